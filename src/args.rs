@@ -1,0 +1,177 @@
+//! Every flag, once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::config::{DomainName, FirmwareChoice};
+use crate::memory::{Kib, ShadowMultiplier};
+
+/// Plans, builds and starts Xen HVM guests.
+///
+/// A guest's memory is computed first (`plan` shows it, without root and without Xen), then Xen is told, and what Xen
+/// shows afterwards equals the plan to the page. Whatever fails, nothing stays behind.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Print one JSON object, errors included
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Sizes take KiB MiB GiB TiB or K M G T (powers of 1024); a bare number is MiB.
+RUST_LOG=dombuild=debug shows every call to Xen with its arguments.
+
+Examples:
+  dombuild plan --memory 1GiB --vcpus 2
+  dombuild create --name web --memory 2GiB --maxmem 4GiB --vcpus 2 \\
+                  --dm-arg -cdrom --dm-arg /srv/debian.iso
+  dombuild destroy web
+
+Exit codes:
+  0 done                        5 Xen is absent or refused
+  1 internal, or QEMU died      6 xenstore
+  2 usage                       7 a domain was left behind
+  3 bad input                   8 timed out waiting
+  4 not enough memory           130, 143 after SIGINT, SIGTERM";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the memory layout of a guest; needs neither root nor Xen
+    Plan(MemoryArgs),
+    /// Create, build and start a guest
+    Create(Box<CreateArgs>),
+    /// Build into a domain that somebody else created; it is never destroyed by dombuild
+    Build(Box<BuildArgs>),
+    /// Destroy a guest with its device model and its keys in xenstore
+    Destroy(DestroyArgs),
+    /// Show what this dombuild and this host can do; works without Xen too
+    Features,
+}
+
+/// How much memory, and what shapes it.
+#[derive(Debug, Clone, Args)]
+pub struct MemoryArgs {
+    /// Memory of the guest, video included: the balloon's target
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Kib,
+    /// The most that the guest may balloon up to; above --memory the guest starts populated on demand [default: --memory]
+    #[arg(long, value_name = "SIZE")]
+    pub maxmem: Option<Kib>,
+    /// Memory of the emulated graphics card: a power of two of MiB, or 0 for no VGA
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub video: Kib,
+    /// Number of virtual CPUs, 1 to 128
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vcpus: u32,
+    /// Multiplies the paging pool that the model computes
+    #[arg(long, value_name = "F", default_value = "1.0")]
+    pub shadow_multiplier: ShadowMultiplier,
+    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub mmio_hole: Kib,
+}
+
+/// What goes into the guest, the same for `create` and `build`.
+#[derive(Debug, Clone, Args)]
+pub struct GuestArgs {
+    /// Memory
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// Firmware of the guest: seabios or ovmf, with :PATH for a file of your own
+    #[arg(long, value_name = "seabios|ovmf[:PATH]", default_value = "seabios")]
+    pub firmware: FirmwareChoice,
+    /// hvmloader [default: the installed Xen's]
+    #[arg(long, value_name = "HVMLOADER")]
+    pub kernel: Option<PathBuf>,
+    /// How long to wait for the host to free memory, while its free memory still grows
+    #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
+    pub wait_memory: Duration,
+}
+
+/// `create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// Name of the guest; no other domain may have it
+    #[arg(long)]
+    pub name: DomainName,
+    /// What goes into it
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// Leave the guest paused; `xl unpause` starts it
+    #[arg(long)]
+    pub paused: bool,
+    /// QEMU, or none for a guest without a device model [default: the installed Xen's]
+    #[arg(long, value_name = "PATH|none")]
+    pub device_model: Option<PathBuf>,
+    /// One more argument for QEMU: a disk, a CD-ROM, a serial port (repeat for each word)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub dm_arg: Vec<String>,
+    /// How long QEMU may take to get ready
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub dm_timeout: Duration,
+    /// UUID of the guest [default: a random one]
+    #[arg(long)]
+    pub uuid: Option<Uuid>,
+    /// Stay until the guest stops, remove it and its QEMU, and tell why it stopped
+    #[arg(long, conflicts_with = "paused")]
+    pub foreground: bool,
+    /// FLASK label of the guest
+    #[arg(long, value_name = "LABEL")]
+    pub seclabel: Option<String>,
+    /// Most frames of its grant table [default: Xen's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub max_grant_frames: Option<i32>,
+    /// Most frames of its maptrack table [default: Xen's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub max_maptrack_frames: Option<i32>,
+    /// Highest event channel port
+    #[arg(long, value_name = "N", default_value_t = 1023)]
+    pub event_channels: u32,
+    /// CPU pool to run in
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub cpupool: u32,
+}
+
+/// `build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// The domain, created (HVM, hardware-assisted paging) and still empty
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..0x7ff0))]
+    pub domid: u32,
+    /// What goes into it; --vcpus must equal what the domain was created with
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// Event channel of the xenstore ring, where the caller allocated it
+    #[arg(long, value_name = "P", requires = "console_port", value_parser = clap::value_parser!(u32).range(1..))]
+    pub store_port: Option<u32>,
+    /// Event channel of the console ring, where the caller allocated it
+    #[arg(long, value_name = "P", requires = "store_port", value_parser = clap::value_parser!(u32).range(1..))]
+    pub console_port: Option<u32>,
+}
+
+/// `destroy`.
+#[derive(Debug, Clone, Args)]
+pub struct DestroyArgs {
+    /// Number or name of the domain
+    #[arg(value_name = "DOMID|NAME")]
+    pub domain: String,
+    /// Destroy it even though another toolstack made it
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: u64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    if seconds > 86_400 {
+        return Err("at most 86400 seconds (a day)".to_owned());
+    }
+    Ok(Duration::from_secs(seconds))
+}

@@ -1,0 +1,218 @@
+//! The keys in xenstore that a guest, hvmloader, QEMU, xl and the usual tools expect, and the introduction.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::hvm::Rings;
+use super::pre::Ports;
+use super::{Context, Keys, find_by_name};
+use crate::config::{DomainName, Guest};
+use crate::error::{Error, Failure, Stage};
+use crate::memory::{Kib, Memory};
+use crate::xen::{DomId, Permissions, Transaction, XenError};
+
+/// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
+const CONSOLE_LIMIT: &str = "1048576";
+
+/// `XenbusStateInitialising` (xen/include/public/io/xenbus.h).
+const INITIALISING: &str = "1";
+
+/// Who a domain is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its handle.
+    pub uuid: Uuid,
+    /// Its name; somebody else's domain may have none, or has one already.
+    pub name: Option<DomainName>,
+}
+
+impl Identity {
+    fn vm_path(&self) -> String {
+        format!("/vm/{}", self.uuid)
+    }
+}
+
+/// Makes the domain's directories with the permissions that guests count on, and gives it its name. What stood there
+/// from an earlier domain of the same number is removed.
+///
+/// # Errors
+/// [`Error::NameTaken`]; where xenstored refuses.
+pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity) -> Result<(), Failure> {
+    context.step(Stage::Xenstore, || {
+        context.store.transaction(|transaction| {
+            if let Some(name) = &identity.name
+                && let Some(owner) = find_by_name(context.xen, transaction, name.as_str())?
+            {
+                return Err(Error::NameTaken { name: name.to_string(), owner });
+            }
+            let keys = Keys::new(domid);
+            transaction.remove(&keys.domain)?;
+            transaction.remove(&keys.libxl)?;
+            transaction.remove(&identity.vm_path())?;
+            write_skeleton(transaction, &keys, identity)?;
+            transaction.write(&keys.mark(), env!("CARGO_PKG_VERSION"))?;
+            Ok(())
+        })
+    })
+}
+
+/// The tree that libxl makes for a new HVM domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17).
+fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity) -> Result<(), XenError> {
+    let guest = keys.domid;
+    let readable = Permissions::read_only_for(guest);
+    let vm_path = identity.vm_path();
+
+    transaction.make(&keys.domain, readable)?;
+    transaction.make(&vm_path, readable)?;
+    transaction.make(&keys.libxl, Permissions::dom0_only())?;
+    transaction.make(&format!("{}/device", keys.libxl), Permissions::dom0_only())?;
+    for node in ["cpu", "memory", "device", "control", "hvmloader"] {
+        transaction.make(&keys.of_domain(node), readable)?;
+    }
+    for node in [
+        "device/suspend/event-channel",
+        "control/shutdown",
+        "control/feature-poweroff",
+        "control/feature-reboot",
+        "control/feature-suspend",
+        "control/feature-s3",
+        "control/feature-s4",
+        "control/sysrq",
+        "data",
+        "drivers",
+        "feature",
+        "attr",
+        "error",
+    ] {
+        transaction.make(&keys.of_domain(node), Permissions::owned_by(guest))?;
+    }
+    transaction.write(&keys.of_domain("control/platform-feature-multiprocessor-suspend"), "1")?;
+    transaction.write(&keys.of_domain("control/platform-feature-xs_reset_watches"), "1")?;
+    transaction.write(&keys.of_domain("vm"), &vm_path)?;
+    transaction.write(&format!("{vm_path}/uuid"), &identity.uuid.to_string())?;
+    if let Some(name) = &identity.name {
+        transaction.write(&keys.of_domain("name"), name.as_str())?;
+        transaction.write(&format!("{vm_path}/name"), name.as_str())?;
+    }
+    transaction.write(&format!("{}/type", keys.libxl), "hvm")
+}
+
+/// Writes what the guest, hvmloader and the tools need, in one transaction, and introduces the domain to xenstored.
+///
+/// # Errors
+/// Where xenstored refuses.
+pub fn build_post(
+    context: &Context<'_>,
+    domid: DomId,
+    guest: &Guest,
+    identity: &Identity,
+    ports: Ports,
+    rings: Rings,
+) -> Result<(), Failure> {
+    let keys = Keys::new(domid);
+    context.step(Stage::Xenstore, || {
+        context.store.transaction(|transaction| {
+            // A domain that somebody else created may have no tree yet.
+            if transaction.read(&keys.of_domain("vm"))?.is_none() {
+                write_skeleton(transaction, &keys, identity)?;
+            }
+            write_guest_keys(transaction, &keys, guest, identity, ports, rings)?;
+            write_console(transaction, &keys, ports, rings)
+        })
+    })?;
+    context.step(Stage::Introduce, || {
+        if context.store.is_introduced(domid) {
+            return Ok(());
+        }
+        context.store.introduce(domid, rings.store_gfn, ports.store)
+    })
+}
+
+fn write_guest_keys(
+    transaction: &Transaction<'_>,
+    keys: &Keys,
+    guest: &Guest,
+    identity: &Identity,
+    ports: Ports,
+    rings: Rings,
+) -> Result<(), XenError> {
+    let memory = &guest.plan.memory;
+    let domain = [
+        ("memory/static-max", memory.static_max.to_kib().0.to_string()),
+        ("memory/target", balloon_target(memory).0.to_string()),
+        ("memory/videoram", memory.video.to_kib().0.to_string()),
+        ("domid", keys.domid.to_string()),
+        ("store/port", ports.store.to_string()),
+        ("store/ring-ref", rings.store_gfn.0.to_string()),
+        ("platform/acpi", "1".to_owned()),
+        ("platform/acpi_s3", "1".to_owned()),
+        ("platform/acpi_s4", "1".to_owned()),
+        ("platform/acpi_laptop_slate", "0".to_owned()),
+        ("hvmloader/bios", guest.firmware_kind.name().to_owned()),
+        // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
+        ("hvmloader/allow-memory-relocate", "0".to_owned()),
+    ];
+    for (name, value) in domain {
+        transaction.write(&keys.of_domain(name), &value)?;
+    }
+    for vcpu in 0..guest.plan.vcpus {
+        transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), "online")?;
+    }
+    if guest.plan.layout.has_custom_hole() {
+        let size = guest.plan.layout.mmio_size.0.to_string();
+        transaction.write(&keys.of_domain("platform/mmio_hole_size"), &size)?;
+    }
+    let vm_path = identity.vm_path();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
+    transaction
+        .write(&format!("{vm_path}/start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))
+}
+
+/// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest
+/// must not change.
+fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings: Rings) -> Result<(), XenError> {
+    let readable = Permissions::read_only_for(keys.domid);
+    let owned = Permissions::owned_by(keys.domid);
+    let frontend = keys.of_domain("console");
+    let backend = &keys.console_backend;
+    let libxl = format!("{}/device/console/0", keys.libxl);
+
+    transaction.make(&frontend, readable)?;
+    for (name, value) in [
+        ("backend", backend.clone()),
+        ("limit", CONSOLE_LIMIT.to_owned()),
+        ("type", "xenconsoled".to_owned()),
+        ("output", "pty".to_owned()),
+        ("tty", String::new()),
+        ("port", ports.console.to_string()),
+        ("ring-ref", rings.console_gfn.0.to_string()),
+    ] {
+        transaction.write(&format!("{frontend}/{name}"), &value)?;
+    }
+    transaction.make(&format!("{frontend}/backend-id"), owned)?;
+    transaction.write(&format!("{frontend}/backend-id"), "0")?;
+
+    transaction.make(backend, readable)?;
+    for directory in [backend, &libxl] {
+        for (name, value) in [
+            ("frontend", frontend.as_str()),
+            ("frontend-id", &keys.domid.to_string()),
+            ("online", "1"),
+            ("state", INITIALISING),
+            ("protocol", "vt100"),
+        ] {
+            transaction.write(&format!("{directory}/{name}"), value)?;
+        }
+    }
+    transaction.write(&format!("{libxl}/backend"), backend)
+}
+
+/// What the guest's balloon driver is told: the target without the video memory, and under populate on demand 1 MiB
+/// below what Xen was told to grant, because guests count their memory differently, and one that stays above the grant
+/// is killed (XSA-153; libxl__get_targetmem_fudge, tools/libs/light/libxl_internal.h, Xen 4.17).
+fn balloon_target(memory: &Memory) -> Kib {
+    let start = memory.build_start.to_kib();
+    if memory.populate_on_demand { Kib(start.0.saturating_sub(1024)) } else { start }
+}

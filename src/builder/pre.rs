@@ -1,0 +1,118 @@
+//! build_pre: what an empty domain is given before its memory is populated.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Context;
+use crate::error::{Error, Failure, Stage};
+use crate::memory::{Bytes, Kib, Plan};
+use crate::xen::{DomId, EventPort, HvmParam};
+
+/// libxl's defaults (tools/libs/light/libxl_x86.c, Xen 4.17); Xen's own are 0. 1 is `no_delay_for_missed_ticks`.
+const TIMER_MODE: u64 = 1;
+const HPET_ENABLED: u64 = 1;
+const VPT_ALIGN: u64 = 1;
+/// Xen chooses between native and emulated (`TSC_MODE_DEFAULT`).
+const TSC_MODE: u32 = 0;
+
+/// How often the host's free memory is looked at.
+const POLL: Duration = Duration::from_millis(250);
+/// Free memory that has not grown for so long will not grow any more.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// The event channels of the two rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Ports {
+    /// xenstore's.
+    #[serde(rename = "store_port")]
+    pub store: EventPort,
+    /// The console's.
+    #[serde(rename = "console_port")]
+    pub console: EventPort,
+}
+
+/// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
+///
+/// 1. wait until the host has the footprint free;
+/// 2. timer mode, HPET, VPT alignment and TSC mode;
+/// 3. vCPUs;
+/// 4. the memory limit: xen max;
+/// 5. the paging pool: the shadow size, read back;
+/// 6. the store's event channel, then the console's (guests depend on this order), unless `given`.
+///
+/// # Errors
+/// [`Error::NotEnoughMemory`], or the call that Xen refused.
+pub fn build_pre(
+    context: &Context<'_>,
+    domid: DomId,
+    plan: &Plan,
+    given: Option<(EventPort, EventPort)>,
+    wait: Duration,
+) -> Result<Ports, Failure> {
+    let xen = context.xen;
+    let memory = &plan.memory;
+
+    // 1.
+    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint.to_kib(), wait))?;
+    // 2.
+    context.step(Stage::PlatformParams, || {
+        xen.set_hvm_param(domid, HvmParam::TimerMode, TIMER_MODE)?;
+        xen.set_hvm_param(domid, HvmParam::HpetEnabled, HPET_ENABLED)?;
+        xen.set_hvm_param(domid, HvmParam::VptAlign, VPT_ALIGN)?;
+        xen.set_tsc_mode(domid, TSC_MODE)
+    })?;
+    // 3.
+    context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
+    // 4.
+    context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max.to_kib()))?;
+    // 5.
+    context.step(Stage::PagingPool, || set_paging_pool(context, domid, memory.shadow.to_bytes()))?;
+    // 6.
+    context.step(Stage::EventChannels, || match given {
+        Some((store, console)) => Ok(Ports { store, console }),
+        None => Ok::<_, Error>(Ports {
+            store: xen.alloc_event_port(domid, DomId::DOM0)?,
+            console: xen.alloc_event_port(domid, DomId::DOM0)?,
+        }),
+    })
+}
+
+/// Waits until `required` is free and claimed by nobody: at most `wait`, and only while free memory still grows, as it
+/// does while a destroyed domain's pages are being given back.
+fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut most = Kib(0);
+    let mut grown = start;
+    loop {
+        let free = context.xen.physinfo()?.available();
+        if free >= required {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if free > most {
+            most = free;
+            grown = now;
+        }
+        if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
+            return Err(Error::NotEnoughMemory { required, free });
+        }
+        context.progress.note(format!("waiting for memory: {} of {} KiB free", free.0, required.0));
+        thread::sleep(POLL);
+        context.cancel.check()?;
+    }
+}
+
+/// Sets the paging pool and makes sure that Xen has it: a pool that is too small lets populating fail half way.
+pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Bytes) -> Result<(), Error> {
+    context.xen.set_paging_pool(domid, size)?;
+    let got = context.xen.paging_pool(domid)?;
+    if got < size {
+        return Err(Error::Internal(format!(
+            "the paging pool of domain {domid} has {} bytes after {} were set",
+            got.0, size.0
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The guard of a domain that this run created: it is destroyed on every path that does not end in success.
+
+use super::teardown;
+use crate::error::{Error, Failure};
+use crate::xen::{DomId, Interface, Store};
+
+/// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed.
+#[derive(Debug)]
+pub struct NewDomain<'a> {
+    xen: &'a Interface,
+    store: &'a Store,
+    domid: DomId,
+    armed: bool,
+}
+
+impl<'a> NewDomain<'a> {
+    /// Takes charge of a domain that was created just now.
+    #[must_use]
+    pub fn new(xen: &'a Interface, store: &'a Store, domid: DomId) -> Self {
+        Self { xen, store, domid, armed: true }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn domid(&self) -> DomId {
+        self.domid
+    }
+
+    /// Success: the domain stays.
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+
+    /// Failure: destroys the domain and says so in the error that is returned.
+    #[must_use]
+    pub fn undo(mut self, failure: Failure) -> Failure {
+        self.armed = false;
+        let domid = self.domid;
+        match teardown(self.xen, self.store, domid) {
+            Ok(()) => {
+                Failure { aftermath: Some(format!("domain {domid} was destroyed again, nothing is left")), ..failure }
+            }
+            Err(cleanup) => Failure {
+                stage: failure.stage,
+                error: Error::LeftBehind { domid, cleanup, cause: Some(Box::new(failure)) },
+                aftermath: None,
+            },
+        }
+    }
+}
+
+impl Drop for NewDomain<'_> {
+    fn drop(&mut self) {
+        if self.armed
+            && let Err(problem) = teardown(self.xen, self.store, self.domid)
+        {
+            log::error!("domain {} was left behind: {problem}", self.domid);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `build`: pre, hvm and post on a domain that somebody else created.
+
+use super::{Built, Connection};
+use crate::args::BuildArgs;
+use crate::builder::{Context, HvmBuildArgs, Identity, Progress, build_post, build_pre, hvm_build, measure};
+use crate::config::Build;
+use crate::error::{AtStage, Error, Failure, Stage};
+use crate::report;
+use crate::xen::DomainInfo;
+
+pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<()> {
+    let config = Build::from_args(arguments).at(Stage::CheckInput)?;
+    let connection = Connection::open()?;
+    let progress = Progress::new();
+    let context =
+        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+    let built = build(&context, &config).map_err(|failure| Failure {
+        aftermath: Some(format!("domain {} is left to whoever created it", config.domid)),
+        ..failure
+    })?;
+    drop(progress);
+    if json {
+        report::print_json(&built)
+    } else {
+        report::print_text(&format!("domain {} is built\n{built}", built.domid))
+    }
+}
+
+fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
+    let (domid, guest) = (config.domid, &config.guest);
+    let domain = context.step(Stage::CreateDomain, || check(context, config))?;
+    let ports = build_pre(context, domid, &guest.plan, config.ports, guest.wait_memory)?;
+    let rings = hvm_build(context, domid, &HvmBuildArgs::new(guest, ports))?;
+    let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
+    let identity = Identity { uuid: domain.uuid, name: None };
+    build_post(context, domid, guest, &identity, ports, rings)?;
+    Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })
+}
+
+/// Makes sure that the domain is one that can be built into, before anything of it is changed.
+fn check(context: &Context<'_>, config: &Build) -> Result<DomainInfo, Error> {
+    let domid = config.domid;
+    let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+    let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
+    if domain.dying || domain.shutdown.is_some() {
+        return refused("is shut down or being destroyed".to_owned());
+    }
+    if !(domain.hvm && domain.hap) {
+        return refused("was not created as HVM under hardware-assisted paging".to_owned());
+    }
+    if domain.owned_pages.0 > 0 {
+        return refused(format!("owns {} pages already; only an empty domain can be built", domain.owned_pages.0));
+    }
+    let created = context.xen.created_vcpus(domid)?;
+    let asked = config.guest.plan.vcpus;
+    if created != asked {
+        return refused(format!("was created with {created} vCPUs, but --vcpus is {asked}; they must be equal"));
+    }
+    Ok(domain)
+}

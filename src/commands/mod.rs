@@ -1,0 +1,94 @@
+//! One file for each verb.
+
+mod build;
+mod create;
+mod destroy;
+mod features;
+mod plan;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::args::{Cli, Command};
+use crate::builder::{Measured, Ports, Rings};
+use crate::cancel::Cancel;
+use crate::error::{AtStage, Error, Failure, Stage};
+use crate::memory::Plan;
+use crate::xen::{DomId, Interface, Store};
+
+/// Carries out what the command line says.
+///
+/// # Errors
+/// A [`Failure`], or what printing the result met with.
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Plan(arguments) => plan::run(arguments, cli.json),
+        Command::Create(arguments) => create::run(arguments, cli.json),
+        Command::Build(arguments) => build::run(arguments, cli.json),
+        Command::Destroy(arguments) => destroy::run(arguments, cli.json),
+        Command::Features => features::run(cli.json),
+    }
+}
+
+/// The handles that every verb on a real Xen needs.
+struct Connection {
+    xen: Interface,
+    store: Store,
+    cancel: Cancel,
+}
+
+impl Connection {
+    fn open() -> Result<Self, Failure> {
+        let cancel = Cancel::install().at(Stage::Connect)?;
+        Ok(Self { xen: Interface::open().at(Stage::Connect)?, store: Store::open().at(Stage::Connect)?, cancel })
+    }
+}
+
+/// What `create` and `build` print of a built guest: where its rings are, what was planned and what Xen shows.
+#[derive(Debug, Serialize)]
+struct Built {
+    domid: DomId,
+    #[serde(flatten)]
+    rings: Rings,
+    #[serde(flatten)]
+    ports: Ports,
+    /// What Xen shows at the end of the build.
+    measured_built: Measured,
+    /// What Xen shows once the device model is ready, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_running: Option<Measured>,
+    plan: Plan,
+}
+
+impl fmt::Display for Built {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |formatter: &mut fmt::Formatter<'_>, what: &str, planned: u64, xen: u64| {
+            let verdict = if planned == xen { "" } else { "  differs" };
+            writeln!(formatter, "  {what:<22} {planned:>12} {xen:>12}{verdict}")
+        };
+        writeln!(formatter, "  {:<22} {:>12} {:>12}", "", "planned", "Xen shows")?;
+        let built = &self.measured_built;
+        row(formatter, "max pages", self.plan.max_pages.0, built.max_pages.0)?;
+        row(formatter, "owned pages, built", self.plan.owned_pages_built.0, built.owned_pages.0)?;
+        if let Some(running) = &self.measured_running {
+            row(formatter, "owned pages, running", self.plan.owned_pages_running.0, running.owned_pages.0)?;
+        }
+        row(formatter, "paging pool, KiB", self.plan.memory.shadow.to_kib().0, built.paging_pool_kib.0)?;
+        write!(
+            formatter,
+            "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",
+            self.rings.store_gfn.0, self.ports.store, self.rings.console_gfn.0, self.ports.console
+        )
+    }
+}
+
+/// The domain that a user means by a number or a name.
+fn find_domain(connection: &Connection, text: &str) -> Result<DomId, Error> {
+    let unknown = || Error::NoSuchDomain(text.to_owned());
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let domid = text.parse().ok().and_then(DomId::new).ok_or_else(unknown)?;
+        return connection.xen.domain(domid)?.map(|info| info.domid).ok_or_else(unknown);
+    }
+    crate::builder::find_by_name(&connection.xen, &connection.store.plain(), text)?.ok_or_else(unknown)
+}

@@ -1,0 +1,273 @@
+//! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::error::Error;
+use crate::memory::Bytes;
+
+/// Where QEMU's logs go, as xl's do.
+pub const LOG_DIRECTORY: &str = "/var/log/xen";
+
+/// Where QEMU's monitor sockets are; libxl looks for them there.
+pub const RUN_DIRECTORY: &str = "/var/run/xen";
+
+/// No hvmloader and no firmware is larger; OVMF has 4 MiB.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// Firmware that hvmloader can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirmwareKind {
+    /// A BIOS.
+    SeaBios,
+    /// UEFI.
+    Ovmf,
+}
+
+impl FirmwareKind {
+    /// The value of `hvmloader/bios` in xenstore.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SeaBios => "seabios",
+            Self::Ovmf => "ovmf",
+        }
+    }
+}
+
+/// `--firmware`: which, and from which file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirmwareChoice {
+    /// Which.
+    pub kind: FirmwareKind,
+    /// The user's own file.
+    pub path: Option<PathBuf>,
+}
+
+impl FromStr for FirmwareChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, path) = match text.split_once(':') {
+            Some((_, "")) => return Err(format!("{text:?} lacks the path after the colon")),
+            Some((kind, path)) => (kind, Some(PathBuf::from(path))),
+            None => (text, None),
+        };
+        let kind = match kind {
+            "seabios" => FirmwareKind::SeaBios,
+            "ovmf" => FirmwareKind::Ovmf,
+            other => return Err(format!("{other:?} is not known; take seabios or ovmf, as in ovmf:/path/OVMF.fd")),
+        };
+        Ok(Self { kind, path })
+    }
+}
+
+/// The places where distributions install one of the files, the most likely first.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// What the file is.
+    pub what: &'static str,
+    /// The Debian package that has it.
+    pub package: String,
+    /// Absolute paths.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Candidates {
+    /// hvmloader, the one of the Xen that this binary was built for first.
+    #[must_use]
+    pub fn kernel() -> Self {
+        let version = env!("DOMBUILD_XEN_VERSION");
+        Self::new(
+            "hvmloader",
+            &format!("xen-utils-{version}"),
+            &[
+                &format!("/usr/lib/xen-{version}/boot/hvmloader"),
+                "/usr/lib/xen/boot/hvmloader",
+                "/usr/libexec/xen/boot/hvmloader",
+                "/usr/local/lib/xen/boot/hvmloader",
+            ],
+        )
+    }
+
+    /// SeaBIOS or OVMF.
+    #[must_use]
+    pub fn firmware(kind: FirmwareKind) -> Self {
+        match kind {
+            FirmwareKind::SeaBios => Self::new(
+                "SeaBIOS",
+                "seabios",
+                &[
+                    "/usr/share/seabios/bios-256k.bin",
+                    "/usr/lib/xen/boot/seabios.bin",
+                    "/usr/libexec/xen/boot/seabios.bin",
+                    "/usr/share/qemu/bios-256k.bin",
+                ],
+            ),
+            FirmwareKind::Ovmf => Self::new(
+                "OVMF",
+                "ovmf",
+                &[
+                    "/usr/share/ovmf/OVMF.fd",
+                    "/usr/lib/xen/boot/ovmf.bin",
+                    "/usr/libexec/xen/boot/ovmf.bin",
+                    "/usr/share/edk2/OVMF-release.fd",
+                ],
+            ),
+        }
+    }
+
+    /// QEMU as Xen's device model.
+    #[must_use]
+    pub fn device_model() -> Self {
+        Self::new(
+            "QEMU",
+            "qemu-system-xen",
+            &[
+                "/usr/libexec/xen-qemu-system-i386",
+                "/usr/lib/xen/bin/qemu-system-i386",
+                "/usr/libexec/xen/bin/qemu-system-i386",
+                "/usr/bin/qemu-system-i386",
+            ],
+        )
+    }
+
+    fn new(what: &'static str, package: &str, paths: &[&str]) -> Self {
+        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect() }
+    }
+
+    /// The first that is there.
+    #[must_use]
+    pub fn find(&self) -> Option<PathBuf> {
+        self.paths.iter().find(|path| path.is_file()).cloned()
+    }
+
+    fn find_or_fail(&self, kind: &'static str) -> Result<PathBuf, Error> {
+        self.find().ok_or_else(|| Error::BadFile {
+            what: kind,
+            path: self.paths.first().cloned().unwrap_or_default(),
+            reason: format!(
+                "no {} is installed; install Debian's package {}, or name the file",
+                self.what, self.package
+            ),
+        })
+    }
+}
+
+/// Reads hvmloader and checks that it is a 32-bit ELF program, which hvmloader is.
+pub(super) fn kernel(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
+    const KIND: &str = "kernel";
+    let path = choose(KIND, chosen, &Candidates::kernel())?;
+    let data = read(KIND, &path)?;
+    let bad = |reason: &str| Err(Error::BadFile { what: KIND, path: path.clone(), reason: reason.to_owned() });
+    // e_ident: magic, then class 1 for 32 bits (elf(5)); e_machine at 18: 3 is i386.
+    if !data.starts_with(b"\x7fELF") {
+        return bad("is not an ELF file; an HVM guest starts with hvmloader");
+    }
+    if data.get(4) != Some(&1) || data.get(18..20) != Some(&[3, 0]) {
+        return bad("is not a 32-bit x86 program; an HVM guest starts with hvmloader, not with its own kernel");
+    }
+    Ok(data)
+}
+
+/// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
+pub(super) fn firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u8>, Error> {
+    const KIND: &str = "firmware";
+    let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
+    let data = read(KIND, &path)?;
+    // hvmloader's modules start at 1 MiB + its own size; both must fit below the end of low memory with room to work.
+    let needed = (4 << 20) + data.len() as u64;
+    if lowmem_end.0 < needed {
+        return Err(Error::BadFile {
+            what: KIND,
+            path,
+            reason: format!(
+                "needs a guest of at least {} MiB without its video memory; this one has {} MiB",
+                needed.div_ceil(1 << 20),
+                lowmem_end.0 >> 20
+            ),
+        });
+    }
+    Ok(data)
+}
+
+/// Finds QEMU; `none` means that there is to be none.
+pub(super) fn device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    const KIND: &str = "device model";
+    if chosen == Some(Path::new("none")) {
+        return Ok(None);
+    }
+    let path = choose(KIND, chosen, &Candidates::device_model())?;
+    let executable = fs::metadata(&path)
+        .map_err(|error| Error::BadFile { what: KIND, path: path.clone(), reason: error.to_string() })
+        .map(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)?;
+    if !executable {
+        return Err(Error::BadFile { what: KIND, path, reason: "is not an executable file".to_owned() });
+    }
+    Ok(Some(path))
+}
+
+fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, Error> {
+    match chosen {
+        Some(path) => Ok(path.to_owned()),
+        None => candidates.find_or_fail(kind),
+    }
+}
+
+fn read(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
+    let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(bad("is not a regular file".to_owned()));
+    }
+    if metadata.len() == 0 {
+        return Err(bad("is empty".to_owned()));
+    }
+    if metadata.len() > LARGEST_FILE {
+        return Err(bad(format!("has {} bytes; more than {LARGEST_FILE} cannot be right", metadata.len())));
+    }
+    fs::read(path).map_err(|error| bad(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), content).expect("written");
+        file
+    }
+
+    #[test]
+    fn a_kernel_must_be_a_32_bit_elf() {
+        let mut header = vec![0_u8; 64];
+        header[..5].copy_from_slice(b"\x7fELF\x01");
+        header[18] = 3;
+        assert!(kernel(Some(file(&header).path())).is_ok());
+        header[4] = 2;
+        assert!(kernel(Some(file(&header).path())).expect_err("64 bits").to_string().contains("32-bit"));
+        assert!(kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("not an ELF file"));
+        assert!(kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
+        assert!(kernel(Some(file(b"\x7fELF").path())).is_err(), "a truncated header");
+        assert!(kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
+    }
+
+    #[test]
+    fn firmware_needs_room() {
+        let seabios = file(&vec![1; 256 << 10]);
+        let choice = FirmwareChoice { kind: FirmwareKind::SeaBios, path: Some(seabios.path().to_owned()) };
+        assert!(firmware(&choice, Bytes(8 << 20)).is_ok());
+        assert!(firmware(&choice, Bytes(4 << 20)).expect_err("too small").to_string().contains("at least 5 MiB"));
+    }
+
+    #[test]
+    fn firmware_flags() {
+        let choice: FirmwareChoice = "ovmf:/x/OVMF.fd".parse().expect("good");
+        assert_eq!(choice, FirmwareChoice { kind: FirmwareKind::Ovmf, path: Some("/x/OVMF.fd".into()) });
+        assert!("rombios".parse::<FirmwareChoice>().is_err());
+        assert!("seabios:".parse::<FirmwareChoice>().is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! What can go wrong, and at which step of the procedure.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::memory::{Kib, PlanError};
+use crate::xen::{DomId, XenError};
+
+/// A failure, without the step at which it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The memory asked for makes no guest.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file that the guest needs is missing or not what it should be.
+    #[error("{what} {path}: {reason}")]
+    BadFile {
+        /// `kernel`, `firmware` or `device model`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Another setting that is refused.
+    #[error("{0}")]
+    BadConfig(String),
+    /// The name belongs to another domain.
+    #[error("the name {name:?} is taken by domain {owner}; choose another, or destroy that domain first")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The domain that has it.
+        owner: DomId,
+    },
+    /// There is no such domain.
+    #[error("there is no domain {0}; `xl list` shows which there are")]
+    NoSuchDomain(String),
+    /// The domain belongs to another toolstack.
+    #[error("domain {domid} was not created by dombuild; --force destroys it all the same")]
+    NotOurs {
+        /// The domain.
+        domid: DomId,
+    },
+    /// The host lacks the memory.
+    #[error(
+        "not enough memory on the host: {} KiB are required and {} KiB are free; shut down or balloon down another \
+         guest, or give this one less", required.0, free.0
+    )]
+    NotEnoughMemory {
+        /// What the step needs.
+        required: Kib,
+        /// Free memory less outstanding claims.
+        free: Kib,
+    },
+    /// A call to Xen or xenstore failed.
+    #[error(transparent)]
+    Xen(#[from] XenError),
+    /// The device model did not get ready.
+    #[error("the device model {reason}; its log is {log}")]
+    DeviceModel {
+        /// What happened.
+        reason: String,
+        /// Where it wrote.
+        log: PathBuf,
+    },
+    /// Waiting took too long.
+    #[error("{what} within {} seconds; {advice}", after.as_secs())]
+    TimedOut {
+        /// What did not happen.
+        what: String,
+        /// How long it was given.
+        after: Duration,
+        /// Where to look.
+        advice: String,
+    },
+    /// The user stopped the run.
+    #[error("stopped by {}", if *signal == 2 { "SIGINT" } else { "SIGTERM" })]
+    Interrupted {
+        /// 2 or 15.
+        signal: i32,
+    },
+    /// Cleaning up failed as well.
+    #[error("domain {domid} was left behind, because {cleanup}; remove it with `dombuild destroy --force {domid}`{}",
+        cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
+    LeftBehind {
+        /// The domain.
+        domid: DomId,
+        /// Why it could not be removed.
+        cleanup: String,
+        /// Why it was to be removed, unless that was asked for.
+        cause: Option<Box<Failure>>,
+    },
+    /// Something that should be impossible, or a file operation of our own that failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The steps of the procedure, in the order in which they happen. The same names stand in the log, in errors and in
+/// the documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Settings and files are checked; Xen is not touched yet.
+    CheckInput,
+    /// Handles to libxenctrl and xenstored are opened.
+    Connect,
+    /// The empty domain is created, or the given one looked at.
+    CreateDomain,
+    /// The host is given time to free the footprint.
+    WaitFreeMemory,
+    /// Timer mode, HPET, VPT alignment and TSC mode.
+    PlatformParams,
+    /// The vCPUs are allocated.
+    MaxVcpus,
+    /// The domain's memory limit is set to xen max.
+    SetMaxMemory,
+    /// The paging pool is set to the shadow size and read back.
+    PagingPool,
+    /// The store's and the console's event channels are allocated.
+    EventChannels,
+    /// The kernel is parsed.
+    ParseImage,
+    /// Memory is populated.
+    Populate,
+    /// The guest is given its e820.
+    MemoryMap,
+    /// Kernel, firmware and special pages go into the guest.
+    LoadImage,
+    /// Start info, `hvm_info` and the first vCPU.
+    BootImage,
+    /// The grant table is seeded.
+    GrantTable,
+    /// vCPU count, online map and APIC mode in `hvm_info`.
+    HvmInfo,
+    /// The CPUID policy is applied.
+    CpuidPolicy,
+    /// The paging pool is read back and restored where it shrank.
+    CheckPagingPool,
+    /// Keys in xenstore.
+    Xenstore,
+    /// xenstored learns of the domain.
+    Introduce,
+    /// QEMU starts and gets ready.
+    DeviceModel,
+    /// The guest is allowed to run.
+    Unpause,
+    /// A foreground run waits for the guest to stop.
+    WaitGuest,
+    /// The domain and what belongs to it are removed.
+    Destroy,
+}
+
+impl Stage {
+    /// The stable name in logs, events and errors.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CheckInput => "check-input",
+            Self::Connect => "connect",
+            Self::CreateDomain => "create-domain",
+            Self::WaitFreeMemory => "wait-free-memory",
+            Self::PlatformParams => "platform-params",
+            Self::MaxVcpus => "max-vcpus",
+            Self::SetMaxMemory => "set-max-memory",
+            Self::PagingPool => "paging-pool",
+            Self::EventChannels => "event-channels",
+            Self::ParseImage => "parse-image",
+            Self::Populate => "populate",
+            Self::MemoryMap => "memory-map",
+            Self::LoadImage => "load-image",
+            Self::BootImage => "boot-image",
+            Self::GrantTable => "grant-table",
+            Self::HvmInfo => "hvm-info",
+            Self::CpuidPolicy => "cpuid-policy",
+            Self::CheckPagingPool => "check-paging-pool",
+            Self::Xenstore => "xenstore",
+            Self::Introduce => "introduce",
+            Self::DeviceModel => "device-model",
+            Self::Unpause => "unpause",
+            Self::WaitGuest => "wait-guest",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// An [`Error`] and the step at which it happened.
+#[derive(Debug)]
+pub struct Failure {
+    /// The step.
+    pub stage: Stage,
+    /// What went wrong.
+    pub error: Error,
+    /// What was done about it: that the domain was removed again, or whose it is.
+    pub aftermath: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.stage, self.error)?;
+        match &self.aftermath {
+            Some(aftermath) => write!(formatter, " ({aftermath})"),
+            None => Ok(()),
+        }
+    }
+}
+
+// The chain ends here: the message above tells it whole, once.
+impl std::error::Error for Failure {}
+
+/// Puts the step to an error.
+pub trait AtStage<T> {
+    /// The same result, with the step at which it failed.
+    ///
+    /// # Errors
+    /// The error it was given, as a [`Failure`].
+    fn at(self, stage: Stage) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
+    fn at(self, stage: Stage) -> Result<T, Failure> {
+        self.map_err(|error| Failure { stage, error: error.into(), aftermath: None })
+    }
+}

@@ -1,0 +1,356 @@
+//! One type per unit of memory, so that a count of pages cannot be passed for a size in KiB.
+//!
+//! Conversions are named and say how they round: `_exact` gives `None` where something would be left over, `_ceil` rounds
+//! up and `_floor` down. A conversion gives `None` as well where the result does not fit; [`Mib`] is narrow enough (`u32`,
+//! as in Xen's own interfaces) that all of its conversions fit. Arithmetic is checked throughout.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Bytes in a page, the only page size that Xen's interfaces count in (`XC_PAGE_SIZE`).
+pub const PAGE_SIZE: u64 = 4096;
+/// Bytes in a KiB.
+pub const KIB: u64 = 1 << 10;
+/// Bytes in a MiB.
+pub const MIB: u64 = 1 << 20;
+/// Bytes in a GiB.
+pub const GIB: u64 = 1 << 30;
+/// KiB in a page.
+pub const KIB_PER_PAGE: u64 = PAGE_SIZE / KIB;
+/// KiB in a MiB.
+pub const KIB_PER_MIB: u64 = MIB / KIB;
+/// Pages in a MiB.
+pub const PAGES_PER_MIB: u64 = MIB / PAGE_SIZE;
+
+macro_rules! unit {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// Nothing at all.
+            pub const ZERO: Self = Self(0);
+
+            /// The bare number, in this type's unit.
+            #[must_use]
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+
+            /// Whether this is 0.
+            #[must_use]
+            pub const fn is_zero(self) -> bool {
+                self.0 == 0
+            }
+
+            /// The sum, or `None` where it does not fit.
+            #[must_use]
+            pub const fn checked_add(self, other: Self) -> Option<Self> {
+                match self.0.checked_add(other.0) {
+                    Some(sum) => Some(Self(sum)),
+                    None => None,
+                }
+            }
+
+            /// The difference, or `None` where it would be negative.
+            #[must_use]
+            pub const fn checked_sub(self, other: Self) -> Option<Self> {
+                match self.0.checked_sub(other.0) {
+                    Some(difference) => Some(Self(difference)),
+                    None => None,
+                }
+            }
+        }
+    };
+}
+
+unit! {
+    /// A size or a guest-physical address, in bytes.
+    Bytes(u64)
+}
+unit! {
+    /// A size in KiB (1024 bytes): the unit of Xen's memory limits, of physinfo and of the memory keys in xenstore.
+    Kib(u64)
+}
+unit! {
+    /// A size in MiB: the unit of the memory model, of `xc_dom_mem_init` and of the paging pool.
+    ///
+    /// 32 bits, like the `unsigned int` of those two calls. The largest value is just under 4 PiB, far past what Xen can
+    /// give one domain, and every value fits in [`Bytes`], [`Kib`] and [`Pages`].
+    Mib(u32)
+}
+unit! {
+    /// A count of 4 KiB pages.
+    Pages(u64)
+}
+unit! {
+    /// A guest frame number: a guest-physical address in units of 4 KiB pages.
+    Gfn(u64)
+}
+
+/// `n / per`, where nothing is left over.
+const fn divide_exact(n: u64, per: u64) -> Option<u64> {
+    if n.is_multiple_of(per) { n.checked_div(per) } else { None }
+}
+
+/// A number of MiB as a [`Mib`], where it fits.
+fn narrow(mib: u64) -> Option<Mib> {
+    u32::try_from(mib).ok().map(Mib)
+}
+
+impl Bytes {
+    /// In KiB, where it is a whole number of them.
+    #[must_use]
+    pub const fn to_kib_exact(self) -> Option<Kib> {
+        match divide_exact(self.0, KIB) {
+            Some(n) => Some(Kib(n)),
+            None => None,
+        }
+    }
+
+    /// In MiB, where it is a whole number of them and fits in 32 bits.
+    #[must_use]
+    pub fn to_mib_exact(self) -> Option<Mib> {
+        divide_exact(self.0, MIB).and_then(narrow)
+    }
+
+    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
+    #[must_use]
+    pub fn to_mib_ceil(self) -> Option<Mib> {
+        narrow(self.0.div_ceil(MIB))
+    }
+
+    /// In pages, where it is a whole number of them.
+    #[must_use]
+    pub const fn to_pages_exact(self) -> Option<Pages> {
+        match divide_exact(self.0, PAGE_SIZE) {
+            Some(n) => Some(Pages(n)),
+            None => None,
+        }
+    }
+
+    /// In pages, rounded up.
+    #[must_use]
+    pub const fn to_pages_ceil(self) -> Pages {
+        Pages(self.0.div_ceil(PAGE_SIZE))
+    }
+
+    /// The frame that holds this address.
+    #[must_use]
+    pub const fn to_gfn_floor(self) -> Gfn {
+        Gfn(self.0 / PAGE_SIZE)
+    }
+}
+
+impl Kib {
+    /// In bytes; `None` where that does not fit in 64 bits.
+    #[must_use]
+    pub fn to_bytes(self) -> Option<Bytes> {
+        self.0.checked_mul(KIB).map(Bytes)
+    }
+
+    /// In MiB, rounded up, as the model does with all its input; `None` where that does not fit in 32 bits.
+    #[must_use]
+    pub fn to_mib_ceil(self) -> Option<Mib> {
+        narrow(self.0.div_ceil(KIB_PER_MIB))
+    }
+
+    /// In MiB, where it is a whole number of them and fits in 32 bits.
+    #[must_use]
+    pub fn to_mib_exact(self) -> Option<Mib> {
+        divide_exact(self.0, KIB_PER_MIB).and_then(narrow)
+    }
+
+    /// In pages, where it is a whole number of them.
+    #[must_use]
+    pub const fn to_pages_exact(self) -> Option<Pages> {
+        match divide_exact(self.0, KIB_PER_PAGE) {
+            Some(n) => Some(Pages(n)),
+            None => None,
+        }
+    }
+
+    /// In pages, rounded down.
+    #[must_use]
+    pub const fn to_pages_floor(self) -> Pages {
+        Pages(self.0 / KIB_PER_PAGE)
+    }
+}
+
+impl Mib {
+    /// In bytes; always fits.
+    #[must_use]
+    pub fn to_bytes(self) -> Bytes {
+        Bytes(u64::from(self.0) << 20)
+    }
+
+    /// In KiB; always fits.
+    #[must_use]
+    pub fn to_kib(self) -> Kib {
+        Kib(u64::from(self.0) << 10)
+    }
+
+    /// In pages; always fits.
+    #[must_use]
+    pub fn to_pages(self) -> Pages {
+        Pages(u64::from(self.0) << 8)
+    }
+}
+
+impl Pages {
+    /// In bytes; `None` where that does not fit in 64 bits.
+    #[must_use]
+    pub fn to_bytes(self) -> Option<Bytes> {
+        self.0.checked_mul(PAGE_SIZE).map(Bytes)
+    }
+
+    /// In KiB. 2^62 pages and more, past any machine, saturate: counts of pages come from Xen and are compared with sizes,
+    /// where the nearest number is right.
+    #[must_use]
+    pub const fn to_kib(self) -> Kib {
+        Kib(self.0.saturating_mul(KIB_PER_PAGE))
+    }
+
+    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
+    #[must_use]
+    pub fn to_mib_ceil(self) -> Option<Mib> {
+        narrow(self.0.div_ceil(PAGES_PER_MIB))
+    }
+}
+
+impl Gfn {
+    /// The address at which this frame begins; `None` where that does not fit in 64 bits.
+    #[must_use]
+    pub fn to_bytes(self) -> Option<Bytes> {
+        self.0.checked_mul(PAGE_SIZE).map(Bytes)
+    }
+
+    /// The frame `pages` further up; `None` where there is none.
+    #[must_use]
+    pub fn checked_add_pages(self, pages: Pages) -> Option<Self> {
+        self.0.checked_add(pages.0).map(Self)
+    }
+}
+
+impl From<Mib> for Bytes {
+    fn from(size: Mib) -> Self {
+        size.to_bytes()
+    }
+}
+
+impl From<Mib> for Kib {
+    fn from(size: Mib) -> Self {
+        size.to_kib()
+    }
+}
+
+impl From<Mib> for Pages {
+    fn from(size: Mib) -> Self {
+        size.to_pages()
+    }
+}
+
+/// In MiB, or in KiB where it is no whole number of MiB, or else in bytes.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_kib_exact() {
+            Some(kib) => kib.fmt(f),
+            None => f.pad(&format!("{} bytes", self.0)),
+        }
+    }
+}
+
+/// In MiB, or in KiB where it is no whole number of MiB.
+impl fmt::Display for Kib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match divide_exact(self.0, KIB_PER_MIB) {
+            Some(mib) => f.pad(&format!("{mib} MiB")),
+            None => f.pad(&format!("{} KiB", self.0)),
+        }
+    }
+}
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} MiB", self.0))
+    }
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {}", self.0, if self.0 == 1 { "page" } else { "pages" }))
+    }
+}
+
+/// In hexadecimal, as Xen writes frame numbers.
+impl fmt::Display for Gfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:#x}", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rounding_says_what_it_does() {
+        assert_eq!(Kib(1025).to_mib_ceil(), Some(Mib(2)));
+        assert_eq!(Kib(1025).to_mib_exact(), None);
+        assert_eq!(Kib(7).to_pages_floor(), Pages(1));
+        assert_eq!(Kib(7).to_pages_exact(), None);
+        assert_eq!(Bytes(4097).to_pages_ceil(), Pages(2));
+        assert_eq!(Bytes(4097).to_pages_exact(), None);
+        assert_eq!(Bytes(0xf_0000).to_gfn_floor(), Gfn(0xf0));
+        assert_eq!(Pages(257).to_mib_ceil(), Some(Mib(2)));
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        assert_eq!(Kib(u64::MAX).to_bytes(), None);
+        assert_eq!(Kib(u64::MAX).to_mib_ceil(), None);
+        assert_eq!(Bytes(u64::MAX).to_mib_ceil(), None);
+        assert_eq!(Bytes(u64::MAX).to_pages_ceil(), Pages(1 << 52));
+        assert_eq!(Pages(u64::MAX).to_bytes(), None);
+        assert_eq!(Pages(u64::MAX).to_kib(), Kib(u64::MAX));
+        assert_eq!(Gfn(u64::MAX).to_bytes(), None);
+        assert_eq!(Gfn(u64::MAX).checked_add_pages(Pages(1)), None);
+        assert_eq!(Mib(u32::MAX).to_bytes(), Bytes(0x000f_ffff_fff0_0000));
+        assert_eq!(Mib(u32::MAX).checked_add(Mib(1)), None);
+        assert_eq!(Mib(0).checked_sub(Mib(1)), None);
+    }
+
+    #[test]
+    fn they_print_in_their_unit() {
+        assert_eq!(Mib(256).to_string(), "256 MiB");
+        assert_eq!(Kib(262_144).to_string(), "256 MiB");
+        assert_eq!(Kib(1000).to_string(), "1000 KiB");
+        assert_eq!(Bytes(2 * GIB).to_string(), "2048 MiB");
+        assert_eq!(Bytes(513).to_string(), "513 bytes");
+        assert_eq!(Pages(1).to_string(), "1 page");
+        assert_eq!(Gfn(0xfeff8).to_string(), "0xfeff8");
+        assert_eq!(format!("{:>9}", Mib(16)), "   16 MiB");
+        assert_eq!(serde_json::to_string(&Kib(5)).expect("a number"), "5");
+    }
+
+    proptest! {
+        #[test]
+        fn mib_goes_down_and_back(n: u32) {
+            let mib = Mib(n);
+            prop_assert_eq!(mib.to_bytes().to_mib_exact(), Some(mib));
+            prop_assert_eq!(mib.to_kib().to_mib_exact(), Some(mib));
+            prop_assert_eq!(mib.to_pages().to_mib_ceil(), Some(mib));
+        }
+
+        #[test]
+        fn rounding_up_adds_less_than_one(n in 0..=Mib(u32::MAX).to_kib().0) {
+            let up = Kib(n).to_mib_ceil().expect("fits").to_kib().0;
+            prop_assert!((n..n + KIB_PER_MIB).contains(&up));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What people and programs are shown: the one table of error codes and exit codes, and the two ways to print.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Failure};
+use crate::xen::XenError;
+
+/// A stable word for programs, and the exit code that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// Kebab-case, part of the interface.
+    pub word: &'static str,
+    /// The process's exit status.
+    pub exit: u8,
+}
+
+impl Code {
+    /// The command line could not be parsed.
+    pub const USAGE: Self = Self { word: "usage", exit: 2 };
+    /// Something unexpected in this program.
+    pub const INTERNAL: Self = Self { word: "internal", exit: 1 };
+}
+
+/// The table: every error has one line here.
+#[must_use]
+pub fn code_of(error: &Error) -> Code {
+    let (word, exit) = match error {
+        Error::Internal(_) => return Code::INTERNAL,
+        Error::DeviceModel { .. } => ("device-model-failed", 1),
+        Error::Plan(_) => ("bad-memory", 3),
+        Error::BadFile { what: "kernel", .. } => ("bad-kernel", 3),
+        Error::BadFile { what: "firmware", .. } => ("bad-firmware", 3),
+        Error::BadFile { .. } => ("bad-file", 3),
+        Error::BadConfig(_) => ("bad-config", 3),
+        Error::NameTaken { .. } => ("name-taken", 3),
+        Error::NoSuchDomain(_) => ("no-such-domain", 3),
+        Error::NotOurs { .. } => ("not-ours", 3),
+        Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
+        Error::Xen(error) => return code_of_call(error),
+        Error::LeftBehind { .. } => ("left-behind", 7),
+        Error::TimedOut { .. } => ("timed-out", 8),
+        Error::Interrupted { signal: 2 } => ("interrupted", 130),
+        Error::Interrupted { .. } => ("terminated", 143),
+    };
+    Code { word, exit }
+}
+
+fn code_of_call(error: &XenError) -> Code {
+    let (word, exit) = match (error.call, error.errno) {
+        (call, _) if call.starts_with("xs_") => ("xenstore", 6),
+        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => ("permission", 5),
+        ("xc_interface_open", _) => ("no-xen", 5),
+        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
+        (_, Some(Errno::ENOMEM)) => ("not-enough-memory", 4),
+        _ => ("xen-refused", 5),
+    };
+    Code { word, exit }
+}
+
+/// An error as the object that `--json` prints, with its exit code.
+#[must_use]
+pub fn error_object(failure: &Failure) -> (Value, Code) {
+    let code = code_of(&failure.error);
+    let mut object = json!({
+        "code": code.word,
+        "stage": failure.stage.name(),
+        "message": failure.to_string(),
+    });
+    match &failure.error {
+        Error::NotEnoughMemory { required, free } => {
+            object["errno"] = json!("ENOMEM");
+            object["required_kib"] = json!(required.0);
+            object["free_kib"] = json!(free.0);
+        }
+        Error::Xen(error) => {
+            object["errno"] = json!(error.errno_name());
+            object["call"] = json!(error.call);
+        }
+        Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
+        _ => {}
+    }
+    (json!({ "error": object }), code)
+}
+
+/// Tells of an error: the message on stderr in any case, the object on stdout where JSON is asked for.
+pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
+    let (object, code) = match failure.downcast_ref::<Failure>() {
+        Some(failure) => error_object(failure),
+        None => (error_message(Code::INTERNAL, &format!("{failure:#}")), Code::INTERNAL),
+    };
+    if json {
+        print_line(&object);
+    }
+    // A closed stderr is no reason for another error.
+    let _ = writeln!(io::stderr(), "dombuild: {failure:#}");
+    ExitCode::from(code.exit)
+}
+
+/// An error object from a word and a message alone.
+#[must_use]
+pub fn error_message(code: Code, message: &str) -> Value {
+    json!({ "error": { "code": code.word, "message": message } })
+}
+
+/// Prints a verb's result as one JSON document.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(result)?;
+    print_text(&text)
+}
+
+/// Prints a verb's result for people.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", text.trim_end()).context("cannot write to standard output")
+}
+
+/// One JSON document on stdout; a reader that went away is no reason for another error.
+pub fn print_line(value: &Value) {
+    let _ = writeln!(io::stdout(), "{value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{AtStage, Stage};
+    use crate::memory::Kib;
+
+    #[test]
+    fn the_memory_error_tells_required_and_free() {
+        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024) })
+            .at(Stage::WaitFreeMemory)
+            .expect_err("it is one");
+        let (object, code) = error_object(&failure);
+        assert_eq!(code, Code { word: "not-enough-memory", exit: 4 });
+        assert_eq!(object["error"]["stage"], "wait-free-memory");
+        assert_eq!(object["error"]["errno"], "ENOMEM");
+        assert_eq!(object["error"]["required_kib"], 266_240);
+        assert_eq!(object["error"]["free_kib"], 1024);
+    }
+
+    #[test]
+    fn xenstore_and_xen_have_their_own_exit_codes() {
+        let error =
+            |call, errno| Error::Xen(XenError { call, arguments: String::new(), errno: Some(errno), detail: None });
+        assert_eq!(code_of(&error("xs_open", Errno::ENOENT)).exit, 6);
+        assert_eq!(code_of(&error("xc_interface_open", Errno::ENOENT)).word, "no-xen");
+        assert_eq!(code_of(&error("xc_interface_open", Errno::EACCES)).word, "permission");
+        assert_eq!(code_of(&error("xc_domain_create", Errno::EINVAL)).exit, 5);
+        assert_eq!(code_of(&error("xc_set_paging_mempool_size", Errno::ENOMEM)).exit, 4);
+        assert_eq!(code_of(&Error::Interrupted { signal: 15 }).exit, 143);
+    }
+}

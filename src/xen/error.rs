@@ -1,0 +1,177 @@
+//! How a failed call into Xen's libraries is told, and one check for each way these libraries report failure.
+//!
+//! Every check reads `errno` before anything else can change it, logs the call with its arguments and result at debug
+//! level, and turns a failure into a [`XenError`] that names the call, the errno and what was asked for.
+
+use std::fmt;
+use std::os::raw::c_int;
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+
+use super::logger;
+
+/// A call into libxenctrl, libxenguest or libxenstore that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub struct XenError {
+    /// The C function, for example `xc_domain_setmaxmem`.
+    pub call: &'static str,
+    /// What it was asked for, readable: `domid 3, 264192 KiB`.
+    pub arguments: String,
+    /// The errno, where the call's convention has one.
+    pub errno: Option<Errno>,
+    /// What the library itself said, where it said anything.
+    pub detail: Option<String>,
+}
+
+impl XenError {
+    /// An error for a `call` whose result is wrong although the call itself did not fail.
+    #[must_use]
+    pub fn unexpected(call: &'static str, arguments: String, detail: String) -> Self {
+        Self { call, arguments, errno: None, detail: Some(detail) }
+    }
+
+    /// The errno's symbolic name, for example `ENOMEM`.
+    #[must_use]
+    pub fn errno_name(&self) -> Option<String> {
+        self.errno.map(|errno| format!("{errno:?}"))
+    }
+
+    /// The next thing to try, where this failure has a known cause.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match (self.call, self.errno?) {
+            ("xc_interface_open", Errno::EACCES | Errno::EPERM) => Some("run dombuild as root in dom0"),
+            ("xc_interface_open", _) => {
+                Some("is this dom0 of a running Xen? `modprobe xen-privcmd` makes /dev/xen/privcmd there")
+            }
+            ("xs_open", Errno::EACCES | Errno::EPERM) => Some("run dombuild as root in dom0"),
+            ("xs_open", _) => Some("start xenstored (systemctl start xenstored, or xencommons)"),
+            ("xc_flask_context_to_sid", Errno::ENOSYS) => {
+                Some("this Xen runs without FLASK; leave --seclabel out, or boot Xen with flask=enforcing")
+            }
+            ("xc_flask_context_to_sid", Errno::EINVAL) => Some("the loaded FLASK policy does not know this label"),
+            ("xc_domain_create", Errno::EINVAL) => {
+                Some("one of the limits or the CPU pool was refused; `xl dmesg` says which field")
+            }
+            ("xc_domain_create", Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                Some("this Xen cannot run HVM guests; `dombuild features` shows what it can")
+            }
+            ("xc_domain_max_vcpus", Errno::EINVAL) => Some("the domain was created with another number of vCPUs"),
+            ("xc_set_paging_mempool_size" | "xc_dom_boot_mem_init", Errno::ENOMEM) => {
+                Some("the host ran out of free memory; `xl info` shows free_memory and outstanding_claims")
+            }
+            (_, Errno::ESRCH) => Some("the domain is gone; `xl list` shows which are there"),
+            (_, Errno::EPERM) => Some("Xen refused this to the calling domain: run in dom0, and check FLASK's policy"),
+            (_, Errno::E2BIG) => Some("the domain would own more pages than its maximum (setmaxmem) allows"),
+            (_, Errno::EFAULT | Errno::ENOSYS) => {
+                Some("the running Xen is probably another release than dombuild was built for; see `dombuild features`")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for XenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}({}) failed", self.call, self.arguments)?;
+        if let Some(errno) = self.errno {
+            write!(formatter, ": {errno:?} ({}): {}", errno as i32, errno.desc())?;
+        }
+        if let Some(detail) = &self.detail {
+            write!(formatter, ": {detail}")?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(formatter, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks a call that returns -1 and sets errno (most `xc_*`): gives back what it returned.
+pub(super) fn minus_one(call: &'static str, arguments: fmt::Arguments<'_>, returned: c_int) -> Result<u32, XenError> {
+    let errno = Errno::last();
+    trace(call, arguments, returned);
+    u32::try_from(returned).map_err(|_| failure(call, arguments, Some(errno)))
+}
+
+/// Checks a call that returns a negative errno (`xc_cpuid_apply_policy`), or -1 with errno set.
+pub(super) fn negative_errno(
+    call: &'static str,
+    arguments: fmt::Arguments<'_>,
+    returned: c_int,
+) -> Result<(), XenError> {
+    let errno = Errno::last();
+    trace(call, arguments, returned);
+    match returned {
+        0.. => Ok(()),
+        -1 => Err(failure(call, arguments, Some(errno))),
+        code => Err(failure(call, arguments, Some(Errno::from_raw(code.saturating_neg())))),
+    }
+}
+
+/// Checks an `xc_dom_*` call: non-zero is failure; errno may be stale, so it was cleared before the call, and what the
+/// library logged on the way is the real reason.
+pub(super) fn builder(call: &'static str, arguments: fmt::Arguments<'_>, returned: c_int) -> Result<(), XenError> {
+    let errno = Errno::last();
+    trace(call, arguments, returned);
+    if returned == 0 {
+        return Ok(());
+    }
+    Err(failure(call, arguments, (errno != Errno::UnknownErrno).then_some(errno)))
+}
+
+/// Checks a call that returns false or NULL-like 0 and sets errno (`xs_*`).
+pub(super) fn truth(call: &'static str, arguments: fmt::Arguments<'_>, returned: bool) -> Result<(), XenError> {
+    let errno = Errno::last();
+    trace(call, arguments, returned);
+    if returned { Ok(()) } else { Err(failure(call, arguments, Some(errno))) }
+}
+
+/// Checks a call that returns a pointer, or NULL with errno set.
+pub(super) fn pointer<T>(
+    call: &'static str,
+    arguments: fmt::Arguments<'_>,
+    returned: *mut T,
+) -> Result<NonNull<T>, XenError> {
+    let errno = Errno::last();
+    trace(call, arguments, if returned.is_null() { "NULL" } else { "a pointer" });
+    NonNull::new(returned).ok_or_else(|| failure(call, arguments, Some(errno)))
+}
+
+fn trace(call: &str, arguments: fmt::Arguments<'_>, returned: impl fmt::Display) {
+    log::debug!("{call}({arguments}) = {returned}");
+}
+
+fn failure(call: &'static str, arguments: fmt::Arguments<'_>, errno: Option<Errno>) -> XenError {
+    XenError { call, arguments: arguments.to_string(), errno, detail: logger::take_last_error() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_call_errno_number_and_arguments() {
+        Errno::ENOMEM.set();
+        let error = minus_one("xc_domain_setmaxmem", format_args!("domid 3, 1024 KiB"), -1).expect_err("-1 is failure");
+        assert_eq!(
+            error.to_string(),
+            "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Cannot allocate memory"
+        );
+        assert_eq!(error.errno_name().as_deref(), Some("ENOMEM"));
+    }
+
+    #[test]
+    fn each_convention_is_read_its_own_way() {
+        assert_eq!(minus_one("x", format_args!(""), 7).expect("7 is a count"), 7);
+        let error = negative_errno("x", format_args!(""), -22).expect_err("-EINVAL");
+        assert_eq!(error.errno, Some(Errno::EINVAL));
+        Errno::EPERM.set();
+        let error = negative_errno("x", format_args!(""), -1).expect_err("-1 means: look at errno");
+        assert_eq!(error.errno, Some(Errno::EPERM));
+        assert!(builder("x", format_args!(""), 3).is_err());
+        assert!(pointer::<u8>("x", format_args!(""), std::ptr::null_mut()).is_err());
+        assert!(truth("x", format_args!(""), false).is_err());
+    }
+}

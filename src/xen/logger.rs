@@ -1,0 +1,116 @@
+//! libxc's messages, brought into the `log` facade.
+//!
+//! libxc takes a `xentoollog_logger`: a table of callbacks. Ours formats each message and hands it to `log` under the
+//! target `dombuild::libxc`. Because libxenguest gets this logger too, it does not open its own
+//! /var/log/xen/domain-builder-ng.log (libxenguest, `xc_dom_loginit`).
+
+use std::ffi::CStr;
+use std::os::raw::{c_char, c_int, c_ulong};
+use std::sync::Mutex;
+
+use xen_sys as sys;
+
+const TARGET: &str = "dombuild::libxc";
+
+/// The last thing libxc called an error: `xc_dom_*` calls tell their reason nowhere else.
+static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+
+/// Takes the last error message that libxc logged, so that it is told once.
+pub(super) fn take_last_error() -> Option<String> {
+    LAST_ERROR.lock().map_or(None, |mut last| last.take())
+}
+
+/// A logger that libxc can call; it must outlive every `xc_interface` opened with it.
+#[repr(C)]
+pub(super) struct Logger {
+    callbacks: sys::xentoollog_logger,
+}
+
+impl Logger {
+    /// Boxed, so that its address stays the same while libxc holds it.
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            callbacks: sys::xentoollog_logger {
+                vmessage: Some(vmessage),
+                progress: Some(progress),
+                destroy: Some(destroy),
+            },
+        })
+    }
+
+    /// The pointer that `xc_interface_open` takes.
+    pub(super) fn as_raw(&mut self) -> *mut sys::xentoollog_logger {
+        &raw mut self.callbacks
+    }
+}
+
+/// libxc's levels, from `xentoollog.h` (Xen 4.17), as the facade's.
+fn level_of(level: sys::xentoollog_level) -> log::Level {
+    match level {
+        sys::xentoollog_level::XTL_CRITICAL | sys::xentoollog_level::XTL_ERROR => log::Level::Error,
+        sys::xentoollog_level::XTL_WARN => log::Level::Warn,
+        sys::xentoollog_level::XTL_NOTICE | sys::xentoollog_level::XTL_PROGRESS => log::Level::Info,
+        sys::xentoollog_level::XTL_INFO | sys::xentoollog_level::XTL_DETAIL => log::Level::Debug,
+        _ => log::Level::Trace,
+    }
+}
+
+/// Called by libxc for each message. Nothing in it can panic: unwinding must not cross into C.
+unsafe extern "C" fn vmessage(
+    _logger: *mut sys::xentoollog_logger,
+    level: sys::xentoollog_level,
+    errnoval: c_int,
+    context: *const c_char,
+    format: *const c_char,
+    arguments: *mut sys::__va_list_tag,
+) {
+    let mut text: *mut c_char = std::ptr::null_mut();
+    // SAFETY: `format` and `arguments` are what libxc's caller wrote for printf, valid for this call, and consumed once.
+    let length = unsafe { sys::vasprintf(&raw mut text, format, arguments) };
+    if length < 0 || text.is_null() {
+        return;
+    }
+    // SAFETY: vasprintf succeeded, so `text` is a NUL-terminated string that we own.
+    let message = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
+    // SAFETY: `text` came from malloc inside vasprintf and is not used afterwards.
+    unsafe { libc::free(text.cast()) };
+
+    let context = if context.is_null() {
+        String::new()
+    } else {
+        // SAFETY: a non-null context is a NUL-terminated string of the library, valid for this call.
+        format!("{}: ", unsafe { CStr::from_ptr(context) }.to_string_lossy())
+    };
+    let errno = if errnoval >= 0 { format!(" ({:?})", nix::errno::Errno::from_raw(errnoval)) } else { String::new() };
+    let message = format!("{context}{message}{errno}");
+    let level = level_of(level);
+    if level == log::Level::Error
+        && let Ok(mut last) = LAST_ERROR.lock()
+    {
+        *last = Some(message.clone());
+        // The error that is returned repeats it, with the call that failed.
+        log::debug!(target: TARGET, "{message}");
+        return;
+    }
+    log::log!(target: TARGET, level, "{message}");
+}
+
+/// Called by libxc with the progress of long calls.
+unsafe extern "C" fn progress(
+    _logger: *mut sys::xentoollog_logger,
+    _context: *const c_char,
+    doing_what: *const c_char,
+    percent: c_int,
+    done: c_ulong,
+    total: c_ulong,
+) {
+    if doing_what.is_null() {
+        return;
+    }
+    // SAFETY: a non-null `doing_what` is a NUL-terminated string of the library, valid for this call.
+    let what = unsafe { CStr::from_ptr(doing_what) }.to_string_lossy();
+    log::trace!(target: TARGET, "{what}: {done}/{total} ({percent} %)");
+}
+
+/// Called by `xtl_logger_destroy`, which nobody calls on ours: the box owns it.
+unsafe extern "C" fn destroy(_logger: *mut sys::xentoollog_logger) {}

@@ -1,0 +1,65 @@
+//! Safe, owning wrappers of Xen's C libraries: one file for each C handle.
+//!
+//! This module and the crate `xen-sys` are the only places with `unsafe`. Differences between Xen releases end here:
+//! nothing above asks which release it runs on.
+
+#![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
+
+mod error;
+mod foreign;
+mod hvm_info;
+mod image;
+mod interface;
+mod logger;
+mod store;
+
+use std::fmt;
+
+pub use error::XenError;
+pub use foreign::ForeignPages;
+pub use hvm_info::HvmInfo;
+pub use image::{DomainImage, HvmBoot, HvmImage};
+pub use interface::{CreateDomain, DomainInfo, HvmParam, Interface, PhysInfo, ShutdownReason, VersionInfo};
+pub use store::{Access, Permissions, Store, Transaction};
+
+use serde::Serialize;
+
+/// A domain's number. Valid guests have 1 to 32751 (`DOMID_FIRST_RESERVED` is 0x7FF0, xen/include/public/xen.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct DomId(u16);
+
+impl DomId {
+    /// dom0.
+    pub const DOM0: Self = Self(0);
+    const FIRST_RESERVED: u16 = 0x7ff0;
+
+    /// A domid, if `number` can be one (0 to 32751).
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        u16::try_from(number).ok().filter(|number| *number < Self::FIRST_RESERVED).map(Self)
+    }
+
+    /// The number, as `xc_*` calls take it.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+impl fmt::Display for DomId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// An event channel's port number in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct EventPort(pub u32);
+
+impl fmt::Display for EventPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}

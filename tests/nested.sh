@@ -1,0 +1,176 @@
+#!/bin/bash
+# The front door to a real Xen on a machine that has none: see --help.
+set -euo pipefail
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+NESTED=$REPO/tests/nested
+. "$NESTED/image.sh"
+. "$NESTED/build.sh"
+. "$NESTED/boot.sh"
+
+say() { printf 'nested: %s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit "$HARNESS_FAILED"
+}
+
+help() {
+    cat <<'HELP'
+Runs a real Xen, with a real dom0 and real guests, inside QEMU's software emulation: no virtualisation hardware, no Xen
+on this machine. The first run installs the Debian packages it needs (so it wants root and Debian 12), makes a dom0 image
+(under a minute and 700 MB; kept in a cache) and builds dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
+
+  tests/nested.sh demo               dombuild plans, builds and starts an HVM guest, step by step, before your eyes
+  tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
+                                     ARGS go to the program of the tests in dom0 (a name to filter by, --list, ...)
+  tests/nested.sh run FILE [ARGS...] runs FILE in dom0 as root: a script or a program. What it prints comes out here as
+                                     it is printed, and its exit status is the exit status of this command
+  tests/nested.sh shell              a shell in dom0 on this terminal; leave it with exit, or at once with Ctrl-A x
+
+Options, anywhere after the verb (what stands behind -- goes to FILE or to the tests, unread):
+  --xen 4.17|4.20    which Xen: 4.17 with Debian 12's dom0 (default), 4.20 with Debian 13's
+  --only-dom0        test: leave out what needs no Xen
+  --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
+  --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
+  --results FOLDER   what the job wrote to /results is copied here when it ends
+  --timeout SECONDS  for the job, counted from the end of the boot (default 1500)
+  --memory MIB       of the whole machine that Xen runs on (default 8192; taken from this host as it is touched);
+                     dom0 gets 1024 of them
+  --vcpus N          of that machine (default 2)
+
+In dom0: dombuild and Xen's tools are on the PATH, FILE is /job/files/FILE, `xl dmesg` has Xen's and the guests' firmware's
+lines, NESTED_XEN is the version. RUST_LOG and RUST_BACKTRACE are handed on. Nothing that is changed there outlives the run.
+
+Exit status: demo, run: that of the job in dom0. test: 0, or 1 when something failed. Besides: 2 wrong usage; 124 the boot
+or the job took too long; 125 the harness failed (no image, no build, dom0 or Xen crashed). One line `nested: Xen ...`
+on stderr always tells which, and names the serial log: all that Xen, dom0's kernel and the guests' firmware printed.
+
+Environment: DOMBUILD_CACHE  where images are kept (default $XDG_CACHE_HOME/dombuild or ~/.cache/dombuild)
+             BOOT_TIMEOUT    seconds from power-on to the start of the job (default 240)
+HELP
+}
+
+usage() {
+    printf 'nested.sh: %s\nusage: tests/nested.sh demo | test [ARGS...] | run FILE [ARGS...] | shell   [--xen 4.17|4.20] [OPTIONS]\nMore: tests/nested.sh --help\n' "$1" >&2
+    exit 2
+}
+
+clean_up() {
+    stop_qemu
+    [[ -z ${WORK:-} ]] || rm -rf "$WORK"
+    [[ -z ${IMAGE_NEW:-} ]] || rm -rf "$IMAGE_NEW"
+}
+
+parse() {
+    VERB='' XEN=4.17 TIMEOUT=1500 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
+    BOOT_TIMEOUT=${BOOT_TIMEOUT:-240}
+    case ${1:-} in
+    demo | test | run | shell) VERB=$1 ;;
+    -h | --help | help) help && exit 0 ;;
+    '') usage 'which verb?' ;;
+    *) usage "there is no verb $1" ;;
+    esac
+    shift
+    while (($#)); do
+        case $1 in
+        --xen | --with | --results | --timeout | --memory | --vcpus) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen) XEN=$2 && shift ;;
+        --xen=*) XEN=${1#*=} ;;
+        --with) WITH+=("$2") && shift ;;
+        --results) RESULTS_TO=$2 && shift ;;
+        --timeout) TIMEOUT=$(number "$1" "$2") && shift ;;
+        --memory) MEMORY=$(number "$1" "$2") && shift ;;
+        --vcpus) VCPUS=$(number "$1" "$2") && shift ;;
+        --no-build) BUILD='' ;;
+        --only-dom0) ONLY_DOM0=yes ;;
+        -h | --help) help && exit 0 ;;
+        --) shift && ARGS+=("$@") && break ;;
+        -*) [[ $VERB == run && ${#ARGS[@]} -gt 0 || $VERB == test ]] && ARGS+=("$1") || usage "there is no option $1" ;;
+        *) ARGS+=("$1") ;;
+        esac
+        shift
+    done
+    [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
+    local file
+    case $VERB in
+    run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
+    demo | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
+    esac
+    [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
+    for file in ${WITH+"${WITH[@]}"}; do [[ -e $file ]] || usage "--with: there is no $file"; done
+}
+
+number() {
+    [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || usage "$1 takes a number, not $2"
+    echo "$2"
+}
+
+main() {
+    parse "$@"
+    ((EUID == 0)) || die 'this must run as root: it installs packages and makes a Debian root file system'
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    [[ -z $BUILD ]] || require_cargo
+    install_host_packages
+    ensure_image "$XEN"
+    local status=0
+    "verb_$VERB" || status=$?
+    if [[ -n $RESULTS_TO ]]; then
+        mkdir -p "$RESULTS_TO"
+        cp -r "$RESULTS/." "$RESULTS_TO/"
+    fi
+    exit "$status"
+}
+
+verb_demo() {
+    prepare_job run /job/files/demo.sh
+    job_files "$NESTED/demo.sh"
+    bring_dombuild
+    boot_xen "$XEN"
+}
+
+verb_run() {
+    prepare_job run "/job/files/$(basename "${ARGS[0]}")" "${ARGS[@]:1}"
+    job_files ${WITH+"${WITH[@]}"} "${ARGS[0]}"
+    bring_dombuild
+    boot_xen "$XEN"
+}
+
+verb_shell() {
+    prepare_job shell bash --login
+    job_files ${WITH+"${WITH[@]}"}
+    bring_dombuild
+    boot_xen "$XEN"
+}
+
+verb_test() {
+    local began=$SECONDS status=0
+    FAILED=()
+    [[ -n $ONLY_DOM0 ]] || check_without_xen "$XEN"
+    prepare_job run dom0-tests --test-threads=1 ${ARGS+"${ARGS[@]}"}
+    if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
+        boot_xen "$XEN" || status=$?
+        ((status == 0)) || FAILED+=("tests in dom0 (status $status)")
+    else
+        FAILED+=('building for dom0')
+    fi
+    if ((${#FAILED[@]})); then
+        say "FAILED on Xen $XEN after $((SECONDS - began)) s: $(printf '%s; ' "${FAILED[@]}" | sed 's/; $//')"
+        ((status >= TIMED_OUT && status <= HARNESS_FAILED)) && return "$status"
+        return 1
+    fi
+    say "ALL PASSED on Xen $XEN in $((SECONDS - began)) s"
+}
+
+job_files() {
+    mkdir -p "$JOB/files"
+    (($# == 0)) || cp -rL "$@" "$JOB/files/"
+    [[ $VERB == shell ]] || chmod +x "$JOB/files/$(basename "${!#}")"
+}
+
+bring_dombuild() {
+    [[ -z $BUILD ]] || build_dombuild "$XEN" || die "dombuild does not build for Xen $XEN (--no-build goes without it)"
+}
+
+main "$@"

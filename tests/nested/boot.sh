@@ -1,0 +1,124 @@
+# shellcheck shell=bash
+# Boots a real Xen in QEMU's software emulation, runs a job in its dom0 and says how it ended. Sourced by tests/nested.sh.
+#
+#   prepare_job MODE COMMAND...   MODE is run or shell; COMMAND is what dom0 runs. Then put files into $JOB (/job in dom0)
+#   boot_xen VERSION              boots and watches; returns the job's exit status, TIMED_OUT or HARNESS_FAILED
+#
+# The figures behind the choices here: emulated AMD SVM with nested paging works with this CPU model and with no richer one.
+
+TIMED_OUT=124
+HARNESS_FAILED=125
+
+# Any of these on the serial line outside a guest's lines means that no verdict will come.
+FATAL_LINES='Kernel panic|Panic on CPU|FATAL TRAP|BUG: soft lockup|Dom0 crashed|Dom0 has crashed|nested-initrd: '
+
+prepare_job() { # sets WORK, JOB, RESULTS
+    local mode=$1 nested
+    shift
+    nested=$(dirname "${BASH_SOURCE[0]}")
+    WORK=$(mktemp -d "${TMPDIR:-/tmp}/dombuild-nested.XXXXXX")
+    JOB=$WORK/job RESULTS=$WORK/back/results
+    mkdir -p "$JOB/bin" "$RESULTS"
+    chmod 755 "$WORK" "$JOB"
+    install -m 755 "$nested/dom0-init" "$JOB/dom0-init"
+    printf '%s\n' "$mode" >"$JOB/mode"
+    printf '%s\n' "$@" >"$JOB/command"
+    : >"$JOB/environment"
+}
+
+boot_xen() {
+    local version=$1 mode console began=$SECONDS
+    mode=$(<"$JOB/mode")
+    new_serial_log "$version"
+    if [[ $mode == shell ]]; then
+        console=(-chardev "stdio,id=job,mux=on,signal=off" -mon chardev=job -device virtconsole,chardev=job,nr=0)
+        printf '%s\n' "TERM=${TERM:-dumb}" >>"$JOB/environment"
+        [[ ! -t 0 ]] || stty size | { read -r rows cols && printf 'ROWS=%s\nCOLS=%s\n' "$rows" "$cols"; } >>"$JOB/environment"
+    else
+        console=(-chardev "stdio,id=job,signal=off" -device virtserialport,chardev=job,nr=1)
+        printf '%s\n' TERM=dumb >>"$JOB/environment"
+        exec </dev/null
+    fi
+    [[ ! -t 0 ]] || TTY_STATE=$(stty -g)
+    # Xen: no scrub of free memory at boot, which would make QEMU allocate all of it. dom0: a busy host is not a soft lockup.
+    qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+        -machine pc -accel tcg,thread=multi -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -smp "$VCPUS" -m "$MEMORY" \
+        -kernel "$IMAGE/xen" \
+        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all bootscrub=0 noreboot" \
+        -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 panic=1,$IMAGE/initrd" \
+        -drive "file=$IMAGE/dom0.ext4,format=raw,if=virtio,snapshot=on" \
+        -fsdev "local,id=job,path=$JOB,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=job,mount_tag=job \
+        -fsdev "local,id=back,path=$WORK/back,security_model=none" -device virtio-9p-pci,fsdev=back,mount_tag=back \
+        -chardev "file,id=com1,path=$SERIAL" -serial chardev:com1 \
+        -device virtio-serial-pci "${console[@]}" <&0 2>"$WORK/qemu.log" &
+    QEMU=$!
+    watch_xen "$version" "$mode" "$began"
+}
+
+# One log per run, the newest ten kept; xen-VERSION.log is a link to the last one.
+new_serial_log() {
+    local logs=$REPO/target/nested
+    mkdir -p "$logs"
+    find "$logs" -name 'xen-*-*.log' -printf '%T@ %p\n' | sort -rn | tail -n +10 | cut -d ' ' -f 2- | xargs -r -d '\n' rm -f
+    SERIAL=$logs/xen-$1-$$.log
+    : >"$SERIAL"
+    ln -sfn "${SERIAL##*/}" "$logs/xen-$1.log"
+}
+
+# Waits for the job's status, or for the first sign that there will be none.
+watch_xen() {
+    local version=$1 mode=$2 began=$3 started='' problem='' code=$HARNESS_FAILED
+    until [[ -e $WORK/back/status ]]; do
+        if problem=$(outside_guests | grep -m 1 -oE "($FATAL_LINES).*"); then
+            problem="dom0 or Xen crashed: $problem"
+        elif ! kill -0 "$QEMU" 2>/dev/null; then
+            [[ -e $WORK/back/status ]] || problem='QEMU ended before the job did'
+        elif [[ -z $started && -e $WORK/back/started ]]; then
+            started=$SECONDS
+        elif [[ -z $started ]] && ((SECONDS - began >= BOOT_TIMEOUT)); then
+            problem="dom0 did not come up in $BOOT_TIMEOUT s" code=$TIMED_OUT
+        elif [[ -n $started && $mode == run ]] && ((SECONDS - started >= TIMEOUT)); then
+            problem="the job did not end in $TIMEOUT s" code=$TIMED_OUT
+        fi
+        if [[ -n $problem ]]; then
+            sleep 1 # for the lines that follow
+            stop_qemu
+            show_end | sed 's/^/  | /' >&2
+            say "Xen $version: NO RESULT: $problem (status $code; serial log: $SERIAL)"
+            return "$code"
+        fi
+        sleep 0.3
+    done
+    local status ended=$SECONDS
+    status=$(<"$WORK/back/status")
+    for _ in {1..20}; do # powering off takes two seconds; everything that matters is here already
+        kill -0 "$QEMU" 2>/dev/null || break
+        sleep 0.3
+    done
+    stop_qemu
+    : "${started:=$ended}"
+    say "Xen $version: the job ended with status $status (boot $((started - began)) s, job $((ended - started)) s; serial log: $SERIAL)"
+    return "$status"
+}
+
+# The lines that lead to the fatal one, or else the last ones; the call trace behind it stays in the log.
+show_end() {
+    outside_guests | grep -m 1 -E -B 20 -A 3 "$FATAL_LINES" || tail -n 30 "$SERIAL" | tr -d '\r'
+    grep -v 'nrip-save' "$WORK/qemu.log" || true # TCG says that it has none; nothing here needs it
+}
+
+# A guest may panic as it likes: its lines are marked (d1) and so on.
+outside_guests() { grep -avE '\(d[0-9]+\)' "$SERIAL" 2>/dev/null | tr -d '\r'; }
+
+stop_qemu() {
+    [[ -n ${QEMU:-} ]] || return 0
+    kill "$QEMU" 2>/dev/null || true
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        kill -0 "$QEMU" 2>/dev/null || break
+        sleep 0.2
+    done
+    kill -9 "$QEMU" 2>/dev/null || true
+    wait "$QEMU" 2>/dev/null || true
+    QEMU=
+    [[ -z ${TTY_STATE:-} ]] || stty "$TTY_STATE"
+}

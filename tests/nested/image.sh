@@ -1,0 +1,166 @@
+# shellcheck shell=bash
+# The dom0 image, made of Debian packages alone and kept in a cache. Sourced by tests/nested.sh.
+#
+#   install_host_packages       what the harness and the Rust build need on this machine
+#   ensure_image VERSION        sets IMAGE to a folder with these, making them when they are not there:
+#     root/      dom0's file system; also the sysroot that dombuild is built against
+#     dom0.ext4  the same as a disk image      vmlinuz  dom0's kernel
+#     xen        the hypervisor, unpacked      initrd   finds the disk, starts dom0-init from the 9p share
+
+# What must be on the host. libxen-dev is for its runtime half: `cargo test` runs programs linked to it.
+HOST_PACKAGES=(mmdebstrap libxen-dev libclang-dev clang qemu-system-x86 seabios pkg-config
+    gcc libc6-dev e2fsprogs xz-utils ca-certificates debian-archive-keyring)
+
+install_host_packages() {
+    local package missing=()
+    for package in "${HOST_PACKAGES[@]}"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    say "installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    # The package lists may be old (404s) or not there at all, so a failure is tried again with fresh ones.
+    if ! apt_install "${missing[@]}" >"$log" 2>&1; then
+        { apt-get update && apt_install "${missing[@]}"; } >>"$log" 2>&1 || {
+            cat "$log" >&2
+            die "apt-get could not install ${missing[*]}"
+        }
+    fi
+    rm -f "$log"
+}
+
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+
+xen_suite() {
+    case $1 in
+    4.17) echo bookworm ;;
+    4.20) echo trixie ;;
+    esac
+}
+
+# Where this machine gets Debian from, asked of apt. The mirror carries every suite, so it serves for trixie too.
+debian_mirror() {
+    local codename uri
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    # $(...) is apt's own format language here
+    # shellcheck disable=SC2016
+    uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v r="$codename" '$2 == "main" && ($1 == r || $1 == "stable" || $1 == "oldstable") && !seen++ { print $3 }')
+    [[ -n $uri ]] || die "apt has no source for Debian $codename main: this needs a Debian host with its package sources set up"
+    echo "${uri%/}"
+}
+
+dom0_packages() {
+    local version=$1
+    echo "xen-hypervisor-$version-amd64" "xen-utils-$version" xenstore-utils qemu-system-xen seabios ovmf \
+        linux-image-amd64 kmod busybox-static libxen-dev strace procps iproute2 mount hostname less
+}
+
+# ---- the recipe: the text of the functions from here to image_key is part of the cache's key ----
+
+make_root() {
+    local version=$1 suite=$2 mirror=$3 root=$4 proxy='' packages path opts=()
+    packages=$(dom0_packages "$version" | tr ' ' ,)
+    # No documentation, and of the kernel's 4000 modules the few groups that dom0 may use: most of the time goes into unpacking.
+    for path in '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/info/*' '/usr/share/locale/*' '*/lib/modules/*/kernel/*' \
+        '*/lib/firmware/*' '/usr/lib/udev/hwdb.d/*'; do
+        opts+=(--dpkgopt="path-exclude=$path")
+    done
+    for path in arch crypto lib fs/9p fs/ext4 fs/jbd2 'fs/mbcache*' fs/fscache fs/netfs fs/nls net/9p net/core net/bridge \
+        net/802 net/llc drivers/xen drivers/virtio 'drivers/block/virtio*' 'drivers/block/loop*' drivers/block/xen-blkback \
+        'drivers/char/virtio*' 'drivers/net/tun*' drivers/net/xen-netback drivers/cpufreq; do
+        opts+=(--dpkgopt="path-include=*/lib/modules/*/kernel/$path" --dpkgopt="path-include=*/lib/modules/*/kernel/$path/*")
+    done
+    eval "$(apt-config shell proxy Acquire::http::Proxy)"
+    [[ -z $proxy ]] || opts+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
+    # INITRD=No: the kernel's postinst makes no initrd (20 s), make_initrd does.
+    INITRD=No mmdebstrap --mode=root --variant=apt --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+        "${opts[@]}" "$suite" "$root" "$mirror"
+}
+
+# An initrd of busybox and a dozen modules: 13 s faster to boot than Debian's.
+make_initrd() {
+    local root=$1 initrd=$2 kernel tree module file order=''
+    kernel=$(ls "$root/usr/lib/modules")
+    tree=$(mktemp -d)
+    mkdir -p "$tree"/{bin,dev,proc,sys,modules,root}
+    cp "$root/bin/busybox" "$tree/bin/busybox"
+    for module in virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio virtio_console; do
+        while read -r _ file; do
+            [[ " $order" != *" $(module_name "$file") "* ]] || continue
+            order+="$(module_name "$file") "
+            case $file in # busybox's insmod wants them unpacked
+            *.xz) xz -dc "$root$file" ;;
+            *) cat "$root$file" ;;
+            esac >"$tree/modules/$(module_name "$file")"
+        done < <(chroot "$root" modprobe -S "$kernel" --show-depends "$module" 2>/dev/null | grep ^insmod)
+    done
+    cat >"$tree/init" <<-INIT
+	#!/bin/busybox sh
+	/bin/busybox --install -s /bin
+	export PATH=/bin
+	mount -t proc proc /proc
+	mount -t sysfs sys /sys
+	mount -t devtmpfs dev /dev
+	for m in $order; do insmod /modules/\$m; done
+	n=0
+	until [ -b /dev/vda ] || [ \$n = 100 ]; do sleep 0.1; n=\$((n + 1)); done
+	mount -t ext4 -o noatime /dev/vda /root
+	mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose job /root/job
+	for d in proc sys dev; do mount --move /\$d /root/\$d; done
+	exec switch_root /root /job/dom0-init </root/dev/console >/root/dev/console 2>&1
+	INIT
+    chmod 755 "$tree/init"
+    (cd "$tree" && find . | "$tree/bin/busybox" cpio -o -H newc) >"$initrd" 2>/dev/null
+    rm -rf "$tree"
+}
+
+module_name() { basename "${1%.xz}"; }
+
+make_image() {
+    local version=$1 suite=$2 mirror=$3 out=$4
+    make_root "$version" "$suite" "$mirror" "$out/root"
+    mkdir -p "$out/root/job" "$out/root/results"
+    rm -rf "$out/root/var/cache/apt" "$out/root/var/lib/apt/lists"
+    make_initrd "$out/root" "$out/initrd"
+    cp "$out"/root/boot/vmlinuz-* "$out/vmlinuz"
+    # QEMU's multiboot loader takes no compressed hypervisor
+    gzip -dc "$out/root/boot/xen-$version-amd64.gz" >"$out/xen"
+    mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$out/root" "$out/dom0.ext4" 2G
+}
+
+image_key() { # VERSION SUITE MIRROR
+    { echo "$@" && dom0_packages "$1" && declare -f make_root make_initrd make_image; } | sha256sum | cut -c -12
+}
+
+ensure_image() {
+    local version=$1 suite mirror cache name key log started
+    suite=$(xen_suite "$version")
+    mirror=$(debian_mirror)
+    key=$(image_key "$version" "$suite" "$mirror")
+    cache=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
+    name=dom0-xen-$version-$key
+    mkdir -p "$cache"
+    IMAGE=$cache/$name
+    # Two runs at once: the second waits for the first and finds the image made. The lock goes with the descriptor.
+    exec {image_lock}>"$cache/$name.lock"
+    if [[ ! -d $IMAGE ]]; then
+        flock -n "$image_lock" || { say "another run is making the Xen $version image: waiting for it" && flock "$image_lock"; }
+    fi
+    if [[ ! -d $IMAGE ]]; then
+        say "making the dom0 image for Xen $version from Debian $suite (once; about two minutes)"
+        started=$SECONDS
+        rm -rf "$cache/$name".new.*
+        IMAGE_NEW=$(mktemp -d "$cache/$name.new.XXXXXX") # the clean-up in nested.sh removes it
+        chmod 755 "$IMAGE_NEW"
+        log=$cache/$name.log
+        # A subshell of its own with set -e, which a function called in a condition would lose
+        (set -e && make_image "$version" "$suite" "$mirror" "$IMAGE_NEW") </dev/null >"$log" 2>&1 &
+        wait $! || { tail -n 20 "$log" >&2 && die "making the dom0 image failed: $log"; }
+        mv "$IMAGE_NEW" "$IMAGE"
+        IMAGE_NEW=
+        say "dom0 image made in $((SECONDS - started)) s: $IMAGE"
+    fi
+    exec {image_lock}>&-
+}

@@ -1,0 +1,126 @@
+//! Finds Xen's libraries, binds their headers and tells the crates above which Xen this is.
+
+use std::env;
+use std::panic;
+use std::path::PathBuf;
+use std::process;
+
+/// The oldest release whose libxenguest interface `dombuild` is written for.
+const OLDEST_MINOR: u32 = 17;
+/// The newest release that a `xen_4_N_or_later` cfg is declared for.
+const NEWEST_MINOR: u32 = 23;
+
+/// pkg-config modules, in link order.
+const LIBRARIES: [&str; 4] = ["xenguest", "xencontrol", "xenstore", "xentoollog"];
+
+const FUNCTIONS: &str = concat!(
+    "xc_(interface_(open|close)|version|physinfo|get_last_error|error_code_to_desc",
+    "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|set_memory_map|getinfolist|set_tsc_info",
+    "|hvm_getcontext|get_pod_target|shutdown)|vcpu_getinfo",
+    "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
+    "|map_foreign_range|flask_context_to_sid",
+    "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|boot_xen_init|parse_image",
+    "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init))",
+    "|xs_(open|close|read|write|rm|mkdir|directory|[gs]et_permissions|transaction_(start|end)",
+    "|introduce_domain|is_domain_introduced|watch|unwatch|check_watch|fileno)",
+    "|vasprintf",
+);
+const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xs_permissions|e820entry";
+const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_CDF_.*|XEN_DOMINF_.*\
+|XEN_X86_EMU_.*|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XS_.*|XEN_DOMCTL_INTERFACE_VERSION\
+|XENFEAT_.*|SHUTDOWN_.*|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES";
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    println!("cargo::rerun-if-changed=../wrapper.h");
+
+    let mut include_paths = Vec::new();
+    let mut version = String::new();
+    for name in LIBRARIES {
+        match pkg_config::Config::new().probe(name) {
+            Ok(library) => {
+                if name == "xencontrol" {
+                    version = library.version;
+                }
+                include_paths.extend(library.include_paths);
+            }
+            Err(error) => fail(&format!(
+                "Xen's library {name} was not found by pkg-config.\n\
+                 Install Debian's package libxen-dev (and pkg-config), or point PKG_CONFIG_PATH at the \
+                 .pc files of your Xen.\n{error}"
+            )),
+        }
+    }
+    announce_version(&version);
+    bind(&include_paths);
+}
+
+/// Emits `cfg(xen_4_N_or_later)` here and hands the version on to the crate above through `links` metadata.
+fn announce_version(version: &str) {
+    let minor = version.strip_prefix("4.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    let Some(minor) = minor else {
+        fail(&format!("pkg-config calls the version of libxenctrl {version:?}; expected 4.N"));
+    };
+    if minor < OLDEST_MINOR {
+        fail(&format!(
+            "libxenctrl {version} is too old: dombuild needs Xen 4.{OLDEST_MINOR} or later (Debian 12's libxen-dev)"
+        ));
+    }
+    for candidate in OLDEST_MINOR + 1..=NEWEST_MINOR {
+        println!("cargo::rustc-check-cfg=cfg(xen_4_{candidate}_or_later)");
+        if minor >= candidate {
+            println!("cargo::rustc-cfg=xen_4_{candidate}_or_later");
+        }
+    }
+    println!("cargo::metadata=version=4.{minor}");
+    println!("cargo::metadata=newest={NEWEST_MINOR}");
+}
+
+/// Runs bindgen over the top-level `wrapper.h`.
+fn bind(include_paths: &[PathBuf]) {
+    // bindgen panics where libclang cannot be loaded; say what to install instead of showing a backtrace.
+    panic::set_hook(Box::new(|_| {}));
+    let clang = panic::catch_unwind(bindgen::clang_version);
+    let _ = panic::take_hook();
+    if clang.is_err() {
+        fail("libclang was not found. Install Debian's packages libclang-dev and clang, or set LIBCLANG_PATH.");
+    }
+
+    let generated = bindgen::Builder::default()
+        .header("../wrapper.h")
+        .clang_args(include_paths.iter().map(|path| format!("-I{}", path.display())))
+        .allowlist_function(FUNCTIONS)
+        .allowlist_type(TYPES)
+        .allowlist_var(VARS)
+        .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false })
+        .prepend_enum_name(false)
+        .generate_comments(false)
+        .layout_tests(true)
+        .derive_default(true)
+        .derive_debug(true)
+        .wrap_unsafe_ops(true)
+        .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())
+        .rust_edition(bindgen::RustEdition::Edition2024)
+        .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
+        .generate();
+    let generated = match generated {
+        Ok(generated) => generated,
+        Err(error) => fail(&format!(
+            "bindgen could not read Xen's headers: {error}\n\
+             Install Debian's packages libxen-dev, libclang-dev and clang (clang brings the compiler's own headers)."
+        )),
+    };
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("bindings.rs");
+    if let Err(error) = generated.write_to_file(&out) {
+        fail(&format!("cannot write {}: {error}", out.display()));
+    }
+}
+
+/// Ends the build with one readable message.
+#[expect(clippy::exit, reason = "a build script has no caller to return an error to but cargo")]
+fn fail(message: &str) -> ! {
+    for line in message.lines() {
+        println!("cargo::error={line}");
+    }
+    process::exit(1);
+}
