@@ -1,6 +1,7 @@
 //! Why a request cannot become a plan.
 
-use super::model::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START, ShadowMultiplier};
+use super::model::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START};
+use super::multiplier::ShadowMultiplier;
 use super::units::{Bytes, Kib, Mib};
 
 /// Why a request cannot become a plan. Each message names the numbers involved and says what to do about them.
@@ -76,7 +77,9 @@ pub enum PlanError {
         hole: Bytes,
     },
     /// A size whose pages Xen or hvmloader would count in 32 bits, and silently cut.
-    #[error("a {what} of {size} is past what Xen can hold in its 32-bit page counts: ask for {limit} at most")]
+    #[error(
+        "a {what} of {size} is past what Xen can hold in its 32-bit page counts, {limit} here: lower --memory or --maxmem"
+    )]
     TooLarge {
         /// The word of the model for what is too large.
         what: &'static str,

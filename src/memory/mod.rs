@@ -6,6 +6,7 @@
 //! - [`units`]: one type per unit, and conversions that say how they round.
 //! - [`size`]: sizes as people write them on a command line.
 //! - [`model`]: from a [`Request`] to the breakdown of a domain's memory.
+//! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: where that memory stands in the guest's physical address space.
 //! - [`plan`]: both together, with the page counts that Xen will report.
 //! - [`error`]: why a request cannot become a plan.
@@ -17,6 +18,7 @@
 pub mod error;
 pub mod layout;
 pub mod model;
+pub mod multiplier;
 pub mod picture;
 pub mod plan;
 pub mod size;
@@ -24,7 +26,8 @@ pub mod units;
 
 pub use error::PlanError;
 pub use layout::{E820Entry, E820Kind, Layout};
-pub use model::{Memory, Request, ShadowMultiplier};
+pub use model::{Memory, Request};
+pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
 pub use picture::render;
 pub use plan::Plan;
 pub use size::SizeError;

@@ -4,7 +4,8 @@ use serde::{Serialize, Serializer};
 
 use super::error::PlanError;
 use super::layout::{E820Entry, IOREQ_SERVER_PAGES, Layout, SPECIAL_PAGES, VGA_HOLE_PAGES};
-use super::model::{Memory, Request, ShadowMultiplier};
+use super::model::{Memory, Request};
+use super::multiplier::ShadowMultiplier;
 use super::units::{Bytes, Kib, Pages};
 
 /// Version of the JSON object that a plan serializes to. It grows when a field changes its meaning or goes away.

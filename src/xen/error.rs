@@ -91,8 +91,7 @@ impl fmt::Display for XenError {
 /// Checks a call that returns -1 and sets errno (most `xc_*`): gives back what it returned.
 pub(super) fn minus_one(call: &'static str, arguments: fmt::Arguments<'_>, returned: c_int) -> Result<u32, XenError> {
     let errno = Errno::last();
-    trace(call, arguments, returned);
-    u32::try_from(returned).map_err(|_| failure(call, arguments, Some(errno)))
+    conclude(call, arguments, returned, u32::try_from(returned).map_err(|_| Some(errno)))
 }
 
 /// Checks a call that returns a negative errno (`xc_cpuid_apply_policy`), or -1 with errno set.
@@ -102,30 +101,26 @@ pub(super) fn negative_errno(
     returned: c_int,
 ) -> Result<(), XenError> {
     let errno = Errno::last();
-    trace(call, arguments, returned);
-    match returned {
+    let outcome = match returned {
         0.. => Ok(()),
-        -1 => Err(failure(call, arguments, Some(errno))),
-        code => Err(failure(call, arguments, Some(Errno::from_raw(code.saturating_neg())))),
-    }
+        -1 => Err(Some(errno)),
+        code => Err(Some(Errno::from_raw(code.saturating_neg()))),
+    };
+    conclude(call, arguments, returned, outcome)
 }
 
-/// Checks an `xc_dom_*` call: non-zero is failure; errno may be stale, so it was cleared before the call, and what the
-/// library logged on the way is the real reason.
+/// Checks an `xc_dom_*` call: non-zero is failure; it may leave errno alone, which was therefore cleared before the
+/// call, and what the library logged on the way is the real reason.
 pub(super) fn builder(call: &'static str, arguments: fmt::Arguments<'_>, returned: c_int) -> Result<(), XenError> {
     let errno = Errno::last();
-    trace(call, arguments, returned);
-    if returned == 0 {
-        return Ok(());
-    }
-    Err(failure(call, arguments, (errno != Errno::UnknownErrno).then_some(errno)))
+    let known = (errno != Errno::UnknownErrno).then_some(errno);
+    conclude(call, arguments, returned, if returned == 0 { Ok(()) } else { Err(known) })
 }
 
-/// Checks a call that returns false or NULL-like 0 and sets errno (`xs_*`).
+/// Checks a call that returns false and sets errno (`xs_*`).
 pub(super) fn truth(call: &'static str, arguments: fmt::Arguments<'_>, returned: bool) -> Result<(), XenError> {
     let errno = Errno::last();
-    trace(call, arguments, returned);
-    if returned { Ok(()) } else { Err(failure(call, arguments, Some(errno))) }
+    conclude(call, arguments, returned, if returned { Ok(()) } else { Err(Some(errno)) })
 }
 
 /// Checks a call that returns a pointer, or NULL with errno set.
@@ -135,16 +130,20 @@ pub(super) fn pointer<T>(
     returned: *mut T,
 ) -> Result<NonNull<T>, XenError> {
     let errno = Errno::last();
-    trace(call, arguments, if returned.is_null() { "NULL" } else { "a pointer" });
-    NonNull::new(returned).ok_or_else(|| failure(call, arguments, Some(errno)))
+    let shown = if returned.is_null() { "NULL" } else { "a pointer" };
+    conclude(call, arguments, shown, NonNull::new(returned).ok_or(Some(errno)))
 }
 
-fn trace(call: &str, arguments: fmt::Arguments<'_>, returned: impl fmt::Display) {
+/// Logs the call; takes what the library said meanwhile, so that it is told with this call or never.
+fn conclude<T>(
+    call: &'static str,
+    arguments: fmt::Arguments<'_>,
+    returned: impl fmt::Display,
+    outcome: Result<T, Option<Errno>>,
+) -> Result<T, XenError> {
     log::debug!("{call}({arguments}) = {returned}");
-}
-
-fn failure(call: &'static str, arguments: fmt::Arguments<'_>, errno: Option<Errno>) -> XenError {
-    XenError { call, arguments: arguments.to_string(), errno, detail: logger::take_last_error() }
+    let detail = logger::take_last_error();
+    outcome.map_err(|errno| XenError { call, arguments: arguments.to_string(), errno, detail })
 }
 
 #[cfg(test)]
@@ -157,7 +156,7 @@ mod tests {
         let error = minus_one("xc_domain_setmaxmem", format_args!("domid 3, 1024 KiB"), -1).expect_err("-1 is failure");
         assert_eq!(
             error.to_string(),
-            "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Cannot allocate memory"
+            "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Out of memory"
         );
         assert_eq!(error.errno_name().as_deref(), Some("ENOMEM"));
     }

@@ -4,20 +4,22 @@
 //! target `dombuild::libxc`. Because libxenguest gets this logger too, it does not open its own
 //! /var/log/xen/domain-builder-ng.log (libxenguest, `xc_dom_loginit`).
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::raw::{c_char, c_int, c_ulong};
-use std::sync::Mutex;
 
 use xen_sys as sys;
 
 const TARGET: &str = "dombuild::libxc";
 
-/// The last thing libxc called an error: `xc_dom_*` calls tell their reason nowhere else.
-static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+thread_local! {
+    /// The last thing libxc called an error, on the thread that called it: `xc_dom_*` tell their reason nowhere else.
+    static LAST_ERROR: Cell<Option<String>> = const { Cell::new(None) };
+}
 
 /// Takes the last error message that libxc logged, so that it is told once.
 pub(super) fn take_last_error() -> Option<String> {
-    LAST_ERROR.lock().map_or(None, |mut last| last.take())
+    LAST_ERROR.take()
 }
 
 /// A logger that libxc can call; it must outlive every `xc_interface` opened with it.
@@ -84,12 +86,10 @@ unsafe extern "C" fn vmessage(
     let errno = if errnoval >= 0 { format!(" ({:?})", nix::errno::Errno::from_raw(errnoval)) } else { String::new() };
     let message = format!("{context}{message}{errno}");
     let level = level_of(level);
-    if level == log::Level::Error
-        && let Ok(mut last) = LAST_ERROR.lock()
-    {
-        *last = Some(message.clone());
+    if level == log::Level::Error {
         // The error that is returned repeats it, with the call that failed.
         log::debug!(target: TARGET, "{message}");
+        LAST_ERROR.set(Some(message));
         return;
     }
     log::log!(target: TARGET, level, "{message}");

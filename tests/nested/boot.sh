@@ -23,19 +23,23 @@ prepare_job() { # sets WORK, JOB, RESULTS
     install -m 755 "$nested/dom0-init" "$JOB/dom0-init"
     printf '%s\n' "$mode" >"$JOB/mode"
     printf '%s\n' "$@" >"$JOB/command"
-    : >"$JOB/environment"
+    env | grep -E '^(RUST_LOG|RUST_BACKTRACE)=' >"$JOB/environment" || true
 }
 
 boot_xen() {
     local version=$1 mode console began=$SECONDS
     mode=$(<"$JOB/mode")
+    printf '%s\n' "NESTED_XEN=$version" >>"$JOB/environment"
     new_serial_log "$version"
     if [[ $mode == shell ]]; then
         console=(-chardev "stdio,id=job,mux=on,signal=off" -mon chardev=job -device virtconsole,chardev=job,nr=0)
         printf '%s\n' "TERM=${TERM:-dumb}" >>"$JOB/environment"
         [[ ! -t 0 ]] || stty size | { read -r rows cols && printf 'ROWS=%s\nCOLS=%s\n' "$rows" "$cols"; } >>"$JOB/environment"
     else
-        console=(-chardev "stdio,id=job,signal=off" -device virtserialport,chardev=job,nr=1)
+        mkfifo "$WORK/output"
+        cat "$WORK/output" & # not QEMU's stdio: that takes the end of stdin for a port that nobody listens at
+        OUTPUT=$!
+        console=(-chardev "file,id=job,path=$WORK/output" -device virtserialport,chardev=job,nr=1)
         printf '%s\n' TERM=dumb >>"$JOB/environment"
         exec </dev/null
     fi
@@ -120,5 +124,6 @@ stop_qemu() {
     kill -9 "$QEMU" 2>/dev/null || true
     wait "$QEMU" 2>/dev/null || true
     QEMU=
+    [[ -z ${OUTPUT:-} ]] || wait "$OUTPUT" || true # it ends with QEMU, after the last line
     [[ -z ${TTY_STATE:-} ]] || stty "$TTY_STATE"
 }

@@ -39,16 +39,17 @@ xen_suite() {
     esac
 }
 
-# Where this machine gets Debian from, asked of apt. The mirror carries every suite, so it serves for trixie too.
-debian_mirror() {
-    local codename uri
-    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+# Where this machine gets Debian from, asked of apt, as source lines of another suite: mirrors carry all of them.
+debian_sources() { # SUITE
+    local here sources
+    here=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     # $(...) is apt's own format language here
     # shellcheck disable=SC2016
-    uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v r="$codename" '$2 == "main" && ($1 == r || $1 == "stable" || $1 == "oldstable") && !seen++ { print $3 }')
-    [[ -n $uri ]] || die "apt has no source for Debian $codename main: this needs a Debian host with its package sources set up"
-    echo "${uri%/}"
+    sources=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v here="$here" -v suite="$1" '$2 == "main" && sub("^" here, suite, $1) &&
+            ($1 == suite || $1 == suite "-security") && !seen[$1]++ { print "deb", $3, $1, "main" }')
+    [[ $sources == *" $1 main"* ]] || die "apt has no source for Debian ${here:-?} main: this needs a Debian host with its package sources set up"
+    echo "$sources"
 }
 
 dom0_packages() {
@@ -60,7 +61,7 @@ dom0_packages() {
 # ---- the recipe: the text of the functions from here to image_key is part of the cache's key ----
 
 make_root() {
-    local version=$1 suite=$2 mirror=$3 root=$4 proxy='' packages path opts=()
+    local version=$1 suite=$2 sources=$3 root=$4 proxy='' packages path opts=()
     packages=$(dom0_packages "$version" | tr ' ' ,)
     # No documentation, and of the kernel's 4000 modules the few groups that dom0 may use: most of the time goes into unpacking.
     for path in '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/info/*' '/usr/share/locale/*' '*/lib/modules/*/kernel/*' \
@@ -76,24 +77,26 @@ make_root() {
     [[ -z $proxy ]] || opts+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
     # INITRD=No: the kernel's postinst makes no initrd (20 s), make_initrd does.
     INITRD=No mmdebstrap --mode=root --variant=apt --include="$packages" --aptopt='APT::Install-Recommends "false"' \
-        "${opts[@]}" "$suite" "$root" "$mirror"
+        "${opts[@]}" "$suite" "$root" - <<<"$sources"
 }
 
 # An initrd of busybox and a dozen modules: 13 s faster to boot than Debian's.
 make_initrd() {
-    local root=$1 initrd=$2 kernel tree module file order=''
+    local root=$1 initrd=$2 kernel tree module file name order=''
     kernel=$(ls "$root/usr/lib/modules")
     tree=$(mktemp -d)
     mkdir -p "$tree"/{bin,dev,proc,sys,modules,root}
     cp "$root/bin/busybox" "$tree/bin/busybox"
     for module in virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio virtio_console; do
-        while read -r _ file; do
-            [[ " $order" != *" $(module_name "$file") "* ]] || continue
-            order+="$(module_name "$file") "
+        while read -r _ file _; do
+            name=$(basename "${file%.xz}")
+            # Some drive hardware that the emulated CPU has not, and insmod would say so
+            [[ $name == *-intel.ko || " $order" == *" $name "* ]] && continue
+            order+="$name "
             case $file in # busybox's insmod wants them unpacked
             *.xz) xz -dc "$root$file" ;;
             *) cat "$root$file" ;;
-            esac >"$tree/modules/$(module_name "$file")"
+            esac >"$tree/modules/$name"
         done < <(chroot "$root" modprobe -S "$kernel" --show-depends "$module" 2>/dev/null | grep ^insmod)
     done
     cat >"$tree/init" <<-INIT
@@ -116,11 +119,9 @@ make_initrd() {
     rm -rf "$tree"
 }
 
-module_name() { basename "${1%.xz}"; }
-
 make_image() {
-    local version=$1 suite=$2 mirror=$3 out=$4
-    make_root "$version" "$suite" "$mirror" "$out/root"
+    local version=$1 suite=$2 sources=$3 out=$4
+    make_root "$version" "$suite" "$sources" "$out/root"
     mkdir -p "$out/root/job" "$out/root/results"
     rm -rf "$out/root/var/cache/apt" "$out/root/var/lib/apt/lists"
     make_initrd "$out/root" "$out/initrd"
@@ -130,15 +131,15 @@ make_image() {
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$out/root" "$out/dom0.ext4" 2G
 }
 
-image_key() { # VERSION SUITE MIRROR
+image_key() { # VERSION SUITE SOURCES
     { echo "$@" && dom0_packages "$1" && declare -f make_root make_initrd make_image; } | sha256sum | cut -c -12
 }
 
 ensure_image() {
-    local version=$1 suite mirror cache name key log started
+    local version=$1 suite sources cache name key log started status
     suite=$(xen_suite "$version")
-    mirror=$(debian_mirror)
-    key=$(image_key "$version" "$suite" "$mirror")
+    sources=$(debian_sources "$suite")
+    key=$(image_key "$version" "$suite" "$sources")
     cache=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
     name=dom0-xen-$version-$key
     mkdir -p "$cache"
@@ -149,18 +150,23 @@ ensure_image() {
         flock -n "$image_lock" || { say "another run is making the Xen $version image: waiting for it" && flock "$image_lock"; }
     fi
     if [[ ! -d $IMAGE ]]; then
-        say "making the dom0 image for Xen $version from Debian $suite (once; about two minutes)"
+        say "making the dom0 image for Xen $version from Debian $suite (once; one to two minutes)"
         started=$SECONDS
         rm -rf "$cache/$name".new.*
         IMAGE_NEW=$(mktemp -d "$cache/$name.new.XXXXXX") # the clean-up in nested.sh removes it
         chmod 755 "$IMAGE_NEW"
         log=$cache/$name.log
-        # A subshell of its own with set -e, which a function called in a condition would lose
-        (set -e && make_image "$version" "$suite" "$mirror" "$IMAGE_NEW") </dev/null >"$log" 2>&1 &
-        wait $! || { tail -n 20 "$log" >&2 && die "making the dom0 image failed: $log"; }
+        set +e # so that the subshell's own set -e counts, which `if` and `||` would switch off
+        (set -e && make_image "$version" "$suite" "$sources" "$IMAGE_NEW") </dev/null >"$log" 2>&1
+        status=$?
+        set -e
+        ((status == 0)) || { tail -n 20 "$log" >&2 && die "making the dom0 image failed; its log: $log"; }
         mv "$IMAGE_NEW" "$IMAGE"
         IMAGE_NEW=
+        # Images of recipes that nobody has run for a week, and what a killed run left
+        find "$cache" -maxdepth 1 -name 'dom0-xen-*' -mtime +7 -exec rm -rf {} +
         say "dom0 image made in $((SECONDS - started)) s: $IMAGE"
     fi
+    touch "$IMAGE"
     exec {image_lock}>&-
 }

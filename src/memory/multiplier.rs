@@ -1,0 +1,115 @@
+//! The factor that a paging pool can be scaled with, and its arithmetic.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::units::Mib;
+
+/// A factor for the paging pool: more than 0 and at most [`ShadowMultiplier::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct ShadowMultiplier(f64);
+
+/// A number that cannot be a shadow multiplier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a shadow multiplier: write a number above 0 and up to 100, like 1.5")]
+pub struct ShadowMultiplierError(String);
+
+impl ShadowMultiplier {
+    /// The pool as the model computes it.
+    pub const ONE: Self = Self(1.0);
+    /// The largest.
+    pub const MAX: Self = Self(100.0);
+
+    /// A factor of `value`.
+    ///
+    /// # Errors
+    /// Where `value` is not a number, not above 0 or more than 100.
+    pub fn new(value: f64) -> Result<Self, ShadowMultiplierError> {
+        if value > 0.0 && value <= Self::MAX.0 {
+            Ok(Self(value))
+        } else {
+            Err(ShadowMultiplierError(value.to_string()))
+        }
+    }
+
+    /// The factor.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+
+    /// `size` times the factor, rounded down to whole MiB as `Int64.of_float` does; `None` where that does not fit.
+    pub(super) fn scale(self, size: Mib) -> Option<Mib> {
+        truncate(f64::from(size.get()) * self.0).map(Mib)
+    }
+}
+
+impl Default for ShadowMultiplier {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
+impl fmt::Display for ShadowMultiplier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ShadowMultiplier {
+    type Err = ShadowMultiplierError;
+
+    fn from_str(input: &str) -> Result<Self, Self::Err> {
+        let error = || ShadowMultiplierError(input.to_owned());
+        input.parse().map_err(|_| error()).and_then(|value| Self::new(value).map_err(|_| error()))
+    }
+}
+
+/// The whole part of a number, where it is not negative and fits. The standard library's only way to this is an `as` cast.
+fn truncate(value: f64) -> Option<u32> {
+    const FRACTION_BITS: u64 = 52;
+    const BIAS: u64 = 1023;
+    if !(value >= 0.0 && value <= f64::from(u32::MAX)) {
+        return None;
+    }
+    let bits = value.abs().to_bits();
+    let Some(exponent) = (bits >> FRACTION_BITS).checked_sub(BIAS) else { return Some(0) };
+    let significand = (bits & ((1 << FRACTION_BITS) - 1)) | (1 << FRACTION_BITS);
+    u32::try_from(significand >> FRACTION_BITS.checked_sub(exponent)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn multiplier(value: f64) -> ShadowMultiplier {
+        ShadowMultiplier::new(value).expect("a valid multiplier")
+    }
+
+    #[test]
+    fn multipliers() {
+        for good in ["1", "1.5", "0.01", "100", "1e2"] {
+            assert!(good.parse::<ShadowMultiplier>().is_ok(), "{good}");
+        }
+        for bad in ["", "0", "-0", "-1", "100.1", "inf", "NaN", "two", " 1"] {
+            let error = bad.parse::<ShadowMultiplier>().expect_err(bad);
+            assert!(error.to_string().starts_with(&format!("`{bad}` is not")), "{error}");
+        }
+        // A double's product, as in OCaml: 10 * 0.7 is 7 there, though 0.7 itself is a little less than 0.7.
+        assert_eq!(multiplier(0.7).scale(Mib(10)), Some(Mib(7)));
+        assert_eq!(multiplier(0.29).scale(Mib(100)), Some(Mib(28)));
+        assert_eq!(multiplier(100.0).scale(Mib(u32::MAX)), None);
+        assert_eq!(truncate(f64::from(u32::MAX)), Some(u32::MAX));
+        assert_eq!((truncate(-1.0), truncate(f64::NAN), truncate(-0.0)), (None, None, Some(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn truncation_is_truncation(value in 0.0..f64::from(u32::MAX)) {
+            let digits = format!("{:.0}", value.trunc());
+            prop_assert_eq!(truncate(value), digits.parse().ok());
+        }
+    }
+}
