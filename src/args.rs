@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use crate::config::{DomainName, FirmwareChoice};
+use crate::config::FirmwareChoice;
 use crate::memory::{Kib, ShadowMultiplier};
 
 /// Plans, builds and starts Xen HVM guests.
@@ -17,15 +18,24 @@ use crate::memory::{Kib, ShadowMultiplier};
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Print one JSON object, errors included
-    #[arg(long, global = true)]
+    // Last in every verb's list, before --help.
+    #[arg(long, global = true, display_order = 900)]
     pub json: bool,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
-const AFTER_HELP: &str = "\
-Sizes take KiB MiB GiB TiB or K M G T (powers of 1024); a bare number is MiB.
+/// What a size looks like, for every verb that takes one.
+macro_rules! sizes {
+    () => {
+        "Sizes take KiB MiB GiB TiB or K M G T (powers of 1024); a bare number is MiB."
+    };
+}
+
+const AFTER_HELP: &str = concat!(
+    sizes!(),
+    "
 RUST_LOG=dombuild=debug shows every call to Xen with its arguments.
 
 Examples:
@@ -39,20 +49,91 @@ Exit codes:
   1 internal, or QEMU died      6 xenstore
   2 usage                       7 a domain was left behind
   3 bad input                   8 timed out waiting
-  4 not enough memory           130, 143 after SIGINT, SIGTERM";
+  4 not enough memory           130, 143 after SIGINT, SIGTERM"
+);
+
+const AFTER_PLAN: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild plan --memory 1GiB --vcpus 2
+  dombuild plan --memory 4GiB --maxmem 6GiB --json
+
+Exit codes:
+  0 done   2 usage   3 these numbers make no guest"
+);
+
+const AFTER_CREATE: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
+  dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
+  dombuild create --name test --memory 128 --device-model none --foreground
+
+Exit codes:
+  0 done                        5 Xen is absent or refused
+  1 internal, or QEMU died      6 xenstore
+  2 usage                       7 the domain was left behind
+  3 bad input, or name taken    8 timed out waiting
+  4 not enough memory           130, 143 after SIGINT, SIGTERM
+Whatever fails, the domain is removed again; only after 7 is there something to clean up."
+);
+
+const AFTER_BUILD: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild build --domid 7 --memory 2GiB --vcpus 2
+  dombuild build --domid 7 --memory 2GiB --vcpus 2 --store-port 1 --console-port 2 --json
+
+Exit codes:
+  0 done                        4 not enough memory
+  1 internal                    5 Xen is absent or refused
+  2 usage                       6 xenstore
+  3 bad input or domain         130, 143 after SIGINT, SIGTERM
+Whatever fails, the domain is left to whoever created it."
+);
+
+const AFTER_DESTROY: &str = "\
+Examples:
+  dombuild destroy web
+  dombuild destroy --force 7
+
+Exit codes:
+  0 done                            5 Xen is absent or refused
+  1 internal                        6 xenstore
+  2 usage                           7 the domain was left behind
+  3 no such domain, or another's";
+
+const AFTER_FEATURES: &str = "\
+Examples:
+  dombuild features
+  dombuild features --json
+
+Exit codes:
+  0 done, whatever is missing   2 usage";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
+    #[command(after_help = AFTER_PLAN)]
     Plan(MemoryArgs),
     /// Create, build and start a guest
+    #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
     /// Build into a domain that somebody else created; it is never destroyed by dombuild
+    #[command(after_help = AFTER_BUILD)]
     Build(Box<BuildArgs>),
     /// Destroy a guest with its device model and its keys in xenstore
+    #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
     /// Show what this dombuild and this host can do; works without Xen too
+    #[command(after_help = AFTER_FEATURES)]
     Features,
 }
 
@@ -60,22 +141,22 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct MemoryArgs {
     /// Memory of the guest, video included: the balloon's target
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub memory: Kib,
     /// The most that the guest may balloon up to; above --memory the guest starts populated on demand [default: --memory]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub maxmem: Option<Kib>,
     /// Memory of the emulated graphics card: a power of two of MiB, or 0 for no VGA
-    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", allow_negative_numbers = true)]
     pub video: Kib,
     /// Number of virtual CPUs, 1 to 128
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
     /// Multiplies the paging pool that the model computes
-    #[arg(long, value_name = "F", default_value = "1.0")]
+    #[arg(long, value_name = "F", default_value = "1.0", allow_negative_numbers = true)]
     pub shadow_multiplier: ShadowMultiplier,
     /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", allow_negative_numbers = true)]
     pub mmio_hole: Kib,
 }
 
@@ -100,8 +181,9 @@ pub struct GuestArgs {
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
     /// Name of the guest; no other domain may have it
+    // A word on the command line, like --kernel's: which names are good is the configuration's to say, with its exit code.
     #[arg(long)]
-    pub name: DomainName,
+    pub name: String,
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
@@ -124,7 +206,7 @@ pub struct CreateArgs {
     #[arg(long, conflicts_with = "paused")]
     pub foreground: bool,
     /// FLASK label of the guest
-    #[arg(long, value_name = "LABEL")]
+    #[arg(long, value_name = "LABEL", value_parser = NonEmptyStringValueParser::new())]
     pub seclabel: Option<String>,
     /// Most frames of its grant table [default: Xen's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
@@ -161,7 +243,7 @@ pub struct BuildArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DestroyArgs {
     /// Number or name of the domain
-    #[arg(value_name = "DOMID|NAME")]
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
     /// Destroy it even though another toolstack made it
     #[arg(long)]

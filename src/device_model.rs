@@ -48,7 +48,8 @@ impl DeviceModel {
             context.store.transaction(|transaction| {
                 transaction.remove(&keys.device_model)?;
                 transaction.write(&keys.device_model, "")?;
-                transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")
+                transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
+                transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
             let process = spawn(&config.path, &arguments, domid, &output).map_err(|error| Error::BadFile {
                 what: "device model",

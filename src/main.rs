@@ -6,6 +6,7 @@ use std::env;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use dombuild::args::Cli;
 use dombuild::commands;
 use dombuild::report::{self, Code};
@@ -26,7 +27,13 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let failed = error.use_stderr();
     if failed && env::args_os().any(|argument| argument == "--json") {
-        report::print_line(&report::error_message(Code::USAGE, error.to_string().trim_end()));
+        let text = error.to_string();
+        // Without a verb clap's text is the whole help: for people.
+        let message = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a verb is missing; see dombuild --help",
+            _ => text.trim_end().trim_start_matches("error: "),
+        };
+        report::print_line(&report::error_message(Code::USAGE, message));
     }
     // A closed stdout or stderr is no reason for another error.
     let _ = error.print();

@@ -117,12 +117,16 @@ pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
     print_text(&text)
 }
 
-/// Prints a verb's result for people.
+/// Prints a verb's result for people. A reader that has seen enough (`| head`) is no error: the verb did its work.
 ///
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
-    writeln!(io::stdout(), "{}", text.trim_end()).context("cannot write to standard output")
+    let mut stdout = io::stdout();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.

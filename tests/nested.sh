@@ -18,7 +18,7 @@ help() {
     cat <<'HELP'
 Runs a real Xen, with a real dom0 and real guests, inside QEMU's software emulation: no virtualisation hardware, no Xen
 on this machine. The first run installs the Debian packages it needs (so it wants root and Debian 12), makes a dom0 image
-(under a minute and 700 MB; kept in a cache) and builds dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
+(about a minute and 700 MB; kept in a cache) and builds dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
 
   tests/nested.sh demo               dombuild plans, builds and starts an HVM guest, step by step, before your eyes
   tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
@@ -57,12 +57,15 @@ usage() {
 
 clean_up() {
     stop_qemu
-    [[ -z ${WORK:-} ]] || rm -rf "$WORK"
+    if [[ -n ${WORK:-} ]]; then
+        [[ -z $RESULTS_TO ]] || { mkdir -p "$RESULTS_TO" && cp -r "$RESULTS/." "$RESULTS_TO/"; }
+        rm -rf "$WORK"
+    fi
     [[ -z ${IMAGE_NEW:-} ]] || rm -rf "$IMAGE_NEW"
 }
 
 parse() {
-    VERB='' XEN=4.17 TIMEOUT=1500 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
+    VERB='' XEN=4.17 JOB_TIMEOUT=1500 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
     BOOT_TIMEOUT=${BOOT_TIMEOUT:-240}
     case ${1:-} in
     demo | test | run | shell) VERB=$1 ;;
@@ -78,14 +81,17 @@ parse() {
         --xen=*) XEN=${1#*=} ;;
         --with) WITH+=("$2") && shift ;;
         --results) RESULTS_TO=$2 && shift ;;
-        --timeout) TIMEOUT=$(number "$1" "$2") && shift ;;
-        --memory) MEMORY=$(number "$1" "$2") && shift ;;
-        --vcpus) VCPUS=$(number "$1" "$2") && shift ;;
+        --timeout) number "$1" "$2" && JOB_TIMEOUT=$2 && shift ;;
+        --memory) number "$1" "$2" && MEMORY=$2 && shift ;;
+        --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
         --no-build) BUILD='' ;;
         --only-dom0) ONLY_DOM0=yes ;;
         -h | --help) help && exit 0 ;;
         --) shift && ARGS+=("$@") && break ;;
-        -*) [[ $VERB == run && ${#ARGS[@]} -gt 0 || $VERB == test ]] && ARGS+=("$1") || usage "there is no option $1" ;;
+        -*) # behind FILE it is one of FILE's
+            [[ $VERB == test || ($VERB == run && ${#ARGS[@]} -gt 0) ]] || usage "there is no option $1"
+            ARGS+=("$1")
+            ;;
         *) ARGS+=("$1") ;;
         esac
         shift
@@ -96,13 +102,13 @@ parse() {
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
     demo | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
     esac
+    [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
-    for file in ${WITH+"${WITH[@]}"}; do [[ -e $file ]] || usage "--with: there is no $file"; done
+    for file in "${WITH[@]}"; do [[ -e $file ]] || usage "--with: there is no $file"; done
 }
 
 number() {
     [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || usage "$1 takes a number, not $2"
-    echo "$2"
 }
 
 main() {
@@ -114,13 +120,7 @@ main() {
     [[ -z $BUILD ]] || require_cargo
     install_host_packages
     ensure_image "$XEN"
-    local status=0
-    "verb_$VERB" || status=$?
-    if [[ -n $RESULTS_TO ]]; then
-        mkdir -p "$RESULTS_TO"
-        cp -r "$RESULTS/." "$RESULTS_TO/"
-    fi
-    exit "$status"
+    "verb_$VERB"
 }
 
 verb_demo() {
@@ -132,14 +132,14 @@ verb_demo() {
 
 verb_run() {
     prepare_job run "/job/files/$(basename "${ARGS[0]}")" "${ARGS[@]:1}"
-    job_files ${WITH+"${WITH[@]}"} "${ARGS[0]}"
+    job_files "${WITH[@]}" "${ARGS[0]}"
     bring_dombuild
     boot_xen "$XEN"
 }
 
 verb_shell() {
     prepare_job shell bash --login
-    job_files ${WITH+"${WITH[@]}"}
+    job_files "${WITH[@]}"
     bring_dombuild
     boot_xen "$XEN"
 }
@@ -148,7 +148,7 @@ verb_test() {
     local began=$SECONDS status=0
     FAILED=()
     [[ -n $ONLY_DOM0 ]] || check_without_xen "$XEN"
-    prepare_job run dom0-tests --test-threads=1 ${ARGS+"${ARGS[@]}"}
+    prepare_job run dom0-tests --test-threads=1 "${ARGS[@]}"
     if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
         boot_xen "$XEN" || status=$?
         ((status == 0)) || FAILED+=("tests in dom0 (status $status)")

@@ -9,8 +9,7 @@ use super::pre::Ports;
 use super::{Context, Keys, find_by_name};
 use crate::config::{DomainName, Guest};
 use crate::error::{Error, Failure, Stage};
-use crate::memory::{Kib, Memory};
-use crate::xen::{DomId, Permissions, Transaction, XenError};
+use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
 const CONSOLE_LIMIT: &str = "1048576";
@@ -140,7 +139,7 @@ fn write_guest_keys(
     let memory = &guest.plan.memory;
     let domain = [
         ("memory/static-max", memory.static_max.to_kib().0.to_string()),
-        ("memory/target", balloon_target(memory).0.to_string()),
+        ("memory/target", memory.balloon_target().0.to_string()),
         ("memory/videoram", memory.video.to_kib().0.to_string()),
         ("domid", keys.domid.to_string()),
         ("store/port", ports.store.to_string()),
@@ -166,6 +165,7 @@ fn write_guest_keys(
     let vm_path = identity.vm_path();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
+    transaction.make(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))?;
     transaction
         .write(&format!("{vm_path}/start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))
 }
@@ -174,7 +174,8 @@ fn write_guest_keys(
 /// must not change.
 fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings: Rings) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
-    let owned = Permissions::owned_by(keys.domid);
+    // libxl's: the guest's own, and readable for the domain of the backend.
+    let owned = Permissions { owner: keys.domid, other: Some((DomId::DOM0, Access::Read)) };
     let frontend = keys.of_domain("console");
     let backend = &keys.console_backend;
     let libxl = format!("{}/device/console/0", keys.libxl);
@@ -207,12 +208,4 @@ fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings
         }
     }
     transaction.write(&format!("{libxl}/backend"), backend)
-}
-
-/// What the guest's balloon driver is told: the target without the video memory, and under populate on demand 1 MiB
-/// below what Xen was told to grant, because guests count their memory differently, and one that stays above the grant
-/// is killed (XSA-153; libxl__get_targetmem_fudge, tools/libs/light/libxl_internal.h, Xen 4.17).
-fn balloon_target(memory: &Memory) -> Kib {
-    let start = memory.build_start.to_kib();
-    if memory.populate_on_demand { Kib(start.0.saturating_sub(1024)) } else { start }
 }

@@ -40,6 +40,13 @@ impl Progress {
             line.set_message(text);
         }
     }
+
+    /// Takes the line off the terminal, before something else is printed there.
+    pub fn clear(&self) {
+        if let Some(line) = &self.line {
+            line.finish_and_clear();
+        }
+    }
 }
 
 impl Default for Progress {
@@ -50,8 +57,6 @@ impl Default for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            line.finish_and_clear();
-        }
+        self.clear();
     }
 }

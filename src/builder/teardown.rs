@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -62,7 +62,9 @@ fn stop_device_model(store: &Store, keys: &Keys) -> Result<(), String> {
         return Ok(());
     }
     for (signal, patience) in [(Signal::SIGTERM, POLITE), (Signal::SIGKILL, FINAL)] {
-        match kill(Pid::from_raw(pid), signal) {
+        // It leads a process group of its own, with whatever it started; xl's does as well.
+        let group = killpg(Pid::from_raw(pid), signal);
+        match if group == Err(Errno::ESRCH) { kill(Pid::from_raw(pid), signal) } else { group } {
             Ok(()) => {}
             Err(Errno::ESRCH) => return Ok(()),
             Err(errno) => return Err(format!("kill({pid}, {signal}) failed: {errno}")),

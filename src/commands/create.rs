@@ -1,8 +1,8 @@
 //! `create`: a guest from nothing, and back to nothing where anything fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Built, Connection};
 use crate::args::CreateArgs;
@@ -25,49 +25,61 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<()> {
 
     let domain = create_domain(&context, &config)?;
     let domid = domain.domid();
-    let (built, mut model) = match start(&context, &config, domid) {
-        Ok(started) => started,
+    let end = match start_and_tell(&context, &config, domid, json) {
+        Ok(end) => end,
         Err(failure) => return Err(domain.undo(failure).into()),
     };
-    if config.foreground && !json {
-        report::print_text(&describe(&config, &built))?;
-    }
-    let ended = if config.foreground {
-        match wait_guest(&context, domid, model.as_mut()) {
-            Ok(end) => Some(end),
-            Err(failure) => return Err(domain.undo(failure).into()),
-        }
-    } else {
-        None
-    };
     domain.keep();
-    drop(progress);
+    let Some(end) = end else { return Ok(()) };
+    teardown(&connection.xen, &connection.store, domid)
+        .map_err(|cleanup| Error::LeftBehind { domid, cleanup, cause: None })
+        .at(Stage::Destroy)?;
+    end.print(json)
+}
 
-    if ended.is_some() {
-        teardown(&connection.xen, &connection.store, domid)
-            .map_err(|cleanup| Error::LeftBehind { domid, cleanup, cause: None })
-            .at(Stage::Destroy)?;
-    }
-    if json {
-        let mut value = serde_json::to_value(&built)?;
-        value["name"] = json!(config.name.as_str());
-        value["uuid"] = json!(config.uuid);
-        value["device_model_pid"] = json!(model.as_ref().map(DeviceModel::pid));
-        match ended {
-            Some(reason) => value["ended"] = json!(reason),
-            None => value["paused"] = json!(config.paused),
-        }
-        return report::print_json(&value);
-    }
-    match ended {
-        Some(reason) => report::print_text(&format!("{} (domain {domid}) ended: {reason}", config.name)),
-        None => report::print_text(&describe(&config, &built)),
+/// How a foreground run ended, and what is to be told of the guest.
+struct End {
+    text: String,
+    object: Value,
+}
+
+impl End {
+    fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json { report::print_json(&self.object) } else { report::print_text(&self.text) }
     }
 }
 
-fn describe(config: &Create, built: &Built) -> String {
-    let state = if config.paused { "paused" } else { "running" };
-    format!("{} is domain {}, {state}\n{built}", config.name, built.domid)
+/// Starts the guest and prints what came of it. A guest of which nobody could be told is a failure like any other. In the
+/// foreground, waits for its end and leaves that to be printed when it is gone.
+fn start_and_tell(context: &Context<'_>, config: &Create, domid: DomId, json: bool) -> Result<Option<End>, Failure> {
+    let (built, mut model) = start(context, config, domid)?;
+    context.progress.clear();
+    let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
+    let told =
+        |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
+    if !json {
+        let state = if config.paused { "paused" } else { "running" };
+        told(report::print_text(&format!("{} is domain {domid}, {state}\n{built}", config.name)))?;
+    }
+    if config.foreground {
+        let reason = wait_guest(context, domid, model.as_mut())?;
+        context.progress.clear();
+        object["ended"] = json!(reason);
+        return Ok(Some(End { text: format!("{} (domain {domid}) ended: {reason}", config.name), object }));
+    }
+    if json {
+        told(report::print_json(&object))?;
+    }
+    Ok(None)
+}
+
+fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {
+    let mut object = serde_json::to_value(built).map_err(|error| Error::Internal(error.to_string()))?;
+    object["name"] = json!(config.name.as_str());
+    object["uuid"] = json!(config.uuid);
+    object["device_model_pid"] = json!(model.map(DeviceModel::pid));
+    object["paused"] = json!(config.paused);
+    Ok(object)
 }
 
 fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
@@ -123,10 +135,14 @@ fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built,
     Ok((built, model))
 }
 
-/// Waits until the guest has shut down and tells why, or somebody has destroyed it, QEMU has died or the user stops the run.
+/// Waits until the guest has shut down and tells why, or somebody has destroyed it, QEMU has died or the user stops the
+/// run.
 fn wait_guest(context: &Context<'_>, domid: DomId, mut model: Option<&mut DeviceModel>) -> Result<String, Failure> {
     /// xenstored fires this watch when a domain shuts down or goes.
     const RELEASED: &str = "@releaseDomain";
+    /// A toolstack that destroys a guest ends QEMU first: the domain may follow within this time.
+    const LAST_BREATH: Duration = Duration::from_secs(5);
+    let mut model_ended = None;
     context.step::<_, Error>(Stage::WaitGuest, || {
         context.store.watch(RELEASED)?;
         loop {
@@ -140,8 +156,10 @@ fn wait_guest(context: &Context<'_>, domid: DomId, mut model: Option<&mut Device
                 }
             }
             context.cancel.check()?;
-            if let Some(model) = model.as_deref_mut() {
-                model.check()?;
+            if let Some(Err(error)) = model.as_deref_mut().map(DeviceModel::check)
+                && model_ended.get_or_insert_with(Instant::now).elapsed() > LAST_BREATH
+            {
+                return Err(error);
             }
             context.store.wait(Duration::from_millis(250))?;
         }

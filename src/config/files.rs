@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
+
+use elf::ElfBytes;
+use elf::abi::{EM_386, ET_EXEC, PT_LOAD};
+use elf::endian::AnyEndian;
+use elf::file::Class;
 
 use crate::error::Error;
 use crate::memory::Bytes;
@@ -73,6 +78,8 @@ pub struct Candidates {
     pub package: String,
     /// Absolute paths.
     pub paths: Vec<PathBuf>,
+    /// The flag that names another file.
+    flag: &'static str,
 }
 
 impl Candidates {
@@ -83,6 +90,7 @@ impl Candidates {
         Self::new(
             "hvmloader",
             &format!("xen-utils-{version}"),
+            "--kernel",
             &[
                 &format!("/usr/lib/xen-{version}/boot/hvmloader"),
                 "/usr/lib/xen/boot/hvmloader",
@@ -99,6 +107,7 @@ impl Candidates {
             FirmwareKind::SeaBios => Self::new(
                 "SeaBIOS",
                 "seabios",
+                "--firmware seabios:PATH",
                 &[
                     "/usr/share/seabios/bios-256k.bin",
                     "/usr/lib/xen/boot/seabios.bin",
@@ -109,6 +118,7 @@ impl Candidates {
             FirmwareKind::Ovmf => Self::new(
                 "OVMF",
                 "ovmf",
+                "--firmware ovmf:PATH",
                 &[
                     "/usr/share/ovmf/OVMF.fd",
                     "/usr/lib/xen/boot/ovmf.bin",
@@ -125,17 +135,17 @@ impl Candidates {
         Self::new(
             "QEMU",
             "qemu-system-xen",
+            "--device-model",
             &[
                 "/usr/libexec/xen-qemu-system-i386",
                 "/usr/lib/xen/bin/qemu-system-i386",
                 "/usr/libexec/xen/bin/qemu-system-i386",
-                "/usr/bin/qemu-system-i386",
             ],
         )
     }
 
-    fn new(what: &'static str, package: &str, paths: &[&str]) -> Self {
-        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect() }
+    fn new(what: &'static str, package: &str, flag: &'static str, paths: &[&str]) -> Self {
+        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect(), flag }
     }
 
     /// The first that is there.
@@ -149,27 +159,38 @@ impl Candidates {
             what: kind,
             path: self.paths.first().cloned().unwrap_or_default(),
             reason: format!(
-                "no {} is installed; install Debian's package {}, or name the file",
-                self.what, self.package
+                "no {} is installed; install Debian's package {}, or name a file with {}",
+                self.what, self.package, self.flag
             ),
         })
     }
 }
 
-/// Reads hvmloader and checks that it is a 32-bit ELF program, which hvmloader is.
+/// Reads hvmloader and checks that it is a whole 32-bit x86 program, as hvmloader is.
 pub(super) fn kernel(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     const KIND: &str = "kernel";
     let path = choose(KIND, chosen, &Candidates::kernel())?;
     let data = read(KIND, &path)?;
-    let bad = |reason: &str| Err(Error::BadFile { what: KIND, path: path.clone(), reason: reason.to_owned() });
-    // e_ident: magic, then class 1 for 32 bits (elf(5)); e_machine at 18: 3 is i386.
-    if !data.starts_with(b"\x7fELF") {
-        return bad("is not an ELF file; an HVM guest starts with hvmloader");
-    }
-    if data.get(4) != Some(&1) || data.get(18..20) != Some(&[3, 0]) {
-        return bad("is not a 32-bit x86 program; an HVM guest starts with hvmloader, not with its own kernel");
-    }
+    check_kernel(&data).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
     Ok(data)
+}
+
+fn check_kernel(data: &[u8]) -> Result<(), String> {
+    let program = ElfBytes::<AnyEndian>::minimal_parse(data)
+        .map_err(|error| format!("is not a usable ELF file ({error}); an HVM guest starts with hvmloader"))?;
+    let header = program.ehdr;
+    if header.class != Class::ELF32 || header.e_machine != EM_386 || header.e_type != ET_EXEC {
+        return Err(
+            "is not a 32-bit x86 program; an HVM guest starts with hvmloader, not with its own kernel".to_owned()
+        );
+    }
+    let mut entered = false;
+    for segment in program.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_LOAD) {
+        program.segment_data(&segment).map_err(|error| format!("is cut off: {error}"))?;
+        let offset = header.e_entry.checked_sub(segment.p_vaddr);
+        entered |= offset.is_some_and(|offset| offset < segment.p_filesz);
+    }
+    if entered { Ok(()) } else { Err("has no segment with its entry point".to_owned()) }
 }
 
 /// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
@@ -200,13 +221,13 @@ pub(super) fn device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Err
         return Ok(None);
     }
     let path = choose(KIND, chosen, &Candidates::device_model())?;
-    let executable = fs::metadata(&path)
-        .map_err(|error| Error::BadFile { what: KIND, path: path.clone(), reason: error.to_string() })
-        .map(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)?;
-    if !executable {
-        return Err(Error::BadFile { what: KIND, path, reason: "is not an executable file".to_owned() });
+    let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+    let metadata = fs::metadata(&path).map_err(|error| bad(error.to_string()))?;
+    if !(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0) {
+        return Err(bad("is not an executable file".to_owned()));
     }
-    Ok(Some(path))
+    // A bare word would be looked up in PATH when it is started: another file than the one that was checked.
+    path::absolute(&path).map(Some).map_err(|error| bad(error.to_string()))
 }
 
 fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, Error> {
@@ -241,17 +262,38 @@ mod tests {
         file
     }
 
+    /// The smallest program that passes: a header, one segment and four bytes of code.
+    fn program() -> Vec<u8> {
+        let mut elf = vec![0_u8; 88];
+        elf[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
+        for (offset, value) in [(16, 2_u16), (18, 3), (40, 52), (42, 32), (44, 1)] {
+            elf[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        let segment = 52;
+        for (offset, value) in [(20, 1), (24, 0x10_0000), (28, 52), (segment, 1), (segment + 4, 84)]
+            .into_iter()
+            .chain([(segment + 8, 0x10_0000), (segment + 12, 0x10_0000), (segment + 16, 4), (segment + 20, 4_u32)])
+        {
+            elf[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        elf
+    }
+
     #[test]
-    fn a_kernel_must_be_a_32_bit_elf() {
-        let mut header = vec![0_u8; 64];
-        header[..5].copy_from_slice(b"\x7fELF\x01");
-        header[18] = 3;
-        assert!(kernel(Some(file(&header).path())).is_ok());
-        header[4] = 2;
-        assert!(kernel(Some(file(&header).path())).expect_err("64 bits").to_string().contains("32-bit"));
-        assert!(kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("not an ELF file"));
+    fn a_kernel_must_be_a_whole_32_bit_program() {
+        let good = program();
+        assert!(kernel(Some(file(&good).path())).is_ok());
+        let changed = |offset: usize, value: u8| {
+            let mut elf = good.clone();
+            elf[offset] = value;
+            check_kernel(&elf).expect_err("refused")
+        };
+        assert!(changed(18, 62).contains("32-bit"), "x86-64's number");
+        assert!(changed(26, 0x20).contains("entry point"), "an entry point outside");
+        assert!(check_kernel(&good[..86]).expect_err("cut off").contains("cut off"));
+        assert!(check_kernel(&good[..20]).is_err(), "half a header");
+        assert!(kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
         assert!(kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
-        assert!(kernel(Some(file(b"\x7fELF").path())).is_err(), "a truncated header");
         assert!(kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
     }
 
@@ -261,6 +303,17 @@ mod tests {
         let choice = FirmwareChoice { kind: FirmwareKind::SeaBios, path: Some(seabios.path().to_owned()) };
         assert!(firmware(&choice, Bytes(8 << 20)).is_ok());
         assert!(firmware(&choice, Bytes(4 << 20)).expect_err("too small").to_string().contains("at least 5 MiB"));
+    }
+
+    #[test]
+    fn a_device_model_is_the_file_that_was_checked() {
+        let here = tempfile::NamedTempFile::new_in(".").expect("a temporary file");
+        let name = Path::new(here.path().file_name().expect("a name"));
+        assert!(device_model(Some(name)).expect_err("no execute bit").to_string().contains("executable"));
+        fs::set_permissions(here.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
+        let found = device_model(Some(name)).expect("executable").expect("not none");
+        assert!(found.is_absolute() && found.ends_with(name), "{}", found.display());
+        assert_eq!(device_model(Some(Path::new("none"))).expect("none is a choice"), None);
     }
 
     #[test]

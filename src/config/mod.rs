@@ -119,6 +119,10 @@ impl Create {
         if device_model.is_none() && !arguments.dm_arg.is_empty() {
             return Err(Error::BadConfig("--dm-arg makes no sense with --device-model none".to_owned()));
         }
+        let name = arguments
+            .name
+            .parse()
+            .map_err(|reason| Error::BadConfig(format!("--name {:?} cannot be: {reason}", arguments.name)))?;
         if arguments.uuid.is_some_and(|uuid| uuid.is_nil()) {
             return Err(Error::BadConfig("the nil UUID belongs to dom0; give another, or none".to_owned()));
         }
@@ -129,7 +133,7 @@ impl Create {
             )));
         }
         Ok(Self {
-            name: arguments.name.clone(),
+            name,
             uuid: arguments.uuid.unwrap_or_else(Uuid::new_v4),
             guest: Guest::from_args(&arguments.guest, device_model.is_some())?,
             device_model: device_model.map(|path| DeviceModelConfig {

@@ -154,10 +154,7 @@ mod tests {
     fn an_error_names_call_errno_number_and_arguments() {
         Errno::ENOMEM.set();
         let error = minus_one("xc_domain_setmaxmem", format_args!("domid 3, 1024 KiB"), -1).expect_err("-1 is failure");
-        assert_eq!(
-            error.to_string(),
-            "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Out of memory"
-        );
+        assert_eq!(error.to_string(), "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Out of memory");
         assert_eq!(error.errno_name().as_deref(), Some("ENOMEM"));
     }
 

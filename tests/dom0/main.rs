@@ -1,2 +1,48 @@
-//! Placeholder.
-fn main() {}
+//! The tests that need a real Xen: run as root in dom0, by `tests/nested.sh test` or by hand.
+//!
+//! Outside Xen every one of them is reported as ignored, with the reason on stderr.
+
+mod create;
+mod failures;
+mod foreign_domain;
+mod interrupts;
+mod life;
+mod support;
+mod twin;
+
+use std::panic;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test and its name. A test panics, or returns an error, when it fails.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One host, one set of domains: two tests at once would see each other's.
+    arguments.test_threads = Some(1);
+    // One line says where; a backtrace through the test runner says nothing more.
+    panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let reason = support::why_not_here();
+    if let Some(reason) = &reason {
+        eprintln!("skipped: {reason}");
+    }
+    let trials = [create::TESTS, life::TESTS, twin::TESTS, foreign_domain::TESTS, failures::TESTS, interrupts::TESTS]
+        .concat()
+        .into_iter()
+        .map(|(name, test): Test| {
+            Trial::test(name, move || {
+                let before = support::Host::now();
+                let outcome = panic::catch_unwind(test);
+                support::destroy_everything();
+                if let Err(panic) = outcome {
+                    return Err(Failed::from(support::text_of(&*panic)));
+                }
+                before.assert_back().map_err(Failed::from)
+            })
+            .with_ignored_flag(reason.is_some())
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

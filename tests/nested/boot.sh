@@ -32,23 +32,27 @@ boot_xen() {
     printf '%s\n' "NESTED_XEN=$version" >>"$JOB/environment"
     new_serial_log "$version"
     if [[ $mode == shell ]]; then
-        console=(-chardev "stdio,id=job,mux=on,signal=off" -mon chardev=job -device virtconsole,chardev=job,nr=0)
+        console=(-chardev 'stdio,id=job,mux=on,signal=off' -mon chardev=job -device 'virtconsole,chardev=job,nr=0')
         printf '%s\n' "TERM=${TERM:-dumb}" >>"$JOB/environment"
-        [[ ! -t 0 ]] || stty size | { read -r rows cols && printf 'ROWS=%s\nCOLS=%s\n' "$rows" "$cols"; } >>"$JOB/environment"
+        stty size | { read -r rows cols && printf 'ROWS=%s\nCOLS=%s\n' "$rows" "$cols"; } >>"$JOB/environment"
+        TTY_STATE=$(stty -g)
     else
+        # Through a fifo: QEMU's stdio takes the end of stdin for a port that nobody listens at, and makes our stdout non-blocking.
         mkfifo "$WORK/output"
-        cat "$WORK/output" & # not QEMU's stdio: that takes the end of stdin for a port that nobody listens at
+        cat "$WORK/output" &
         OUTPUT=$!
-        console=(-chardev "file,id=job,path=$WORK/output" -device virtserialport,chardev=job,nr=1)
+        exec {output_open}<>"$WORK/output" # cat ends when this is closed and QEMU is gone, even where QEMU never started
+        console=(-chardev "file,id=job,path=$WORK/output" -device 'virtserialport,chardev=job,nr=1')
         printf '%s\n' TERM=dumb >>"$JOB/environment"
         exec </dev/null
     fi
-    [[ ! -t 0 ]] || TTY_STATE=$(stty -g)
+    say "Xen $version: booting"
     # Xen: no scrub of free memory at boot, which would make QEMU allocate all of it. dom0: a busy host is not a soft lockup.
-    qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+    # setpriv: should this shell be killed outright, QEMU goes too.
+    setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
         -machine pc -accel tcg,thread=multi -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -smp "$VCPUS" -m "$MEMORY" \
         -kernel "$IMAGE/xen" \
-        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all bootscrub=0 noreboot" \
+        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all conring_size=2M bootscrub=0 noreboot" \
         -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 panic=1,$IMAGE/initrd" \
         -drive "file=$IMAGE/dom0.ext4,format=raw,if=virtio,snapshot=on" \
         -fsdev "local,id=job,path=$JOB,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=job,mount_tag=job \
@@ -73,16 +77,18 @@ new_serial_log() {
 watch_xen() {
     local version=$1 mode=$2 began=$3 started='' problem='' code=$HARNESS_FAILED
     until [[ -e $WORK/back/status ]]; do
-        if problem=$(outside_guests | grep -m 1 -oE "($FATAL_LINES).*"); then
-            problem="dom0 or Xen crashed: $problem"
+        problem=$(fatal_line)
+        if [[ -n $problem ]]; then
+            problem="dom0 or Xen crashed: ${problem#* }"
         elif ! kill -0 "$QEMU" 2>/dev/null; then
+            [[ -z $started || $mode == run ]] || { stop_qemu && say "Xen $version: left" && return 0; } # Ctrl-A x
             [[ -e $WORK/back/status ]] || problem='QEMU ended before the job did'
         elif [[ -z $started && -e $WORK/back/started ]]; then
             started=$SECONDS
         elif [[ -z $started ]] && ((SECONDS - began >= BOOT_TIMEOUT)); then
             problem="dom0 did not come up in $BOOT_TIMEOUT s" code=$TIMED_OUT
-        elif [[ -n $started && $mode == run ]] && ((SECONDS - started >= TIMEOUT)); then
-            problem="the job did not end in $TIMEOUT s" code=$TIMED_OUT
+        elif [[ -n $started && $mode == run ]] && ((SECONDS - started >= JOB_TIMEOUT)); then
+            problem="the job did not end in $JOB_TIMEOUT s" code=$TIMED_OUT
         fi
         if [[ -n $problem ]]; then
             sleep 1 # for the lines that follow
@@ -105,14 +111,23 @@ watch_xen() {
     return "$status"
 }
 
-# The lines that lead to the fatal one, or else the last ones; the call trace behind it stays in the log.
-show_end() {
-    outside_guests | grep -m 1 -E -B 20 -A 3 "$FATAL_LINES" || tail -n 30 "$SERIAL" | tr -d '\r'
-    grep -v 'nrip-save' "$WORK/qemu.log" || true # TCG says that it has none; nothing here needs it
+# Number and text of the first fatal line. A guest may panic as it likes: its lines are marked (d1) and so on.
+fatal_line() {
+    awk -v fatal="$FATAL_LINES" '!/\(d[0-9]+\)/ && match($0, fatal) { sub(/\r/, ""); print NR, substr($0, RSTART); exit }' "$SERIAL"
 }
 
-# A guest may panic as it likes: its lines are marked (d1) and so on.
-outside_guests() { grep -avE '\(d[0-9]+\)' "$SERIAL" 2>/dev/null | tr -d '\r'; }
+# The lines that lead to the fatal one, or else the last ones. The call trace behind it stays in the log.
+show_end() {
+    local fatal
+    fatal=$(fatal_line)
+    fatal=${fatal%% *}
+    if [[ -n $fatal ]]; then
+        sed -n "$((fatal > 25 ? fatal - 25 : 1)),$((fatal + 4))p" "$SERIAL"
+    else
+        tail -n 30 "$SERIAL"
+    fi | tr -d '\r'
+    grep -v 'nrip-save' "$WORK/qemu.log" || true # TCG says that it has none; nothing here needs it
+}
 
 stop_qemu() {
     [[ -n ${QEMU:-} ]] || return 0
@@ -124,6 +139,10 @@ stop_qemu() {
     kill -9 "$QEMU" 2>/dev/null || true
     wait "$QEMU" 2>/dev/null || true
     QEMU=
-    [[ -z ${OUTPUT:-} ]] || wait "$OUTPUT" || true # it ends with QEMU, after the last line
+    if [[ -n ${OUTPUT:-} ]]; then
+        exec {output_open}>&-
+        wait "$OUTPUT" || true
+        OUTPUT=
+    fi
     [[ -z ${TTY_STATE:-} ]] || stty "$TTY_STATE"
 }

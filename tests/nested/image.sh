@@ -42,6 +42,7 @@ xen_suite() {
 # Where this machine gets Debian from, asked of apt, as source lines of another suite: mirrors carry all of them.
 debian_sources() { # SUITE
     local here sources
+    # shellcheck source=/dev/null
     here=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     # $(...) is apt's own format language here
     # shellcheck disable=SC2016

@@ -1,0 +1,15 @@
+//! The program as its users meet it: the real binary, its two outputs and its exit status.
+//!
+//! All of this runs without Xen, as root or not. Where a test needs a host that the machine cannot be, it says on stderr
+//! that it was skipped and why.
+
+mod cli {
+    mod help;
+    mod host;
+    mod input;
+    mod output;
+    mod plan;
+    mod refusals;
+    mod run;
+    mod usage;
+}

@@ -1,0 +1,126 @@
+//! What the program teaches about itself.
+
+use super::run::line;
+
+const VERBS: [&str; 5] = ["plan", "create", "build", "destroy", "features"];
+
+#[test]
+fn the_help_of_the_program_teaches() {
+    let help = line("--help");
+    assert_eq!((help.exit, help.stderr.as_str()), (0, ""));
+    for word in ["KiB MiB GiB TiB", "K M G T", "a bare number is MiB", "Examples:", "Exit codes:", "RUST_LOG", "--json"]
+    {
+        assert!(help.stdout.contains(word), "{word} is missing:\n{}", help.stdout);
+    }
+    for verb in VERBS {
+        assert!(help.stdout.contains(&format!("\n  {verb} ")), "{verb} is missing:\n{}", help.stdout);
+    }
+    let table = help.stdout.split_once("Exit codes:").expect("the table").1;
+    for meaning in [
+        "0 done",
+        "1 internal",
+        "2 usage",
+        "3 bad input",
+        "4 not enough memory",
+        "5 Xen is absent or refused",
+        "6 xenstore",
+        "7 a domain was left behind",
+        "8 timed out",
+        "130, 143 after SIGINT, SIGTERM",
+    ] {
+        assert!(table.contains(meaning), "{meaning} is missing:\n{table}");
+    }
+    let short = line("-h");
+    assert_eq!((short.exit, short.stderr.as_str()), (0, ""));
+    assert!(short.stdout.contains("Exit codes:"), "{}", short.stdout);
+}
+
+#[test]
+fn every_verbs_help_teaches() {
+    for verb in VERBS {
+        for flag in ["-h", "--help"] {
+            let help = line(&format!("{verb} {flag}"));
+            assert_eq!((help.exit, help.stderr.as_str()), (0, ""), "{verb} {flag}");
+            for word in [&format!("Usage: dombuild {verb}"), "Examples:", "Exit codes:", "0 done", "2 usage", "--json"]
+            {
+                assert!(help.stdout.contains(word), "{verb}: {word} is missing:\n{}", help.stdout);
+            }
+            // An example that one can type, and that the parser knows: the next test types them.
+            assert!(help.stdout.contains(&format!("\n  dombuild {verb}")), "{verb}:\n{}", help.stdout);
+            assert_eq!(
+                help.stdout.contains("a bare number is MiB"),
+                help.stdout.contains("<SIZE>"),
+                "{verb} explains sizes exactly where it takes them:\n{}",
+                help.stdout
+            );
+            assert!(help.stdout.lines().all(|line| line.chars().count() <= 100), "{verb}:\n{}", help.stdout);
+        }
+    }
+}
+
+/// An example in the help that does not work is worse than none.
+#[test]
+fn the_examples_are_understood() {
+    let mut tried = 0;
+    for verb in [""].iter().chain(&VERBS) {
+        let help = line(&format!("{verb} --help")).stdout.replace("\\\n", " ");
+        let examples = help.split_once("Examples:").expect("examples").1;
+        for example in examples.lines().filter_map(|line| line.strip_prefix("  dombuild ")) {
+            // The guest called so cannot exist; and without Xen nothing gets that far anyway.
+            let example = example.replace("web", "no-such-guest-of-the-help").replace(" 7", " 32751");
+            if example.starts_with("create") {
+                // The last value is refused, which keeps this from ever creating anything; all before it was understood.
+                let ran = line(&format!("{example} --max-grant-frames 0"));
+                assert!(ran.exit == 2 && ran.stderr.contains("'--max-grant-frames <N>'"), "{example}: {ran:?}");
+            } else {
+                let ran = line(&example);
+                assert_ne!(ran.exit, 2, "{example}: {ran:?}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= 11, "only {tried} examples");
+}
+
+#[test]
+fn the_flags_of_each_verb() {
+    let memory = "--memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole";
+    let guest = "--firmware --kernel --wait-memory";
+    let table = [
+        ("plan", memory.to_owned()),
+        (
+            "create",
+            format!(
+                "{memory} {guest} --name --paused --device-model --dm-arg --dm-timeout --uuid --foreground --seclabel \
+                 --max-grant-frames --max-maptrack-frames --event-channels --cpupool"
+            ),
+        ),
+        ("build", format!("{memory} {guest} --domid --store-port --console-port")),
+        ("destroy", "--force".to_owned()),
+        ("features", String::new()),
+    ];
+    for (verb, flags) in table {
+        let help = line(&format!("{verb} --help")).stdout;
+        let options = help.split_once("Options:").expect("options").1;
+        let options = options.split("Sizes take").next().and_then(|text| text.split("Examples:").next());
+        let mut found: Vec<&str> = options
+            .expect("the options")
+            .lines()
+            .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split_whitespace().next())
+            .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
+            .collect();
+        let mut expected: Vec<&str> = flags.split_whitespace().chain(["--json", "--help"]).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{verb}:\n{help}");
+    }
+}
+
+#[test]
+fn the_version() {
+    let expected = format!("dombuild {}\n", env!("CARGO_PKG_VERSION"));
+    for flag in ["--version", "-V", "--json --version"] {
+        let version = line(flag);
+        assert_eq!((version.exit, version.stdout, version.stderr), (0, expected.clone(), String::new()), "{flag}");
+    }
+}

@@ -1,0 +1,213 @@
+//! `plan`: figures that add up, for people and for programs.
+
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use serde_json::{Value, json};
+
+use super::run::{Ran, line};
+
+const KIB: [&str; 13] = [
+    "static_max_kib",
+    "target_kib",
+    "video_kib",
+    "build_max_kib",
+    "build_start_kib",
+    "guest_kib",
+    "balloon_kib",
+    "xen_max_kib",
+    "shadow_kib",
+    "extra_internal_kib",
+    "extra_external_kib",
+    "overhead_kib",
+    "footprint_kib",
+];
+const OTHERS: [&str; 7] =
+    ["lowmem_end", "mmio_start", "mmio_size", "highmem_end", "owned_pages_built", "owned_pages_running", "max_pages"];
+
+const MIB: u64 = 1 << 20;
+const FOUR_GIB: u64 = 1 << 32;
+
+fn plan(arguments: &str) -> Value {
+    let ran = line(&format!("plan --json {arguments}"));
+    assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""), "{arguments}: {ran:?}");
+    ran.json()
+}
+
+fn number(plan: &Value, field: &str) -> u64 {
+    plan[field].as_u64().unwrap_or_else(|| panic!("{field} is no integer in {plan}"))
+}
+
+/// Every relation that the memory model and the layout promise.
+fn check(plan: &Value) {
+    let kib = |field: &str| number(plan, &format!("{field}_kib"));
+    for field in KIB {
+        assert_eq!(number(plan, field) % 1024, 0, "{field} is whole MiB: {plan}");
+    }
+    for field in OTHERS {
+        number(plan, field);
+    }
+    assert_eq!(kib("static_max"), kib("guest") + kib("balloon") + kib("video"));
+    assert_eq!(kib("target"), kib("guest") + kib("video"));
+    assert_eq!(kib("build_max"), kib("static_max") - kib("video"));
+    assert_eq!(kib("build_start"), kib("target") - kib("video"));
+    assert_eq!(kib("xen_max"), kib("static_max") + kib("extra_internal"));
+    assert_eq!((kib("extra_internal"), kib("extra_external")), (1024, 1024));
+    assert_eq!(kib("overhead"), kib("extra_internal") + kib("extra_external") + kib("shadow"));
+    assert_eq!(kib("footprint"), kib("target") + kib("overhead"));
+    assert_eq!(plan["populate_on_demand"], json!(kib("target") < kib("static_max")));
+
+    let (low, high) = (number(plan, "lowmem_end"), number(plan, "highmem_end"));
+    assert_eq!(number(plan, "mmio_start") + number(plan, "mmio_size"), FOUR_GIB);
+    assert!(low <= number(plan, "mmio_start"));
+    assert_eq!(low + high.saturating_sub(FOUR_GIB), kib("build_max") * 1024);
+
+    let e820 = plan["e820"].as_array().expect("a list");
+    let mut ends = 0;
+    let mut ram = 0;
+    for entry in e820 {
+        let (addr, size) = (number(entry, "addr"), number(entry, "size"));
+        assert_eq!(entry["type"], "ram");
+        assert!(addr >= ends && size > 0, "in order, without overlap: {plan}");
+        ends = addr + size;
+        ram += size;
+    }
+    assert_eq!(ram + MIB, kib("build_max") * 1024, "all but the first MiB is RAM in the e820");
+    assert_eq!(ends, low.max(high));
+
+    // The VGA hole of 32 pages is left out, the special pages of the rings and the ioreq servers come on top.
+    assert_eq!(number(plan, "owned_pages_built"), kib("build_start") / 4 - 32 + 16);
+    let rom = if kib("video") == 0 { 0 } else { 16 };
+    assert_eq!(number(plan, "owned_pages_running"), number(plan, "owned_pages_built") + kib("video") / 4 + rom);
+    assert_eq!(number(plan, "max_pages"), kib("xen_max") / 4);
+}
+
+#[test]
+fn one_object_to_the_last_figure() {
+    let object = plan("--memory 2GiB --maxmem 6GiB --video 32MiB --vcpus 4 --shadow-multiplier 1.5 --mmio-hole 1GiB");
+    // By hand: (4 x 256 + 6144 x 2) pages are 52 MiB, times 1.5 are 78; 6112 - 3072 MiB stand above 4 GiB.
+    let mib = |count: u64| json!(count * 1024);
+    let expected = json!({
+        "schema": 1,
+        "vcpus": 4,
+        "static_max_kib": mib(6144),
+        "target_kib": mib(2048),
+        "video_kib": mib(32),
+        "build_max_kib": mib(6112),
+        "build_start_kib": mib(2016),
+        "guest_kib": mib(2016),
+        "balloon_kib": mib(4096),
+        "xen_max_kib": mib(6145),
+        "shadow_kib": mib(78),
+        "extra_internal_kib": mib(1),
+        "extra_external_kib": mib(1),
+        "overhead_kib": mib(80),
+        "footprint_kib": mib(2128),
+        "populate_on_demand": true,
+        "lowmem_end": 3_221_225_472_u64,
+        "mmio_start": 3_221_225_472_u64,
+        "mmio_size": 1_073_741_824,
+        "highmem_end": 7_482_638_336_u64,
+        "e820": [
+            { "addr": 1_048_576, "size": 3_220_176_896_u64, "type": "ram" },
+            { "addr": 4_294_967_296_u64, "size": 3_187_671_040_u64, "type": "ram" },
+        ],
+        "owned_pages_built": 516_080,
+        "owned_pages_running": 524_288,
+        "max_pages": 1_573_120,
+    });
+    // A serde_json::Value holds integers and floats apart: 4096.0 would not be equal.
+    assert_eq!(object, expected);
+    check(&object);
+}
+
+#[test]
+fn the_defaults() {
+    let object = plan("--memory 256");
+    check(&object);
+    assert_eq!(object, plan("--memory 256MiB --maxmem 256 --video 16 --vcpus 1 --shadow-multiplier 1 --mmio-hole 256"));
+    assert_eq!(object["populate_on_demand"], false);
+    assert_eq!((object["highmem_end"].as_u64(), object["vcpus"].as_u64()), (Some(0), Some(1)));
+}
+
+#[test]
+fn every_way_to_write_a_size() {
+    for (same, kib) in [
+        (&["262144K", "262144KiB", "256M", "256MiB", "256", "256mib", "0.25G", "0256"][..], 262_144),
+        (&["1G", "1GiB", "1024", "1048576K", "1024m", "1.0GiB"][..], 1 << 20),
+        (&["1.5GiB", "1536"][..], 1536 << 10),
+        (&["1T", "1TiB", "1024G"][..], 1 << 30),
+        (&["262143KiB", "261121K"][..], 262_144),
+    ] {
+        for size in same {
+            assert_eq!(number(&plan(&format!("--memory {size}")), "target_kib"), kib, "{size}");
+        }
+    }
+    let spaced = super::run::run(&["plan", "--json", "--memory", "4 GiB"]);
+    assert_eq!(number(&spaced.json(), "target_kib"), 4 << 20);
+    let all = plan("--memory 3G --maxmem 4G --video 8M --mmio-hole 0.5G");
+    check(&all);
+    let fields = ["target_kib", "static_max_kib", "video_kib", "mmio_size"].map(|field| number(&all, field));
+    assert_eq!(fields, [3 << 20, 4 << 20, 8 << 10, 1 << 29]);
+}
+
+#[test]
+fn the_edges() {
+    for (arguments, field, value) in [
+        ("--memory 18", "build_start_kib", 2048),
+        ("--memory 2 --video 0", "build_start_kib", 2048),
+        ("--memory 2 --video 0 --shadow-multiplier 0.001", "shadow_kib", 1024),
+        ("--memory 256 --vcpus 128", "vcpus", 128),
+        ("--memory 3856", "highmem_end", 0),
+        ("--memory 3857", "highmem_end", FOUR_GIB + MIB),
+        ("--memory 4G --video 128", "video_kib", 128 << 10),
+        ("--memory 4G --video 512 --mmio-hole 1GiB", "video_kib", 512 << 10),
+        ("--memory 4G --mmio-hole 2GiB", "mmio_start", 1 << 31),
+        ("--memory 16776959 --video 0", "max_pages", 16_776_960 * 256),
+    ] {
+        let object = plan(arguments);
+        check(&object);
+        assert_eq!(number(&object, field), value, "{arguments}");
+    }
+}
+
+#[test]
+fn the_picture_tells_the_same_figures() {
+    let arguments = "--memory 2GiB --maxmem 3GiB --vcpus 2";
+    let Ran { exit, stdout, stderr } = line(&format!("plan {arguments}"));
+    assert_eq!((exit, stderr.as_str()), (0, ""));
+    let object = plan(arguments);
+    let words: Vec<&str> = stdout.split_whitespace().collect();
+    for field in KIB {
+        let mib = (number(&object, field) / 1024).to_string();
+        assert!(words.windows(2).any(|pair| pair == [&mib, "MiB"]), "{field}, {mib} MiB:\n{stdout}");
+        let word = field.trim_end_matches("_kib").replace('_', " ");
+        assert!(stdout.contains(&word), "{word}:\n{stdout}");
+    }
+    for field in ["owned_pages_built", "owned_pages_running", "max_pages"] {
+        assert!(words.contains(&number(&object, field).to_string().as_str()), "{field}:\n{stdout}");
+    }
+    assert!(stdout.contains(&format!("{:#x}", number(&object, "mmio_start"))), "{stdout}");
+    assert!(stdout.contains("Populate on demand"), "{stdout}");
+    assert!(!stdout.contains('\x1b'), "no escape sequences");
+    assert!(stdout.lines().all(|line| line.chars().count() <= 80), "{stdout}");
+    assert!(stdout.ends_with('\n') && !stdout.ends_with("\n\n"));
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 64, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn whatever_is_asked_adds_up_or_is_refused(
+        memory in 0_u64..1 << 24, more in -64_i64..1 << 23, shift in 0_u32..11, vcpus in 0_u32..132, hole in 250_u64..2100,
+    ) {
+        let maxmem = memory.saturating_add_signed(more);
+        let video = (1_u64 << shift) / 2;
+        let arguments = format!("--memory {memory} --maxmem {maxmem} --video {video} --vcpus {vcpus} --mmio-hole {hole}");
+        let ran = line(&format!("plan --json {arguments}"));
+        match ran.exit {
+            0 => check(&ran.json()),
+            3 => prop_assert_eq!(&ran.error()["code"], "bad-memory", "{}", arguments),
+            other => prop_assert!(false, "{arguments} ends with {other}"),
+        }
+    }
+}

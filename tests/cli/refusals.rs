@@ -1,0 +1,125 @@
+//! Memory that makes no guest: refused with one code, before anything else is looked at.
+
+use super::run::{Files, line, refused, with};
+
+/// Flags of the memory model, and what the message must say: the figures, and what to do.
+///
+/// The model can refuse two more things that no command line reaches: a paging pool past Xen's 32 bits, for which the
+/// multiplier would have to be above 100, and a layout without RAM above 1 MiB, which the least guest of 2 MiB has.
+const REFUSED: [(&[&str], &[&str]); 22] = [
+    (&["--memory", "257", "--maxmem", "256"], &["257 MiB", "256 MiB", "lower --memory or raise --maxmem"]),
+    (&["--memory", "256", "--maxmem", "0"], &["static max of 0 MiB"]),
+    (&["--memory", "0"], &["video RAM of 16 MiB", "target of 0 MiB", "raise --memory or lower --video"]),
+    (&["--memory", "16"], &["video RAM of 16 MiB", "target of 16 MiB"]),
+    (&["--memory", "0", "--video", "0"], &["target of 0 MiB", "raise --memory"]),
+    (&["--memory", "300K"], &["target of 1 MiB"]),
+    (&["--memory", "256", "--video", "12"], &["12 MiB is not a power of two"]),
+    (&["--memory", "256", "--video", "512K"], &["512 KiB is not a power of two"]),
+    (&["--memory", "4GiB", "--video", "1GiB"], &["1024 MiB", "512 MiB", "lower --video"]),
+    (&["--memory", "4GiB", "--video", "256"], &["256 MiB", "--mmio-hole 512MiB"]),
+    (&["--memory", "4GiB", "--video", "512", "--mmio-hole", "513"], &["--mmio-hole 1024MiB"]),
+    (&["--memory", "256", "--vcpus", "0"], &["0 vCPUs", "at least 1"]),
+    (&["--memory", "256", "--vcpus", "129"], &["129 vCPUs", "128"]),
+    (&["--memory", "17"], &["17 MiB", "16 MiB of video RAM", "2 MiB", "raise --memory"]),
+    (&["--memory", "1", "--video", "0"], &["2 MiB"]),
+    (&["--memory", "256", "--mmio-hole", "255"], &["255 MiB", "256MiB to 2GiB"]),
+    (&["--memory", "256", "--mmio-hole", "2049MiB"], &["2049 MiB"]),
+    (&["--memory", "256", "--mmio-hole", "262145K"], &["262145 KiB", "whole number of MiB"]),
+    (&["--memory", "16TiB"], &["target of 16777216 MiB", "16777214 MiB"]),
+    (&["--memory", "1GiB", "--maxmem", "16TiB"], &["static max of 16777216 MiB", "lower --memory or --maxmem"]),
+    (&["--memory", "16776960", "--video", "0"], &["build max of 16776960 MiB", "16776959 MiB"]),
+    (&["--memory", "18446744073709551615K"], &["18446744073709551615 KiB", "past what Xen can hold"]),
+];
+
+#[test]
+fn plan_refuses_what_makes_no_guest() {
+    for (flags, words) in REFUSED {
+        let arguments: Vec<&str> = ["plan"].iter().chain(flags).copied().collect();
+        let error = refused(&arguments, 3, "bad-memory");
+        assert_eq!(error["stage"], "check-input");
+        let message = error["message"].as_str().expect("text");
+        for word in words {
+            assert!(message.contains(word), "{flags:?}: {word:?} is missing: {message}");
+        }
+    }
+}
+
+#[test]
+fn create_and_build_refuse_the_same() {
+    let files = Files::new();
+    for (flags, words) in REFUSED {
+        for start in [files.create(), files.build()] {
+            let arguments = flags.chunks(2).fold(start, |arguments, pair| with(&arguments, pair[0], pair[1]));
+            let error = refused(&arguments, 3, "bad-memory");
+            let message = error["message"].as_str().expect("text");
+            assert!(words.iter().all(|word| message.contains(word)), "{flags:?}: {message}");
+        }
+    }
+}
+
+/// A guest without QEMU has no card whose memory must find a place.
+#[test]
+fn without_a_device_model_video_is_only_a_number() {
+    let files = Files::new();
+    let large = with(&with(&files.create(), "--memory", "4GiB"), "--video", "1GiB");
+    refused(&large, 3, "bad-memory");
+    let none = with(&with(&large, "--device-model", "none"), "--kernel", "/nowhere/hvmloader");
+    // It gets past the memory, and no further than the kernel.
+    refused(&none, 3, "bad-kernel");
+}
+
+/// A hole that cannot even be said in bytes is still no reason to panic.
+#[test]
+fn a_hole_past_every_address() {
+    let error = refused(&["plan", "--memory", "256", "--mmio-hole", "18446744073709551615K"], 3, "bad-config");
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("18446744073709551615 KiB")), "{error}");
+}
+
+#[test]
+fn texts_that_are_no_sizes() {
+    for (text, words) in [
+        ("", "the size is empty"),
+        ("big", "`big` is not a size"),
+        ("4GB", "`GB` in `4GB` is not a unit"),
+        ("4X", "`X` in `4X` is not a unit"),
+        ("-5", "`-5` is not a size"),
+        (".5G", "`.5G` is not a size"),
+        ("1,5G", "is not a unit"),
+        ("0x100", "is not a unit"),
+        ("1e3", "`e3` in `1e3` is not a unit"),
+        ("0.3G", "`0.3G` is not a whole number of KiB"),
+        ("99999999999999999999", "larger than any machine's memory"),
+        (" 4G", "is not a size"),
+        ("४", "is not a size"),
+    ] {
+        for flag in ["--memory", "--maxmem", "--video", "--mmio-hole"] {
+            let mut arguments = vec!["plan", flag, text];
+            if flag != "--memory" {
+                arguments.extend(["--memory", "256"]);
+            }
+            let error = refused(&arguments, 2, "usage");
+            let message = error["message"].as_str().expect("text");
+            assert!(message.contains(words) && message.contains(flag), "{flag} {text:?}: {message}");
+            assert!(message.contains("4GiB") || message.contains("1.5GiB"), "an example: {message}");
+        }
+    }
+}
+
+#[test]
+fn multipliers_and_counts_that_are_no_numbers() {
+    for text in ["0", "-1", "100.1", "nan", "inf", "two", ""] {
+        let error = refused(&["plan", "--memory", "256", "--shadow-multiplier", text], 2, "usage");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains(&format!("`{text}` is not a shadow multiplier")), "{message}");
+    }
+    for text in ["two", "1.5", "-1", "4294967296", ""] {
+        refused(&["plan", "--memory", "256", "--vcpus", text], 2, "usage");
+    }
+}
+
+#[test]
+fn for_people_the_message_is_one_line_that_names_the_step() {
+    let ran = line("plan --memory 0");
+    assert!(ran.stderr.starts_with("dombuild: check-input: "), "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+}

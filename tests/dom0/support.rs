@@ -1,0 +1,254 @@
+//! What the tests share: running programs, and the state of the host before and after.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dombuild::xen::{DomId, Interface};
+use serde_json::Value;
+
+/// The program under test, found on the PATH as an operator would find it.
+pub(crate) const DOMBUILD: &str = "dombuild";
+
+/// Why these tests cannot run here, if they cannot.
+pub(crate) fn why_not_here() -> Option<String> {
+    if !Path::new("/proc/xen/privcmd").exists() {
+        return Some("this is not dom0 of a running Xen (no /proc/xen/privcmd); see tests/nested.sh".to_owned());
+    }
+    Interface::open().err().map(|error| error.to_string())
+}
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn new(output: &Output) -> Self {
+        Self {
+            status: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The one JSON document on stdout.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    pub(crate) fn success(self) -> Self {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        self
+    }
+
+    /// Checks exit status and error object, and that the message stands on stderr too; returns the error object.
+    pub(crate) fn failed_with(&self, status: i32, code: &str) -> Value {
+        assert_eq!(self.status, Some(status), "{self:?}");
+        let error = self.json()["error"].clone();
+        assert_eq!(error["code"], code, "{self:?}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(self.stderr.contains(message), "{self:?}");
+        error
+    }
+}
+
+/// Runs a program to its end.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Ran {
+    let output = Command::new(program).args(arguments).output();
+    Ran::new(&output.unwrap_or_else(|error| panic!("{program}: {error}")))
+}
+
+/// Runs dombuild with `--json`.
+pub(crate) fn dombuild(arguments: &[&str]) -> Ran {
+    run(DOMBUILD, &[&["--json"], arguments].concat())
+}
+
+/// Runs a line of shell that must succeed; what it printed.
+pub(crate) fn shell(line: &str) -> String {
+    run("sh", &["-c", line]).success().stdout
+}
+
+/// Creates a guest and returns what dombuild printed of it.
+pub(crate) fn create(name: &str, arguments: &[&str]) -> Value {
+    dombuild(&[&["create", "--name", name], arguments].concat()).success().json()
+}
+
+/// An integer of a JSON object.
+pub(crate) fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_else(|| panic!("{name} in {value}"))
+}
+
+/// A domain's number in what `create` printed.
+pub(crate) fn domid(value: &Value) -> DomId {
+    u32::try_from(number(value, "domid")).ok().and_then(DomId::new).expect("a domid")
+}
+
+/// Waits until `done`, at most `seconds`.
+pub(crate) fn wait_for(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !done() {
+        assert!(Instant::now() < end, "not within {seconds} s: {what}\n{}", shell("xl dmesg | tail -40"));
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Waits for a line that a guest's firmware writes to Xen's console.
+pub(crate) fn wait_for_guest_line(domid: DomId, text: &str, seconds: u64) -> String {
+    let prefix = format!("(d{domid}) ");
+    let mut found = None;
+    wait_for(&format!("{prefix}... {text}"), seconds, || {
+        found = shell("xl dmesg").lines().find(|line| line.contains(&prefix) && line.contains(text)).map(str::to_owned);
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+/// `nr_pages` and `max_pages` of a domain, from the hypervisor's own dump of its domains: a witness that shares no code
+/// with dombuild.
+pub(crate) fn pages_in_dump(domid: DomId) -> (u64, u64) {
+    shell("xl debug-keys q");
+    thread::sleep(Duration::from_millis(300));
+    let dump = shell("xl dmesg");
+    let title = format!("General information for domain {domid}:");
+    let start = dump.rfind(&title).unwrap_or_else(|| panic!("{title} is not in the dump"));
+    let value = |name: &str| {
+        let rest = &dump[start + dump[start..].find(name).expect(name) + name.len()..];
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect(name)
+    };
+    (value("nr_pages="), value("max_pages="))
+}
+
+/// A file for one test; removed with the value.
+pub(crate) fn file(content: &[u8]) -> tempfile::TempPath {
+    let path = tempfile::NamedTempFile::new().expect("a temporary file").into_temp_path();
+    fs::write(&path, content).expect("written");
+    path
+}
+
+/// An executable script.
+pub(crate) fn script(text: &str) -> tempfile::TempPath {
+    use std::os::unix::fs::PermissionsExt;
+    let path = file(text.as_bytes());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
+    path
+}
+
+pub(crate) fn path_text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// What a panic said.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "panicked".to_owned())
+}
+
+/// Removes what a failed test left, so that the next one starts clean.
+pub(crate) fn destroy_everything() {
+    let xen = Interface::open().expect("Xen");
+    for domain in xen.domains().expect("domains").iter().filter(|domain| domain.domid != DomId::DOM0) {
+        run(DOMBUILD, &["destroy", "--force", &domain.domid.to_string()]);
+    }
+}
+
+/// What must be the same after a test as before it.
+#[derive(Debug)]
+pub(crate) struct Host {
+    domains: BTreeSet<String>,
+    xenstore: BTreeSet<String>,
+    processes: BTreeSet<String>,
+    files: BTreeSet<String>,
+    free_kib: u64,
+    claimed_kib: u64,
+}
+
+impl Host {
+    pub(crate) fn now() -> Self {
+        let xen = Interface::open().expect("Xen");
+        let info = xen.physinfo().expect("physinfo");
+        Self {
+            domains: xen.domains().expect("domains").iter().map(|domain| domain.domid.to_string()).collect(),
+            xenstore: shell("xenstore-ls -f").lines().filter(|line| is_lasting(line)).map(str::to_owned).collect(),
+            processes: processes(),
+            files: ["/run/xen", "/var/lib/xen"]
+                .iter()
+                .flat_map(|directory| fs::read_dir(directory).expect("readable"))
+                .map(|entry| entry.expect("an entry").path())
+                // libxl's own list of numbers that were in use not long ago
+                .filter(|path| !path.ends_with("domid-history"))
+                .map(|path| path.display().to_string())
+                .collect(),
+            free_kib: info.free_kib.0,
+            claimed_kib: info.claimed_kib.0,
+        }
+    }
+
+    /// Fails where the host is not what it was. Xen gives back a domain's last structures some time after the domain is
+    /// gone from its list, so that it is asked for a while.
+    pub(crate) fn assert_back(&self) -> Result<(), String> {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            let differences = self.differences(&Self::now());
+            if differences.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(format!("something was left behind:\n{}", differences.join("\n")));
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (what, before, after) in [
+            ("domain", &self.domains, &now.domains),
+            ("key", &self.xenstore, &now.xenstore),
+            ("process", &self.processes, &now.processes),
+            ("file", &self.files, &now.files),
+        ] {
+            found.extend(after.difference(before).map(|new| format!("new {what}: {new}")));
+            found.extend(before.difference(after).map(|gone| format!("lost {what}: {gone}")));
+        }
+        if now.free_kib + XENS_OWN_KIB < self.free_kib {
+            found.push(format!("free memory: {} KiB before, {} after", self.free_kib, now.free_kib));
+        }
+        if now.claimed_kib != self.claimed_kib {
+            found.push(format!("claimed memory: {} KiB before, {} after", self.claimed_kib, now.claimed_kib));
+        }
+        found
+    }
+}
+
+/// What Xen's own allocator may keep of a guest larger than any before it. The least that a lost guest would take is its
+/// paging pool, 1 MiB; `many_guests_cost_nothing` watches for less.
+const XENS_OWN_KIB: u64 = 256;
+
+/// Not so the directories that no domain owns, which the first guest after boot brings about and xl leaves as well.
+fn is_lasting(line: &str) -> bool {
+    let path = line.split(" = ").next().unwrap_or(line);
+    let kind = path.strip_prefix("/local/domain/0/backend/").filter(|kind| !kind.contains('/'));
+    kind.is_none() && !["/libxl", "/vm", "/local/domain/0/device-model", "/local/domain/0/backend"].contains(&path)
+}
+
+/// Programs that a guest brings along: anything of QEMU's or ours, and whatever names a domain on its command line.
+fn processes() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+        let Ok(arguments) = fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&arguments).replace('\0', " ");
+        if ["qemu", "-xen-domid", "dombuild ", "xl "].iter().any(|word| line.contains(word)) {
+            found.insert(format!("{} {line}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
+}
