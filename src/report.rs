@@ -57,6 +57,8 @@ fn code_of_call(error: &XenError) -> Code {
         ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => ("permission", 5),
         ("xc_interface_open", _) => ("no-xen", 5),
         ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
+        // Without an errno, it is libxenguest's own judgement of what it was to load.
+        ("xc_dom_build_image", None) => ("bad-kernel", 3),
         (_, Some(Errno::ENOMEM)) => ("not-enough-memory", 4),
         _ => ("xen-refused", 5),
     };
