@@ -262,36 +262,21 @@ mod tests {
         file
     }
 
-    /// The smallest program that passes: a header, one segment and four bytes of code.
-    fn program() -> Vec<u8> {
-        let mut elf = vec![0_u8; 88];
-        elf[..7].copy_from_slice(b"\x7fELF\x01\x01\x01");
-        for (offset, value) in [(16, 2_u16), (18, 3), (40, 52), (42, 32), (44, 1)] {
-            elf[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
-        }
-        let segment = 52;
-        for (offset, value) in [(20, 1), (24, 0x10_0000), (28, 52), (segment, 1), (segment + 4, 84)]
-            .into_iter()
-            .chain([(segment + 8, 0x10_0000), (segment + 12, 0x10_0000), (segment + 16, 4), (segment + 20, 4_u32)])
-        {
-            elf[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
-        }
-        elf
-    }
+    /// The smallest 32-bit program: a header, one segment at 1 MiB, and `cli; hlt; jmp` in it.
+    const HALT: &[u8] = include_bytes!("../../tests/data/halt.elf");
 
     #[test]
     fn a_kernel_must_be_a_whole_32_bit_program() {
-        let good = program();
-        assert!(kernel(Some(file(&good).path())).is_ok());
+        assert!(kernel(Some(file(HALT).path())).is_ok());
         let changed = |offset: usize, value: u8| {
-            let mut elf = good.clone();
+            let mut elf = HALT.to_vec();
             elf[offset] = value;
             check_kernel(&elf).expect_err("refused")
         };
         assert!(changed(18, 62).contains("32-bit"), "x86-64's number");
         assert!(changed(26, 0x20).contains("entry point"), "an entry point outside");
-        assert!(check_kernel(&good[..86]).expect_err("cut off").contains("cut off"));
-        assert!(check_kernel(&good[..20]).is_err(), "half a header");
+        assert!(check_kernel(&HALT[..86]).expect_err("cut off").contains("cut off"));
+        assert!(check_kernel(&HALT[..20]).is_err(), "half a header");
         assert!(kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
         assert!(kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
         assert!(kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));

@@ -10,7 +10,7 @@ TIMED_OUT=124
 HARNESS_FAILED=125
 
 # Any of these on the serial line outside a guest's lines means that no verdict will come.
-FATAL_LINES='Kernel panic|Panic on CPU|FATAL TRAP|BUG: soft lockup|Dom0 crashed|Dom0 has crashed|nested-initrd: '
+FATAL_LINES='Kernel panic|Panic on CPU|FATAL TRAP|BUG: soft lockup|Dom0 crashed'
 
 prepare_job() { # sets WORK, JOB, RESULTS
     local mode=$1 nested

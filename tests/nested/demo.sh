@@ -13,11 +13,17 @@ command_line() { printf '\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 # An integer field of a JSON document that dombuild printed.
 field() { sed -n "s/^ *\"$1\": \([0-9]*\),\{0,1\}$/\1/p" "$2" | head -n 1; }
 
-# What the hypervisor prints of a domain by itself, without dombuild.
+# What the hypervisor prints of a domain by itself, without dombuild: the newest of its dumps.
 in_dump() { # DOMID FIELD
     xl debug-keys q
     sleep 0.5
-    xl dmesg | sed -n "/General information for domain $1:/,\$p" | grep -o "$2=[0-9]*" | head -n 1 | cut -d= -f2
+    xl dmesg | awk -v title="General information for domain $1:" -v name="$2=" '
+        index($0, title) { inside = 1 }
+        inside && match($0, name "[0-9]+") {
+            value = substr($0, RSTART + length(name), RLENGTH - length(name))
+            inside = 0
+        }
+        END { print value }'
 }
 
 check() { # WHAT PLANNED XEN
