@@ -1,5 +1,8 @@
 //! What `create` builds is what the plan said, in every shape.
 
+use std::thread;
+use std::time::Duration;
+
 use dombuild::xen::Interface;
 use serde_json::Value;
 
@@ -14,6 +17,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("create_populated_on_demand", populated_on_demand),
     ("create_without_video", || without_device_model(&["--memory", "64", "--video", "0"])),
     ("create_with_a_larger_paging_pool", || without_device_model(&["--memory", "128", "--shadow-multiplier", "4"])),
+    ("create_waits_for_memory_that_is_being_freed", waits_for_memory),
+    ("libxc_writes_to_our_log_alone", our_log_alone),
     ("seabios_starts", seabios_starts),
     ("the_guest_sees_the_memory_across_the_hole", seabios_across_the_hole),
     ("ovmf_starts", ovmf_starts),
@@ -67,6 +72,35 @@ fn populated_on_demand() {
     assert_eq!(entries.0 - cache.0, build_max - build_start, "{entries:?} {cache:?}");
     let target = shell(&format!("xenstore-read /local/domain/{}/memory/target", domid(&built)));
     assert_eq!(target.trim().parse::<u64>().expect("KiB"), build_start * 4 - 1024, "XSA-153");
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Two guests that do not fit at once, the second begun while the first is still there.
+fn waits_for_memory() {
+    create("first", &["--memory", "5GiB", "--device-model", "none", "--paused"]);
+    let second = thread::spawn(|| {
+        dombuild(&["create", "--name", "t", "--memory", "4GiB", "--device-model", "none", "--paused"])
+    });
+    thread::sleep(Duration::from_secs(1));
+    dombuild(&["destroy", "first"]).success();
+    let built = second.join().expect("it ran").success().json();
+    assert_as_planned(&built, false);
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// What libxc says comes out of our log, call by call, and not in a file of libxenguest's own.
+fn our_log_alone() {
+    let files = || shell("find /var/log/xen -name 'domain-builder*' | xargs -r wc -c");
+    let before = files();
+    let line = "RUST_LOG=dombuild=debug dombuild create --name t --memory 64 --device-model none --paused 2>&1";
+    let log = shell(line);
+    for call in
+        ["xc_domain_create(", "xc_domain_setmaxmem(domid ", "xc_dom_boot_mem_init(48 MiB)", "xs_introduce_domain("]
+    {
+        assert!(log.contains(call), "{call} is not in {log}");
+    }
+    assert!(log.contains("dombuild::libxc"), "libxc's own words: {log}");
+    assert_eq!(files(), before);
     dombuild(&["destroy", "t"]).success();
 }
 

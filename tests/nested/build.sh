@@ -7,7 +7,7 @@
 require_cargo() {
     PATH=$PATH:$HOME/.cargo/bin
     command -v cargo >/dev/null ||
-        die "cargo is missing. Install Rust with rustup (https://rustup.rs), or put the folder of an existing one on the PATH."
+        die "cargo is missing. Install Rust (rustup brings cargo, clippy and rustfmt), or put the folder of an existing one on the PATH."
 }
 
 # cargo ARGS... with the environment of that Xen version; one target folder for each.
