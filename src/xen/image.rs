@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use xen_sys as sys;
 
 use super::error::{self, XenError};
-use super::interface::raw_e820;
+use super::hvm::raw_e820;
 use super::{DomId, EventPort, Interface};
 use crate::memory::{Gfn, Layout, Mib, Pages};
 

@@ -5,8 +5,11 @@
 
 #![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
 
+mod domain;
 mod error;
 mod foreign;
+mod host;
+mod hvm;
 mod hvm_info;
 mod image;
 mod interface;
@@ -15,11 +18,14 @@ mod store;
 
 use std::fmt;
 
+pub use domain::{CreateDomain, DomainInfo, ShutdownReason};
 pub use error::XenError;
 pub use foreign::ForeignPages;
+pub use host::{PhysInfo, VersionInfo};
+pub use hvm::HvmParam;
 pub use hvm_info::HvmInfo;
 pub use image::{DomainImage, HvmBoot, HvmImage};
-pub use interface::{CreateDomain, DomainInfo, HvmParam, Interface, PhysInfo, ShutdownReason, VersionInfo};
+pub use interface::Interface;
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;

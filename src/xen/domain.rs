@@ -1,0 +1,278 @@
+//! Domains: their creation, their end, their vCPUs, and what the hypervisor tells of them.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use serde::Serialize;
+use uuid::Uuid;
+use xen_sys as sys;
+
+use super::error::{self, XenError};
+use super::{DomId, Interface};
+use crate::memory::Pages;
+
+/// What a new domain is created with: `struct xen_domctl_createdomain`, less what is the same for every HVM guest.
+#[derive(Debug, Clone)]
+pub struct CreateDomain {
+    /// The handle by which xl and xenstore know the domain.
+    pub uuid: Uuid,
+    /// Number of vCPUs, 1 to 128.
+    pub vcpus: u32,
+    /// Highest event channel port; libxl's default is 1023.
+    pub max_event_channel: u32,
+    /// Grant table frames; `None` takes the hypervisor's default.
+    pub max_grant_frames: Option<i32>,
+    /// Maptrack frames; `None` takes the hypervisor's default.
+    pub max_maptrack_frames: Option<i32>,
+    /// Grant table version 1 or 2.
+    pub grant_version: u32,
+    /// CPU pool, 0 by default.
+    pub cpupool: u32,
+    /// FLASK security id, 0 where there is none.
+    pub ssid: u32,
+}
+
+/// A domain as the hypervisor sees it (`XEN_DOMCTL_getdomaininfo`).
+#[derive(Debug, Clone, Serialize)]
+pub struct DomainInfo {
+    /// The domain.
+    pub domid: DomId,
+    /// Its handle.
+    pub uuid: Uuid,
+    /// It is being destroyed.
+    pub dying: bool,
+    /// It is an HVM (or PVH) domain.
+    pub hvm: bool,
+    /// It runs under hardware-assisted paging.
+    pub hap: bool,
+    /// The toolstack has paused it.
+    pub paused: bool,
+    /// It has shut down, and why.
+    pub shutdown: Option<ShutdownReason>,
+    /// Pages it owns (`tot_pages`): what `owned_pages_*` of a plan predict.
+    pub owned_pages: Pages,
+    /// The most it may own (`max_pages`).
+    pub max_pages: Pages,
+    /// Pages claimed for it and not yet populated.
+    pub outstanding_pages: Pages,
+    /// vCPUs that exist already.
+    pub existing_vcpus: u32,
+    /// Its CPU pool.
+    pub cpupool: u32,
+}
+
+/// Why a domain shut down (`SHUTDOWN_*`, xen/include/public/sched.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownReason {
+    /// It powered itself off.
+    Poweroff,
+    /// It asks to be started again.
+    Reboot,
+    /// It suspended itself.
+    Suspend,
+    /// It crashed.
+    Crash,
+    /// Its watchdog expired.
+    Watchdog,
+    /// It asks for a soft reset.
+    SoftReset,
+    /// A code that is not known here.
+    Other(u32),
+}
+
+impl ShutdownReason {
+    fn from_code(code: u32) -> Self {
+        match code {
+            0 => Self::Poweroff,
+            1 => Self::Reboot,
+            2 => Self::Suspend,
+            3 => Self::Crash,
+            4 => Self::Watchdog,
+            5 => Self::SoftReset,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for ShutdownReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poweroff => formatter.write_str("poweroff"),
+            Self::Reboot => formatter.write_str("reboot"),
+            Self::Suspend => formatter.write_str("suspend"),
+            Self::Crash => formatter.write_str("crash"),
+            Self::Watchdog => formatter.write_str("watchdog"),
+            Self::SoftReset => formatter.write_str("soft-reset"),
+            Self::Other(code) => write!(formatter, "shutdown code {code}"),
+        }
+    }
+}
+
+impl Interface {
+    /// Creates an empty HVM domain under hardware-assisted paging and returns its number.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn create_hvm(&self, wanted: &CreateDomain) -> Result<DomId, XenError> {
+        let mut config = sys::xen_domctl_createdomain {
+            ssidref: wanted.ssid,
+            handle: wanted.uuid.into_bytes(),
+            flags: sys::XEN_DOMCTL_CDF_hvm | sys::XEN_DOMCTL_CDF_hap,
+            max_vcpus: wanted.vcpus,
+            max_evtchn_port: wanted.max_event_channel,
+            max_grant_frames: wanted.max_grant_frames.unwrap_or(-1),
+            max_maptrack_frames: wanted.max_maptrack_frames.unwrap_or(-1),
+            grant_opts: wanted.grant_version,
+            cpupool_id: wanted.cpupool,
+            ..Default::default()
+        };
+        config.arch.emulation_flags = emulation_flags();
+        let mut domid = 0_u32;
+        // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 asks for any free one.
+        error::minus_one("xc_domain_create", format_args!("{wanted:?}"), unsafe {
+            sys::xc_domain_create(self.as_raw(), &raw mut domid, &raw mut config)
+        })?;
+        DomId::new(domid)
+            .ok_or_else(|| XenError::unexpected("xc_domain_create", String::new(), format!("returned domid {domid}")))
+    }
+
+    /// Destroys a domain. Its memory is freed in the background while others still map it.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn destroy(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_destroy(self.as_raw(), domid.get()) };
+        error::minus_one("xc_domain_destroy", format_args!("domid {domid}"), returned).map(drop)
+    }
+
+    /// Pauses a domain.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn pause(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_pause(self.as_raw(), domid.get()) };
+        error::minus_one("xc_domain_pause", format_args!("domid {domid}"), returned).map(drop)
+    }
+
+    /// Lets a domain run. A new domain is paused once.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn unpause(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_unpause(self.as_raw(), domid.get()) };
+        error::minus_one("xc_domain_unpause", format_args!("domid {domid}"), returned).map(drop)
+    }
+
+    /// One domain, or `None` where there is no such domain.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn domain(&self, domid: DomId) -> Result<Option<DomainInfo>, XenError> {
+        Ok(self.domains_from(domid, 1)?.into_iter().find(|info| info.domid == domid))
+    }
+
+    /// All domains, dom0 first.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn domains(&self) -> Result<Vec<DomainInfo>, XenError> {
+        let mut all: Vec<DomainInfo> = Vec::new();
+        let mut first = Some(DomId::DOM0);
+        while let Some(start) = first {
+            let some = self.domains_from(start, 256)?;
+            first = some.last().and_then(|last| DomId::new(last.domid.get() + 1));
+            if some.is_empty() {
+                break;
+            }
+            all.extend(some);
+        }
+        Ok(all)
+    }
+
+    fn domains_from(&self, first: DomId, most: u32) -> Result<Vec<DomainInfo>, XenError> {
+        let mut buffer = vec![sys::xc_domaininfo_t::default(); usize::try_from(most).unwrap_or(1)];
+        // SAFETY: the buffer has room for `most` entries.
+        let found = error::minus_one("xc_domain_getinfolist", format_args!("from domid {first}, {most}"), unsafe {
+            sys::xc_domain_getinfolist(self.as_raw(), first.get(), most, buffer.as_mut_ptr())
+        })?;
+        buffer.truncate(usize::try_from(found).unwrap_or(0));
+        Ok(buffer.iter().filter_map(domain_info).collect())
+    }
+
+    /// Allocates the vCPUs; `vcpus` must be what the domain was created with.
+    ///
+    /// # Errors
+    /// `EINVAL` where the number differs; `ENOMEM`.
+    pub fn max_vcpus(&self, domid: DomId, vcpus: u32) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_max_vcpus(self.as_raw(), domid.get(), vcpus) };
+        error::minus_one("xc_domain_max_vcpus", format_args!("domid {domid}, {vcpus} vCPUs"), returned).map(drop)
+    }
+
+    /// The number of vCPUs that a domain was created with, whether they exist yet or not.
+    ///
+    /// Xen tells it nowhere; but asked for a vCPU beyond that number it says `EINVAL`, and for one that does not exist
+    /// yet `ESRCH` (`XEN_DOMCTL_getvcpuinfo`, xen/common/domctl.c, Xen 4.17).
+    ///
+    /// The domain must exist: Xen's answer for one that does not is the same as for a vCPU that does not.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn created_vcpus(&self, domid: DomId) -> Result<u32, XenError> {
+        let within = |vcpu: u32| -> Result<bool, XenError> {
+            let mut info = sys::xc_vcpuinfo_t::default();
+            // SAFETY: `info` is a valid struct of the type that the call fills.
+            let returned = unsafe { sys::xc_vcpu_getinfo(self.as_raw(), domid.get(), vcpu, &raw mut info) };
+            match error::minus_one("xc_vcpu_getinfo", format_args!("domid {domid}, vCPU {vcpu}"), returned) {
+                Ok(_) => Ok(true),
+                Err(error) => match error.errno {
+                    Some(Errno::ESRCH) => Ok(true),
+                    Some(Errno::EINVAL) => Ok(false),
+                    _ => Err(error),
+                },
+            }
+        };
+        // Half-interval search between a vCPU within (or none) and one beyond.
+        let (mut low, mut high) = (0, 8192);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if within(middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// What is emulated for an HVM guest: everything but vPCI, which is what libxl of the same release asks for; Xen 4.19
+/// made the PIRQ emulation optional, and libxl leaves it out since.
+fn emulation_flags() -> u32 {
+    let flags = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
+    if cfg!(xen_4_19_or_later) { flags & !sys::XEN_X86_EMU_USE_PIRQ } else { flags }
+}
+
+fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {
+    let has = |bit: u32| raw.flags & bit != 0;
+    let code = (raw.flags >> sys::XEN_DOMINF_shutdownshift) & sys::XEN_DOMINF_shutdownmask;
+    Some(DomainInfo {
+        domid: DomId::new(u32::from(raw.domain))?,
+        uuid: Uuid::from_bytes(raw.handle),
+        dying: has(sys::XEN_DOMINF_dying),
+        hvm: has(sys::XEN_DOMINF_hvm_guest),
+        hap: has(sys::XEN_DOMINF_hap),
+        paused: has(sys::XEN_DOMINF_paused),
+        shutdown: has(sys::XEN_DOMINF_shutdown).then(|| ShutdownReason::from_code(code)),
+        owned_pages: Pages(raw.tot_pages),
+        max_pages: Pages(raw.max_pages),
+        outstanding_pages: Pages(raw.outstanding_pages),
+        // Without any vCPU Xen says XEN_INVALID_MAX_VCPU_ID, all ones.
+        existing_vcpus: raw.max_vcpu_id.wrapping_add(1),
+        cpupool: raw.cpupool,
+    })
+}

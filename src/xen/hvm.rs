@@ -1,0 +1,146 @@
+//! What only HVM domains have: parameters, a memory map, a CPUID policy, a context.
+
+use xen_sys as sys;
+
+use super::error::{self, XenError};
+use super::{DomId, Interface};
+use crate::memory::{E820Entry, E820Kind};
+
+/// The HVM parameters that the builder sets or reads (xen/include/public/hvm/params.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HvmParam {
+    /// How missed timer ticks are delivered.
+    TimerMode,
+    /// The guest sees an HPET.
+    HpetEnabled,
+    /// Periodic timers are aligned, to save host interrupts.
+    VptAlign,
+    /// Event channel of the xenstore ring.
+    StorePort,
+    /// Event channel of the console ring.
+    ConsolePort,
+    /// Frame of the xenstore ring.
+    StorePfn,
+    /// Frame of the console ring.
+    ConsolePfn,
+    /// Any other, by number.
+    Number(u32),
+}
+
+impl HvmParam {
+    fn number(self) -> u32 {
+        match self {
+            Self::TimerMode => sys::HVM_PARAM_TIMER_MODE,
+            Self::HpetEnabled => sys::HVM_PARAM_HPET_ENABLED,
+            Self::VptAlign => sys::HVM_PARAM_VPT_ALIGN,
+            Self::StorePort => sys::HVM_PARAM_STORE_EVTCHN,
+            Self::ConsolePort => sys::HVM_PARAM_CONSOLE_EVTCHN,
+            Self::StorePfn => sys::HVM_PARAM_STORE_PFN,
+            Self::ConsolePfn => sys::HVM_PARAM_CONSOLE_PFN,
+            Self::Number(number) => number,
+        }
+    }
+}
+
+impl Interface {
+    /// Sets an HVM parameter.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn set_hvm_param(&self, domid: DomId, param: HvmParam, value: u64) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_hvm_param_set(self.as_raw(), domid.get(), param.number(), value) };
+        error::minus_one("xc_hvm_param_set", format_args!("domid {domid}, {param:?} = {value}"), returned).map(drop)
+    }
+
+    /// Reads an HVM parameter.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn hvm_param(&self, domid: DomId, param: HvmParam) -> Result<u64, XenError> {
+        let mut value = 0;
+        // SAFETY: `value` is a live u64.
+        let returned = unsafe { sys::xc_hvm_param_get(self.as_raw(), domid.get(), param.number(), &raw mut value) };
+        error::minus_one("xc_hvm_param_get", format_args!("domid {domid}, {param:?}"), returned)?;
+        Ok(value)
+    }
+
+    /// Sets the TSC mode: 0 default, 1 always emulated, 2 never.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn set_tsc_mode(&self, domid: DomId, mode: u32) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_set_tsc_info(self.as_raw(), domid.get(), mode, 0, 0, 0) };
+        error::minus_one("xc_domain_set_tsc_info", format_args!("domid {domid}, mode {mode}"), returned).map(drop)
+    }
+
+    /// Gives the guest its memory map (`XENMEM_set_memory_map`), which hvmloader reads.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn set_memory_map(&self, domid: DomId, map: &[E820Entry]) -> Result<(), XenError> {
+        let mut entries = raw_e820(map);
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        // SAFETY: `entries` has `count` elements and lives through the call.
+        let returned =
+            unsafe { sys::xc_domain_set_memory_map(self.as_raw(), domid.get(), entries.as_mut_ptr(), count) };
+        error::minus_one("xc_domain_set_memory_map", format_args!("domid {domid}, {count} entries"), returned).map(drop)
+    }
+
+    /// Applies Xen's default CPUID policy for HVM guests: PAE, no invariant TSC, no nested virtualisation.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn apply_cpuid_policy(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: null featureset and overrides with a count of 0 ask for Xen's own defaults.
+        let returned = unsafe {
+            sys::xc_cpuid_apply_policy(
+                self.as_raw(),
+                domid.get(),
+                false,
+                std::ptr::null(),
+                0,
+                true,
+                false,
+                false,
+                std::ptr::null(),
+                std::ptr::null(),
+            )
+        };
+        error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}"), returned)
+    }
+
+    /// The guest's HVM context: the records that `xen-hvmctx` prints.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>, XenError> {
+        let call = "xc_domain_hvm_getcontext";
+        // SAFETY: a null buffer asks for the size.
+        let size = error::minus_one(call, format_args!("domid {domid}, size"), unsafe {
+            sys::xc_domain_hvm_getcontext(self.as_raw(), domid.get(), std::ptr::null_mut(), 0)
+        })?;
+        let mut buffer = vec![0_u8; usize::try_from(size).unwrap_or(0)];
+        // SAFETY: the buffer has `size` bytes.
+        let length = error::minus_one(call, format_args!("domid {domid}"), unsafe {
+            sys::xc_domain_hvm_getcontext(self.as_raw(), domid.get(), buffer.as_mut_ptr(), size)
+        })?;
+        buffer.truncate(usize::try_from(length).unwrap_or(0));
+        Ok(buffer)
+    }
+}
+
+/// The same memory map in Xen's own struct.
+pub(super) fn raw_e820(map: &[E820Entry]) -> Vec<sys::e820entry> {
+    map.iter()
+        .map(|entry| sys::e820entry {
+            addr: entry.addr.0,
+            size: entry.size.0,
+            type_: match entry.kind {
+                E820Kind::Ram => sys::E820_RAM,
+                E820Kind::Reserved => sys::E820_RESERVED,
+            },
+        })
+        .collect()
+}
