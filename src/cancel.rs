@@ -1,9 +1,10 @@
-//! SIGINT and SIGTERM, noticed between two steps and while waiting, so that a run can clean up after itself.
+//! SIGINT, SIGTERM and SIGHUP, noticed between two steps and while waiting, so that a run can clean up after itself.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::error::Error;
@@ -15,14 +16,18 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// Takes over SIGINT and SIGTERM.
+    /// Takes over SIGINT, SIGTERM and SIGHUP, which counts as SIGTERM; one that the caller had ignored (nohup) stays
+    /// ignored.
     ///
     /// # Errors
     /// Where the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
         let cancel = Self::default();
-        for signal in [SIGINT, SIGTERM] {
-            let value = usize::try_from(signal).unwrap_or(0);
+        for (signal, counts_as) in [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)] {
+            if is_ignored(signal) {
+                continue;
+            }
+            let value = usize::try_from(counts_as).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&cancel.signal), value)
                 .map_err(|error| Error::Internal(format!("cannot handle signal {signal}: {error}")))?;
         }
@@ -39,4 +44,12 @@ impl Cancel {
             signal => Err(Error::Interrupted { signal: i32::try_from(signal).unwrap_or(SIGTERM) }),
         }
     }
+}
+
+/// Whether this process was started with the signal ignored (proc(5): SigIgn is a mask in hexadecimal).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }

@@ -1,7 +1,7 @@
 //! QEMU as the device model: started with the same numbers as the builder, and waited for.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::builder::{Context, Keys};
+use nix::sys::signal::Signal;
+
+use crate::builder::{Context, Keys, end_process};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::Plan;
@@ -57,11 +59,14 @@ impl DeviceModel {
                 reason: format!("cannot be started: {error}"),
             })?;
             let mut model = Self { process, log };
-            // From here on, whoever removes the domain finds the process.
-            context.store.plain().write(&keys.device_model_pid(), &model.process.id().to_string())?;
-            model.wait_ready(context, &keys, config.timeout)?;
-            model.publish_serial_ports(context, &keys)?;
-            Ok::<_, Error>(model)
+            match model.get_ready(context, &keys, config.timeout) {
+                Ok(()) => Ok::<_, Error>(model),
+                Err(error) => {
+                    // Whatever it was that we started, and even where xenstore cannot tell any more.
+                    model.kill();
+                    Err(error)
+                }
+            }
         })
     }
 
@@ -86,19 +91,26 @@ impl DeviceModel {
         }
     }
 
-    fn wait_ready(&mut self, context: &Context<'_>, keys: &Keys, timeout: Duration) -> Result<(), Error> {
+    fn get_ready(&mut self, context: &Context<'_>, keys: &Keys, timeout: Duration) -> Result<(), Error> {
+        context.store.plain().write(&keys.device_model_pid(), &self.pid().to_string())?;
         let state = keys.device_model_state();
-        let end = Instant::now() + timeout;
         context.store.watch(&state)?;
-        let outcome = loop {
-            if context.store.plain().read(&state)?.as_deref() == Some("running") {
-                break Ok(());
+        let outcome = self.wait_running(context, &state, timeout);
+        context.store.unwatch(&state)?;
+        outcome?;
+        self.publish_serial_ports(context, keys)
+    }
+
+    fn wait_running(&mut self, context: &Context<'_>, state: &str, timeout: Duration) -> Result<(), Error> {
+        let end = Instant::now() + timeout;
+        loop {
+            if context.store.plain().read(state)?.as_deref() == Some("running") {
+                return Ok(());
             }
-            if let Err(error) = self.check().and_then(|()| context.cancel.check()) {
-                break Err(error);
-            }
+            self.check()?;
+            context.cancel.check()?;
             if Instant::now() >= end {
-                break Err(Error::TimedOut {
+                return Err(Error::TimedOut {
                     what: format!("the device model {} did not get ready", self.pid()),
                     after: timeout,
                     advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
@@ -106,9 +118,18 @@ impl DeviceModel {
             }
             // The watch wakes us when QEMU writes; the short limit is for a QEMU that dies without writing.
             context.store.wait(Duration::from_millis(50))?;
-        };
-        context.store.unwatch(&state)?;
-        outcome
+        }
+    }
+
+    /// Ends QEMU and what it started at once.
+    fn kill(&mut self) {
+        let ended = i32::try_from(self.pid())
+            .map_err(|error| error.to_string())
+            .and_then(|pid| end_process(pid, Signal::SIGKILL))
+            .and_then(|()| self.process.wait().map_err(|error| error.to_string()));
+        if let Err(problem) = ended {
+            log::error!("the device model {} may still run: {problem}", self.pid());
+        }
     }
 
     /// `xl console` reads serial/N/tty, which only QEMU can tell: it is the pty that it opened.
@@ -150,7 +171,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<Strin
         add(&["-chardev", &chardev, "-mon", &mon]);
     }
     add(&["-nodefaults", "-no-user-config", "-name", name, "-display", "none"]);
-    if !own.iter().any(|argument| argument == "-serial") {
+    if !own.iter().any(|argument| is_option(argument, "serial")) {
         add(&["-serial", "pty"]);
     }
     let video = plan.memory.video;
@@ -172,12 +193,15 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<Strin
     all
 }
 
+/// QEMU takes its options with one dash or two.
+pub(crate) fn is_option(argument: &str, name: &str) -> bool {
+    argument.strip_prefix('-').is_some_and(|rest| rest.strip_prefix('-').unwrap_or(rest) == name)
+}
+
 fn spawn(path: &Path, arguments: &[String], domid: DomId, output: &File) -> std::io::Result<Child> {
     Command::new(path)
         .args(arguments)
         .env("XEN_DOMAIN_ID", domid.to_string())
-        // QEMU's own limit on what a guest can make it write (XSA-180).
-        .env("XEN_QEMU_CONSOLE_LIMIT", "1048576")
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)
@@ -211,8 +235,14 @@ fn open_log(name: &str) -> Result<(PathBuf, File), Error> {
     Ok((path, file))
 }
 
+/// The last line of a log that may be of any size.
 fn last_line(log: &Path) -> Option<String> {
-    let text = fs::read(log).ok()?;
+    const TAIL: u64 = 4096;
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let mut text = Vec::new();
+    file.take(TAIL).read_to_end(&mut text).ok()?;
     String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 

@@ -133,6 +133,8 @@ pub enum Stage {
     GrantTable,
     /// vCPU count, online map and APIC mode in `hvm_info`.
     HvmInfo,
+    /// The rings' event channels as HVM parameters; their frames are checked.
+    HvmParams,
     /// The CPUID policy is applied.
     CpuidPolicy,
     /// The paging pool is read back and restored where it shrank.
@@ -172,6 +174,7 @@ impl Stage {
             Self::BootImage => "boot-image",
             Self::GrantTable => "grant-table",
             Self::HvmInfo => "hvm-info",
+            Self::HvmParams => "hvm-params",
             Self::CpuidPolicy => "cpuid-policy",
             Self::CheckPagingPool => "check-paging-pool",
             Self::Xenstore => "xenstore",

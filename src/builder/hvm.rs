@@ -10,8 +10,8 @@ use super::Context;
 use super::pre::{Ports, set_paging_pool};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
-use crate::memory::layout::VGA_HOLE_PAGES;
-use crate::memory::{Bytes, Gfn, Kib, Layout};
+use crate::memory::layout::{IOREQ_SERVER_PAGES, SPECIAL_PAGES, VGA_HOLE_PAGES};
+use crate::memory::{Bytes, Gfn, Kib, Layout, Pages};
 use crate::xen::{DomId, DomainImage, HvmBoot, HvmImage, HvmInfo, HvmParam, XenError};
 
 /// What `xc_hvm_build` was told, in its own words.
@@ -90,7 +90,9 @@ pub fn hvm_build(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>) -
                 vga_hole: VGA_HOLE_PAGES,
                 vcpus: args.vcpus,
                 store_port: args.ports.store,
+                store_domain: args.ports.store_domain,
                 console_port: args.ports.console,
+                console_domain: args.ports.console_domain,
             },
         )?;
         image.parse()?;
@@ -102,12 +104,12 @@ pub fn hvm_build(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>) -
             .mem_size
             .to_mib_exact()
             .ok_or_else(|| Error::Internal(format!("build max of {} bytes is not whole MiB", args.mem_size.0)))?;
-        image.populate(size).map_err(|error| populate_error(context, domid, args, error))
+        image.populate(size).map_err(|error| shortage(context, domid, args, error))
     })?;
     // 3.
     context.step(Stage::MemoryMap, || xen.set_memory_map(domid, &args.layout.e820))?;
     // 4.
-    context.step(Stage::LoadImage, || image.load())?;
+    context.step(Stage::LoadImage, || image.load().map_err(|error| shortage(context, domid, args, error)))?;
     // 5.
     context.step(Stage::BootImage, || image.boot())?;
     // 6.
@@ -116,7 +118,7 @@ pub fn hvm_build(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>) -
     // 7.
     context.step(Stage::HvmInfo, || HvmInfo::finish(xen, domid, args.vcpus))?;
     // 8.
-    context.step(Stage::BootImage, || check_rings(context, domid, args.ports, boot))?;
+    context.step(Stage::HvmParams, || check_rings(context, domid, args.ports, boot))?;
     context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
     // 9.
     context.step(Stage::CheckPagingPool, || {
@@ -129,12 +131,14 @@ pub fn hvm_build(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>) -
     Ok(Rings { store_gfn: boot.store_gfn, console_gfn: boot.console_gfn })
 }
 
-/// libxenguest tells of a shortage without saying how much is missing: look at the host.
-fn populate_error(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>, error: XenError) -> Error {
+/// libxenguest tells of a shortage without saying how much is missing, or that it is one: look at the host.
+fn shortage(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>, error: XenError) -> Error {
     let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
         return error.into();
     };
-    let missing = Kib((args.mem_target.0 >> 10).saturating_sub(domain.owned_pages.0 * 4));
+    let special = IOREQ_SERVER_PAGES.0 + SPECIAL_PAGES.0;
+    let all = (args.mem_target.0 >> 10) + Pages(special).to_kib().0;
+    let missing = Kib(all.saturating_sub(VGA_HOLE_PAGES.to_kib().0).saturating_sub(domain.owned_pages.to_kib().0));
     let free = host.available();
     if free < missing {
         log::info!("{error}");

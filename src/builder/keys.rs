@@ -1,5 +1,7 @@
 //! Where a domain's nodes are in xenstore.
 
+use uuid::Uuid;
+
 use crate::error::Error;
 use crate::xen::{DomId, Interface, Store, Transaction, XenError};
 
@@ -37,13 +39,14 @@ impl Keys {
         format!("{}/{name}", self.domain)
     }
 
-    /// Marks a domain as created by dombuild; the value is the version that did it. The guest cannot write there.
+    /// Marks a domain as created by dombuild; the value is its UUID, lest the mark be taken for a later domain's of the
+    /// same number. The guest cannot write there.
     #[must_use]
     pub fn mark(&self) -> String {
         format!("{}/dombuild", self.libxl)
     }
 
-    /// The process that is the domain's device model.
+    /// The number of the domain's device model, for xl: whoever destroys a guest ends it by that.
     #[must_use]
     pub fn device_model_pid(&self) -> String {
         self.of_domain("image/device-model-pid")
@@ -60,8 +63,22 @@ impl Keys {
 ///
 /// # Errors
 /// Where xenstored refuses to tell.
-pub fn is_ours(store: &Store, domid: DomId) -> Result<bool, XenError> {
-    Ok(store.plain().read(&Keys::new(domid).mark())?.is_some())
+pub fn is_ours(xen: &Interface, store: &Store, domid: DomId) -> Result<bool, XenError> {
+    let mark = store.plain().read(&Keys::new(domid).mark())?;
+    let domain = xen.domain(domid)?;
+    Ok(mark.zip(domain).is_some_and(|(mark, domain)| mark == domain.uuid.to_string()))
+}
+
+/// Fails where a domain other than `except` has the UUID.
+///
+/// # Errors
+/// [`Error::BadConfig`]; where Xen refuses to tell.
+pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: Option<DomId>) -> Result<(), Error> {
+    let domains = xen.domains()?;
+    match domains.iter().find(|domain| domain.uuid == uuid && Some(domain.domid) != except) {
+        Some(other) => Err(Error::BadConfig(format!("the UUID {uuid} belongs to domain {}", other.domid))),
+        None => Ok(()),
+    }
 }
 
 /// The domain of this name, if there is one. Names in xenstore count where Xen knows the domain, or it is the rest of

@@ -16,12 +16,12 @@ use crate::memory::{Kib, Pages};
 use crate::xen::{DomId, Interface, Store};
 
 pub use hvm::{HvmBuildArgs, Rings, hvm_build};
-pub use keys::{Keys, find_by_name, is_ours};
+pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use post::{Identity, build_post, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;
 pub use rollback::NewDomain;
-pub use teardown::teardown;
+pub use teardown::{end_process, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]

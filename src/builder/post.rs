@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::hvm::Rings;
 use super::pre::Ports;
-use super::{Context, Keys, find_by_name};
+use super::{Context, Keys, check_uuid_free, find_by_name};
 use crate::config::{DomainName, Guest};
 use crate::error::{Error, Failure, Stage};
 use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
@@ -45,12 +45,13 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity) -
             {
                 return Err(Error::NameTaken { name: name.to_string(), owner });
             }
+            check_uuid_free(context.xen, identity.uuid, Some(domid))?;
             let keys = Keys::new(domid);
             transaction.remove(&keys.domain)?;
             transaction.remove(&keys.libxl)?;
             transaction.remove(&identity.vm_path())?;
             write_skeleton(transaction, &keys, identity)?;
-            transaction.write(&keys.mark(), env!("CARGO_PKG_VERSION"))?;
+            transaction.write(&keys.mark(), &identity.uuid.to_string())?;
             Ok(())
         })
     })
@@ -113,26 +114,26 @@ pub fn build_post(
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
             // A domain that somebody else created may have no tree yet.
-            if transaction.read(&keys.of_domain("vm"))?.is_none() {
-                write_skeleton(transaction, &keys, identity)?;
-            }
-            write_guest_keys(transaction, &keys, guest, identity, ports, rings)?;
+            let vm_path = match transaction.read(&keys.of_domain("vm"))? {
+                Some(path) => path,
+                None => {
+                    write_skeleton(transaction, &keys, identity)?;
+                    identity.vm_path()
+                }
+            };
+            write_guest_keys(transaction, &keys, guest, &vm_path, ports, rings)?;
             write_console(transaction, &keys, ports, rings)
         })
     })?;
-    context.step(Stage::Introduce, || {
-        if context.store.is_introduced(domid) {
-            return Ok(());
-        }
-        context.store.introduce(domid, rings.store_gfn, ports.store)
-    })
+    // Where somebody has introduced it already, xenstored takes the new ring and port.
+    context.step(Stage::Introduce, || context.store.introduce(domid, rings.store_gfn, ports.store))
 }
 
 fn write_guest_keys(
     transaction: &Transaction<'_>,
     keys: &Keys,
     guest: &Guest,
-    identity: &Identity,
+    vm_path: &str,
     ports: Ports,
     rings: Rings,
 ) -> Result<(), XenError> {
@@ -162,7 +163,6 @@ fn write_guest_keys(
         let size = guest.plan.layout.mmio_size.0.to_string();
         transaction.write(&keys.of_domain("platform/mmio_hole_size"), &size)?;
     }
-    let vm_path = identity.vm_path();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
     transaction.make(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))?;

@@ -31,6 +31,12 @@ pub struct Ports {
     /// The console's.
     #[serde(rename = "console_port")]
     pub console: EventPort,
+    /// Where xenstored runs: dom0, or a domain of its own.
+    #[serde(skip)]
+    pub store_domain: DomId,
+    /// Where xenconsoled runs.
+    #[serde(skip)]
+    pub console_domain: DomId,
 }
 
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
@@ -70,13 +76,28 @@ pub fn build_pre(
     // 5.
     context.step(Stage::PagingPool, || set_paging_pool(context, domid, memory.shadow.to_bytes()))?;
     // 6.
-    context.step(Stage::EventChannels, || match given {
-        Some((store, console)) => Ok(Ports { store, console }),
-        None => Ok::<_, Error>(Ports {
-            store: xen.alloc_event_port(domid, DomId::DOM0)?,
-            console: xen.alloc_event_port(domid, DomId::DOM0)?,
-        }),
+    context.step(Stage::EventChannels, || {
+        let store_domain = daemon_domain(context, "xenstored")?;
+        let console_domain = daemon_domain(context, "xenconsoled")?;
+        let (store, console) = match given {
+            Some(ports) => ports,
+            None => (xen.alloc_event_port(domid, store_domain)?, xen.alloc_event_port(domid, console_domain)?),
+        };
+        Ok::<_, Error>(Ports { store, console, store_domain, console_domain })
     })
+}
+
+/// The domain in which a daemon runs; one that has not said so runs in dom0.
+fn daemon_domain(context: &Context<'_>, daemon: &str) -> Result<DomId, Error> {
+    let path = format!("/tool/{daemon}/domid");
+    match context.store.plain().read(&path)? {
+        None => Ok(DomId::DOM0),
+        Some(text) => text
+            .parse()
+            .ok()
+            .and_then(DomId::new)
+            .ok_or_else(|| Error::Internal(format!("{path} in xenstore is {text:?}, which is no domid"))),
+    }
 }
 
 /// Waits until `required` is free and claimed by nobody: at most `wait`, and only while free memory still grows, as it

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::Keys;
@@ -38,9 +37,11 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
     if let Err(error) = xen.pause(domid) {
         log::debug!("{error}");
     }
-    note(stop_device_model(store, &keys));
+    // Its handle is asked for while there is one: what /vm/UUID belongs to it, no node may claim.
+    let vm_path = vm_path(xen, domid).map_err(|error| error.to_string());
+    note(stop_device_model(domid));
     note(xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string()));
-    note(remove_keys(store, &keys).map_err(|error| error.to_string()));
+    note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
     for file in files_of(domid) {
         note(remove_file(&file));
     }
@@ -48,57 +49,65 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
+/// `/vm/UUID` of this domain, unless another one has the same UUID.
+fn vm_path(xen: &Interface, domid: DomId) -> Result<Option<String>, XenError> {
+    let domains = xen.domains()?;
+    let own = domains.iter().find(|domain| domain.domid == domid);
+    Ok(own
+        .filter(|own| !domains.iter().any(|domain| domain.domid != domid && domain.uuid == own.uuid))
+        .map(|own| format!("/vm/{}", own.uuid)))
+}
+
 fn ignore_gone(error: XenError) -> Result<(), XenError> {
     if error.errno == Some(Errno::ESRCH) { Ok(()) } else { Err(error) }
 }
 
-/// Ends the process named in xenstore, if it really is this domain's device model.
-fn stop_device_model(store: &Store, keys: &Keys) -> Result<(), String> {
-    let text = store.plain().read(&keys.device_model_pid()).map_err(|error| error.to_string())?;
-    let Some(pid) = text.and_then(|text| text.trim().parse::<i32>().ok()).filter(|pid| *pid > 1) else {
-        return Ok(());
-    };
-    if !is_device_model_of(pid, keys.domid) {
-        return Ok(());
-    }
+/// Ends every process that serves this domain as its device model, politely at first. They are found by their
+/// arguments: neither xenstored nor a process number from earlier has to be trusted for that.
+fn stop_device_model(domid: DomId) -> Result<(), String> {
     for (signal, patience) in [(Signal::SIGTERM, POLITE), (Signal::SIGKILL, FINAL)] {
-        // It leads a process group of its own, with whatever it started; xl's does as well.
-        let group = killpg(Pid::from_raw(pid), signal);
-        match if group == Err(Errno::ESRCH) { kill(Pid::from_raw(pid), signal) } else { group } {
-            Ok(()) => {}
-            Err(Errno::ESRCH) => return Ok(()),
-            Err(errno) => return Err(format!("kill({pid}, {signal}) failed: {errno}")),
+        for pid in device_models_of(domid) {
+            end_process(pid, signal)?;
         }
-        if wait_until(patience, || has_ended(pid)) {
+        if wait_until(patience, || device_models_of(domid).is_empty()) {
             return Ok(());
         }
     }
-    Err(format!("the device model (process {pid}) does not end"))
+    Err(format!("the device model (process {:?}) does not end", device_models_of(domid)))
 }
 
-/// A process number may have been given to another process meanwhile: look at its arguments.
-fn is_device_model_of(pid: i32, domid: DomId) -> bool {
-    let Ok(arguments) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
-    let domid = domid.to_string();
-    words.windows(2).any(|pair| pair[0] == b"-xen-domid" && pair[1] == domid.as_bytes())
-}
-
-/// Whether the process is gone; one that was started by this run is reaped.
-fn has_ended(pid: i32) -> bool {
-    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::StillAlive) => false,
-        Ok(_) => true,
-        Err(_) => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
+/// Signals a process, and with it what it started, where it leads a process group, as ours and xl's do.
+///
+/// # Errors
+/// Where the system refuses the signal.
+pub fn end_process(pid: i32, signal: Signal) -> Result<(), String> {
+    let group = killpg(Pid::from_raw(pid), signal);
+    match if group == Err(Errno::ESRCH) { kill(Pid::from_raw(pid), signal) } else { group } {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(format!("kill({pid}, {signal}) failed: {errno}")),
     }
 }
 
+/// The processes with `-xen-domid N` among their arguments; one that has ended has no arguments any more.
+fn device_models_of(domid: DomId) -> Vec<i32> {
+    let wanted = domid.to_string();
+    let serves = |arguments: &[u8]| {
+        let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+        words.windows(2).any(|pair| pair[0].ends_with(b"-xen-domid") && pair[1] == wanted.as_bytes())
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| serves(&arguments)))
+        .collect()
+}
+
 /// Removes every node that belongs to the domain, in one transaction.
-fn remove_keys(store: &Store, keys: &Keys) -> Result<(), XenError> {
+fn remove_keys(store: &Store, keys: &Keys, vm_path: Option<String>) -> Result<(), XenError> {
     store.transaction(|transaction| {
-        let vm_path = transaction.read(&keys.of_domain("vm"))?;
-        if let Some(path) = vm_path.filter(|path| path.starts_with("/vm/") && path.len() > "/vm/".len()) {
-            transaction.remove(&path)?;
+        if let Some(path) = &vm_path {
+            transaction.remove(path)?;
         }
         let backends = "/local/domain/0/backend";
         for kind in transaction.children(backends)? {

@@ -1,6 +1,6 @@
 //! `build`: pre, hvm and post on a domain that somebody else created.
 
-use super::{Built, Connection};
+use super::{Built, Connection, settings};
 use crate::args::BuildArgs;
 use crate::builder::{Context, HvmBuildArgs, Identity, Progress, build_post, build_pre, hvm_build, measure};
 use crate::config::Build;
@@ -9,8 +9,8 @@ use crate::report;
 use crate::xen::DomainInfo;
 
 pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<()> {
-    let config = Build::from_args(arguments).at(Stage::CheckInput)?;
-    let connection = Connection::open()?;
+    let config = settings::build(arguments).at(Stage::CheckInput)?;
+    let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Built, Connection};
+use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, HvmBuildArgs, Identity, NewDomain, Progress, build_post, build_pre, find_by_name, hvm_build,
-    make_skeleton, measure, teardown,
+    Context, HvmBuildArgs, Identity, NewDomain, Progress, build_post, build_pre, check_uuid_free, find_by_name,
+    hvm_build, make_skeleton, measure, teardown,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -17,8 +17,8 @@ use crate::report;
 use crate::xen::{CreateDomain, DomId};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<()> {
-    let config = Create::from_args(arguments).at(Stage::CheckInput)?;
-    let connection = Connection::open()?;
+    let config = settings::create(arguments).at(Stage::CheckInput)?;
+    let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
@@ -87,9 +87,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         if let Some(owner) = find_by_name(context.xen, &context.store.plain(), config.name.as_str())? {
             return Err(Error::NameTaken { name: config.name.to_string(), owner });
         }
-        if let Some(other) = context.xen.domains()?.into_iter().find(|domain| domain.uuid == config.uuid) {
-            return Err(Error::BadConfig(format!("the UUID {} belongs to domain {}", config.uuid, other.domid)));
-        }
+        check_uuid_free(context.xen, config.uuid, None)?;
         let host = context.xen.physinfo()?;
         if !(host.hvm && host.hap) {
             return Err(Error::BadConfig(

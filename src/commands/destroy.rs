@@ -10,12 +10,12 @@ use crate::report;
 use crate::xen::DomId;
 
 pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<()> {
-    let connection = Connection::open()?;
+    let connection = Connection::open(false)?;
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Destroy)?;
     if domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
     }
-    if !arguments.force && !is_ours(&connection.store, domid).at(Stage::Destroy)? {
+    if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
     teardown(&connection.xen, &connection.store, domid)

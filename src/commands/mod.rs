@@ -5,6 +5,7 @@ mod create;
 mod destroy;
 mod features;
 mod plan;
+mod settings;
 
 use std::fmt;
 
@@ -39,8 +40,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn open() -> Result<Self, Failure> {
-        let cancel = Cancel::install().at(Stage::Connect)?;
+    /// `cancel` is whether a signal stops the run in order; without it, it ends at once.
+    fn open(cancel: bool) -> Result<Self, Failure> {
+        let cancel = if cancel { Cancel::install().at(Stage::Connect)? } else { Cancel::default() };
         Ok(Self { xen: Interface::open().at(Stage::Connect)?, store: Store::open().at(Stage::Connect)?, cancel })
     }
 }

@@ -1,12 +1,12 @@
 //! `plan`: the memory of a guest, computed and drawn.
 
+use super::settings;
 use crate::args::MemoryArgs;
-use crate::config;
 use crate::error::{AtStage, Stage};
 use crate::memory::render;
 use crate::report;
 
 pub(super) fn run(arguments: &MemoryArgs, json: bool) -> anyhow::Result<()> {
-    let plan = config::plan(arguments, true).at(Stage::CheckInput)?;
+    let plan = settings::plan(arguments, true).at(Stage::CheckInput)?;
     if json { report::print_json(&plan) } else { report::print_text(&render(&plan)) }
 }

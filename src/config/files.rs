@@ -167,7 +167,10 @@ impl Candidates {
 }
 
 /// Reads hvmloader and checks that it is a whole 32-bit x86 program, as hvmloader is.
-pub(super) fn kernel(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_kernel(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     const KIND: &str = "kernel";
     let path = choose(KIND, chosen, &Candidates::kernel())?;
     let data = read(KIND, &path)?;
@@ -194,7 +197,10 @@ fn check_kernel(data: &[u8]) -> Result<(), String> {
 }
 
 /// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
-pub(super) fn firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u8>, Error> {
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u8>, Error> {
     const KIND: &str = "firmware";
     let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
     let data = read(KIND, &path)?;
@@ -215,7 +221,10 @@ pub(super) fn firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec
 }
 
 /// Finds QEMU; `none` means that there is to be none.
-pub(super) fn device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Error> {
     const KIND: &str = "device model";
     if chosen == Some(Path::new("none")) {
         return Ok(None);
@@ -267,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_kernel_must_be_a_whole_32_bit_program() {
-        assert!(kernel(Some(file(HALT).path())).is_ok());
+        assert!(read_kernel(Some(file(HALT).path())).is_ok());
         let changed = |offset: usize, value: u8| {
             let mut elf = HALT.to_vec();
             elf[offset] = value;
@@ -277,28 +286,28 @@ mod tests {
         assert!(changed(26, 0x20).contains("entry point"), "an entry point outside");
         assert!(check_kernel(&HALT[..86]).expect_err("cut off").contains("cut off"));
         assert!(check_kernel(&HALT[..20]).is_err(), "half a header");
-        assert!(kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
-        assert!(kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
-        assert!(kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
+        assert!(read_kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
+        assert!(read_kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
+        assert!(read_kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
     }
 
     #[test]
     fn firmware_needs_room() {
         let seabios = file(&vec![1; 256 << 10]);
         let choice = FirmwareChoice { kind: FirmwareKind::SeaBios, path: Some(seabios.path().to_owned()) };
-        assert!(firmware(&choice, Bytes(8 << 20)).is_ok());
-        assert!(firmware(&choice, Bytes(4 << 20)).expect_err("too small").to_string().contains("at least 5 MiB"));
+        assert!(read_firmware(&choice, Bytes(8 << 20)).is_ok());
+        assert!(read_firmware(&choice, Bytes(4 << 20)).expect_err("too small").to_string().contains("at least 5 MiB"));
     }
 
     #[test]
     fn a_device_model_is_the_file_that_was_checked() {
         let here = tempfile::NamedTempFile::new_in(".").expect("a temporary file");
         let name = Path::new(here.path().file_name().expect("a name"));
-        assert!(device_model(Some(name)).expect_err("no execute bit").to_string().contains("executable"));
+        assert!(resolve_device_model(Some(name)).expect_err("no execute bit").to_string().contains("executable"));
         fs::set_permissions(here.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
-        let found = device_model(Some(name)).expect("executable").expect("not none");
+        let found = resolve_device_model(Some(name)).expect("executable").expect("not none");
         assert!(found.is_absolute() && found.ends_with(name), "{}", found.display());
-        assert_eq!(device_model(Some(Path::new("none"))).expect("none is a choice"), None);
+        assert_eq!(resolve_device_model(Some(Path::new("none"))).expect("none is a choice"), None);
     }
 
     #[test]

@@ -19,8 +19,6 @@ use super::units::{Bytes, GIB, Gfn, KIB, MIB, Mib, Pages};
 
 /// Frame of the hvm_info table (`HVM_INFO_PFN`, `xen/include/public/hvm/hvm_info_table.h`).
 pub const HVM_INFO: Gfn = Gfn(0x9f);
-/// Offset of the hvm_info table in its page, in bytes (`HVM_INFO_OFFSET`, same file).
-pub const HVM_INFO_OFFSET: Bytes = Bytes(0x800);
 /// Where the VGA hole begins: 640 KiB.
 pub const VGA_HOLE_START: Bytes = Bytes(640 * KIB);
 /// Length of the VGA hole (`LIBXL_VGA_HOLE_SIZE`, `tools/libs/light/libxl_internal.h`).
@@ -35,8 +33,6 @@ pub const DEFAULT_MMIO_START: Bytes = Bytes(0xf000_0000);
 /// End of the window in which hvmloader places PCI devices, and start of its own reserved area with the ACPI tables
 /// (`RESERVED_MEMBASE`, `tools/firmware/hvmloader/config.h`).
 pub const HVMLOADER_RESERVED: Bytes = Bytes(0xfc00_0000);
-/// End of the area from which hvmloader allocates (`RESERVED_MEMORY_DYNAMIC_END`, same file).
-pub const HVMLOADER_RESERVED_END: Bytes = Bytes(0xfe00_0000);
 /// The I/O APIC (`ioapic_base_address`, `tools/firmware/hvmloader/hvmloader.c`).
 pub const IO_APIC: Bytes = Bytes(0xfec0_0000);
 /// The local APIC (`LAPIC_BASE_ADDRESS`, `tools/firmware/hvmloader/config.h`).
@@ -88,17 +84,6 @@ pub enum E820Kind {
     Ram,
     /// Not for the guest to use.
     Reserved,
-}
-
-impl E820Kind {
-    /// The number that stands for it in a memory map (`E820_RAM` and `E820_RESERVED`, `tools/include/xenctrl.h`).
-    #[must_use]
-    pub const fn code(self) -> u32 {
-        match self {
-            Self::Ram => 1,
-            Self::Reserved => 2,
-        }
-    }
 }
 
 /// One range of the memory map that hvmloader is given.
@@ -250,11 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn it_serializes_as_the_issue_has_it() {
+    fn it_serializes_with_short_words() {
         let entry = E820Entry { kind: E820Kind::Reserved, ..ram(4096, 8192) };
         let json = serde_json::to_string(&entry).expect("json");
         assert_eq!(json, r#"{"addr":4096,"size":8192,"type":"reserved"}"#);
-        assert_eq!((E820Kind::Ram.code(), E820Kind::Reserved.code()), (1, 2));
     }
 
     proptest! {

@@ -237,7 +237,7 @@ impl Interface {
             }
         };
         // Half-interval search between a vCPU within (or none) and one beyond.
-        let (mut low, mut high) = (0, 8192);
+        let (mut low, mut high) = (0, sys::HVM_MAX_VCPUS + 1);
         while low < high {
             let middle = low + (high - low) / 2;
             if within(middle)? {

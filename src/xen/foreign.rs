@@ -9,8 +9,8 @@ use super::error::{self, XenError};
 use super::{DomId, Interface};
 use crate::memory::{Gfn, PAGE_SIZE, Pages};
 
-/// Frames of a guest, mapped until dropped. Copies in and out only: the guest may change them at any time, so no
-/// reference into them is ever handed out.
+/// Frames of a guest, mapped until dropped. Copies in and out only: other processes and a running guest can change them,
+/// so no reference into them is ever handed out. What a running guest changes meanwhile is copied as it happens to be.
 #[derive(Debug)]
 pub struct ForeignPages {
     start: NonNull<u8>,

@@ -30,8 +30,12 @@ pub struct HvmImage<'a> {
     pub vcpus: u32,
     /// Event channel of the xenstore ring.
     pub store_port: EventPort,
+    /// The domain that serves it.
+    pub store_domain: DomId,
     /// Event channel of the console ring.
     pub console_port: EventPort,
+    /// The domain that serves it.
+    pub console_domain: DomId,
 }
 
 /// Where a built HVM guest has its rings.
@@ -107,8 +111,8 @@ impl<'a> DomainImage<'a> {
         dom.max_vcpus = parts.vcpus;
         dom.console_evtchn = parts.console_port.0;
         dom.xenstore_evtchn = parts.store_port.0;
-        dom.console_domid = DomId::DOM0.get();
-        dom.xenstore_domid = DomId::DOM0.get();
+        dom.console_domid = parts.console_domain.get();
+        dom.xenstore_domid = parts.store_domain.get();
         // libxenguest only reads the firmware (it copies it into the guest), though its field is not const.
         dom.system_firmware_module.data = parts.firmware.as_ptr().cast_mut();
         dom.system_firmware_module.length = firmware_length;

@@ -6,15 +6,12 @@ use std::ptr::NonNull;
 use xen_sys as sys;
 
 use super::error::{self, XenError};
-use super::logger::Logger;
-use super::{DomId, EventPort, ForeignPages};
+use super::{DomId, EventPort, ForeignPages, logger};
 use crate::memory::{Bytes, Gfn, Kib, Pages};
 
 /// An open `xc_interface`. Not for use after `fork`, and not shared between threads.
 pub struct Interface {
     raw: NonNull<sys::xc_interface>,
-    /// libxc keeps a pointer to it until the handle is closed.
-    _logger: Box<Logger>,
 }
 
 impl fmt::Debug for Interface {
@@ -25,7 +22,7 @@ impl fmt::Debug for Interface {
 
 impl Drop for Interface {
     fn drop(&mut self) {
-        // SAFETY: `raw` came from xc_interface_open and is closed here, once; the logger is dropped after it.
+        // SAFETY: `raw` came from xc_interface_open and is closed here, once.
         let returned = unsafe { sys::xc_interface_close(self.raw.as_ptr()) };
         log::debug!("xc_interface_close() = {returned}");
     }
@@ -37,13 +34,13 @@ impl Interface {
     /// # Errors
     /// Where there is no Xen, or the caller may not talk to it.
     pub fn open() -> Result<Self, XenError> {
-        let mut logger = Logger::new();
-        let callbacks = logger.as_raw();
-        // SAFETY: `callbacks` points into the box that the returned value keeps until after xc_interface_close.
+        // The second one is libxenguest's, which would open a file of its own without it.
+        let logger = logger::callbacks();
+        // SAFETY: the callbacks are static, and libxc only reads them.
         let raw = error::pointer("xc_interface_open", format_args!(""), unsafe {
-            sys::xc_interface_open(callbacks, callbacks, 0)
+            sys::xc_interface_open(logger, logger, 0)
         })?;
-        Ok(Self { raw, _logger: logger })
+        Ok(Self { raw })
     }
 
     pub(super) fn as_raw(&self) -> *mut sys::xc_interface {

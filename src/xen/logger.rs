@@ -22,28 +22,13 @@ pub(super) fn take_last_error() -> Option<String> {
     LAST_ERROR.take()
 }
 
-/// A logger that libxc can call; it must outlive every `xc_interface` opened with it.
-#[repr(C)]
-pub(super) struct Logger {
-    callbacks: sys::xentoollog_logger,
-}
+/// The callbacks, without any state of their own.
+static CALLBACKS: sys::xentoollog_logger =
+    sys::xentoollog_logger { vmessage: Some(vmessage), progress: Some(progress), destroy: Some(destroy) };
 
-impl Logger {
-    /// Boxed, so that its address stays the same while libxc holds it.
-    pub(super) fn new() -> Box<Self> {
-        Box::new(Self {
-            callbacks: sys::xentoollog_logger {
-                vmessage: Some(vmessage),
-                progress: Some(progress),
-                destroy: Some(destroy),
-            },
-        })
-    }
-
-    /// The pointer that `xc_interface_open` takes.
-    pub(super) fn as_raw(&mut self) -> *mut sys::xentoollog_logger {
-        &raw mut self.callbacks
-    }
+/// The pointer that `xc_interface_open` takes. libxc does not write through it, though its type would let it.
+pub(super) fn callbacks() -> *mut sys::xentoollog_logger {
+    (&raw const CALLBACKS).cast_mut()
 }
 
 /// libxc's levels, from `xentoollog.h` (Xen 4.17), as the facade's.
@@ -112,5 +97,5 @@ unsafe extern "C" fn progress(
     log::trace!(target: TARGET, "{what}: {done}/{total} ({percent} %)");
 }
 
-/// Called by `xtl_logger_destroy`, which nobody calls on ours: the box owns it.
+/// Called by `xtl_logger_destroy`, which nobody calls on ours: it is static.
 unsafe extern "C" fn destroy(_logger: *mut sys::xentoollog_logger) {}

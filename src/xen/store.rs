@@ -226,8 +226,11 @@ impl Store {
             let abort = outcome.is_err();
             // SAFETY: the handle is open and `id` is the transaction started above, ended here once.
             let ended = unsafe { sys::xs_transaction_end(self.raw.as_ptr(), id, abort) };
+            let ended =
+                error::truth("xs_transaction_end", format_args!("{}", if abort { "abort" } else { "commit" }), ended);
+            // Why it is aborted is what matters then.
             let value = outcome?;
-            match error::truth("xs_transaction_end", format_args!("commit"), ended) {
+            match ended {
                 Ok(()) => return Ok(value),
                 Err(error) if error.errno == Some(Errno::EAGAIN) && tries < TRANSACTION_TRIES => {}
                 Err(error) => return Err(error.into()),
@@ -243,13 +246,6 @@ impl Store {
         // SAFETY: takes no pointers but the handle.
         let done = unsafe { sys::xs_introduce_domain(self.raw.as_ptr(), domid.get(), ring.0, port.0) };
         error::truth("xs_introduce_domain", format_args!("domid {domid}, gfn {:#x}, port {port}", ring.0), done)
-    }
-
-    /// Whether xenstored knows the domain's ring.
-    #[must_use]
-    pub fn is_introduced(&self, domid: DomId) -> bool {
-        // SAFETY: takes no pointers but the handle.
-        unsafe { sys::xs_is_domain_introduced(self.raw.as_ptr(), domid.get()) }
     }
 
     /// Asks to be woken when a node changes; [`Store::wait`] does the waiting. The watch fires once at once.
@@ -290,7 +286,7 @@ impl Store {
             Ok(0) | Err(Errno::EINTR) => return Ok(()),
             Ok(_) => {}
             Err(errno) => {
-                return Err(XenError::unexpected("poll", "xenstore watch".to_owned(), errno.desc().to_owned()));
+                return Err(XenError::unexpected("xs_check_watch", "poll".to_owned(), errno.desc().to_owned()));
             }
         }
         loop {

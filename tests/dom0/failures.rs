@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("device_model_dies", device_model_dies),
     ("device_model_is_no_program", device_model_is_no_program),
     ("device_model_takes_too_long", device_model_takes_too_long),
+    ("device_model_goes_into_the_background", device_model_goes_into_the_background),
     ("xen_refuses_the_domain", xen_refuses_the_domain),
     ("unknown_security_label", unknown_security_label),
     ("no_such_domain", no_such_domain),
@@ -120,6 +121,14 @@ fn device_model_takes_too_long() {
     let words = ["--dm-timeout", "2", "--device-model", path_text(&sleeper)];
     let error = dombuild(&[&CREATE[..], &words].concat()).failed_with(8, "timed-out");
     assert_eq!(error["stage"], "device-model");
+}
+
+/// A wrapper that leaves QEMU to itself: dombuild cannot watch that one, and must find it all the same.
+fn device_model_goes_into_the_background() {
+    let wrapper = script("#!/bin/sh\n/usr/libexec/xen-qemu-system-i386 \"$@\" &\nexit 0\n");
+    let ran = dombuild(&[&CREATE[..], &["--paused", "--device-model", path_text(&wrapper)]].concat());
+    ran.failed_with(1, "device-model-failed");
+    dombuild(&[&CREATE[..], &["--dm-arg", "-daemonize"]].concat()).failed_with(3, "bad-config");
 }
 
 fn xen_refuses_the_domain() {

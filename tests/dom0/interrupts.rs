@@ -16,7 +16,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sigterm_while_waiting_for_the_device_model", || while_waiting(Signal::SIGTERM, 143, "terminated")),
     ("sigint_while_waiting_for_the_device_model", || while_waiting(Signal::SIGINT, 130, "interrupted")),
     ("sigint_at_any_moment", at_any_moment),
-    ("sigterm_ends_a_foreground_run", foreground),
+    ("sigterm_ends_a_foreground_run", || foreground(Signal::SIGTERM)),
+    ("a_lost_terminal_ends_a_foreground_run", || foreground(Signal::SIGHUP)),
 ];
 
 fn start(arguments: &[&str]) -> Child {
@@ -74,12 +75,12 @@ fn at_any_moment() {
     assert!(stopped >= 3, "only {stopped} runs were stopped half way");
 }
 
-fn foreground() {
+fn foreground(with: Signal) {
     let child = start(&["--foreground"]);
     wait_for("the guest runs", 60, || {
         shell("xl list").lines().any(|line| line.starts_with("t ") && !line.contains("--p"))
     });
-    signal(&child, Signal::SIGTERM);
+    signal(&child, with);
     let (status, output) = end(child);
     assert_eq!(status, Some(143), "{output}");
     // And one more guest of that name can be had at once.
