@@ -23,7 +23,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// Where libxl keeps files of domains that it created.
 const LIBXL_USERDATA: &str = "/var/lib/xen";
 
-/// Removes the domain: pauses it, ends its device model, destroys it, removes its keys and waits until it is gone.
+/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone.
+///
+/// The domain goes before its device model: QEMU frees the ioreq page when it ends, and Xen scrubs what is freed of a
+/// dying domain only (`free_domheap_pages`), so that otherwise the next guest would find this one's last I/O in its RAM.
+/// The pages that QEMU maps stay until it has ended, and so does the domain's number.
+///
 /// Goes on after a failure, so that as little as possible stays.
 ///
 /// # Errors
@@ -39,8 +44,8 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
     }
     // Its handle is asked for while there is one: what /vm/UUID belongs to it, no node may claim.
     let vm_path = vm_path(xen, domid).map_err(|error| error.to_string());
-    note(stop_device_model(domid));
     note(xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string()));
+    note(stop_device_model(domid));
     note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
     for file in files_of(domid) {
         note(remove_file(&file));

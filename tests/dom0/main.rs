@@ -7,6 +7,7 @@ mod failures;
 mod foreign_domain;
 mod interrupts;
 mod life;
+mod memory;
 mod support;
 mod twin;
 
@@ -28,21 +29,29 @@ fn main() -> ExitCode {
     if let Some(reason) = &reason {
         eprintln!("skipped: {reason}");
     }
-    let trials = [create::TESTS, life::TESTS, twin::TESTS, foreign_domain::TESTS, failures::TESTS, interrupts::TESTS]
-        .concat()
-        .into_iter()
-        .map(|(name, test): Test| {
-            Trial::test(name, move || {
-                let before = support::Host::now();
-                let outcome = panic::catch_unwind(test);
-                support::destroy_everything();
-                if let Err(panic) = outcome {
-                    return Err(Failed::from(support::text_of(&*panic)));
-                }
-                before.assert_back().map_err(Failed::from)
-            })
-            .with_ignored_flag(reason.is_some())
+    let trials = [
+        create::TESTS,
+        life::TESTS,
+        memory::TESTS,
+        twin::TESTS,
+        foreign_domain::TESTS,
+        failures::TESTS,
+        interrupts::TESTS,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test): Test| {
+        Trial::test(name, move || {
+            let before = support::Host::now();
+            let outcome = panic::catch_unwind(test);
+            support::destroy_everything();
+            if let Err(panic) = outcome {
+                return Err(Failed::from(support::text_of(&*panic)));
+            }
+            before.assert_back().map_err(Failed::from)
         })
-        .collect();
+        .with_ignored_flag(reason.is_some())
+    })
+    .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
