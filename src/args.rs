@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::config::FirmwareChoice;
-use crate::memory::{Kib, ShadowMultiplier};
+use crate::memory::{Kib, Model, ShadowMultiplier};
 
 /// Plans, builds and starts Xen HVM guests.
 ///
@@ -98,6 +98,31 @@ Exit codes:
 Whatever fails, the domain is left to whoever created it."
 );
 
+const AFTER_INSPECT: &str = "\
+Examples:
+  dombuild inspect web
+  dombuild inspect 7 --watch
+  dombuild inspect 7 --json
+
+Exit codes:
+  0 done             3 no such domain    6 xenstore
+  2 usage            5 Xen refused";
+
+const AFTER_BALLOON: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild balloon web 1GiB
+  dombuild balloon 7 512 --timeout 10 --json
+
+Exit codes:
+  0 it is there                       5 Xen refused
+  2 usage                             6 xenstore
+  3 no such guest, or no such size    8 it did not arrive in time
+  4 the host lacks the memory         130, 143 after SIGINT, SIGTERM"
+);
+
 const AFTER_DESTROY: &str = "\
 Examples:
   dombuild destroy web
@@ -129,6 +154,12 @@ pub enum Command {
     /// Build into a domain that somebody else created; it is never destroyed by dombuild
     #[command(after_help = AFTER_BUILD)]
     Build(Box<BuildArgs>),
+    /// Measure a live domain, whoever built it, and hold it against its plan
+    #[command(after_help = AFTER_INSPECT)]
+    Inspect(InspectArgs),
+    /// Move a running guest to another size, and wait until it is there
+    #[command(after_help = AFTER_BALLOON)]
+    Balloon(BalloonArgs),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
@@ -149,6 +180,9 @@ pub struct MemoryArgs {
     /// Memory of the emulated graphics card: a power of two of MiB, or 0 for no VGA
     #[arg(long, value_name = "SIZE", default_value = "16MiB", allow_negative_numbers = true)]
     pub video: Kib,
+    /// k
+    #[arg(long, default_value = "hvm")]
+    pub kind: crate::memory::Kind,
     /// Number of virtual CPUs, 1 to 128
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
@@ -166,12 +200,18 @@ pub struct GuestArgs {
     /// Memory
     #[command(flatten)]
     pub memory: MemoryArgs,
-    /// Firmware of the guest: seabios or ovmf, with :PATH for a file of your own
-    #[arg(long, value_name = "seabios|ovmf[:PATH]", default_value = "seabios")]
-    pub firmware: FirmwareChoice,
-    /// hvmloader [default: the installed Xen's]
-    #[arg(long, value_name = "HVMLOADER")]
+    /// HVM: seabios or ovmf, with :PATH for a file of your own [default: seabios]
+    #[arg(long, value_name = "seabios|ovmf[:PATH]")]
+    pub firmware: Option<FirmwareChoice>,
+    /// PVH, PV: the guest's kernel. HVM: hvmloader [default: the installed Xen's]
+    #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
+    /// PVH, PV: initial ramdisk for the kernel
+    #[arg(long, value_name = "PATH")]
+    pub ramdisk: Option<PathBuf>,
+    /// PVH, PV: command line for the kernel
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
     /// How long to wait for the host to free memory, while its free memory still grows
     #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
     pub wait_memory: Duration,
@@ -237,6 +277,40 @@ pub struct BuildArgs {
     /// Event channel of the console ring, where the caller allocated it
     #[arg(long, value_name = "P", requires = "store_port", value_parser = clap::value_parser!(u32).range(1..))]
     pub console_port: Option<u32>,
+}
+
+/// `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// Number or name of the domain, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// Measure it again every so often, until the domain ends or you press Ctrl-C; with --json, one object a line
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Hold it against this model's plan [default: what it was built with, or else what fits best]
+    #[arg(long, value_name = "xenops|xapi|libxl")]
+    pub model: Option<Model>,
+}
+
+/// `balloon`.
+#[derive(Debug, Clone, Args)]
+pub struct BalloonArgs {
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// What it shall hold, video included; at most its static max
+    #[arg(allow_negative_numbers = true)]
+    pub size: Kib,
+    /// How long the guest may take
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Go by this model [default: what the guest was built with; libxl for other toolstacks' guests]
+    #[arg(long, value_name = "xenops|xapi|libxl")]
+    pub model: Option<Model>,
+    /// Go below what a guest needs to live, too
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `destroy`.

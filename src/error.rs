@@ -143,6 +143,14 @@ pub enum Stage {
     Xenstore,
     /// xenstored learns of the domain.
     Introduce,
+    /// What may be populated on demand is set.
+    PodTarget,
+    /// The balloon driver is told its target.
+    BalloonTarget,
+    /// The guest is given time to arrive there.
+    WaitBalloon,
+    /// A domain is measured.
+    Inspect,
     /// QEMU starts and gets ready.
     DeviceModel,
     /// The guest is allowed to run.
@@ -179,6 +187,10 @@ impl Stage {
             Self::CheckPagingPool => "check-paging-pool",
             Self::Xenstore => "xenstore",
             Self::Introduce => "introduce",
+            Self::PodTarget => "pod-target",
+            Self::BalloonTarget => "balloon-target",
+            Self::WaitBalloon => "wait-balloon",
+            Self::Inspect => "inspect",
             Self::DeviceModel => "device-model",
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",

@@ -46,6 +46,12 @@ impl Keys {
         format!("{}/dombuild", self.libxl)
     }
 
+    /// What the domain was built for.
+    #[must_use]
+    pub fn record(&self) -> String {
+        format!("{}/request", self.mark())
+    }
+
     /// The number of the domain's device model, for xl: whoever destroys a guest ends it by that.
     #[must_use]
     pub fn device_model_pid(&self) -> String {

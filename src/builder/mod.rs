@@ -1,25 +1,34 @@
 //! The procedure that carries a plan out: pre, hvm, post, and what undoes it.
 
+mod acpi;
+mod balloon;
 mod hvm;
+mod image;
 mod keys;
+mod measure;
 mod post;
 mod pre;
 mod progress;
+mod pv;
+mod pvh;
+mod record;
 mod rollback;
 mod teardown;
 
-use serde::Serialize;
-
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
-use crate::memory::{Kib, Pages};
-use crate::xen::{DomId, Interface, Store};
+use crate::config::{Guest, Payload};
+use crate::memory::Kind;
+use crate::xen::{DomId, Interface, Linux, Store};
 
-pub use hvm::{HvmBuildArgs, Rings, hvm_build};
+pub use balloon::balloon;
+pub use image::Rings;
+pub use measure::{count_special_pages, measure};
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use post::{Identity, build_post, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;
+pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
 pub use teardown::{end_process, teardown};
 
@@ -48,26 +57,22 @@ impl Context<'_> {
     }
 }
 
-/// What Xen shows of a domain, to be held against its plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Measured {
-    /// Pages owned.
-    pub owned_pages: Pages,
-    /// The most it may own.
-    pub max_pages: Pages,
-    /// The paging pool.
-    pub paging_pool_kib: Kib,
-}
-
-/// Asks Xen what a domain has.
+/// Builds a guest of any kind into its domain, and returns the frames of its store and console rings.
 ///
 /// # Errors
-/// Where it cannot be asked, or the domain is gone.
-pub fn measure(xen: &Interface, domid: DomId) -> Result<Measured, Error> {
-    let info = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
-    Ok(Measured {
-        owned_pages: info.owned_pages,
-        max_pages: info.max_pages,
-        paging_pool_kib: Kib(xen.paging_pool(domid)?.0 >> 10),
-    })
+/// The step and the call that failed. The domain is left as far as it came.
+pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Ports) -> Result<Rings, Failure> {
+    let plan = &guest.plan;
+    match &guest.payload {
+        Payload::Firmware { hvmloader, firmware, .. } => {
+            hvm::hvm_build(context, domid, plan, ports, hvmloader, firmware)
+        }
+        Payload::Kernel { kernel, cmdline, ramdisk, .. } => {
+            let ramdisk = ramdisk.as_ref().map(|(data, _)| data.as_slice());
+            let linux = Linux { cmdline, ramdisk };
+            let build = if plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
+            build(context, domid, plan, ports, kernel, linux)
+        }
+    }
 }
+

@@ -4,11 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::hvm::Rings;
+use super::image::Rings;
 use super::pre::Ports;
+use super::record::write_record;
 use super::{Context, Keys, check_uuid_free, find_by_name};
-use crate::config::{DomainName, Guest};
+use crate::config::{DomainName, FirmwareKind, Guest, Payload};
 use crate::error::{Error, Failure, Stage};
+use crate::memory::{Kind, Plan};
 use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
@@ -37,7 +39,7 @@ impl Identity {
 ///
 /// # Errors
 /// [`Error::NameTaken`]; where xenstored refuses.
-pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity) -> Result<(), Failure> {
+pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, kind: Kind) -> Result<(), Failure> {
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
             if let Some(name) = &identity.name
@@ -50,15 +52,20 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity) -
             transaction.remove(&keys.domain)?;
             transaction.remove(&keys.libxl)?;
             transaction.remove(&identity.vm_path())?;
-            write_skeleton(transaction, &keys, identity)?;
+            write_skeleton(transaction, &keys, identity, kind)?;
             transaction.write(&keys.mark(), &identity.uuid.to_string())?;
             Ok(())
         })
     })
 }
 
-/// The tree that libxl makes for a new HVM domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17).
-fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity) -> Result<(), XenError> {
+/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17).
+fn write_skeleton(
+    transaction: &Transaction<'_>,
+    keys: &Keys,
+    identity: &Identity,
+    kind: Kind,
+) -> Result<(), XenError> {
     let guest = keys.domid;
     let readable = Permissions::read_only_for(guest);
     let vm_path = identity.vm_path();
@@ -67,7 +74,8 @@ fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identit
     transaction.make(&vm_path, readable)?;
     transaction.make(&keys.libxl, Permissions::dom0_only())?;
     transaction.make(&format!("{}/device", keys.libxl), Permissions::dom0_only())?;
-    for node in ["cpu", "memory", "device", "control", "hvmloader"] {
+    let of_hvm = |nodes: &'static [&'static str]| if kind == Kind::Hvm { nodes } else { &[] };
+    for node in ["cpu", "memory", "device", "control"].iter().chain(of_hvm(&["hvmloader"])) {
         transaction.make(&keys.of_domain(node), readable)?;
     }
     for node in [
@@ -76,15 +84,16 @@ fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identit
         "control/feature-poweroff",
         "control/feature-reboot",
         "control/feature-suspend",
-        "control/feature-s3",
-        "control/feature-s4",
         "control/sysrq",
         "data",
         "drivers",
         "feature",
         "attr",
         "error",
-    ] {
+    ]
+    .iter()
+    .chain(of_hvm(&["control/feature-s3", "control/feature-s4"]))
+    {
         transaction.make(&keys.of_domain(node), Permissions::owned_by(guest))?;
     }
     transaction.write(&keys.of_domain("control/platform-feature-multiprocessor-suspend"), "1")?;
@@ -95,7 +104,7 @@ fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identit
         transaction.write(&keys.of_domain("name"), name.as_str())?;
         transaction.write(&format!("{vm_path}/name"), name.as_str())?;
     }
-    transaction.write(&format!("{}/type", keys.libxl), "hvm")
+    transaction.write(&format!("{}/type", keys.libxl), &kind.to_string())
 }
 
 /// Writes what the guest, hvmloader and the tools need, in one transaction, and introduces the domain to xenstored.
@@ -117,12 +126,14 @@ pub fn build_post(
             let vm_path = match transaction.read(&keys.of_domain("vm"))? {
                 Some(path) => path,
                 None => {
-                    write_skeleton(transaction, &keys, identity)?;
+                    write_skeleton(transaction, &keys, identity, guest.plan.request.kind)?;
                     identity.vm_path()
                 }
             };
+            write_record(transaction, &keys, identity.uuid, &guest.plan.request)?;
             write_guest_keys(transaction, &keys, guest, &vm_path, ports, rings)?;
-            write_console(transaction, &keys, ports, rings)
+            write_console(transaction, &keys, ports, rings)?;
+            Ok::<_, Error>(())
         })
     })?;
     // Where somebody has introduced it already, xenstored takes the new ring and port.
@@ -139,19 +150,12 @@ fn write_guest_keys(
 ) -> Result<(), XenError> {
     let memory = &guest.plan.memory;
     let domain = [
-        ("memory/static-max", memory.static_max.to_kib().0.to_string()),
+        ("memory/static-max", memory.static_max.0.to_string()),
         ("memory/target", memory.balloon_target().0.to_string()),
-        ("memory/videoram", memory.video.to_kib().0.to_string()),
+        ("memory/videoram", memory.video.0.to_string()),
         ("domid", keys.domid.to_string()),
         ("store/port", ports.store.to_string()),
         ("store/ring-ref", rings.store_gfn.0.to_string()),
-        ("platform/acpi", "1".to_owned()),
-        ("platform/acpi_s3", "1".to_owned()),
-        ("platform/acpi_s4", "1".to_owned()),
-        ("platform/acpi_laptop_slate", "0".to_owned()),
-        ("hvmloader/bios", guest.firmware_kind.name().to_owned()),
-        // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
-        ("hvmloader/allow-memory-relocate", "0".to_owned()),
     ];
     for (name, value) in domain {
         transaction.write(&keys.of_domain(name), &value)?;
@@ -159,15 +163,48 @@ fn write_guest_keys(
     for vcpu in 0..guest.plan.vcpus {
         transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), "online")?;
     }
-    if guest.plan.layout.has_custom_hole() {
-        let size = guest.plan.layout.mmio_size.0.to_string();
-        transaction.write(&keys.of_domain("platform/mmio_hole_size"), &size)?;
+    match &guest.payload {
+        Payload::Firmware { kind, .. } => write_firmware_keys(transaction, keys, &guest.plan, *kind, vm_path)?,
+        Payload::Kernel { path, cmdline, ramdisk, .. } if guest.plan.request.kind == Kind::Pv => {
+            let image = |name: &str| format!("{vm_path}/image/{name}");
+            transaction.write(&image("ostype"), "linux")?;
+            transaction.write(&image("kernel"), &path.to_string_lossy())?;
+            if let Some((_, path)) = ramdisk {
+                transaction.write(&image("ramdisk"), &path.to_string_lossy())?;
+            }
+            transaction.write(&image("cmdline"), &cmdline.to_string_lossy())?;
+        }
+        Payload::Kernel { .. } => {}
     }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
-    transaction.make(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))?;
     transaction
         .write(&format!("{vm_path}/start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))
+}
+
+/// What hvmloader and QEMU look for.
+fn write_firmware_keys(
+    transaction: &Transaction<'_>,
+    keys: &Keys,
+    plan: &Plan,
+    firmware: FirmwareKind,
+    vm_path: &str,
+) -> Result<(), XenError> {
+    for (name, value) in [
+        ("platform/acpi", "1"),
+        ("platform/acpi_s3", "1"),
+        ("platform/acpi_s4", "1"),
+        ("platform/acpi_laptop_slate", "0"),
+        ("hvmloader/bios", firmware.name()),
+        // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
+        ("hvmloader/allow-memory-relocate", "0"),
+    ] {
+        transaction.write(&keys.of_domain(name), value)?;
+    }
+    if plan.layout.has_custom_hole() {
+        transaction.write(&keys.of_domain("platform/mmio_hole_size"), &plan.layout.mmio_size.0.to_string())?;
+    }
+    transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
+    transaction.make(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))
 }
 
 /// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest

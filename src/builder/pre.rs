@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Failure, Stage};
-use crate::memory::{Bytes, Kib, Plan};
+use crate::memory::{Kib, Kind, Plan};
 use crate::xen::{DomId, EventPort, HvmParam};
 
 /// libxl's defaults (tools/libs/light/libxl_x86.c, Xen 4.17); Xen's own are 0. 1 is `no_delay_for_missed_ticks`.
@@ -42,10 +42,10 @@ pub struct Ports {
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
 /// 1. wait until the host has the footprint free;
-/// 2. timer mode, HPET, VPT alignment and TSC mode;
+/// 2. timer mode (HVM and PVH), HPET and VPT alignment (HVM), and TSC mode;
 /// 3. vCPUs;
 /// 4. the memory limit: xen max;
-/// 5. the paging pool: the shadow size, read back;
+/// 5. the paging pool (HVM and PVH): the shadow size, read back;
 /// 6. the store's event channel, then the console's (guests depend on this order), unless `given`.
 ///
 /// # Errors
@@ -59,14 +59,19 @@ pub fn build_pre(
 ) -> Result<Ports, Failure> {
     let xen = context.xen;
     let memory = &plan.memory;
+    let kind = plan.request.kind;
 
     // 1.
     context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint.to_kib(), wait))?;
     // 2.
     context.step(Stage::PlatformParams, || {
-        xen.set_hvm_param(domid, HvmParam::TimerMode, TIMER_MODE)?;
-        xen.set_hvm_param(domid, HvmParam::HpetEnabled, HPET_ENABLED)?;
-        xen.set_hvm_param(domid, HvmParam::VptAlign, VPT_ALIGN)?;
+        if kind != Kind::Pv {
+            xen.set_hvm_param(domid, HvmParam::TimerMode, TIMER_MODE)?;
+        }
+        if kind == Kind::Hvm {
+            xen.set_hvm_param(domid, HvmParam::HpetEnabled, HPET_ENABLED)?;
+            xen.set_hvm_param(domid, HvmParam::VptAlign, VPT_ALIGN)?;
+        }
         xen.set_tsc_mode(domid, TSC_MODE)
     })?;
     // 3.
@@ -74,7 +79,9 @@ pub fn build_pre(
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max.to_kib()))?;
     // 5.
-    context.step(Stage::PagingPool, || set_paging_pool(context, domid, memory.shadow.to_bytes()))?;
+    if kind != Kind::Pv {
+        context.step(Stage::PagingPool, || set_paging_pool(context, domid, plan.paging_pool))?;
+    }
     // 6.
     context.step(Stage::EventChannels, || {
         let store_domain = daemon_domain(context, "xenstored")?;
@@ -126,12 +133,12 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Res
 }
 
 /// Sets the paging pool and makes sure that Xen has it: a pool that is too small lets populating fail half way.
-pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Bytes) -> Result<(), Error> {
+pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) -> Result<(), Error> {
     context.xen.set_paging_pool(domid, size)?;
     let got = context.xen.paging_pool(domid)?;
     if got < size {
         return Err(Error::Internal(format!(
-            "the paging pool of domain {domid} has {} bytes after {} were set",
+            "the paging pool of domain {domid} has {} KiB after {} were set",
             got.0, size.0
         )));
     }

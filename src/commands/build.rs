@@ -2,9 +2,10 @@
 
 use super::{Built, Connection, settings};
 use crate::args::BuildArgs;
-use crate::builder::{Context, HvmBuildArgs, Identity, Progress, build_post, build_pre, hvm_build, measure};
+use crate::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, measure};
 use crate::config::Build;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::memory::Kind;
 use crate::report;
 use crate::xen::DomainInfo;
 
@@ -30,7 +31,7 @@ fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
     let (domid, guest) = (config.domid, &config.guest);
     let domain = context.step(Stage::CreateDomain, || check(context, config))?;
     let ports = build_pre(context, domid, &guest.plan, config.ports, guest.wait_memory)?;
-    let rings = hvm_build(context, domid, &HvmBuildArgs::new(guest, ports))?;
+    let rings = build_guest(context, domid, guest, ports)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
     let identity = Identity { uuid: domain.uuid, name: None };
     build_post(context, domid, guest, &identity, ports, rings)?;
@@ -45,8 +46,12 @@ fn check(context: &Context<'_>, config: &Build) -> Result<DomainInfo, Error> {
     if domain.dying || domain.shutdown.is_some() {
         return refused("is shut down or being destroyed".to_owned());
     }
-    if !(domain.hvm && domain.hap) {
-        return refused("was not created as HVM under hardware-assisted paging".to_owned());
+    let kind = config.guest.plan.request.kind;
+    if domain.kind != kind {
+        return refused(format!("was created as a {} guest, but --kind is {kind}", domain.kind));
+    }
+    if kind != Kind::Pv && !domain.hap {
+        return refused("was not created under hardware-assisted paging".to_owned());
     }
     if domain.owned_pages.0 > 0 {
         return refused(format!("owns {} pages already; only an empty domain can be built", domain.owned_pages.0));

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, HvmBuildArgs, Identity, NewDomain, Progress, build_post, build_pre, check_uuid_free, find_by_name,
-    hvm_build, make_skeleton, measure, teardown,
+    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_uuid_free, find_by_name,
+    make_skeleton, measure, teardown,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::memory::Kind;
 use crate::report;
 use crate::xen::{CreateDomain, DomId};
 
@@ -89,16 +90,23 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         }
         check_uuid_free(context.xen, config.uuid, None)?;
         let host = context.xen.physinfo()?;
-        if !(host.hvm && host.hap) {
-            return Err(Error::BadConfig(
-                "this host cannot run HVM guests under hardware-assisted paging; `dombuild features` shows what it can"
-                    .to_owned(),
-            ));
+        let plan = &config.guest.plan;
+        let kind = plan.request.kind;
+        let lacks = match kind {
+            Kind::Hvm | Kind::Pvh => !(host.hvm && host.hap),
+            Kind::Pv => !host.pv,
+        };
+        if lacks {
+            return Err(Error::BadConfig(format!(
+                "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
+            )));
         }
         let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
-        let domid = context.xen.create_hvm(&CreateDomain {
+        let domid = context.xen.create(&CreateDomain {
+            kind,
+            passthrough: false,
             uuid: config.uuid,
-            vcpus: config.guest.plan.vcpus,
+            vcpus: plan.vcpus,
             max_event_channel: config.event_channels,
             max_grant_frames: config.max_grant_frames,
             max_maptrack_frames: config.max_maptrack_frames,
@@ -115,9 +123,9 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
 fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built, Option<DeviceModel>), Failure> {
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
     let guest = &config.guest;
-    make_skeleton(context, domid, &identity)?;
+    make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, &guest.plan, None, guest.wait_memory)?;
-    let rings = hvm_build(context, domid, &HvmBuildArgs::new(guest, ports))?;
+    let rings = build_guest(context, domid, guest, ports)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
     build_post(context, domid, guest, &identity, ports, rings)?;
 

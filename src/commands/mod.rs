@@ -1,9 +1,11 @@
 //! One file for each verb.
 
+mod balloon;
 mod build;
 mod create;
 mod destroy;
 mod features;
+mod inspect;
 mod plan;
 mod settings;
 
@@ -12,10 +14,10 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::args::{Cli, Command};
-use crate::builder::{Measured, Ports, Rings};
+use crate::builder::{Ports, Rings};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
-use crate::memory::Plan;
+use crate::memory::{Measured, Plan};
 use crate::xen::{DomId, Interface, Store};
 
 /// Carries out what the command line says.
@@ -27,7 +29,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Plan(arguments) => plan::run(arguments, cli.json),
         Command::Create(arguments) => create::run(arguments, cli.json),
         Command::Build(arguments) => build::run(arguments, cli.json),
+        Command::Balloon(arguments) => balloon::run(arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(arguments, cli.json),
+        Command::Inspect(arguments) => inspect::run(arguments, cli.json),
         Command::Features => features::run(cli.json),
     }
 }
@@ -76,7 +80,7 @@ impl fmt::Display for Built {
         if let Some(running) = &self.measured_running {
             row(formatter, "owned pages, running", self.plan.owned_pages_running.0, running.owned_pages.0)?;
         }
-        row(formatter, "paging pool, KiB", self.plan.memory.shadow.to_kib().0, built.paging_pool_kib.0)?;
+        row(formatter, "paging pool, KiB", self.plan.paging_pool.0, built.paging_pool_kib.0)?;
         write!(
             formatter,
             "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",

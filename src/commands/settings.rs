@@ -1,13 +1,23 @@
 //! From flags to what is to be done: every check that needs no Xen.
 
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
 use uuid::Uuid;
 
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
-use crate::config::{Build, Create, DeviceModelConfig, Guest, read_firmware, read_kernel, resolve_device_model};
+use crate::config::{
+    Build, Create, DeviceModelConfig, Guest, Payload, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk,
+    resolve_device_model,
+};
 use crate::device_model::is_option;
 use crate::error::Error;
-use crate::memory::{Plan, Request};
+use crate::memory::{Kind, Plan, Request};
 use crate::xen::{DomId, EventPort};
+
+/// What Linux' boot protocol takes at most, less the NUL (`COMMAND_LINE_SIZE`, arch/x86/include/asm/setup.h; PV: `MAX_GUEST_CMDLINE`,
+/// xen/include/public/xen.h, is 1024 with it).
+const LONGEST_CMDLINE: usize = 1023;
 
 /// The plan of these flags; `device_model` tells whether QEMU will add its video RAM.
 ///
@@ -26,14 +36,69 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,
         device_model,
+        kind: arguments.kind,
     })?)
 }
 
 fn guest(arguments: &GuestArgs, device_model: bool) -> Result<Guest, Error> {
     let plan = plan(&arguments.memory, device_model)?;
-    let kernel = read_kernel(arguments.kernel.as_deref())?;
-    let firmware = read_firmware(&arguments.firmware, plan.layout.lowmem_end)?;
-    Ok(Guest { plan, kernel, firmware_kind: arguments.firmware.kind, firmware, wait_memory: arguments.wait_memory })
+    let payload = match plan.request.kind {
+        Kind::Hvm => firmware(arguments, &plan)?,
+        Kind::Pvh | Kind::Pv => kernel(arguments, plan.request.kind)?,
+    };
+    Ok(Guest { plan, payload, wait_memory: arguments.wait_memory })
+}
+
+/// What an HVM guest starts with.
+fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+    for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
+        if given {
+            return Err(Error::BadConfig(format!(
+                "{flag} is for kernels that Xen starts itself: give it with --kind pvh or --kind pv"
+            )));
+        }
+    }
+    let hvmloader = read_hvmloader(arguments.kernel.as_deref())?;
+    let choice = arguments.firmware.clone().unwrap_or_default();
+    let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
+    Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware })
+}
+
+/// What a PVH or PV guest starts with.
+fn kernel(arguments: &GuestArgs, kind: Kind) -> Result<Payload, Error> {
+    if arguments.firmware.is_some() {
+        return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
+    }
+    let Some(path) = &arguments.kernel else {
+        return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
+    };
+    let text = arguments.cmdline.clone().unwrap_or_default();
+    if text.len() > LONGEST_CMDLINE {
+        return Err(Error::BadConfig(format!(
+            "a --cmdline of {} bytes is longer than the {LONGEST_CMDLINE} that every kernel takes",
+            text.len()
+        )));
+    }
+    let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
+    let ramdisk = arguments.ramdisk.as_deref().map(|path| Ok::<_, Error>((read_ramdisk(path)?, path.to_owned())));
+    Ok(Payload::Kernel {
+        kernel: read_guest_kernel(path)?,
+        path: path.clone(),
+        cmdline,
+        ramdisk: ramdisk.transpose()?,
+    })
+}
+
+/// The QEMU of the guest: an HVM guest has one unless told otherwise, the others have none.
+fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
+    let (kind, chosen) = (arguments.guest.memory.kind, arguments.device_model.as_deref());
+    match (kind, chosen) {
+        (Kind::Hvm, _) => resolve_device_model(chosen),
+        (Kind::Pvh | Kind::Pv, Some(path)) if path != Path::new("none") => {
+            Err(Error::BadConfig(format!("--device-model is for --kind hvm; a {kind} guest has none")))
+        }
+        (Kind::Pvh | Kind::Pv, _) => Ok(None),
+    }
 }
 
 /// Checks the flags of `create` and reads the files.
@@ -41,9 +106,9 @@ fn guest(arguments: &GuestArgs, device_model: bool) -> Result<Guest, Error> {
 /// # Errors
 /// Where a setting or a file is not usable.
 pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
-    let device_model = resolve_device_model(arguments.device_model.as_deref())?;
+    let device_model = device_model(arguments)?;
     if device_model.is_none() && !arguments.dm_arg.is_empty() {
-        return Err(Error::BadConfig("--dm-arg makes no sense with --device-model none".to_owned()));
+        return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
     if arguments.dm_arg.iter().any(|argument| is_option(argument, "daemonize")) {
         return Err(Error::BadConfig(
@@ -95,7 +160,7 @@ pub(super) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
     }
     Ok(Build {
         domid,
-        guest: guest(&arguments.guest, true)?,
+        guest: guest(&arguments.guest, arguments.guest.memory.kind == Kind::Hvm)?,
         ports: ports.map(|(store, console)| (EventPort(store), EventPort(console))),
     })
 }

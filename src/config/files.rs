@@ -22,10 +22,14 @@ pub const RUN_DIRECTORY: &str = "/var/run/xen";
 /// No hvmloader and no firmware is larger; OVMF has 4 MiB.
 const LARGEST_FILE: u64 = 16 << 20;
 
+/// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
+const LARGEST_IMAGE: u64 = 1 << 30;
+
 /// Firmware that hvmloader can start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FirmwareKind {
     /// A BIOS.
+    #[default]
     SeaBios,
     /// UEFI.
     Ovmf,
@@ -43,7 +47,7 @@ impl FirmwareKind {
 }
 
 /// `--firmware`: which, and from which file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirmwareChoice {
     /// Which.
     pub kind: FirmwareKind,
@@ -170,10 +174,10 @@ impl Candidates {
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub fn read_kernel(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
+pub fn read_hvmloader(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
     const KIND: &str = "kernel";
     let path = choose(KIND, chosen, &Candidates::kernel())?;
-    let data = read(KIND, &path)?;
+    let data = read(KIND, &path, LARGEST_FILE)?;
     check_kernel(&data).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
     Ok(data)
 }
@@ -196,6 +200,33 @@ fn check_kernel(data: &[u8]) -> Result<(), String> {
     if entered { Ok(()) } else { Err("has no segment with its entry point".to_owned()) }
 }
 
+/// Reads the kernel of a guest without firmware, and checks that it is of a form that libxenguest knows: an ELF file, or
+/// a bzImage of Linux.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_guest_kernel(path: &Path) -> Result<Vec<u8>, Error> {
+    const KIND: &str = "kernel";
+    let data = read(KIND, path, LARGEST_IMAGE)?;
+    let elf = data.starts_with(b"\x7fELF");
+    // The signature of Linux' boot protocol (Documentation/arch/x86/boot.rst).
+    let linux = data.get(0x202..0x206) == Some(b"HdrS");
+    let gzip = data.starts_with(&[0x1f, 0x8b]);
+    if !(elf || linux || gzip) {
+        let reason = "is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned();
+        return Err(Error::BadFile { what: KIND, path: path.to_owned(), reason });
+    }
+    Ok(data)
+}
+
+/// Reads an initial ramdisk, which only the guest's kernel looks into.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_ramdisk(path: &Path) -> Result<Vec<u8>, Error> {
+    read("ramdisk", path, LARGEST_IMAGE)
+}
+
 /// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
 ///
 /// # Errors
@@ -203,7 +234,7 @@ fn check_kernel(data: &[u8]) -> Result<(), String> {
 pub fn read_firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u8>, Error> {
     const KIND: &str = "firmware";
     let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
-    let data = read(KIND, &path)?;
+    let data = read(KIND, &path, LARGEST_FILE)?;
     // hvmloader's modules start at 1 MiB + its own size; both must fit below the end of low memory with room to work.
     let needed = (4 << 20) + data.len() as u64;
     if lowmem_end.0 < needed {
@@ -246,7 +277,7 @@ fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) ->
     }
 }
 
-fn read(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
     let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
     let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
     if !metadata.is_file() {
@@ -255,8 +286,8 @@ fn read(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     if metadata.len() == 0 {
         return Err(bad("is empty".to_owned()));
     }
-    if metadata.len() > LARGEST_FILE {
-        return Err(bad(format!("has {} bytes; more than {LARGEST_FILE} cannot be right", metadata.len())));
+    if metadata.len() > largest {
+        return Err(bad(format!("has {} bytes; more than {largest} cannot be right", metadata.len())));
     }
     fs::read(path).map_err(|error| bad(error.to_string()))
 }
@@ -276,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_kernel_must_be_a_whole_32_bit_program() {
-        assert!(read_kernel(Some(file(HALT).path())).is_ok());
+        assert!(read_hvmloader(Some(file(HALT).path())).is_ok());
         let changed = |offset: usize, value: u8| {
             let mut elf = HALT.to_vec();
             elf[offset] = value;
@@ -286,9 +317,9 @@ mod tests {
         assert!(changed(26, 0x20).contains("entry point"), "an entry point outside");
         assert!(check_kernel(&HALT[..86]).expect_err("cut off").contains("cut off"));
         assert!(check_kernel(&HALT[..20]).is_err(), "half a header");
-        assert!(read_kernel(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
-        assert!(read_kernel(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
-        assert!(read_kernel(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
+        assert!(read_hvmloader(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
+        assert!(read_hvmloader(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
+        assert!(read_hvmloader(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
     }
 
     #[test]

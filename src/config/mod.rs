@@ -3,6 +3,7 @@
 mod files;
 mod name;
 
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::memory::Plan;
 use crate::xen::{DomId, EventPort};
 
 pub use files::{
-    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_kernel,
-    resolve_device_model,
+    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_guest_kernel,
+    read_hvmloader, read_ramdisk, resolve_device_model,
 };
 pub use name::DomainName;
 
@@ -22,14 +23,35 @@ pub use name::DomainName;
 pub struct Guest {
     /// The memory.
     pub plan: Plan,
-    /// hvmloader's bytes.
-    pub kernel: Vec<u8>,
-    /// Which firmware hvmloader is to start.
-    pub firmware_kind: FirmwareKind,
-    /// The firmware's bytes.
-    pub firmware: Vec<u8>,
+    /// What it starts with.
+    pub payload: Payload,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
+}
+
+/// What a guest starts with, file by file.
+#[derive(Debug)]
+pub enum Payload {
+    /// HVM: hvmloader, which starts a firmware.
+    Firmware {
+        /// hvmloader's bytes.
+        hvmloader: Vec<u8>,
+        /// Which firmware hvmloader is to start.
+        kind: FirmwareKind,
+        /// The firmware's bytes.
+        firmware: Vec<u8>,
+    },
+    /// PVH and PV: a kernel.
+    Kernel {
+        /// The file's bytes: a bzImage or an ELF file.
+        kernel: Vec<u8>,
+        /// Where it was read from.
+        path: PathBuf,
+        /// Its command line.
+        cmdline: CString,
+        /// The initial ramdisk's bytes and where they were read from.
+        ramdisk: Option<(Vec<u8>, PathBuf)>,
+    },
 }
 
 /// `create`, ready to be carried out.

@@ -9,11 +9,15 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, Interface};
-use crate::memory::Pages;
+use crate::memory::{Kind, Pages};
 
-/// What a new domain is created with: `struct xen_domctl_createdomain`, less what is the same for every HVM guest.
+/// What a new domain is created with: `struct xen_domctl_createdomain`, less what follows from its kind.
 #[derive(Debug, Clone)]
 pub struct CreateDomain {
+    /// HVM and PVH run under hardware-assisted paging.
+    pub kind: Kind,
+    /// It can be given PCI devices.
+    pub passthrough: bool,
     /// The handle by which xl and xenstore know the domain.
     pub uuid: Uuid,
     /// Number of vCPUs, 1 to 128.
@@ -41,8 +45,8 @@ pub struct DomainInfo {
     pub uuid: Uuid,
     /// It is being destroyed.
     pub dying: bool,
-    /// It is an HVM (or PVH) domain.
-    pub hvm: bool,
+    /// What kind of guest it is.
+    pub kind: Kind,
     /// It runs under hardware-assisted paging.
     pub hap: bool,
     /// The toolstack has paused it.
@@ -110,15 +114,19 @@ impl fmt::Display for ShutdownReason {
 }
 
 impl Interface {
-    /// Creates an empty HVM domain under hardware-assisted paging and returns its number.
+    /// Creates an empty domain and returns its number.
     ///
     /// # Errors
     /// Where Xen refuses it.
-    pub fn create_hvm(&self, wanted: &CreateDomain) -> Result<DomId, XenError> {
+    pub fn create(&self, wanted: &CreateDomain) -> Result<DomId, XenError> {
+        let container = match wanted.kind {
+            Kind::Hvm | Kind::Pvh => sys::XEN_DOMCTL_CDF_hvm | sys::XEN_DOMCTL_CDF_hap,
+            Kind::Pv => 0,
+        };
         let mut config = sys::xen_domctl_createdomain {
             ssidref: wanted.ssid,
             handle: wanted.uuid.into_bytes(),
-            flags: sys::XEN_DOMCTL_CDF_hvm | sys::XEN_DOMCTL_CDF_hap,
+            flags: container | if wanted.passthrough { sys::XEN_DOMCTL_CDF_iommu } else { 0 },
             max_vcpus: wanted.vcpus,
             max_evtchn_port: wanted.max_event_channel,
             max_grant_frames: wanted.max_grant_frames.unwrap_or(-1),
@@ -127,7 +135,7 @@ impl Interface {
             cpupool_id: wanted.cpupool,
             ..Default::default()
         };
-        config.arch.emulation_flags = emulation_flags();
+        config.arch.emulation_flags = emulation_flags(wanted.kind);
         let mut domid = 0_u32;
         // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 asks for any free one.
         error::minus_one("xc_domain_create", format_args!("{wanted:?}"), unsafe {
@@ -250,11 +258,16 @@ impl Interface {
     }
 }
 
-/// What is emulated for an HVM guest: everything but vPCI, which is what libxl of the same release asks for; Xen 4.19
-/// made the PIRQ emulation optional, and libxl leaves it out since.
-fn emulation_flags() -> u32 {
-    let flags = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
-    if cfg!(xen_4_19_or_later) { flags & !sys::XEN_X86_EMU_USE_PIRQ } else { flags }
+/// What is emulated, which is what libxl of the same release asks for: everything but vPCI for HVM (Xen 4.19 made the
+/// PIRQ emulation optional, and libxl leaves it out since), the local APIC for PVH.
+fn emulation_flags(kind: Kind) -> u32 {
+    let all = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
+    match kind {
+        Kind::Hvm if cfg!(xen_4_19_or_later) => all & !sys::XEN_X86_EMU_USE_PIRQ,
+        Kind::Hvm => all,
+        Kind::Pvh => sys::XEN_X86_EMU_LAPIC,
+        Kind::Pv => 0,
+    }
 }
 
 fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {
@@ -264,7 +277,11 @@ fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {
         domid: DomId::new(u32::from(raw.domain))?,
         uuid: Uuid::from_bytes(raw.handle),
         dying: has(sys::XEN_DOMINF_dying),
-        hvm: has(sys::XEN_DOMINF_hvm_guest),
+        kind: match raw.arch_config.emulation_flags {
+            _ if !has(sys::XEN_DOMINF_hvm_guest) => Kind::Pv,
+            sys::XEN_X86_EMU_LAPIC => Kind::Pvh,
+            _ => Kind::Hvm,
+        },
         hap: has(sys::XEN_DOMINF_hap),
         paused: has(sys::XEN_DOMINF_paused),
         shutdown: has(sys::XEN_DOMINF_shutdown).then(|| ShutdownReason::from_code(code)),

@@ -21,6 +21,10 @@ pub struct PhysInfo {
     pub claimed_kib: Kib,
     /// HVM guests can run.
     pub hvm: bool,
+    /// PV guests can run.
+    pub pv: bool,
+    /// PCI devices can be given to guests.
+    pub directio: bool,
     /// Hardware-assisted paging is there.
     pub hap: bool,
     /// Shadow paging is there.
@@ -92,6 +96,8 @@ impl Interface {
             free_kib: Pages(info.free_pages).to_kib(),
             claimed_kib: Pages(info.outstanding_pages).to_kib(),
             hvm: has(sys::XEN_SYSCTL_PHYSCAP_hvm),
+            pv: has(sys::XEN_SYSCTL_PHYSCAP_pv),
+            directio: has(sys::XEN_SYSCTL_PHYSCAP_directio),
             hap: has(sys::XEN_SYSCTL_PHYSCAP_hap),
             shadow: has(sys::XEN_SYSCTL_PHYSCAP_shadow),
             grant_v2: has(sys::XEN_SYSCTL_PHYSCAP_gnttab_v2),

@@ -4,7 +4,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, Interface};
-use crate::memory::{E820Entry, E820Kind};
+use crate::memory::{E820Entry, E820Kind, Kib};
 
 /// The HVM parameters that the builder sets or reads (xen/include/public/hvm/params.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,18 @@ impl Interface {
         error::minus_one("xc_domain_set_memory_map", format_args!("domid {domid}, {count} entries"), returned).map(drop)
     }
 
-    /// Applies Xen's default CPUID policy for HVM guests: PAE, no invariant TSC, no nested virtualisation.
+    /// Gives a PV guest a memory map of one range of RAM, from 0 to this size (`XENMEM_set_memory_map`).
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn set_memory_map_limit(&self, domid: DomId, limit: Kib) -> Result<(), XenError> {
+        let kib = limit.0;
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_set_memmap_limit(self.as_raw(), domid.get(), kib) };
+        error::minus_one("xc_domain_set_memmap_limit", format_args!("domid {domid}, {kib} KiB"), returned).map(drop)
+    }
+
+    /// Applies Xen's default CPUID policy for the kind of guest: PAE, no invariant TSC, no nested virtualisation.
     ///
     /// # Errors
     /// Where Xen refuses it.
@@ -140,6 +151,7 @@ pub(super) fn raw_e820(map: &[E820Entry]) -> Vec<sys::e820entry> {
             type_: match entry.kind {
                 E820Kind::Ram => sys::E820_RAM,
                 E820Kind::Reserved => sys::E820_RESERVED,
+                E820Kind::Acpi => sys::E820_ACPI,
             },
         })
         .collect()

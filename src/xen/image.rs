@@ -1,5 +1,6 @@
 //! The handle of libxenguest: one domain image, from the kernel file to a bootable guest.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::os::raw::c_int;
 use std::ptr::NonNull;
@@ -10,22 +11,21 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
 use super::{DomId, EventPort, Interface};
-use crate::memory::{Gfn, Layout, Mib, Pages};
+use crate::memory::{Bytes, Gfn, Layout, Mib, Pages};
 
-/// What an HVM image is made of. The kernel and the firmware must live as long as the image: libxenguest keeps
-/// pointers into them until the end.
+/// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
+/// end.
 #[derive(Debug, Clone, Copy)]
-pub struct HvmImage<'a> {
-    /// hvmloader, an ELF file.
+pub struct ImageParts<'a> {
+    /// What the guest starts with: hvmloader, or its own kernel.
     pub kernel: &'a [u8],
-    /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
-    pub firmware: &'a [u8],
+    /// What goes with it, by the kind of guest.
+    pub contents: Contents<'a>,
     /// Where the memory goes, and the map that the guest is told.
     pub layout: &'a Layout,
-    /// `mem_target` in pages: what is populated, or granted to populate on demand where it is less than the size.
+    /// `mem_target` in pages: what is populated, or granted to populate on demand where it is less than the size. Not
+    /// looked at for PV, of which only what it starts with is populated.
     pub target_pages: Pages,
-    /// Frames left out for the VGA hole.
-    pub vga_hole: Pages,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// Event channel of the xenstore ring.
@@ -38,23 +38,64 @@ pub struct HvmImage<'a> {
     pub console_domain: DomId,
 }
 
-/// Where a built HVM guest has its rings.
+/// What goes into a guest besides its kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum Contents<'a> {
+    /// Under hvmloader.
+    Hvm {
+        /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
+        firmware: &'a [u8],
+        /// Frames left out for the VGA hole.
+        vga_hole: Pages,
+    },
+    /// A kernel started at its PVH entry point.
+    Pvh {
+        /// Command line and initial ramdisk.
+        linux: Linux<'a>,
+        /// ACPI tables, which begin with the RSDP.
+        acpi: &'a [u8],
+        /// Where they go.
+        acpi_at: Bytes,
+    },
+    /// A paravirtualised kernel.
+    Pv(Linux<'a>),
+}
+
+/// What a kernel that is started directly gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Linux<'a> {
+    /// Its command line.
+    pub cmdline: &'a CStr,
+    /// Its initial ramdisk.
+    pub ramdisk: Option<&'a [u8]>,
+}
+
+impl<'a> Contents<'a> {
+    fn linux(&self) -> Option<Linux<'a>> {
+        match self {
+            Self::Hvm { .. } => None,
+            Self::Pvh { linux, .. } | Self::Pv(linux) => Some(*linux),
+        }
+    }
+}
+
+/// Where a built guest has its rings. For PV these are machine frames, which is what Xen calls its gfns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HvmBoot {
+pub struct Boot {
     /// Frame of the xenstore ring.
     pub store_gfn: Gfn,
     /// Frame of the console ring.
     pub console_gfn: Gfn,
 }
 
-/// A `struct xc_dom_image`. It borrows the interface, the kernel, the firmware and the layout until it is dropped.
+/// A `struct xc_dom_image`. It borrows the interface, the files and the layout until it is dropped.
 pub struct DomainImage<'a> {
     raw: NonNull<sys::xc_dom_image>,
     interface: &'a Interface,
     domid: DomId,
     /// libxenguest reads it when it writes the start info.
     _memory_map: Vec<sys::e820entry>,
-    _parts: HvmImage<'a>,
+    parts: ImageParts<'a>,
 }
 
 impl fmt::Debug for DomainImage<'_> {
@@ -72,64 +113,80 @@ impl Drop for DomainImage<'_> {
 }
 
 impl<'a> DomainImage<'a> {
-    /// Allocates an image for an HVM guest and hands it its parts.
+    /// Allocates an image and hands it its parts.
     ///
     /// # Errors
-    /// Where memory is short, or the kernel is larger than libxenguest accepts (1 GiB).
-    pub fn new_hvm(interface: &'a Interface, domid: DomId, parts: HvmImage<'a>) -> Result<Self, XenError> {
-        // SAFETY: null command line and features are allowed and mean none.
-        let raw = error::pointer("xc_dom_allocate", format_args!("no command line"), unsafe {
-            sys::xc_dom_allocate(interface.as_raw(), std::ptr::null(), std::ptr::null())
+    /// Where memory is short, or a file is larger than libxenguest accepts (1 GiB).
+    pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
+        let cmdline = parts.contents.linux().map_or(c"", |linux| linux.cmdline);
+        let pointer = if cmdline.is_empty() { std::ptr::null() } else { cmdline.as_ptr() };
+        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the command line.
+        let raw = error::pointer("xc_dom_allocate", format_args!("command line {cmdline:?}"), unsafe {
+            sys::xc_dom_allocate(interface.as_raw(), pointer, std::ptr::null())
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
-        let mut image = Self { raw, interface, domid, _memory_map: memory_map, _parts: parts };
+        let mut image = Self { raw, interface, domid, _memory_map: memory_map, parts };
         image.fill_in(&parts)?;
         Ok(image)
     }
 
-    fn fill_in(&mut self, parts: &HvmImage<'a>) -> Result<(), XenError> {
-        let firmware_length = u32::try_from(parts.firmware.len()).map_err(|_| {
-            XenError::unexpected(
-                "xc_dom_allocate",
-                format!("firmware of {} bytes", parts.firmware.len()),
-                "too large".into(),
-            )
-        })?;
+    fn fill_in(&mut self, parts: &ImageParts<'a>) -> Result<(), XenError> {
         let memory_map = self._memory_map.as_mut_ptr();
         let entries = u32::try_from(self._memory_map.len()).unwrap_or(u32::MAX);
         // SAFETY: `raw` is a valid image that only we refer to.
         let dom = unsafe { self.raw.as_mut() };
-        dom.container_type = sys::XC_DOM_HVM_CONTAINER;
-        // False would build a PVH guest: no VGA hole, no hvm_info, no ioreq server pages.
-        dom.device_model = true;
+        dom.container_type = match parts.contents {
+            Contents::Pv(_) => sys::XC_DOM_PV_CONTAINER,
+            Contents::Hvm { .. } | Contents::Pvh { .. } => sys::XC_DOM_HVM_CONTAINER,
+        };
         dom.target_pages = parts.target_pages.0;
         dom.mmio_start = parts.layout.mmio_start.0;
         dom.mmio_size = parts.layout.mmio_size.0;
         dom.lowmem_end = parts.layout.lowmem_end.0;
         dom.highmem_end = parts.layout.highmem_end.0;
-        dom.vga_hole_size = parts.vga_hole.0;
         dom.max_vcpus = parts.vcpus;
         dom.console_evtchn = parts.console_port.0;
         dom.xenstore_evtchn = parts.store_port.0;
         dom.console_domid = parts.console_domain.get();
         dom.xenstore_domid = parts.store_domain.get();
-        // libxenguest only reads the firmware (it copies it into the guest), though its field is not const.
-        dom.system_firmware_module.data = parts.firmware.as_ptr().cast_mut();
-        dom.system_firmware_module.length = firmware_length;
-        dom.e820 = memory_map;
-        dom.e820_entries = entries;
+        match parts.contents {
+            Contents::Hvm { firmware, vga_hole } => {
+                // False means PVH: no hvm_info, no ioreq server pages.
+                dom.device_model = true;
+                dom.vga_hole_size = vga_hole.0;
+                dom.system_firmware_module = module(firmware)?;
+            }
+            Contents::Pvh { acpi, acpi_at, .. } => {
+                // The start info points to the first of these as the RSDP.
+                let tables = sys::xc_hvm_firmware_module { guest_addr_out: acpi_at.0, ..module(acpi)? };
+                if let Some(first) = dom.acpi_modules.first_mut() {
+                    *first = tables;
+                }
+            }
+            Contents::Pv(_) => {}
+        }
+        if !matches!(parts.contents, Contents::Pv(_)) {
+            dom.e820 = memory_map;
+            dom.e820_entries = entries;
+        }
 
         let size = parts.kernel.len();
         // SAFETY: the kernel lives as long as this image and is only read.
         self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
             sys::xc_dom_kernel_mem(dom, parts.kernel.as_ptr().cast(), size)
+        })?;
+        let Some(ramdisk) = parts.contents.linux().and_then(|linux| linux.ramdisk) else { return Ok(()) };
+        let size = ramdisk.len();
+        // SAFETY: the ramdisk lives as long as this image and is only read; a null command line means none.
+        self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
+            sys::xc_dom_module_mem(dom, ramdisk.as_ptr().cast(), size, std::ptr::null())
         })
     }
 
     /// Reads the hypervisor's abilities, then the kernel's headers.
     ///
     /// # Errors
-    /// Where the kernel is not one that an HVM guest can start.
+    /// Where the kernel is not one that this kind of guest can start.
     pub fn parse(&mut self) -> Result<(), XenError> {
         let (interface, domid) = (self.interface.as_raw(), self.domid);
         // SAFETY: the image and the interface are valid.
@@ -152,7 +209,7 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_boot_mem_init", format_args!("{mib} MiB"), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
     }
 
-    /// Loads the kernel and the firmware, and makes the special pages.
+    /// Loads the kernel and what goes with it, and makes the special pages.
     ///
     /// # Errors
     /// Where they do not fit into low memory, or memory is short.
@@ -161,7 +218,7 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_build_image", format_args!(""), |dom| unsafe { sys::xc_dom_build_image(dom) })
     }
 
-    /// Writes start info, hvm_info and the first vCPU's state, and sets the event channel parameters.
+    /// Writes start info, hvm_info or page tables, and the first vCPU's state, and sets the event channel parameters.
     ///
     /// # Errors
     /// Where Xen refuses one of these.
@@ -174,12 +231,26 @@ impl<'a> DomainImage<'a> {
     ///
     /// # Errors
     /// Where Xen refuses it.
-    pub fn seed_grant_table(&mut self) -> Result<HvmBoot, XenError> {
+    pub fn seed_grant_table(&mut self) -> Result<Boot, XenError> {
         // SAFETY: the image is valid and booted.
         self.call("xc_dom_gnttab_init", format_args!(""), |dom| unsafe { sys::xc_dom_gnttab_init(dom) })?;
         // SAFETY: `raw` is a valid image that only we refer to.
         let dom = unsafe { self.raw.as_ref() };
-        Ok(HvmBoot { store_gfn: Gfn(dom.xenstore_pfn), console_gfn: Gfn(dom.console_pfn) })
+        let gfn = |pfn: u64| match self.parts.contents {
+            // SAFETY: a PV image that was populated has a table of `p2m_size` frames, and the index is below it.
+            Contents::Pv(_) if !dom.pv_p2m.is_null() && pfn < dom.p2m_size => unsafe {
+                usize::try_from(pfn).ok().map(|index| *dom.pv_p2m.add(index))
+            },
+            Contents::Pv(_) => None,
+            Contents::Hvm { .. } | Contents::Pvh { .. } => Some(pfn),
+        };
+        let ring = |name: &str, pfn: u64| {
+            gfn(pfn).map(Gfn).ok_or_else(|| {
+                let arguments = format!("domid {}", self.domid);
+                XenError::unexpected("xc_dom_build_image", arguments, format!("put the {name} ring at pfn {pfn:#x}"))
+            })
+        };
+        Ok(Boot { store_gfn: ring("xenstore", dom.xenstore_pfn)?, console_gfn: ring("console", dom.console_pfn)? })
     }
 
     fn call(
@@ -193,4 +264,12 @@ impl<'a> DomainImage<'a> {
         let returned = run(self.raw.as_ptr());
         error::builder(name, arguments, returned)
     }
+}
+
+/// A file in the struct by which libxenguest takes it. It only reads from it, though the field is not const.
+fn module(data: &[u8]) -> Result<sys::xc_hvm_firmware_module, XenError> {
+    let length = u32::try_from(data.len()).map_err(|_| {
+        XenError::unexpected("xc_dom_allocate", format!("a module of {} bytes", data.len()), "too large".to_owned())
+    })?;
+    Ok(sys::xc_hvm_firmware_module { data: data.as_ptr().cast_mut(), length, ..Default::default() })
 }

@@ -9,6 +9,15 @@ use super::error::{self, XenError};
 use super::{DomId, EventPort, ForeignPages, logger};
 use crate::memory::{Bytes, Gfn, Kib, Pages};
 
+/// What is left of a guest to be populated on demand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PodPages {
+    /// Pages that the domain owns already, to be put where it touches one.
+    pub cache: Pages,
+    /// Frames that it sees and has not touched.
+    pub entries: Pages,
+}
+
 /// An open `xc_interface`. Not for use after `fork`, and not shared between threads.
 pub struct Interface {
     raw: NonNull<sys::xc_interface>,
@@ -57,41 +66,67 @@ impl Interface {
         error::minus_one("xc_domain_setmaxmem", format_args!("domid {domid}, {} KiB", most.0), returned).map(drop)
     }
 
-    /// Sets the size of the paging pool; whole pages.
+    /// Sets the size of the paging pool of an HVM or PVH domain; whole pages.
     ///
     /// # Errors
     /// `ENOMEM` where the host lacks the memory; `EINVAL` for a size that is not whole pages.
-    pub fn set_paging_pool(&self, domid: DomId, size: Bytes) -> Result<(), XenError> {
+    pub fn set_paging_pool(&self, domid: DomId, size: Kib) -> Result<(), XenError> {
+        let bytes = size.to_bytes().unwrap_or(Bytes(u64::MAX)).0;
         // SAFETY: takes no pointers but the handle.
-        let returned = unsafe { sys::xc_set_paging_mempool_size(self.as_raw(), domid.get(), size.0) };
-        error::minus_one("xc_set_paging_mempool_size", format_args!("domid {domid}, {} bytes", size.0), returned)
-            .map(drop)
+        let returned = unsafe { sys::xc_set_paging_mempool_size(self.as_raw(), domid.get(), bytes) };
+        error::minus_one("xc_set_paging_mempool_size", format_args!("domid {domid}, {bytes} bytes"), returned).map(drop)
     }
 
-    /// The size of the paging pool.
+    /// The size of the paging pool of an HVM or PVH domain.
     ///
     /// # Errors
     /// Where Xen refuses to tell.
-    pub fn paging_pool(&self, domid: DomId) -> Result<Bytes, XenError> {
+    pub fn paging_pool(&self, domid: DomId) -> Result<Kib, XenError> {
         let mut size = 0;
         // SAFETY: `size` is a live u64.
         let returned = unsafe { sys::xc_get_paging_mempool_size(self.as_raw(), domid.get(), &raw mut size) };
         error::minus_one("xc_get_paging_mempool_size", format_args!("domid {domid}"), returned)?;
-        Ok(Bytes(size))
+        Ok(Kib(size / 1024))
     }
 
-    /// The PoD cache and the entries not yet backed by it.
+    /// The PoD cache, and the entries not yet populated.
     ///
     /// # Errors
-    /// Where Xen refuses to tell (not an HVM guest).
-    pub fn pod_pages(&self, domid: DomId) -> Result<(Pages, Pages), XenError> {
+    /// Where Xen refuses to tell (a PV guest).
+    pub fn pod_pages(&self, domid: DomId) -> Result<PodPages, XenError> {
         let (mut owned, mut cache, mut entries) = (0, 0, 0);
         // SAFETY: the three pointers are to live u64s.
         let returned = unsafe {
             sys::xc_domain_get_pod_target(self.as_raw(), domid.get(), &raw mut owned, &raw mut cache, &raw mut entries)
         };
         error::minus_one("xc_domain_get_pod_target", format_args!("domid {domid}"), returned)?;
-        Ok((Pages(cache), Pages(entries)))
+        Ok(PodPages { cache: Pages(cache), entries: Pages(entries) })
+    }
+
+    /// Sets how many pages an HVM or PVH domain may own in all while it is populated on demand: the cache is filled, or
+    /// trimmed, to what is missing. Where nothing is left to populate, and for a target below what it owns, Xen does
+    /// nothing (`p2m_pod_set_mem_target`, xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
+    ///
+    /// # Errors
+    /// `EINVAL` where the target is above the domain's limit; `ENOMEM`.
+    pub fn set_pod_target(&self, domid: DomId, target: Pages) -> Result<(), XenError> {
+        let none = std::ptr::null_mut();
+        // SAFETY: null pointers say that the three results are not wanted.
+        let returned = unsafe { sys::xc_domain_set_pod_target(self.as_raw(), domid.get(), target.0, none, none, none) };
+        error::minus_one("xc_domain_set_pod_target", format_args!("domid {domid}, {} pages", target.0), returned)
+            .map(drop)
+    }
+
+    /// The frames of a domain's grant table: how many there are, and how many there may be.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn grant_frames(&self, domid: DomId) -> Result<(u32, u32), XenError> {
+        let mut query = sys::gnttab_query_size { dom: u16::try_from(domid.get()).unwrap_or(u16::MAX), ..Default::default() };
+        // SAFETY: `query` is a live struct of the type that the call reads and fills.
+        let returned = unsafe { sys::xc_gnttab_query_size(self.as_raw(), &raw mut query) };
+        error::minus_one("xc_gnttab_query_size", format_args!("domid {domid}"), returned)?;
+        Ok((query.nr_frames, query.max_nr_frames))
     }
 
     /// Allocates an event channel in `domid` that `remote` may bind to.

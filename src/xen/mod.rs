@@ -24,8 +24,8 @@ pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};
 pub use hvm::HvmParam;
 pub use hvm_info::HvmInfo;
-pub use image::{DomainImage, HvmBoot, HvmImage};
-pub use interface::Interface;
+pub use image::{Boot, Contents, DomainImage, ImageParts, Linux};
+pub use interface::{Interface, PodPages};
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;

@@ -1,0 +1,115 @@
+//! Moves a running guest to another size.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Context, Keys};
+use crate::error::{Error, Failure, Stage};
+use crate::memory::{Kib, Kind, Move, Pages};
+use crate::xen::{DomId, DomainInfo, PodPages};
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// Sends a guest to where `there` says, and waits at most `wait` until it is there. Returns the pages that it owns then.
+///
+/// On the way up the limits are raised first: Xen's, then what is kept to populate on demand; then the guest is told. On
+/// the way down it is the reverse, and what is kept for it is only taken away when the guest has arrived: until then it
+/// may need it (a guest that touches more than is kept is crashed).
+///
+/// # Errors
+/// [`Error::NotEnoughMemory`] where the host lacks what the guest would take; [`Error::TimedOut`] where the guest has
+/// not arrived; what Xen or xenstored refuse.
+pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {
+    let domid = domain.domid;
+    let up = there.goal > domain.owned_pages;
+    if up {
+        context.step(Stage::WaitFreeMemory, || {
+            let free = context.xen.physinfo()?.available();
+            let required = Pages(there.goal.0 - domain.owned_pages.0).to_kib();
+            if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
+        })?;
+        set_limit(context, domain, there.max_memory)?;
+        set_pod_target(context, domain, there.pod_target)?;
+    }
+    context.step(Stage::BalloonTarget, || {
+        context.store.plain().write(&Keys::new(domid).of_domain("memory/target"), &there.memory_target.0.to_string())
+    })?;
+    let owned = context.step(Stage::WaitBalloon, || wait_arrival(context, domain, there, wait))?;
+    if !up {
+        set_pod_target(context, domain, there.pod_target)?;
+        set_limit(context, domain, there.max_memory)?;
+    }
+    Ok(owned)
+}
+
+fn set_limit(context: &Context<'_>, domain: &DomainInfo, most: Kib) -> Result<(), Failure> {
+    if domain.max_pages == most.to_pages_floor() {
+        return Ok(());
+    }
+    context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domain.domid, most))
+}
+
+fn set_pod_target(context: &Context<'_>, domain: &DomainInfo, target: Pages) -> Result<(), Failure> {
+    if domain.kind == Kind::Pv {
+        return Ok(());
+    }
+    context.step(Stage::PodTarget, || context.xen.set_pod_target(domain.domid, target))
+}
+
+fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Error> {
+    let start = Instant::now();
+    loop {
+        let now = present(context, domain.domid)?;
+        let pod = if now.kind == Kind::Pv { PodPages::default() } else { context.xen.pod_pages(now.domid)? };
+        if there.has_arrived(now.owned_pages, pod.cache, pod.entries) {
+            return Ok(now.owned_pages);
+        }
+        if start.elapsed() >= wait {
+            return Err(too_slow(domain, &now, pod, there, wait));
+        }
+        context.progress.note(format!(
+            "the guest owns {} MiB, on its way from {} to {}",
+            mib(now.owned_pages),
+            mib(domain.owned_pages),
+            mib(there.goal)
+        ));
+        thread::sleep(POLL);
+        context.cancel.check()?;
+    }
+}
+
+fn present(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Error> {
+    let gone = || Error::NoSuchDomain(domid.to_string());
+    let now = context.xen.domain(domid)?.filter(|now| !now.dying).ok_or_else(gone)?;
+    match now.shutdown {
+        Some(reason) => Err(Error::BadConfig(format!("domain {domid} has stopped ({reason}); it cannot be moved"))),
+        None => Ok(now),
+    }
+}
+
+/// How far the guest came, and what may keep it.
+fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, after: Duration) -> Error {
+    let owed = Pages(pod.entries.0.saturating_sub(pod.cache.0));
+    let owed = if owed.0 > 0 { format!(" and has {} MiB yet to give back", mib(owed)) } else { String::new() };
+    let advice = if now.paused {
+        "it is paused: `xl unpause` lets it follow"
+    } else {
+        "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
+    };
+    Error::TimedOut {
+        what: format!(
+            "domain {} has not arrived: it owned {} MiB, was sent to {} MiB, owns {} MiB now{owed},",
+            now.domid,
+            mib(was.owned_pages),
+            mib(there.goal),
+            mib(now.owned_pages)
+        ),
+        after,
+        advice: advice.to_owned(),
+    }
+}
+
+/// Whole MiB, rounded to the nearest, for people.
+fn mib(pages: Pages) -> u64 {
+    (pages.0 + 128) / 256
+}

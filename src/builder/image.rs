@@ -1,0 +1,117 @@
+//! The part of a build that every kind of guest has: an image is read, memory populated, and the image put into it.
+//!
+//! What carries it out are libxenguest's `xc_dom_*` calls, in the order of tools/libs/light/libxl_dom.c (Xen 4.17).
+
+use serde::Serialize;
+
+use super::Context;
+use super::pre::{Ports, set_paging_pool};
+use crate::error::{Error, Failure, Stage};
+use crate::memory::{Gfn, Kib, Pages, Plan};
+use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, XenError};
+
+/// Frames of the two rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rings {
+    /// xenstore's.
+    pub store_gfn: Gfn,
+    /// The console's.
+    pub console_gfn: Gfn,
+}
+
+/// Builds the image into the domain:
+///
+/// 1. the image: kernel, what goes with it, layout;
+/// 2. memory: `size` of it;
+/// 3. the memory map;
+/// 4. kernel, modules and special pages into memory;
+/// 5. start info and first vCPU;
+/// 6. the grant table's two entries.
+///
+/// # Errors
+/// The step and the call that failed. The domain is left as far as it came.
+pub(super) fn build_image(
+    context: &Context<'_>,
+    domid: DomId,
+    plan: &Plan,
+    ports: Ports,
+    kernel: &[u8],
+    contents: Contents<'_>,
+    size: Kib,
+    set_memory_map: impl FnOnce() -> Result<(), XenError>,
+) -> Result<Rings, Failure> {
+    // 1.
+    let mut image = context.step(Stage::ParseImage, || {
+        let parts = ImageParts {
+            kernel,
+            contents,
+            layout: &plan.layout,
+            target_pages: plan.memory.build_start.to_pages_floor(),
+            vcpus: plan.vcpus,
+            store_port: ports.store,
+            store_domain: ports.store_domain,
+            console_port: ports.console,
+            console_domain: ports.console_domain,
+        };
+        let mut image = DomainImage::new(context.xen, domid, parts)?;
+        image.parse()?;
+        Ok::<_, XenError>(image)
+    })?;
+    let shortage = |error| shortage(context, domid, plan.owned_pages_built, error);
+    // 2.
+    context.step(Stage::Populate, || {
+        let mib = size.to_mib_exact();
+        let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
+        image.populate(mib).map_err(shortage)
+    })?;
+    // 3.
+    context.step(Stage::MemoryMap, set_memory_map)?;
+    // 4.
+    context.step(Stage::LoadImage, || image.load().map_err(shortage))?;
+    // 5.
+    context.step(Stage::BootImage, || image.boot())?;
+    // 6.
+    let Boot { store_gfn, console_gfn } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
+    Ok(Rings { store_gfn, console_gfn })
+}
+
+/// libxenguest tells of a shortage without saying how much is missing, or that it is one: look at the host.
+fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
+    let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
+        return error.into();
+    };
+    let missing = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
+    let free = host.available();
+    if free < missing {
+        log::info!("{error}");
+        return Error::NotEnoughMemory { required: missing, free };
+    }
+    error.into()
+}
+
+/// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
+/// that Xen has the frames which the guest will be told.
+pub(super) fn check_rings(context: &Context<'_>, domid: DomId, ports: Ports, rings: Rings) -> Result<(), Error> {
+    let xen = context.xen;
+    xen.set_hvm_param(domid, HvmParam::StorePort, u64::from(ports.store.0))?;
+    xen.set_hvm_param(domid, HvmParam::ConsolePort, u64::from(ports.console.0))?;
+    for (param, gfn) in [(HvmParam::StorePfn, rings.store_gfn), (HvmParam::ConsolePfn, rings.console_gfn)] {
+        let told = xen.hvm_param(domid, param)?;
+        if told != gfn.0 {
+            return Err(Error::Internal(format!(
+                "{param:?} of domain {domid} is {told:#x}, but libxenguest says {:#x}",
+                gfn.0
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the paging pool is still what it was set to.
+pub(super) fn check_paging_pool(context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Error> {
+    if context.xen.paging_pool(domid)? < plan.paging_pool {
+        log::info!("the paging pool of domain {domid} shrank while it was built; it is restored");
+        set_paging_pool(context, domid, plan.paging_pool)?;
+    }
+    Ok(())
+}

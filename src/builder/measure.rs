@@ -1,0 +1,37 @@
+//! What Xen shows of a domain, to be held against its plan.
+
+use crate::error::Error;
+use crate::memory::layout::{IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, SPECIAL_PAGES};
+use crate::memory::{Kib, Kind, Measured, Pages};
+use crate::xen::{DomId, Interface, PodPages};
+
+/// Asks Xen what a domain has.
+///
+/// # Errors
+/// Where it cannot be asked, or the domain is gone.
+pub fn measure(xen: &Interface, domid: DomId) -> Result<Measured, Error> {
+    let info = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+    // A PV domain has neither, and Xen says so with an error.
+    let (pool, pod) = match info.kind {
+        Kind::Pv => (Kib(0), PodPages::default()),
+        Kind::Hvm | Kind::Pvh => (xen.paging_pool(domid)?, xen.pod_pages(domid)?),
+    };
+    Ok(Measured {
+        owned_pages: info.owned_pages,
+        max_pages: info.max_pages,
+        pod_cache_pages: pod.cache,
+        pod_entries: pod.entries,
+        paging_pool_kib: pool,
+        claimed_pages: info.outstanding_pages,
+    })
+}
+
+/// How many pages stand where an HVM or PVH guest has its special pages and those for ioreq servers.
+#[must_use]
+pub fn count_special_pages(xen: &Interface, domid: DomId) -> Pages {
+    let there = (0..IOREQ_SERVER_PAGES.0 + SPECIAL_PAGES.0)
+        .filter_map(|index| IOREQ_SERVER_FIRST.checked_add_pages(Pages(index)))
+        .filter(|gfn| xen.map(domid, *gfn, Pages(1)).is_ok())
+        .count();
+    Pages(u64::try_from(there).unwrap_or(0))
+}

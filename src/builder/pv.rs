@@ -1,0 +1,32 @@
+//! pv_build: memory and a kernel into a paravirtualised guest.
+//!
+//! Such a guest is given build start at once and no more: what it may grow by is in its memory map alone, and its
+//! balloon driver asks for it. There is nothing on demand, and no paging pool.
+
+use super::Context;
+use super::image::{Rings, build_image};
+use super::pre::Ports;
+use crate::error::{Failure, Stage};
+use crate::memory::Plan;
+use crate::xen::{Contents, DomId, Linux};
+
+/// Builds the guest and returns the (machine) frames of its store and console rings.
+///
+/// # Errors
+/// The step and the call that failed. The domain is left as far as it came.
+pub(super) fn pv_build(
+    context: &Context<'_>,
+    domid: DomId,
+    plan: &Plan,
+    ports: Ports,
+    kernel: &[u8],
+    linux: Linux<'_>,
+) -> Result<Rings, Failure> {
+    let xen = context.xen;
+    let memory = &plan.memory;
+    let set_map = || xen.set_memory_map_limit(domid, memory.static_max);
+    let contents = Contents::Pv(linux);
+    let rings = build_image(context, domid, plan, ports, kernel, contents, memory.build_start, set_map)?;
+    context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
+    Ok(rings)
+}

@@ -1,0 +1,36 @@
+//! pvh_build: memory, a kernel and ACPI tables into a guest that has no firmware and no device model.
+//!
+//! The kernel is entered at the address of its `XEN_ELFNOTE_PHYS32_ENTRY` note, with the start info in %ebx
+//! (xen/include/public/arch-x86/hvm/start_info.h).
+
+use super::image::{Rings, build_image, check_paging_pool, check_rings};
+use super::pre::Ports;
+use super::{Context, acpi};
+use crate::error::{Failure, Stage};
+use crate::memory::Plan;
+use crate::memory::layout::ACPI_START;
+use crate::xen::{Contents, DomId, Linux};
+
+/// Builds the guest and returns the frames of its store and console rings. It is populated on demand exactly when build
+/// start < build max, as an HVM guest is.
+///
+/// # Errors
+/// The step and the call that failed. The domain is left as far as it came.
+pub(super) fn pvh_build(
+    context: &Context<'_>,
+    domid: DomId,
+    plan: &Plan,
+    ports: Ports,
+    kernel: &[u8],
+    linux: Linux<'_>,
+) -> Result<Rings, Failure> {
+    let xen = context.xen;
+    let tables = acpi::tables(plan.vcpus, ACPI_START);
+    let contents = Contents::Pvh { linux, acpi: &tables, acpi_at: ACPI_START };
+    let set_map = || xen.set_memory_map(domid, &plan.layout.e820);
+    let rings = build_image(context, domid, plan, ports, kernel, contents, plan.memory.build_max, set_map)?;
+    context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
+    context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
+    context.step(Stage::CheckPagingPool, || check_paging_pool(context, domid, plan))?;
+    Ok(rings)
+}

@@ -1,0 +1,119 @@
+//! What was asked for when a domain was built, kept with it, so that later commands go by the same model.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Keys;
+use crate::error::Error;
+use crate::memory::{Bytes, Kib, Kind, Measured, Model, Plan, Request};
+use crate::xen::{DomainInfo, Store, Transaction, XenError};
+
+/// The value of the domain's record.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    /// Lest it be taken for a later domain's of the same number.
+    uuid: Uuid,
+    request: Request,
+}
+
+/// A domain's request, and where it is from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// What was asked for.
+    pub request: Request,
+    /// dombuild recorded it when it built the domain; otherwise it was put together from what xenstore and Xen tell.
+    pub recorded: bool,
+}
+
+/// Keeps the request with the domain.
+///
+/// # Errors
+/// Where xenstored refuses.
+pub(super) fn write_record(
+    transaction: &Transaction<'_>,
+    keys: &Keys,
+    uuid: Uuid,
+    request: &Request,
+) -> Result<(), Error> {
+    let record = Record { uuid, request: request.clone() };
+    let text = serde_json::to_string(&record).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(transaction.write(&keys.record(), &text)?)
+}
+
+/// The request that a domain was built for. Another toolstack's guest has no record: what was asked for is put together
+/// from its keys, by the model whose plan agrees with most of what Xen shows, unless `model` says which.
+///
+/// # Errors
+/// Where xenstored refuses, or the keys that tell a guest's sizes are not there.
+pub fn fitting_origin(
+    store: &Store,
+    domain: &DomainInfo,
+    measured: &Measured,
+    model: Option<Model>,
+) -> Result<Origin, Error> {
+    if let Some(model) = model {
+        let origin = origin_of(store, domain, model)?;
+        return Ok(Origin { request: Request { model, ..origin.request }, ..origin });
+    }
+    let recorded = origin_of(store, domain, Model::Xenops)?;
+    if recorded.recorded {
+        return Ok(recorded);
+    }
+    let agrees = |request: &Request| {
+        Plan::new(request).map_or(0, |plan| {
+            u32::from(plan.max_pages == measured.max_pages) + u32::from(plan.paging_pool == measured.paging_pool_kib)
+        })
+    };
+    let mut best = origin_of(store, domain, Model::Libxl)?;
+    for model in [Model::Xapi, Model::Xenops] {
+        let other = origin_of(store, domain, model)?;
+        if agrees(&other.request) > agrees(&best.request) {
+            best = other;
+        }
+    }
+    Ok(best)
+}
+
+/// A domain's request by its record, or else by its keys and this model.
+fn origin_of(store: &Store, domain: &DomainInfo, model: Model) -> Result<Origin, Error> {
+    let keys = Keys::new(domain.domid);
+    let plain = store.plain();
+    let record = plain.read(&keys.record())?.and_then(|text| serde_json::from_str::<Record>(&text).ok());
+    if let Some(record) = record.filter(|record| record.uuid == domain.uuid) {
+        return Ok(Origin { request: record.request, recorded: true });
+    }
+
+    let number = |name: &str| -> Result<Option<u64>, XenError> {
+        Ok(plain.read(&keys.of_domain(name))?.and_then(|text| text.trim().parse().ok()))
+    };
+    let needed = |name: &str| {
+        number(name)?.ok_or_else(|| {
+            Error::BadConfig(format!(
+                "domain {} has no {name} in xenstore: it is not a guest whose memory a toolstack manages",
+                domain.domid
+            ))
+        })
+    };
+    let static_max = Kib(needed("memory/static-max")?);
+    let video = Kib(number("memory/videoram")?.unwrap_or(0));
+    let told = needed("memory/target")?.saturating_add(video.0);
+    let target = Kib(match model {
+        // libxl's limit is its target and 1 MiB; memory/target differs from that in ways that depend on what came last.
+        Model::Libxl => domain.max_pages.to_kib().0.saturating_sub(1024),
+        Model::Xenops | Model::Xapi => told,
+    }
+    .clamp(1, static_max.0));
+    let mmio_hole = number("platform/mmio_hole_size")?.map(Bytes);
+    let device_model = domain.kind == Kind::Hvm && plain.read(&keys.device_model_pid())?.is_some();
+    let request = Request {
+        kind: domain.kind,
+        model,
+        static_max: Some(static_max),
+        video: Some(video),
+        vcpus: domain.existing_vcpus,
+        mmio_hole,
+        device_model,
+        ..Request::new(target)
+    };
+    Ok(Origin { request, recorded: false })
+}

@@ -1,0 +1,70 @@
+//! `balloon`: a running guest is moved to another size.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Connection, find_domain};
+use crate::args::BalloonArgs;
+use crate::builder::{Context, Progress, balloon, fitting_origin, measure};
+use crate::error::{AtStage, Error, Stage};
+use crate::memory::Move;
+use crate::report;
+use crate::xen::DomId;
+
+pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
+    let connection = Connection::open(true)?;
+    let domid = find_domain(&connection, &arguments.domain).at(Stage::CheckInput)?;
+    let refused = |reason: String| Err(Error::BadConfig(reason)).at(Stage::CheckInput);
+    if domid == DomId::DOM0 {
+        return Ok(refused("domain 0 is not a guest; `xl mem-set 0` moves it".to_owned())?);
+    }
+    let gone = || Error::NoSuchDomain(arguments.domain.clone());
+    let domain = connection.xen.domain(domid).at(Stage::CheckInput)?.ok_or_else(gone).at(Stage::CheckInput)?;
+    if domain.dying || domain.shutdown.is_some() {
+        return Ok(refused(format!("domain {domid} has stopped; it cannot be moved"))?);
+    }
+    let measured = measure(&connection.xen, domid).at(Stage::CheckInput)?;
+    let origin = fitting_origin(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
+    let there = Move::new(&origin.request, arguments.size, arguments.force)
+        .map_err(|error| Error::BadConfig(error.to_string()))
+        .at(Stage::CheckInput)?;
+
+    let progress = Progress::new();
+    let context =
+        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+    let start = Instant::now();
+    let owned = balloon(&context, &domain, &there, arguments.timeout)?;
+    let after = connection.xen.domain(domid).at(Stage::WaitBalloon)?.ok_or_else(gone).at(Stage::WaitBalloon)?;
+    drop(progress);
+
+    let seconds = start.elapsed().as_secs_f64();
+    if json {
+        return report::print_json(&json!({
+            "domid": domid,
+            "model": origin.request.model,
+            "size_kib": arguments.size,
+            "memory_target_kib": there.memory_target,
+            "owned_pages_before": domain.owned_pages,
+            "owned_pages": owned,
+            "max_pages_before": domain.max_pages,
+            "max_pages": after.max_pages,
+            "seconds": (seconds * 10.0).round() / 10.0,
+        }));
+    }
+    report::print_text(&format!(
+        "domain {domid} is at {} ({seconds:.1} s)\n\
+         {:>15} {:>12} {:>12}\n  owned pages   {:>12} {owned:>12}\n  max pages     {:>12} {:>12}\n  \
+         memory/target is {} KiB; model {}",
+        arguments.size,
+        "",
+        "before",
+        "now",
+        domain.owned_pages.0,
+        domain.max_pages.0,
+        after.max_pages.0,
+        there.memory_target.0,
+        origin.request.model,
+        owned = owned.0,
+    ))
+}

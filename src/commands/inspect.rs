@@ -1,0 +1,198 @@
+//! `inspect`: a live domain, whoever built it, measured and held against the plan that fits it.
+
+use std::fmt;
+use std::io::{IsTerminal, stdout};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{Connection, find_domain};
+use crate::args::InspectArgs;
+use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure};
+use crate::error::{AtStage, Error, Failure, Stage};
+use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside};
+use crate::report;
+use crate::xen::DomId;
+
+/// Puts the cursor to the upper left corner and clears what follows (ECMA-48).
+const HOME: &str = "\x1b[H\x1b[J";
+const SLICE: Duration = Duration::from_millis(100);
+
+pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
+    let connection = Connection::open(arguments.watch.is_some())?;
+    let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
+    let Some(every) = arguments.watch else {
+        return show(&Inspection::of(&connection, domid, arguments.model)?, json);
+    };
+    let clear = stdout().is_terminal() && !json;
+    loop {
+        let inspection = match Inspection::of(&connection, domid, arguments.model) {
+            Ok(inspection) => inspection,
+            // The end of the domain is the end of the watch.
+            Err(Failure { error: Error::NoSuchDomain(_), .. }) => return Ok(()),
+            Err(failure) => return Err(failure.into()),
+        };
+        if json {
+            report::print_line(&serde_json::to_value(&inspection)?);
+        } else {
+            report::print_text(&format!("{}{inspection}", if clear { HOME } else { "" }))?;
+        }
+        let next = Instant::now() + every;
+        while Instant::now() < next {
+            if connection.cancel.check().is_err() {
+                return Ok(());
+            }
+            thread::sleep(SLICE);
+        }
+    }
+}
+
+fn show(inspection: &Inspection, json: bool) -> anyhow::Result<()> {
+    if json { report::print_json(inspection) } else { report::print_text(&inspection.to_string()) }
+}
+
+/// A domain, measured.
+#[derive(Debug, Serialize)]
+struct Inspection {
+    domid: DomId,
+    name: Option<String>,
+    kind: Kind,
+    /// Whose plan it is held against.
+    model: Option<Model>,
+    /// Whether dombuild recorded at the build what the plan goes by.
+    recorded: bool,
+    vcpus: u32,
+    #[serde(flatten)]
+    measured: Measured,
+    /// The PoD target, which Xen does not tell: while anything is left to populate, what the domain owns.
+    pod_target_pages_derived: Option<Pages>,
+    memory_target_kib: Option<Kib>,
+    static_max_kib: Option<Kib>,
+    video_kib: Option<Kib>,
+    /// Frames of its grant table, which are Xen's own and not among its pages.
+    grant_frames: u32,
+    max_grant_frames: u32,
+    /// Pages in the places of the special and ioreq server pages.
+    special_pages: Option<Pages>,
+    /// What there is to say against the plan.
+    differences: Vec<Difference>,
+    /// The plan that fits it, if one does.
+    plan: Option<Plan>,
+    /// Why there is no plan.
+    no_plan: Option<String>,
+}
+
+impl Inspection {
+    fn of(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
+        Self::gather(connection, domid, model).at(Stage::Inspect)
+    }
+
+    fn gather(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Error> {
+        let (xen, store) = (&connection.xen, connection.store.plain());
+        let domain = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+        let measured = measure(xen, domid)?;
+        let keys = Keys::new(domid);
+        let kib = |name: &str| -> Result<Option<Kib>, Error> {
+            Ok(store.read(&keys.of_domain(name))?.and_then(|text| text.trim().parse().ok()).map(Kib))
+        };
+        let memory_target_kib = kib("memory/target")?;
+        let (origin, plan, no_plan) = match plan_of(connection, &domain, &measured, model) {
+            Ok((origin, plan)) => (Some(origin), Some(plan), None),
+            Err(error @ Error::Xen(_)) => return Err(error),
+            Err(error) => (None, None, Some(error.to_string())),
+        };
+        let (grant_frames, max_grant_frames) = xen.grant_frames(domid)?;
+        Ok(Self {
+            domid,
+            name: store.read(&keys.of_domain("name"))?,
+            kind: domain.kind,
+            model: origin.as_ref().map(|origin| origin.request.model),
+            recorded: origin.as_ref().is_some_and(|origin| origin.recorded),
+            vcpus: domain.existing_vcpus,
+            pod_target_pages_derived: (measured.pod_entries.0 > 0).then_some(measured.owned_pages),
+            memory_target_kib,
+            static_max_kib: kib("memory/static-max")?,
+            video_kib: kib("memory/videoram")?,
+            grant_frames,
+            max_grant_frames,
+            special_pages: (domain.kind != Kind::Pv).then(|| count_special_pages(xen, domid)),
+            differences: plan.as_ref().map_or_else(Vec::new, |plan| compare(plan, &measured, memory_target_kib)),
+            measured,
+            plan,
+            no_plan,
+        })
+    }
+}
+
+fn plan_of(
+    connection: &Connection,
+    domain: &crate::xen::DomainInfo,
+    measured: &Measured,
+    model: Option<Model>,
+) -> Result<(Origin, Plan), Error> {
+    if domain.domid == DomId::DOM0 {
+        return Err(Error::BadConfig("domain 0 was built by Xen itself".to_owned()));
+    }
+    let origin = fitting_origin(&connection.store, domain, measured, model)?;
+    let plan = Plan::new(&origin.request)?;
+    Ok((origin, plan))
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("(no name)");
+        let vcpus = if self.vcpus == 1 { "1 vCPU".to_owned() } else { format!("{} vCPUs", self.vcpus) };
+        writeln!(formatter, "{name}, domain {}: {} guest with {vcpus}", self.domid, self.kind)?;
+        match (&self.model, self.recorded) {
+            (Some(model), true) => writeln!(formatter, "The plan is the one it was built by (model {model}).\n")?,
+            (Some(model), false) => writeln!(formatter, "The plan is model {model}'s, which fits it best.\n")?,
+            (None, _) => {
+                writeln!(formatter, "There is no plan for it: {}.\n", self.no_plan.as_deref().unwrap_or("unknown"))?;
+            }
+        }
+        if let Some(plan) = &self.plan {
+            writeln!(formatter, "{}", draw_beside(plan, &self.measured))?;
+        }
+        let planned = |of: &dyn Fn(&Plan) -> u64| self.plan.as_ref().map_or("-".to_owned(), |plan| of(plan).to_string());
+        let xen = &self.measured;
+        let pod = |plan: &Plan| plan.pod.unwrap_or_default();
+        writeln!(formatter, "  {:<22} {:>12} {:>12}", "", "plan", "Xen shows")?;
+        for (what, plan, xen) in [
+            ("owned pages", planned(&|plan| plan.owned_pages_running.0), xen.owned_pages.0),
+            ("max pages", planned(&|plan| plan.max_pages.0), xen.max_pages.0),
+            ("PoD cache, pages", planned(&|plan| pod(plan).cache.0), xen.pod_cache_pages.0),
+            ("PoD entries", planned(&|plan| pod(plan).entries.0), xen.pod_entries.0),
+            ("paging pool, KiB", planned(&|plan| plan.paging_pool.0), xen.paging_pool_kib.0),
+            ("claimed pages", planned(&|_| 0), xen.claimed_pages.0),
+        ] {
+            let verdict = if plan == xen.to_string() || plan == "-" { "" } else { "  differs" };
+            writeln!(formatter, "  {what:<22} {plan:>12} {xen:>12}{verdict}")?;
+        }
+        let kib = |size: Option<Kib>| size.map_or("-".to_owned(), |size| size.0.to_string());
+        writeln!(formatter)?;
+        writeln!(
+            formatter,
+            "  xenstore, KiB: memory/target {}, memory/static-max {}, memory/videoram {}",
+            kib(self.memory_target_kib),
+            kib(self.static_max_kib),
+            kib(self.video_kib)
+        )?;
+        if let Some(target) = self.pod_target_pages_derived {
+            writeln!(formatter, "  PoD target: {} pages (derived: what it owns while anything is left to populate)", target.0)?;
+        }
+        if let Some(special) = self.special_pages {
+            writeln!(formatter, "  special pages: {}", special.0)?;
+        }
+        write!(formatter, "  grant frames: {} of at most {} (Xen's own pages)", self.grant_frames, self.max_grant_frames)?;
+        if !self.differences.is_empty() {
+            writeln!(formatter, "\n")?;
+            for difference in &self.differences {
+                let what = difference.what.replace('_', " ");
+                let by = i128::from(difference.xen) - i128::from(difference.plan);
+                writeln!(formatter, "  {what}: {by:+}: {}", difference.cause)?;
+            }
+        }
+        Ok(())
+    }
+}
