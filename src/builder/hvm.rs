@@ -40,14 +40,14 @@ impl<'a> HvmBuildArgs<'a> {
     #[must_use]
     pub fn new(guest: &'a Guest, ports: Ports) -> Self {
         Self {
-            mem_size: guest.plan.memory.build_max.to_bytes(),
-            mem_target: guest.plan.memory.build_start.to_bytes(),
+            mem_size: guest.plan.memory.build_max.to_bytes_saturating(),
+            mem_target: guest.plan.memory.build_start.to_bytes_saturating(),
             layout: &guest.plan.layout,
             kernel: &guest.kernel,
             firmware: &guest.firmware,
             vcpus: guest.plan.vcpus,
             ports,
-            paging_pool: guest.plan.memory.shadow.to_bytes(),
+            paging_pool: guest.plan.paging_pool.to_bytes_saturating(),
         }
     }
 }
@@ -86,7 +86,7 @@ pub fn hvm_build(context: &Context<'_>, domid: DomId, args: &HvmBuildArgs<'_>) -
                 kernel: args.kernel,
                 firmware: args.firmware,
                 layout: args.layout,
-                target_pages: args.mem_target.to_pages_ceil(),
+                target_pages: args.mem_target.to_pages_floor(),
                 vga_hole: VGA_HOLE_PAGES,
                 vcpus: args.vcpus,
                 store_port: args.ports.store,

@@ -139,9 +139,9 @@ fn write_guest_keys(
 ) -> Result<(), XenError> {
     let memory = &guest.plan.memory;
     let domain = [
-        ("memory/static-max", memory.static_max.to_kib().0.to_string()),
+        ("memory/static-max", memory.static_max.0.to_string()),
         ("memory/target", memory.balloon_target().0.to_string()),
-        ("memory/videoram", memory.video.to_kib().0.to_string()),
+        ("memory/videoram", memory.video.0.to_string()),
         ("domid", keys.domid.to_string()),
         ("store/port", ports.store.to_string()),
         ("store/ring-ref", rings.store_gfn.0.to_string()),

@@ -61,7 +61,7 @@ pub fn build_pre(
     let memory = &plan.memory;
 
     // 1.
-    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint.to_kib(), wait))?;
+    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, wait))?;
     // 2.
     context.step(Stage::PlatformParams, || {
         xen.set_hvm_param(domid, HvmParam::TimerMode, TIMER_MODE)?;
@@ -72,9 +72,9 @@ pub fn build_pre(
     // 3.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
     // 4.
-    context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max.to_kib()))?;
+    context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
     // 5.
-    context.step(Stage::PagingPool, || set_paging_pool(context, domid, memory.shadow.to_bytes()))?;
+    context.step(Stage::PagingPool, || set_paging_pool(context, domid, plan.paging_pool.to_bytes_saturating()))?;
     // 6.
     context.step(Stage::EventChannels, || {
         let store_domain = daemon_domain(context, "xenstored")?;

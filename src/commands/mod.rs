@@ -76,7 +76,7 @@ impl fmt::Display for Built {
         if let Some(running) = &self.measured_running {
             row(formatter, "owned pages, running", self.plan.owned_pages_running.0, running.owned_pages.0)?;
         }
-        row(formatter, "paging pool, KiB", self.plan.memory.shadow.to_kib().0, built.paging_pool_kib.0)?;
+        row(formatter, "paging pool, KiB", self.plan.paging_pool.0, built.paging_pool_kib.0)?;
         write!(
             formatter,
             "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",

@@ -6,7 +6,7 @@ use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
 use crate::config::{Build, Create, DeviceModelConfig, Guest, read_firmware, read_kernel, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
-use crate::memory::{Plan, Request};
+use crate::memory::{Kib, Kind, Plan, Request};
 use crate::xen::{DomId, EventPort};
 
 /// The plan of these flags; `device_model` tells whether QEMU will add its video RAM.
@@ -14,11 +14,14 @@ use crate::xen::{DomId, EventPort};
 /// # Errors
 /// Where the numbers make no guest.
 pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, Error> {
-    let hole = arguments.mmio_hole;
-    let mmio_hole = hole
-        .to_bytes()
-        .ok_or_else(|| Error::BadConfig(format!("--mmio-hole of {} KiB is beyond any address", hole.get())))?;
+    let bytes = |hole: Kib| {
+        let beyond = || Error::BadConfig(format!("--mmio-hole of {} KiB is beyond any address", hole.get()));
+        hole.to_bytes().ok_or_else(beyond)
+    };
+    let mmio_hole = arguments.mmio_hole.map(bytes).transpose()?;
     Ok(Plan::new(&Request {
+        kind: arguments.kind,
+        model: arguments.model,
         target: arguments.memory,
         static_max: arguments.maxmem,
         video: arguments.video,
@@ -26,11 +29,19 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,
         device_model,
+        passthrough: arguments.passthrough,
+        shim: arguments.shim,
     })?)
 }
 
 fn guest(arguments: &GuestArgs, device_model: bool) -> Result<Guest, Error> {
     let plan = plan(&arguments.memory, device_model)?;
+    let kind = plan.request.kind;
+    if kind != Kind::Hvm {
+        return Err(Error::BadConfig(format!(
+            "a {kind} guest can be planned, but not be built yet: give --kind hvm, or leave it out"
+        )));
+    }
     let kernel = read_kernel(arguments.kernel.as_deref())?;
     let firmware = read_firmware(&arguments.firmware, plan.layout.lowmem_end)?;
     Ok(Guest { plan, kernel, firmware_kind: arguments.firmware.kind, firmware, wait_memory: arguments.wait_memory })

@@ -140,6 +140,7 @@ pub(super) fn raw_e820(map: &[E820Entry]) -> Vec<sys::e820entry> {
             type_: match entry.kind {
                 E820Kind::Ram => sys::E820_RAM,
                 E820Kind::Reserved => sys::E820_RESERVED,
+                E820Kind::Acpi => sys::E820_ACPI,
             },
         })
         .collect()

@@ -84,7 +84,8 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory = "--memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole";
+    let memory =
+        "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --shim";
     let guest = "--firmware --kernel --wait-memory";
     let table = [
         ("plan", memory.to_owned()),

@@ -6,12 +6,12 @@ use super::run::{Files, line, refused, with};
 ///
 /// The model can refuse two more things that no command line reaches: a paging pool past Xen's 32 bits, for which the
 /// multiplier would have to be above 100, and a layout without RAM above 1 MiB, which the least guest of 2 MiB has.
-const REFUSED: [(&[&str], &[&str]); 22] = [
+const REFUSED: [(&[&str], &[&str]); 32] = [
     (&["--memory", "257", "--maxmem", "256"], &["257 MiB", "256 MiB", "lower --memory or raise --maxmem"]),
     (&["--memory", "256", "--maxmem", "0"], &["static max of 0 MiB"]),
     (&["--memory", "0"], &["video RAM of 16 MiB", "target of 0 MiB", "raise --memory or lower --video"]),
     (&["--memory", "16"], &["video RAM of 16 MiB", "target of 16 MiB"]),
-    (&["--memory", "0", "--video", "0"], &["target of 0 MiB", "raise --memory"]),
+    (&["--memory", "0", "--video", "0"], &["target of 0 MiB is less than the 2 MiB", "raise --memory"]),
     (&["--memory", "300K"], &["target of 1 MiB"]),
     (&["--memory", "256", "--video", "12"], &["12 MiB is not a power of two"]),
     (&["--memory", "256", "--video", "512K"], &["512 KiB is not a power of two"]),
@@ -29,6 +29,16 @@ const REFUSED: [(&[&str], &[&str]); 22] = [
     (&["--memory", "1GiB", "--maxmem", "16TiB"], &["static max of 16777216 MiB", "lower --memory or --maxmem"]),
     (&["--memory", "16776960", "--video", "0"], &["build max of 16776960 MiB", "16776959 MiB"]),
     (&["--memory", "18446744073709551615K"], &["18446744073709551615 KiB", "past what Xen can hold"]),
+    (&["--memory", "256", "--kind", "pvh", "--video", "16"], &["a pvh guest has no VGA card", "leave --video out"]),
+    (&["--memory", "256", "--kind", "pv", "--video", "4"], &["a pv guest has no VGA card"]),
+    (&["--memory", "256", "--kind", "pvh", "--mmio-hole", "256"], &["always 64 MiB", "leave --mmio-hole out"]),
+    (&["--memory", "256", "--kind", "pv", "--mmio-hole", "256"], &["a pv guest has no MMIO hole"]),
+    (&["--memory", "262143K", "--model", "libxl"], &["--memory 262143 KiB is not whole MiB", "255 MiB or 256 MiB"]),
+    (&["--memory", "64", "--maxmem", "262143K", "--model", "libxl"], &["--maxmem 262143 KiB is not whole MiB"]),
+    (&["--memory", "131073K", "--maxmem", "256", "--model", "libxl", "--kind", "pv"], &["--memory 131073 KiB"]),
+    (&["--memory", "1", "--kind", "pv"], &["target of 1 MiB is less than the 2 MiB"]),
+    (&["--memory", "257", "--maxmem", "256", "--model", "libxl"], &["lower --memory or raise --maxmem"]),
+    (&["--memory", "16777214", "--kind", "pvh", "--model", "xapi"], &["build max of 16777214 MiB"]),
 ];
 
 #[test]
@@ -53,6 +63,49 @@ fn create_and_build_refuse_the_same() {
             let error = refused(&arguments, 3, "bad-memory");
             let message = error["message"].as_str().expect("text");
             assert!(words.iter().all(|word| message.contains(word)), "{flags:?}: {message}");
+        }
+    }
+}
+
+/// Flags without a value.
+#[test]
+fn what_does_not_go_together() {
+    let devices = "populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough";
+    for (arguments, words) in [
+        ("--memory 256 --maxmem 512 --passthrough", devices),
+        ("--memory 256 --maxmem 512 --kind pvh --model libxl --passthrough", devices),
+        ("--memory 256 --shim", "not of a hvm one: give --kind pvh"),
+        ("--memory 256 --shim --kind pv --model xapi", "not of a pv one: give --kind pvh"),
+        ("--memory 256 --shim --kind pvh", "the xenops model knows nothing of Xen's PV shim"),
+    ] {
+        let arguments: Vec<&str> = ["plan"].into_iter().chain(arguments.split(' ')).collect();
+        let error = refused(&arguments, 3, "bad-memory");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains(words), "{arguments:?}: {message}");
+    }
+    assert_eq!(line("plan --memory 256 --maxmem 512 --kind pv --passthrough").exit, 0);
+}
+
+#[test]
+fn words_that_are_no_kind_and_no_model() {
+    for (flag, words) in [("--kind", "use hvm, pvh or pv"), ("--model", "use xenops, xapi or libxl")] {
+        for text in ["", "HVM", "xen"] {
+            let error = refused(&["plan", "--memory", "256", flag, text], 2, "usage");
+            let message = error["message"].as_str().expect("text");
+            assert!(message.contains(words) && message.contains(flag), "{message}");
+        }
+    }
+}
+
+/// Guests of other kinds can be planned, and nothing more so far.
+#[test]
+fn only_hvm_guests_are_built() {
+    let files = Files::new();
+    for kind in ["pvh", "pv"] {
+        for start in [files.create(), files.build()] {
+            let error = refused(&with(&start, "--kind", kind), 3, "bad-config");
+            let message = error["message"].as_str().expect("text");
+            assert!(message.contains(&format!("a {kind} guest can be planned")), "{message}");
         }
     }
 }
