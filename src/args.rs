@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::config::FirmwareChoice;
-use crate::memory::{Kib, Model, ShadowMultiplier};
+use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
 /// Plans, builds and starts Xen HVM guests.
 ///
@@ -117,7 +117,7 @@ Examples:
   dombuild balloon 7 512 --timeout 10 --json
 
 Exit codes:
-  0 it is there                       5 Xen refused
+  0 done: it is there                 5 Xen refused
   2 usage                             6 xenstore
   3 no such guest, or no such size    8 it did not arrive in time
   4 the host lacks the memory         130, 143 after SIGINT, SIGTERM"
@@ -171,27 +171,39 @@ pub enum Command {
 /// How much memory, and what shapes it.
 #[derive(Debug, Clone, Args)]
 pub struct MemoryArgs {
+    /// Kind of guest: hvm has a BIOS and QEMU's devices; pvh and pv start their kernel at once
+    #[arg(long, value_name = "hvm|pvh|pv", default_value_t)]
+    pub kind: Kind,
     /// Memory of the guest, video included: the balloon's target
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub memory: Kib,
-    /// The most that the guest may balloon up to; above --memory the guest starts populated on demand [default: --memory]
+    /// The most that the guest may balloon up to; above --memory the guest starts populated on demand, or ballooned down
+    /// where it is pv [default: --memory]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub maxmem: Option<Kib>,
-    /// Memory of the emulated graphics card: a power of two of MiB, or 0 for no VGA
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", allow_negative_numbers = true)]
-    pub video: Kib,
-    /// k
-    #[arg(long, default_value = "hvm")]
-    pub kind: crate::memory::Kind,
+    /// Memory of the emulated graphics card: a power of two of MiB, or 0 for no VGA [default: 16MiB for hvm; pvh and pv
+    /// have none]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub video: Option<Kib>,
     /// Number of virtual CPUs, 1 to 128
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
     /// Multiplies the paging pool that the model computes
     #[arg(long, value_name = "F", default_value = "1.0", allow_negative_numbers = true)]
     pub shadow_multiplier: ShadowMultiplier,
-    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", allow_negative_numbers = true)]
-    pub mmio_hole: Kib,
+    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB [default: 256MiB for hvm; always 64MiB for pvh, none for
+    /// pv]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub mmio_hole: Option<Kib>,
+    /// Whose numbers to count by: OpenXT's xenops, xapi's or libxl's
+    #[arg(long, value_name = "xenops|xapi|libxl", default_value_t)]
+    pub model: Model,
+    /// The guest will get PCI devices of the host: then it cannot be populated on demand
+    #[arg(long)]
+    pub passthrough: bool,
+    /// The kernel is Xen's PV shim; --kind pvh --model xapi counts its memory
+    #[arg(long)]
+    pub shim: bool,
 }
 
 /// What goes into the guest, the same for `create` and `build`.

@@ -16,7 +16,8 @@ use nix::sys::signal::Signal;
 use crate::builder::{Context, Keys, end_process};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
-use crate::memory::Plan;
+use crate::memory::units::KIB_PER_MIB;
+use crate::memory::{Kib, Plan};
 use crate::xen::DomId;
 
 /// A monitor that answers no question in this time is stuck.
@@ -174,9 +175,11 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<Strin
     if !own.iter().any(|argument| is_option(argument, "serial")) {
         add(&["-serial", "pty"]);
     }
-    let video = plan.memory.video;
-    if video.get() > 0 {
-        add(&["-device", &format!("VGA,vgamem_mb={}", video.get())]);
+    // Whole MiB in every memory model.
+    let mib = |size: Kib| size.get() / KIB_PER_MIB;
+    let video = mib(plan.memory.video);
+    if video > 0 {
+        add(&["-device", &format!("VGA,vgamem_mb={video}")]);
     }
     add(&["-boot", "order=cda"]);
     if plan.vcpus > 1 {
@@ -188,7 +191,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<Strin
         machine = format!("{machine},max-ram-below-4g={}", plan.layout.mmio_start.get());
     }
     // QEMU places its video RAM right behind what it is told here: it must be what the builder populated.
-    add(&["-machine", &machine, "-m", &plan.memory.build_max.get().to_string()]);
+    add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
     all.extend_from_slice(own);
     all
 }

@@ -32,9 +32,7 @@ pub(super) fn hvm_build(
     let xen = context.xen;
     // 1.
     let contents = Contents::Hvm { firmware, vga_hole: VGA_HOLE_PAGES };
-    let set_map = || xen.set_memory_map(domid, &plan.layout.e820);
-    let mem_size = plan.memory.build_max;
-    let rings = build_image(context, domid, plan, ports, hvmloader, contents, mem_size, set_map)?;
+    let rings = build_image(context, domid, plan, ports, hvmloader, contents)?;
     // 2.
     context.step(Stage::HvmInfo, || HvmInfo::finish(xen, domid, plan.vcpus))?;
     // 3.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Context;
 use super::pre::{Ports, set_paging_pool};
 use crate::error::{Error, Failure, Stage};
-use crate::memory::{Gfn, Kib, Pages, Plan};
+use crate::memory::{Gfn, Kind, Pages, Plan};
 use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, XenError};
 
 /// Frames of the two rings.
@@ -22,8 +22,8 @@ pub struct Rings {
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
-/// 2. memory: `size` of it;
-/// 3. the memory map;
+/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once;
+/// 3. the memory map, for PV one range up to static max;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
 /// 6. the grant table's two entries.
@@ -37,8 +37,6 @@ pub(super) fn build_image(
     ports: Ports,
     kernel: &[u8],
     contents: Contents<'_>,
-    size: Kib,
-    set_memory_map: impl FnOnce() -> Result<(), XenError>,
 ) -> Result<Rings, Failure> {
     // 1.
     let mut image = context.step(Stage::ParseImage, || {
@@ -58,14 +56,22 @@ pub(super) fn build_image(
         Ok::<_, XenError>(image)
     })?;
     let shortage = |error| shortage(context, domid, plan.owned_pages_built, error);
+    let pv = plan.request.kind == Kind::Pv;
     // 2.
     context.step(Stage::Populate, || {
+        let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
         let mib = size.to_mib_exact();
         let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
         image.populate(mib).map_err(shortage)
     })?;
     // 3.
-    context.step(Stage::MemoryMap, set_memory_map)?;
+    context.step(Stage::MemoryMap, || {
+        if pv {
+            context.xen.set_memory_map_limit(domid, plan.memory.static_max)
+        } else {
+            context.xen.set_memory_map(domid, &plan.layout.e820)
+        }
+    })?;
     // 4.
     context.step(Stage::LoadImage, || image.load().map_err(shortage))?;
     // 5.

@@ -16,15 +16,15 @@ mod rollback;
 mod teardown;
 
 use crate::cancel::Cancel;
-use crate::error::{AtStage, Error, Failure, Stage};
 use crate::config::{Guest, Payload};
+use crate::error::{AtStage, Error, Failure, Stage};
 use crate::memory::Kind;
-use crate::xen::{DomId, Interface, Linux, Store};
+use crate::xen::{DirectStart, DomId, Interface, Store};
 
 pub use balloon::balloon;
 pub use image::Rings;
-pub use measure::{count_special_pages, measure};
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
+pub use measure::{count_special_pages, measure};
 pub use post::{Identity, build_post, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;
@@ -67,12 +67,12 @@ pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Po
         Payload::Firmware { hvmloader, firmware, .. } => {
             hvm::hvm_build(context, domid, plan, ports, hvmloader, firmware)
         }
-        Payload::Kernel { kernel, cmdline, ramdisk, .. } => {
-            let ramdisk = ramdisk.as_ref().map(|(data, _)| data.as_slice());
-            let linux = Linux { cmdline, ramdisk };
+        Payload::Kernel { kernel, modules } => {
+            let modules: Vec<_> =
+                modules.iter().map(|module| (module.data.as_slice(), module.cmdline.as_c_str())).collect();
+            let start = DirectStart { cmdline: &kernel.cmdline, modules: &modules };
             let build = if plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
-            build(context, domid, plan, ports, kernel, linux)
+            build(context, domid, plan, ports, &kernel.data, start)
         }
     }
 }
-

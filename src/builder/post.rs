@@ -60,12 +60,7 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
 }
 
 /// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17).
-fn write_skeleton(
-    transaction: &Transaction<'_>,
-    keys: &Keys,
-    identity: &Identity,
-    kind: Kind,
-) -> Result<(), XenError> {
+fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity, kind: Kind) -> Result<(), XenError> {
     let guest = keys.domid;
     let readable = Permissions::read_only_for(guest);
     let vm_path = identity.vm_path();
@@ -165,14 +160,14 @@ fn write_guest_keys(
     }
     match &guest.payload {
         Payload::Firmware { kind, .. } => write_firmware_keys(transaction, keys, &guest.plan, *kind, vm_path)?,
-        Payload::Kernel { path, cmdline, ramdisk, .. } if guest.plan.request.kind == Kind::Pv => {
+        Payload::Kernel { kernel, modules } if guest.plan.request.kind == Kind::Pv => {
             let image = |name: &str| format!("{vm_path}/image/{name}");
             transaction.write(&image("ostype"), "linux")?;
-            transaction.write(&image("kernel"), &path.to_string_lossy())?;
-            if let Some((_, path)) = ramdisk {
-                transaction.write(&image("ramdisk"), &path.to_string_lossy())?;
+            transaction.write(&image("kernel"), &kernel.path.to_string_lossy())?;
+            for ramdisk in modules {
+                transaction.write(&image("ramdisk"), &ramdisk.path.to_string_lossy())?;
             }
-            transaction.write(&image("cmdline"), &cmdline.to_string_lossy())?;
+            transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())?;
         }
         Payload::Kernel { .. } => {}
     }

@@ -62,7 +62,7 @@ pub fn build_pre(
     let kind = plan.request.kind;
 
     // 1.
-    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint.to_kib(), wait))?;
+    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, wait))?;
     // 2.
     context.step(Stage::PlatformParams, || {
         if kind != Kind::Pv {
@@ -77,7 +77,7 @@ pub fn build_pre(
     // 3.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
     // 4.
-    context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max.to_kib()))?;
+    context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
     // 5.
     if kind != Kind::Pv {
         context.step(Stage::PagingPool, || set_paging_pool(context, domid, plan.paging_pool))?;

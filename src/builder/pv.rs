@@ -8,7 +8,7 @@ use super::image::{Rings, build_image};
 use super::pre::Ports;
 use crate::error::{Failure, Stage};
 use crate::memory::Plan;
-use crate::xen::{Contents, DomId, Linux};
+use crate::xen::{Contents, DirectStart, DomId};
 
 /// Builds the guest and returns the (machine) frames of its store and console rings.
 ///
@@ -20,13 +20,9 @@ pub(super) fn pv_build(
     plan: &Plan,
     ports: Ports,
     kernel: &[u8],
-    linux: Linux<'_>,
+    start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
-    let xen = context.xen;
-    let memory = &plan.memory;
-    let set_map = || xen.set_memory_map_limit(domid, memory.static_max);
-    let contents = Contents::Pv(linux);
-    let rings = build_image(context, domid, plan, ports, kernel, contents, memory.build_start, set_map)?;
-    context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
+    let rings = build_image(context, domid, plan, ports, kernel, Contents::Pv(start))?;
+    context.step(Stage::CpuidPolicy, || context.xen.apply_cpuid_policy(domid))?;
     Ok(rings)
 }

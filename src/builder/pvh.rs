@@ -9,7 +9,7 @@ use super::{Context, acpi};
 use crate::error::{Failure, Stage};
 use crate::memory::Plan;
 use crate::memory::layout::ACPI_START;
-use crate::xen::{Contents, DomId, Linux};
+use crate::xen::{Contents, DirectStart, DomId};
 
 /// Builds the guest and returns the frames of its store and console rings. It is populated on demand exactly when build
 /// start < build max, as an HVM guest is.
@@ -22,15 +22,13 @@ pub(super) fn pvh_build(
     plan: &Plan,
     ports: Ports,
     kernel: &[u8],
-    linux: Linux<'_>,
+    start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
-    let xen = context.xen;
     let tables = acpi::tables(plan.vcpus, ACPI_START);
-    let contents = Contents::Pvh { linux, acpi: &tables, acpi_at: ACPI_START };
-    let set_map = || xen.set_memory_map(domid, &plan.layout.e820);
-    let rings = build_image(context, domid, plan, ports, kernel, contents, plan.memory.build_max, set_map)?;
+    let contents = Contents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
+    let rings = build_image(context, domid, plan, ports, kernel, contents)?;
     context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
-    context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
+    context.step(Stage::CpuidPolicy, || context.xen.apply_cpuid_policy(domid))?;
     context.step(Stage::CheckPagingPool, || check_paging_pool(context, domid, plan))?;
     Ok(rings)
 }

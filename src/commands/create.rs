@@ -101,10 +101,15 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
                 "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
             )));
         }
+        if plan.request.passthrough && !host.directio {
+            return Err(Error::BadConfig(
+                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough".to_owned(),
+            ));
+        }
         let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
         let domid = context.xen.create(&CreateDomain {
             kind,
-            passthrough: false,
+            passthrough: plan.request.passthrough,
             uuid: config.uuid,
             vcpus: plan.vcpus,
             max_event_channel: config.event_channels,

@@ -154,7 +154,8 @@ impl fmt::Display for Inspection {
         if let Some(plan) = &self.plan {
             writeln!(formatter, "{}", draw_beside(plan, &self.measured))?;
         }
-        let planned = |of: &dyn Fn(&Plan) -> u64| self.plan.as_ref().map_or("-".to_owned(), |plan| of(plan).to_string());
+        let planned =
+            |of: &dyn Fn(&Plan) -> u64| self.plan.as_ref().map_or("-".to_owned(), |plan| of(plan).to_string());
         let xen = &self.measured;
         let pod = |plan: &Plan| plan.pod.unwrap_or_default();
         writeln!(formatter, "  {:<22} {:>12} {:>12}", "", "plan", "Xen shows")?;
@@ -179,12 +180,20 @@ impl fmt::Display for Inspection {
             kib(self.video_kib)
         )?;
         if let Some(target) = self.pod_target_pages_derived {
-            writeln!(formatter, "  PoD target: {} pages (derived: what it owns while anything is left to populate)", target.0)?;
+            writeln!(
+                formatter,
+                "  PoD target: {} pages (derived: what it owns while anything is left to populate)",
+                target.0
+            )?;
         }
         if let Some(special) = self.special_pages {
             writeln!(formatter, "  special pages: {}", special.0)?;
         }
-        write!(formatter, "  grant frames: {} of at most {} (Xen's own pages)", self.grant_frames, self.max_grant_frames)?;
+        write!(
+            formatter,
+            "  grant frames: {} of at most {} (Xen's own pages)",
+            self.grant_frames, self.max_grant_frames
+        )?;
         if !self.differences.is_empty() {
             writeln!(formatter, "\n")?;
             for difference in &self.differences {

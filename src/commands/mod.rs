@@ -6,6 +6,7 @@ mod create;
 mod destroy;
 mod features;
 mod inspect;
+mod payload;
 mod plan;
 mod settings;
 

@@ -82,8 +82,8 @@ pub struct Candidates {
     pub package: String,
     /// Absolute paths.
     pub paths: Vec<PathBuf>,
-    /// The flag that names another file.
-    flag: &'static str,
+    /// What else there is to do.
+    advice: &'static str,
 }
 
 impl Candidates {
@@ -94,7 +94,7 @@ impl Candidates {
         Self::new(
             "hvmloader",
             &format!("xen-utils-{version}"),
-            "--kernel",
+            "name a file with --kernel",
             &[
                 &format!("/usr/lib/xen-{version}/boot/hvmloader"),
                 "/usr/lib/xen/boot/hvmloader",
@@ -104,6 +104,15 @@ impl Candidates {
         )
     }
 
+    /// Xen's PV shim, which distributions put beside hvmloader.
+    #[must_use]
+    pub fn shim() -> Self {
+        let hvmloader = Self::kernel();
+        let paths = hvmloader.paths.iter().map(|path| path.with_file_name("xen-shim")).collect();
+        // There is no flag for another file: --kernel is the guest's.
+        Self { what: "Xen PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
+    }
+
     /// SeaBIOS or OVMF.
     #[must_use]
     pub fn firmware(kind: FirmwareKind) -> Self {
@@ -111,7 +120,7 @@ impl Candidates {
             FirmwareKind::SeaBios => Self::new(
                 "SeaBIOS",
                 "seabios",
-                "--firmware seabios:PATH",
+                "name a file with --firmware seabios:PATH",
                 &[
                     "/usr/share/seabios/bios-256k.bin",
                     "/usr/lib/xen/boot/seabios.bin",
@@ -122,7 +131,7 @@ impl Candidates {
             FirmwareKind::Ovmf => Self::new(
                 "OVMF",
                 "ovmf",
-                "--firmware ovmf:PATH",
+                "name a file with --firmware ovmf:PATH",
                 &[
                     "/usr/share/ovmf/OVMF.fd",
                     "/usr/lib/xen/boot/ovmf.bin",
@@ -139,7 +148,7 @@ impl Candidates {
         Self::new(
             "QEMU",
             "qemu-system-xen",
-            "--device-model",
+            "name a file with --device-model",
             &[
                 "/usr/libexec/xen-qemu-system-i386",
                 "/usr/lib/xen/bin/qemu-system-i386",
@@ -148,8 +157,8 @@ impl Candidates {
         )
     }
 
-    fn new(what: &'static str, package: &str, flag: &'static str, paths: &[&str]) -> Self {
-        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect(), flag }
+    fn new(what: &'static str, package: &str, advice: &'static str, paths: &[&str]) -> Self {
+        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect(), advice }
     }
 
     /// The first that is there.
@@ -163,8 +172,8 @@ impl Candidates {
             what: kind,
             path: self.paths.first().cloned().unwrap_or_default(),
             reason: format!(
-                "no {} is installed; install Debian's package {}, or name a file with {}",
-                self.what, self.package, self.flag
+                "no {} is installed; install Debian's package {}, or {}",
+                self.what, self.package, self.advice
             ),
         })
     }
@@ -217,6 +226,16 @@ pub fn read_guest_kernel(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(Error::BadFile { what: KIND, path: path.to_owned(), reason });
     }
     Ok(data)
+}
+
+/// Reads Xen's PV shim, and tells where it is.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_shim() -> Result<(Vec<u8>, PathBuf), Error> {
+    const KIND: &str = "kernel";
+    let path = Candidates::shim().find_or_fail(KIND)?;
+    Ok((read(KIND, &path, LARGEST_FILE)?, path))
 }
 
 /// Reads an initial ramdisk, which only the guest's kernel looks into.

@@ -14,7 +14,7 @@ use crate::xen::{DomId, EventPort};
 
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_guest_kernel,
-    read_hvmloader, read_ramdisk, resolve_device_model,
+    read_hvmloader, read_ramdisk, read_shim, resolve_device_model,
 };
 pub use name::DomainName;
 
@@ -43,15 +43,22 @@ pub enum Payload {
     },
     /// PVH and PV: a kernel.
     Kernel {
-        /// The file's bytes: a bzImage or an ELF file.
-        kernel: Vec<u8>,
-        /// Where it was read from.
-        path: PathBuf,
-        /// Its command line.
-        cmdline: CString,
-        /// The initial ramdisk's bytes and where they were read from.
-        ramdisk: Option<(Vec<u8>, PathBuf)>,
+        /// The file: a bzImage or an ELF file.
+        kernel: Module,
+        /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
+        modules: Vec<Module>,
     },
+}
+
+/// A file that goes into a guest.
+#[derive(Debug)]
+pub struct Module {
+    /// Its bytes.
+    pub data: Vec<u8>,
+    /// Where they were read from.
+    pub path: PathBuf,
+    /// The command line that goes with it.
+    pub cmdline: CString,
 }
 
 /// `create`, ready to be carried out.

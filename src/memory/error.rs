@@ -1,7 +1,10 @@
 //! Why a request cannot become a plan.
 
-use super::model::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START};
+use super::kind::Kind;
+use super::layout::PVH_MMIO_HOLE;
+use super::model::Model;
 use super::multiplier::ShadowMultiplier;
+use super::request::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START};
 use super::units::{Bytes, Kib, Mib};
 
 /// Why a request cannot become a plan. Each message names the numbers involved and says what to do about them.
@@ -13,10 +16,10 @@ pub enum PlanError {
     /// The guest would have to run with more than it may ever have.
     #[error("the target of {target} is more than the static max of {static_max}: lower --memory or raise --maxmem")]
     TargetAboveStaticMax {
-        /// The target, rounded up.
-        target: Mib,
-        /// The static max, rounded up.
-        static_max: Mib,
+        /// The target, as the model rounds it.
+        target: Kib,
+        /// The static max, as the model rounds it.
+        static_max: Kib,
     },
     /// Video RAM is part of the target, and would leave the guest nothing.
     #[error(
@@ -25,8 +28,8 @@ pub enum PlanError {
     VideoNotBelowTarget {
         /// The video RAM.
         video: Mib,
-        /// The target, rounded up.
-        target: Mib,
+        /// The target, as the model rounds it.
+        target: Kib,
     },
     /// A video card's memory is a power of two.
     #[error("video RAM of {video} is not a power of two of MiB: use 0 for no VGA card, or 1, 2, 4, 8, 16 … MiB")]
@@ -54,23 +57,21 @@ pub enum PlanError {
     /// A domain without vCPUs cannot run.
     #[error("a domain with 0 vCPUs cannot run: give at least 1 with --vcpus")]
     NoVcpus,
-    /// More vCPUs than the guest's hvm_info table has room for.
-    #[error("{vcpus} vCPUs are more than the {HVM_MAX_VCPUS} that an HVM guest can have: lower --vcpus")]
+    /// More vCPUs than an HVM guest's hvm_info table has room for.
+    #[error("{vcpus} vCPUs are more than the {HVM_MAX_VCPUS} that a guest can have: lower --vcpus")]
     TooManyVcpus {
         /// The number of vCPUs that was asked for.
         vcpus: u32,
     },
     /// Too little to place hvmloader and the pages below 1 MiB.
-    #[error(
-        "a target of {target} less {video} of video RAM leaves less than the {MIN_BUILD_START} that a guest is built with at least: raise --memory"
-    )]
+    #[error("a target of {target}{} is less than the {MIN_BUILD_START} that a guest is built with at least: raise --memory", less(*video))]
     TooSmall {
-        /// The target, rounded up.
-        target: Mib,
+        /// The target, as the model rounds it.
+        target: Kib,
         /// The video RAM.
         video: Mib,
     },
-    /// The hole below 4 GiB is too small, too large or not whole MiB.
+    /// An HVM guest's hole below 4 GiB is too small, too large or not whole MiB.
     #[error("an MMIO hole of {hole} cannot be made: give --mmio-hole a whole number of MiB from 256MiB to 2GiB")]
     MmioHole {
         /// The hole that was asked for.
@@ -94,4 +95,80 @@ pub enum PlanError {
         /// The multiplier that was asked for.
         multiplier: ShadowMultiplier,
     },
+    /// Only HVM guests have an emulated card.
+    #[error(
+        "a {kind} guest has no VGA card that {video} of video RAM could be for: leave --video out, or give --kind hvm"
+    )]
+    VideoNotHvm {
+        /// The kind that was asked for.
+        kind: Kind,
+        /// The video RAM.
+        video: Kib,
+    },
+    /// Only an HVM guest's hole can be chosen.
+    #[error("{}: leave --mmio-hole out, or give --kind hvm", no_hole(*kind))]
+    HoleNotHvm {
+        /// The kind that was asked for.
+        kind: Kind,
+    },
+    /// The shim is a kernel for PVH guests.
+    #[error("Xen's PV shim is the kernel of a pvh guest, not of a {kind} one: give --kind pvh, or leave --shim out")]
+    ShimNotPvh {
+        /// The kind that was asked for.
+        kind: Kind,
+    },
+    /// The model has no number for what the shim takes.
+    #[error(
+        "the {model} model knows nothing of Xen's PV shim, for which the guest would be too small: give --model xapi, which counts the shim's memory on top, or --model libxl, where the guest makes room for it"
+    )]
+    ShimUnknown {
+        /// The model that was asked for.
+        model: Model,
+    },
+    /// Pages that are not there yet have no address that an IOMMU could know.
+    #[error(
+        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough"
+    )]
+    OnDemandUnderIommu {
+        /// The target, as the model rounds it.
+        target: Kib,
+        /// The static max, as the model rounds it.
+        static_max: Kib,
+    },
+    /// The model wants a guest to start with all that it may have.
+    #[error(
+        "by the {model} model a {kind} guest cannot start with less than it may balloon up to: give a --maxmem equal to --memory"
+    )]
+    CannotStartBalloonedDown {
+        /// The kind that was asked for.
+        kind: Kind,
+        /// The model that was asked for.
+        model: Model,
+    },
+    /// libxenguest counts in MiB what it builds, and the model does not round up.
+    #[error(
+        "{flag} {size} is not whole MiB, in which a guest is built, and the libxl model does not round: give {below} or {above}"
+    )]
+    NotWholeMib {
+        /// The flag whose size it is.
+        flag: &'static str,
+        /// The size that was asked for.
+        size: Kib,
+        /// The next smaller size that would do.
+        below: Mib,
+        /// The next larger one.
+        above: Mib,
+    },
+}
+
+/// What is taken off a target, in words.
+fn less(video: Mib) -> String {
+    if video.is_zero() { String::new() } else { format!(" less {video} of video RAM") }
+}
+
+fn no_hole(kind: Kind) -> String {
+    match kind {
+        Kind::Pvh => format!("the MMIO hole of a pvh guest is always {PVH_MMIO_HOLE}"),
+        _ => format!("a {kind} guest has no MMIO hole"),
+    }
 }

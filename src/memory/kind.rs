@@ -1,14 +1,80 @@
-//! hack
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all="lowercase")]
-/// k
-pub enum Kind {
-    /// h
-    #[default] Hvm,
-    /// p
-    Pvh,
-    /// v
-    Pv }
-impl std::str::FromStr for Kind { type Err = String; fn from_str(s:&str)->Result<Self,String>{ match s {"hvm"=>Ok(Self::Hvm),"pvh"=>Ok(Self::Pvh),"pv"=>Ok(Self::Pv),_=>Err("no".into())} } }
+//! The kinds of guest that Xen can run.
 
-impl std::fmt::Display for Kind { fn fmt(&self,f:&mut std::fmt::Formatter<'_>)->std::fmt::Result{ f.write_str(match self{Self::Hvm=>"hvm",Self::Pvh=>"pvh",Self::Pv=>"pv"}) } }
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How much of a PC a guest is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A whole PC: hvmloader, a BIOS, and QEMU for its devices.
+    #[default]
+    Hvm,
+    /// Hardware-assisted paging without a BIOS and without emulated devices: the kernel is started directly.
+    Pvh,
+    /// Paravirtual: the kernel keeps its page tables together with Xen, in pseudo-physical addresses.
+    Pv,
+}
+
+/// A word that is no [`Kind`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a kind of guest: use hvm, pvh or pv")]
+pub struct KindError(String);
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hvm, Self::Pvh, Self::Pv];
+
+    /// Its word on the command line, in JSON and in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hvm => "hvm",
+            Self::Pvh => "pvh",
+            Self::Pv => "pv",
+        }
+    }
+
+    /// Whether Xen keeps page tables of its own for it, in a paging pool: then its pages have guest frames, and can be
+    /// populated on demand.
+    #[must_use]
+    pub const fn is_translated(self) -> bool {
+        matches!(self, Self::Hvm | Self::Pvh)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = KindError;
+
+    fn from_str(input: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|kind| kind.name() == input).ok_or_else(|| KindError(input.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_everywhere() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+            let json = serde_json::to_string(&kind).expect("json");
+            assert_eq!(json, format!("\"{kind}\""));
+            assert_eq!(serde_json::from_str::<Kind>(&json).expect("a kind"), kind);
+        }
+        assert_eq!(Kind::default(), Kind::Hvm);
+        for word in ["", "HVM", "pv ", "xen"] {
+            let error = word.parse::<Kind>().expect_err(word);
+            assert_eq!(error.to_string(), format!("`{word}` is not a kind of guest: use hvm, pvh or pv"));
+        }
+    }
+}

@@ -5,30 +5,45 @@
 //!
 //! - [`units`]: one type per unit, and conversions that say how they round.
 //! - [`size`]: sizes as people write them on a command line.
-//! - [`model`]: from a [`Request`] to the breakdown of a domain's memory.
+//! - [`kind`]: HVM, PVH or PV.
+//! - [`request`]: what is asked for, and the limits of that.
+//! - [`model`]: from a [`Request`] to the breakdown of a domain's memory, by the numbers of one of several toolstacks.
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: where that memory stands in the guest's physical address space.
 //! - [`plan`]: both together, with the page counts that Xen will report.
+//! - [`balloon`]: how a guest is moved to another size.
+//! - [`compare`]: a plan held against what Xen shows.
 //! - [`error`]: why a request cannot become a plan.
 //! - [`picture`]: a plan as a drawing for the terminal.
 //!
-//! The model is the HVM one of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6); the layout is the one that
-//! libxl makes (`tools/libs/light/libxl_dom.c` and `libxl_x86.c`, Xen 4.17).
+//! The models are those of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6), of xapi (the younger
+//! `memory.ml` of xen-api) and of libxl (`tools/libs/light`, Xen 4.17); the layout is the one that libxl makes
+//! (`libxl_dom.c` and `libxl_x86.c` there).
 
+pub mod balloon;
+pub mod compare;
 pub mod error;
+pub mod kind;
 pub mod layout;
 pub mod model;
 pub mod multiplier;
 pub mod picture;
 pub mod plan;
+pub mod request;
 pub mod size;
+#[cfg(test)]
+mod tests;
 pub mod units;
 
+pub use balloon::{BalloonError, Move};
+pub use compare::{Difference, Measured, compare};
 pub use error::PlanError;
+pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};
-pub use model::{Memory, Request};
+pub use model::{Memory, Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
-pub use picture::render;
-pub use plan::Plan;
+pub use picture::{draw_beside, render};
+pub use plan::{Plan, Pod};
+pub use request::Request;
 pub use size::SizeError;
 pub use units::{Bytes, Gfn, Kib, Mib, PAGE_SIZE, Pages};

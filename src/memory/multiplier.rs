@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::units::Mib;
+use serde::{Deserialize, Serialize};
 
 /// A factor for the paging pool: more than 0 and at most [`ShadowMultiplier::MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+///
+/// It serializes to its text, which keeps every digit.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ShadowMultiplier(f64);
 
 /// A number that cannot be a shadow multiplier.
@@ -38,9 +41,9 @@ impl ShadowMultiplier {
         self.0
     }
 
-    /// `size` times the factor, rounded down to whole MiB as `Int64.of_float` does; `None` where that does not fit.
-    pub(super) fn scale(self, size: Mib) -> Option<Mib> {
-        truncate(f64::from(size.get()) * self.0).map(Mib)
+    /// `count` times the factor, rounded down as `Int64.of_float` does; `None` where that does not fit.
+    pub(super) fn scale(self, count: u32) -> Option<u32> {
+        truncate(f64::from(count) * self.0)
     }
 }
 
@@ -53,6 +56,20 @@ impl Default for ShadowMultiplier {
 impl fmt::Display for ShadowMultiplier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl From<ShadowMultiplier> for String {
+    fn from(multiplier: ShadowMultiplier) -> Self {
+        multiplier.to_string()
+    }
+}
+
+impl TryFrom<String> for ShadowMultiplier {
+    type Error = ShadowMultiplierError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -97,10 +114,11 @@ mod tests {
             let error = bad.parse::<ShadowMultiplier>().expect_err(bad);
             assert!(error.to_string().starts_with(&format!("`{bad}` is not")), "{error}");
         }
+        assert!(serde_json::from_str::<ShadowMultiplier>("\"101\"").is_err());
         // A double's product, as in OCaml: 10 * 0.7 is 7 there, though 0.7 itself is a little less than 0.7.
-        assert_eq!(multiplier(0.7).scale(Mib(10)), Some(Mib(7)));
-        assert_eq!(multiplier(0.29).scale(Mib(100)), Some(Mib(28)));
-        assert_eq!(multiplier(100.0).scale(Mib(u32::MAX)), None);
+        assert_eq!(multiplier(0.7).scale(10), Some(7));
+        assert_eq!(multiplier(0.29).scale(100), Some(28));
+        assert_eq!(multiplier(100.0).scale(u32::MAX), None);
         assert_eq!(truncate(f64::from(u32::MAX)), Some(u32::MAX));
         assert_eq!((truncate(-1.0), truncate(f64::NAN), truncate(-0.0)), (None, None, Some(0)));
     }
@@ -110,6 +128,12 @@ mod tests {
         fn truncation_is_truncation(value in 0.0..f64::from(u32::MAX)) {
             let digits = format!("{:.0}", value.trunc());
             prop_assert_eq!(truncate(value), digits.parse().ok());
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(value in f64::MIN_POSITIVE..=100.0) {
+            let json = serde_json::to_string(&multiplier(value)).expect("json");
+            prop_assert_eq!(serde_json::from_str::<ShadowMultiplier>(&json).expect("a multiplier"), multiplier(value));
         }
     }
 }

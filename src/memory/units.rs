@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Bytes in a page, the only page size that Xen's interfaces count in (`XC_PAGE_SIZE`).
 pub const PAGE_SIZE: u64 = 4096;
@@ -26,7 +26,7 @@ pub const PAGES_PER_MIB: u64 = MIB / PAGE_SIZE;
 macro_rules! unit {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -76,9 +76,9 @@ unit! {
     Kib(u64)
 }
 unit! {
-    /// A size in MiB: the unit of the memory model, of `xc_dom_mem_init` and of the paging pool.
+    /// A size in MiB: the unit of video RAM and of `xc_dom_mem_init`.
     ///
-    /// 32 bits, like the `unsigned int` of those two calls. The largest value is just under 4 PiB, far past what Xen can
+    /// 32 bits, like the `unsigned int` of that call. The largest value is just under 4 PiB, far past what Xen can
     /// give one domain, and every value fits in [`Bytes`], [`Kib`] and [`Pages`].
     Mib(u32)
 }
@@ -138,6 +138,12 @@ impl Bytes {
         Pages(self.0.div_ceil(PAGE_SIZE))
     }
 
+    /// In pages, rounded down.
+    #[must_use]
+    pub const fn to_pages_floor(self) -> Pages {
+        Pages(self.0 / PAGE_SIZE)
+    }
+
     /// The frame that holds this address.
     #[must_use]
     pub const fn to_gfn_floor(self) -> Gfn {
@@ -152,7 +158,22 @@ impl Kib {
         self.0.checked_mul(KIB).map(Bytes)
     }
 
-    /// In MiB, rounded up, as the model does with all its input; `None` where that does not fit in 32 bits.
+    /// In bytes. 16 EiB and more, past any address, saturate; no size of a [`Memory`](super::Memory) comes near.
+    #[must_use]
+    pub const fn to_bytes_saturating(self) -> Bytes {
+        Bytes(self.0.saturating_mul(KIB))
+    }
+
+    /// The next multiple of `unit` that is no less; `None` where that does not fit, and for a unit of 0.
+    #[must_use]
+    pub const fn round_up(self, unit: Self) -> Option<Self> {
+        match self.0.checked_next_multiple_of(unit.0) {
+            Some(rounded) => Some(Self(rounded)),
+            None => None,
+        }
+    }
+
+    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
     #[must_use]
     pub fn to_mib_ceil(self) -> Option<Mib> {
         narrow(self.0.div_ceil(KIB_PER_MIB))
@@ -162,6 +183,12 @@ impl Kib {
     #[must_use]
     pub fn to_mib_exact(self) -> Option<Mib> {
         divide_exact(self.0, KIB_PER_MIB).and_then(narrow)
+    }
+
+    /// In MiB, rounded down; `None` where that does not fit in 32 bits.
+    #[must_use]
+    pub fn to_mib_floor(self) -> Option<Mib> {
+        narrow(self.0 / KIB_PER_MIB)
     }
 
     /// In pages, where it is a whole number of them.
@@ -304,7 +331,10 @@ mod tests {
         assert_eq!(Kib(1025).to_mib_exact(), None);
         assert_eq!(Kib(7).to_pages_floor(), Pages(1));
         assert_eq!(Kib(7).to_pages_exact(), None);
+        assert_eq!((Kib(0).round_up(Kib(4)), Kib(5).round_up(Kib(4))), (Some(Kib(0)), Some(Kib(8))));
+        assert_eq!((Kib(5).round_up(Kib(1)), Kib(5).round_up(Kib(0))), (Some(Kib(5)), None));
         assert_eq!(Bytes(4097).to_pages_ceil(), Pages(2));
+        assert_eq!(Bytes(8191).to_pages_floor(), Pages(1));
         assert_eq!(Bytes(4097).to_pages_exact(), None);
         assert_eq!(Bytes(0xf_0000).to_gfn_floor(), Gfn(0xf0));
         assert_eq!(Pages(257).to_mib_ceil(), Some(Mib(2)));
@@ -313,6 +343,8 @@ mod tests {
     #[test]
     fn nothing_overflows() {
         assert_eq!(Kib(u64::MAX).to_bytes(), None);
+        assert_eq!(Kib(u64::MAX).to_bytes_saturating(), Bytes(u64::MAX));
+        assert_eq!(Kib(u64::MAX).round_up(Kib(1024)), None);
         assert_eq!(Kib(u64::MAX).to_mib_ceil(), None);
         assert_eq!(Bytes(u64::MAX).to_mib_ceil(), None);
         assert_eq!(Bytes(u64::MAX).to_pages_ceil(), Pages(1 << 52));

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::os::raw::c_int;
+use std::os::raw::{c_char, c_int};
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -50,31 +50,31 @@ pub enum Contents<'a> {
     },
     /// A kernel started at its PVH entry point.
     Pvh {
-        /// Command line and initial ramdisk.
-        linux: Linux<'a>,
+        /// Command line and modules.
+        start: DirectStart<'a>,
         /// ACPI tables, which begin with the RSDP.
         acpi: &'a [u8],
         /// Where they go.
         acpi_at: Bytes,
     },
     /// A paravirtualised kernel.
-    Pv(Linux<'a>),
+    Pv(DirectStart<'a>),
 }
 
 /// What a kernel that is started directly gets.
 #[derive(Debug, Clone, Copy)]
-pub struct Linux<'a> {
+pub struct DirectStart<'a> {
     /// Its command line.
     pub cmdline: &'a CStr,
-    /// Its initial ramdisk.
-    pub ramdisk: Option<&'a [u8]>,
+    /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
+    pub modules: &'a [(&'a [u8], &'a CStr)],
 }
 
 impl<'a> Contents<'a> {
-    fn linux(&self) -> Option<Linux<'a>> {
+    fn direct(&self) -> Option<DirectStart<'a>> {
         match self {
             Self::Hvm { .. } => None,
-            Self::Pvh { linux, .. } | Self::Pv(linux) => Some(*linux),
+            Self::Pvh { start, .. } | Self::Pv(start) => Some(*start),
         }
     }
 }
@@ -118,8 +118,8 @@ impl<'a> DomainImage<'a> {
     /// # Errors
     /// Where memory is short, or a file is larger than libxenguest accepts (1 GiB).
     pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
-        let cmdline = parts.contents.linux().map_or(c"", |linux| linux.cmdline);
-        let pointer = if cmdline.is_empty() { std::ptr::null() } else { cmdline.as_ptr() };
+        let cmdline = parts.contents.direct().map_or(c"", |start| start.cmdline);
+        let pointer = null_if_empty(cmdline);
         // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the command line.
         let raw = error::pointer("xc_dom_allocate", format_args!("command line {cmdline:?}"), unsafe {
             sys::xc_dom_allocate(interface.as_raw(), pointer, std::ptr::null())
@@ -175,12 +175,15 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
             sys::xc_dom_kernel_mem(dom, parts.kernel.as_ptr().cast(), size)
         })?;
-        let Some(ramdisk) = parts.contents.linux().and_then(|linux| linux.ramdisk) else { return Ok(()) };
-        let size = ramdisk.len();
-        // SAFETY: the ramdisk lives as long as this image and is only read; a null command line means none.
-        self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
-            sys::xc_dom_module_mem(dom, ramdisk.as_ptr().cast(), size, std::ptr::null())
-        })
+        for (data, cmdline) in parts.contents.direct().map_or(&[][..], |start| start.modules) {
+            let (size, cmdline) = (data.len(), null_if_empty(cmdline));
+            // SAFETY: the module lives as long as this image and is only read; its command line is copied, and null
+            // means none.
+            self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
+                sys::xc_dom_module_mem(dom, data.as_ptr().cast(), size, cmdline)
+            })?;
+        }
+        Ok(())
     }
 
     /// Reads the hypervisor's abilities, then the kernel's headers.
@@ -264,6 +267,11 @@ impl<'a> DomainImage<'a> {
         let returned = run(self.raw.as_ptr());
         error::builder(name, arguments, returned)
     }
+}
+
+/// libxenguest takes a null pointer for no command line.
+fn null_if_empty(cmdline: &CStr) -> *const c_char {
+    if cmdline.is_empty() { std::ptr::null() } else { cmdline.as_ptr() }
 }
 
 /// A file in the struct by which libxenguest takes it. It only reads from it, though the field is not const.

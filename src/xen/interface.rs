@@ -122,7 +122,8 @@ impl Interface {
     /// # Errors
     /// Where Xen refuses to tell.
     pub fn grant_frames(&self, domid: DomId) -> Result<(u32, u32), XenError> {
-        let mut query = sys::gnttab_query_size { dom: u16::try_from(domid.get()).unwrap_or(u16::MAX), ..Default::default() };
+        let mut query =
+            sys::gnttab_query_size { dom: u16::try_from(domid.get()).unwrap_or(u16::MAX), ..Default::default() };
         // SAFETY: `query` is a live struct of the type that the call reads and fills.
         let returned = unsafe { sys::xc_gnttab_query_size(self.as_raw(), &raw mut query) };
         error::minus_one("xc_gnttab_query_size", format_args!("domid {domid}"), returned)?;

@@ -24,7 +24,7 @@ pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};
 pub use hvm::HvmParam;
 pub use hvm_info::HvmInfo;
-pub use image::{Boot, Contents, DomainImage, ImageParts, Linux};
+pub use image::{Boot, Contents, DirectStart, DomainImage, ImageParts};
 pub use interface::{Interface, PodPages};
 pub use store::{Access, Permissions, Store, Transaction};
 

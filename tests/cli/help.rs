@@ -2,7 +2,7 @@
 
 use super::run::line;
 
-const VERBS: [&str; 5] = ["plan", "create", "build", "destroy", "features"];
+const VERBS: [&str; 7] = ["plan", "create", "build", "inspect", "balloon", "destroy", "features"];
 
 #[test]
 fn the_help_of_the_program_teaches() {
@@ -84,8 +84,9 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory = "--memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole";
-    let guest = "--firmware --kernel --wait-memory";
+    let memory =
+        "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --shim";
+    let guest = "--firmware --kernel --ramdisk --cmdline --wait-memory";
     let table = [
         ("plan", memory.to_owned()),
         (
@@ -97,6 +98,8 @@ fn the_flags_of_each_verb() {
         ),
         ("build", format!("{memory} {guest} --domid --store-port --console-port")),
         ("destroy", "--force".to_owned()),
+        ("balloon", "--timeout --model --force".to_owned()),
+        ("inspect", "--watch --model".to_owned()),
         ("features", String::new()),
     ];
     for (verb, flags) in table {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::run::{Ran, line};
 
-const KIB: [&str; 13] = [
+const KIB: [&str; 17] = [
     "static_max_kib",
     "target_kib",
     "video_kib",
@@ -18,11 +18,24 @@ const KIB: [&str; 13] = [
     "shadow_kib",
     "extra_internal_kib",
     "extra_external_kib",
+    "vcpu_overhead_kib",
+    "shim_kib",
+    "rounding_kib",
     "overhead_kib",
     "footprint_kib",
+    "paging_pool_kib",
 ];
-const OTHERS: [&str; 7] =
-    ["lowmem_end", "mmio_start", "mmio_size", "highmem_end", "owned_pages_built", "owned_pages_running", "max_pages"];
+const OTHERS: [&str; 9] = [
+    "lowmem_end",
+    "mmio_start",
+    "mmio_size",
+    "highmem_end",
+    "owned_pages_built",
+    "owned_pages_running",
+    "max_pages",
+    "pod_cache_pages",
+    "pod_entries",
+];
 
 const MIB: u64 = 1 << 20;
 const FOUR_GIB: u64 = 1 << 32;
@@ -37,7 +50,7 @@ fn number(plan: &Value, field: &str) -> u64 {
     plan[field].as_u64().unwrap_or_else(|| panic!("{field} is no integer in {plan}"))
 }
 
-/// Every relation that the memory model and the layout promise.
+/// Every relation that xenops' memory model and the layout promise for an HVM guest.
 fn check(plan: &Value) {
     let kib = |field: &str| number(plan, &format!("{field}_kib"));
     for field in KIB {
@@ -54,6 +67,9 @@ fn check(plan: &Value) {
     assert_eq!((kib("extra_internal"), kib("extra_external")), (1024, 1024));
     assert_eq!(kib("overhead"), kib("extra_internal") + kib("extra_external") + kib("shadow"));
     assert_eq!(kib("footprint"), kib("target") + kib("overhead"));
+    assert_eq!((kib("vcpu_overhead"), kib("shim"), kib("rounding")), (0, 0, 0));
+    assert_eq!(kib("paging_pool"), kib("shadow"));
+    assert_eq!((&plan["kind"], &plan["model"]), (&json!("hvm"), &json!("xenops")));
     assert_eq!(plan["populate_on_demand"], json!(kib("target") < kib("static_max")));
 
     let (low, high) = (number(plan, "lowmem_end"), number(plan, "highmem_end"));
@@ -79,6 +95,8 @@ fn check(plan: &Value) {
     let rom = if kib("video") == 0 { 0 } else { 16 };
     assert_eq!(number(plan, "owned_pages_running"), number(plan, "owned_pages_built") + kib("video") / 4 + rom);
     assert_eq!(number(plan, "max_pages"), kib("xen_max") / 4);
+    let on_demand = if kib("balloon") == 0 { (0, 0) } else { (kib("build_start") / 4 - 32, kib("build_max") / 4 - 32) };
+    assert_eq!((number(plan, "pod_cache_pages"), number(plan, "pod_entries")), on_demand);
 }
 
 #[test]
@@ -88,6 +106,8 @@ fn one_object_to_the_last_figure() {
     let mib = |count: u64| json!(count * 1024);
     let expected = json!({
         "schema": 1,
+        "kind": "hvm",
+        "model": "xenops",
         "vcpus": 4,
         "static_max_kib": mib(6144),
         "target_kib": mib(2048),
@@ -100,8 +120,12 @@ fn one_object_to_the_last_figure() {
         "shadow_kib": mib(78),
         "extra_internal_kib": mib(1),
         "extra_external_kib": mib(1),
+        "vcpu_overhead_kib": 0,
+        "shim_kib": 0,
+        "rounding_kib": 0,
         "overhead_kib": mib(80),
         "footprint_kib": mib(2128),
+        "paging_pool_kib": mib(78),
         "populate_on_demand": true,
         "lowmem_end": 3_221_225_472_u64,
         "mmio_start": 3_221_225_472_u64,
@@ -114,6 +138,8 @@ fn one_object_to_the_last_figure() {
         "owned_pages_built": 516_080,
         "owned_pages_running": 524_288,
         "max_pages": 1_573_120,
+        "pod_cache_pages": 2016 * 256 - 32,
+        "pod_entries": 6112 * 256 - 32,
     });
     // A serde_json::Value holds integers and floats apart: 4096.0 would not be equal.
     assert_eq!(object, expected);
@@ -125,6 +151,7 @@ fn the_defaults() {
     let object = plan("--memory 256");
     check(&object);
     assert_eq!(object, plan("--memory 256MiB --maxmem 256 --video 16 --vcpus 1 --shadow-multiplier 1 --mmio-hole 256"));
+    assert_eq!(object, plan("--memory 256 --kind hvm --model xenops --passthrough"));
     assert_eq!(object["populate_on_demand"], false);
     assert_eq!((object["highmem_end"].as_u64(), object["vcpus"].as_u64()), (Some(0), Some(1)));
 }
@@ -170,6 +197,47 @@ fn the_edges() {
     }
 }
 
+/// The same guest of each kind by each model: the figures in which they differ, by hand.
+#[test]
+fn every_kind_by_every_model() {
+    // 512 MiB of 1024 with 2 vCPUs: 512 + 2048 pages of paging pool by xenops, 512 + 1024 by libxl.
+    let fields = ["build_start", "xen_max", "shadow", "vcpu_overhead", "rounding", "overhead", "footprint"];
+    #[rustfmt::skip]
+    let table = [
+        ("hvm", "xenops", [496, 1025, 10, 0, 0, 12, 524]),
+        ("hvm", "xapi",   [496, 1025, 10, 1, 0, 13, 525]),
+        ("hvm", "libxl",  [496, 513,  6,  0, 0, 8,  520]),
+        ("pvh", "xenops", [512, 1025, 10, 0, 0, 12, 524]),
+        ("pvh", "xapi",   [512, 1025, 10, 1, 0, 13, 525]),
+        ("pvh", "libxl",  [512, 513,  6,  0, 0, 8,  520]),
+        ("pv",  "xenops", [512, 1024, 10, 0, 0, 11, 523]),
+        ("pv",  "xapi",   [512, 1024, 10, 1, 0, 12, 524]),
+        ("pv",  "libxl",  [512, 513,  6,  0, 1, 8,  520]),
+    ];
+    for (kind, model, expected) in table {
+        let arguments = format!("--kind {kind} --model {model} --memory 512 --maxmem 1024 --vcpus 2");
+        let object = plan(&arguments);
+        assert_eq!((&object["kind"], &object["model"]), (&json!(kind), &json!(model)));
+        let got = fields.map(|field| number(&object, &format!("{field}_kib")));
+        assert_eq!(got, expected.map(|mib| mib * 1024), "{arguments}");
+        assert_eq!(object["populate_on_demand"], kind != "pv");
+        let pool = if kind == "pv" { 0 } else { number(&object, "shadow_kib") };
+        assert_eq!(number(&object, "paging_pool_kib"), pool);
+        assert_eq!(number(&object, "pod_entries") > 0, kind != "pv");
+        let types: Vec<&str> =
+            object["e820"].as_array().expect("a list").iter().filter_map(|entry| entry["type"].as_str()).collect();
+        assert_eq!(types, if kind == "pvh" { vec!["ram", "acpi", "reserved"] } else { vec!["ram"] }, "{arguments}");
+
+        let drawn = line(&format!("plan {arguments}"));
+        let title = format!("{} guest of 512 MiB that may grow to 1024 MiB, with 2 vCPUs", kind.to_uppercase());
+        assert!(drawn.exit == 0 && drawn.stdout.starts_with(&title), "{}", drawn.stdout);
+        assert!(drawn.stdout.lines().all(|line| line.chars().count() <= 80), "{}", drawn.stdout);
+    }
+    let shim = plan("--kind pvh --model xapi --shim --memory 512 --maxmem 1024");
+    let fields = ["shim_kib", "build_max_kib", "build_start_kib", "xen_max_kib"].map(|field| number(&shim, field));
+    assert_eq!(fields, [34, 1058, 540, 1059].map(|mib| mib * 1024));
+}
+
 #[test]
 fn the_picture_tells_the_same_figures() {
     let arguments = "--memory 2GiB --maxmem 3GiB --vcpus 2";
@@ -178,6 +246,10 @@ fn the_picture_tells_the_same_figures() {
     let object = plan(arguments);
     let words: Vec<&str> = stdout.split_whitespace().collect();
     for field in KIB {
+        if number(&object, field) == 0 {
+            // What a model does not know, or a guest does not have, is not drawn.
+            continue;
+        }
         let mib = (number(&object, field) / 1024).to_string();
         assert!(words.windows(2).any(|pair| pair == [&mib, "MiB"]), "{field}, {mib} MiB:\n{stdout}");
         let word = field.trim_end_matches("_kib").replace('_', " ");

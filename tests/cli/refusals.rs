@@ -1,17 +1,17 @@
 //! Memory that makes no guest: refused with one code, before anything else is looked at.
 
-use super::run::{Files, line, refused, with};
+use super::run::{Files, line, refused, text, with};
 
 /// Flags of the memory model, and what the message must say: the figures, and what to do.
 ///
 /// The model can refuse two more things that no command line reaches: a paging pool past Xen's 32 bits, for which the
 /// multiplier would have to be above 100, and a layout without RAM above 1 MiB, which the least guest of 2 MiB has.
-const REFUSED: [(&[&str], &[&str]); 22] = [
+const REFUSED: [(&[&str], &[&str]); 32] = [
     (&["--memory", "257", "--maxmem", "256"], &["257 MiB", "256 MiB", "lower --memory or raise --maxmem"]),
     (&["--memory", "256", "--maxmem", "0"], &["static max of 0 MiB"]),
     (&["--memory", "0"], &["video RAM of 16 MiB", "target of 0 MiB", "raise --memory or lower --video"]),
     (&["--memory", "16"], &["video RAM of 16 MiB", "target of 16 MiB"]),
-    (&["--memory", "0", "--video", "0"], &["target of 0 MiB", "raise --memory"]),
+    (&["--memory", "0", "--video", "0"], &["target of 0 MiB is less than the 2 MiB", "raise --memory"]),
     (&["--memory", "300K"], &["target of 1 MiB"]),
     (&["--memory", "256", "--video", "12"], &["12 MiB is not a power of two"]),
     (&["--memory", "256", "--video", "512K"], &["512 KiB is not a power of two"]),
@@ -29,6 +29,16 @@ const REFUSED: [(&[&str], &[&str]); 22] = [
     (&["--memory", "1GiB", "--maxmem", "16TiB"], &["static max of 16777216 MiB", "lower --memory or --maxmem"]),
     (&["--memory", "16776960", "--video", "0"], &["build max of 16776960 MiB", "16776959 MiB"]),
     (&["--memory", "18446744073709551615K"], &["18446744073709551615 KiB", "past what Xen can hold"]),
+    (&["--memory", "256", "--kind", "pvh", "--video", "16"], &["a pvh guest has no VGA card", "leave --video out"]),
+    (&["--memory", "256", "--kind", "pv", "--video", "4"], &["a pv guest has no VGA card"]),
+    (&["--memory", "256", "--kind", "pvh", "--mmio-hole", "256"], &["always 64 MiB", "leave --mmio-hole out"]),
+    (&["--memory", "256", "--kind", "pv", "--mmio-hole", "256"], &["a pv guest has no MMIO hole"]),
+    (&["--memory", "262143K", "--model", "libxl"], &["--memory 262143 KiB is not whole MiB", "255 MiB or 256 MiB"]),
+    (&["--memory", "64", "--maxmem", "262143K", "--model", "libxl"], &["--maxmem 262143 KiB is not whole MiB"]),
+    (&["--memory", "131073K", "--maxmem", "256", "--model", "libxl", "--kind", "pv"], &["--memory 131073 KiB"]),
+    (&["--memory", "1", "--kind", "pv"], &["target of 1 MiB is less than the 2 MiB"]),
+    (&["--memory", "257", "--maxmem", "256", "--model", "libxl"], &["lower --memory or raise --maxmem"]),
+    (&["--memory", "16777214", "--kind", "pvh", "--model", "xapi"], &["build max of 16777214 MiB"]),
 ];
 
 #[test]
@@ -53,6 +63,73 @@ fn create_and_build_refuse_the_same() {
             let error = refused(&arguments, 3, "bad-memory");
             let message = error["message"].as_str().expect("text");
             assert!(words.iter().all(|word| message.contains(word)), "{flags:?}: {message}");
+        }
+    }
+}
+
+/// Flags without a value.
+#[test]
+fn what_does_not_go_together() {
+    let devices = "populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough";
+    for (arguments, words) in [
+        ("--memory 256 --maxmem 512 --passthrough", devices),
+        ("--memory 256 --maxmem 512 --kind pvh --model libxl --passthrough", devices),
+        ("--memory 256 --shim", "not of a hvm one: give --kind pvh"),
+        ("--memory 256 --shim --kind pv --model xapi", "not of a pv one: give --kind pvh"),
+        ("--memory 256 --shim --kind pvh", "the xenops model knows nothing of Xen's PV shim"),
+    ] {
+        let arguments: Vec<&str> = ["plan"].into_iter().chain(arguments.split(' ')).collect();
+        let error = refused(&arguments, 3, "bad-memory");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains(words), "{arguments:?}: {message}");
+    }
+    assert_eq!(line("plan --memory 256 --maxmem 512 --kind pv --passthrough").exit, 0);
+}
+
+#[test]
+fn words_that_are_no_kind_and_no_model() {
+    for (flag, words) in [("--kind", "use hvm, pvh or pv"), ("--model", "use xenops, xapi or libxl")] {
+        for text in ["", "HVM", "xen"] {
+            let error = refused(&["plan", "--memory", "256", flag, text], 2, "usage");
+            let message = error["message"].as_str().expect("text");
+            assert!(message.contains(words) && message.contains(flag), "{message}");
+        }
+    }
+}
+
+/// What belongs to another kind of guest is refused, not ignored.
+#[test]
+fn each_kind_has_its_own_files() {
+    let files = Files::new();
+    let long = "x".repeat(1024);
+    for kind in ["pvh", "pv"] {
+        let firmware = format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel");
+        let kernel = format!("--kind {kind} needs the guest's own kernel");
+        for (arguments, words) in [
+            (vec!["--kernel", "/x", "--firmware", "seabios"], firmware.as_str()),
+            (vec![], kernel.as_str()),
+            (vec!["--kernel", "/x", "--cmdline", &long], "of 1024 bytes is longer than the 1023"),
+        ] {
+            for verb in [vec!["create", "--name", "t"], vec!["build", "--domid", "7"]] {
+                let all = [verb, vec!["--memory", "64", "--kind", kind], arguments.clone()].concat();
+                let error = refused(&all, 3, "bad-config");
+                let message = error["message"].as_str().expect("text");
+                assert!(message.contains(words), "{all:?}: {message}");
+            }
+        }
+        let model = ["create", "--name", "t", "--memory", "64", "--kind", kind, "--device-model", "/x"];
+        let error = refused(&model, 3, "bad-config");
+        assert!(error["message"].as_str().expect("text").contains(&format!("a {kind} guest has none")), "{error}");
+        let text = text(&files.path("firmware"));
+        let error =
+            refused(&["create", "--name", "t", "--memory", "64", "--kind", kind, "--kernel", &text], 3, "bad-kernel");
+        assert!(error["message"].as_str().expect("text").contains("neither an ELF file nor a bzImage"), "{error}");
+    }
+    for flag in ["--ramdisk", "--cmdline"] {
+        for start in [files.create(), files.build()] {
+            let error = refused(&with(&start, flag, "x"), 3, "bad-config");
+            let message = error["message"].as_str().expect("text");
+            assert!(message.contains(flag) && message.contains("--kind pvh or --kind pv"), "{message}");
         }
     }
 }

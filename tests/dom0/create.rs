@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use dombuild::xen::Interface;
+use dombuild::xen::{Interface, PodPages};
 use serde_json::Value;
 
 use super::Test;
@@ -65,7 +65,7 @@ fn populated_on_demand() {
     assert_eq!(built["plan"]["populate_on_demand"], true);
     assert_as_planned(&built, false);
     let xen = Interface::open().expect("Xen");
-    let (cache, entries) = xen.pod_pages(domid(&built)).expect("PoD");
+    let PodPages { cache, entries } = xen.pod_pages(domid(&built)).expect("PoD");
     // What was not touched yet is an entry; what the target grants and was not touched yet is in the cache.
     let build_max = number(&built["plan"], "build_max_kib") / 4;
     let build_start = number(&built["plan"], "build_start_kib") / 4;

@@ -1,5 +1,6 @@
 //! `build` on a domain that somebody else created: here, this test, with nothing but libxenctrl.
 
+use dombuild::memory::Kind;
 use dombuild::xen::{CreateDomain, DomId, Interface};
 use uuid::Uuid;
 
@@ -16,7 +17,9 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// A domain as a toolstack of its own would create it: empty, without any key.
 fn empty_domain(xen: &Interface, vcpus: u32) -> DomId {
-    xen.create_hvm(&CreateDomain {
+    xen.create(&CreateDomain {
+        kind: Kind::Hvm,
+        passthrough: false,
         uuid: Uuid::new_v4(),
         vcpus,
         max_event_channel: 1023,

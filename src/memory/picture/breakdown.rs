@@ -1,11 +1,8 @@
-//! The blocks that a domain's memory is made of, stacked, with brackets for the sums that have names.
-//!
-//! The order of the blocks is that of the drawings in xenops' `memory.ml` and Xen's `docs/misc/libxl_memory.txt`: every
-//! named sum is a run of neighbours.
+//! The blocks of a [`Stack`] one upon the other, with brackets for its sums, in characters.
 
-use super::super::model::Memory;
-use super::super::units::Mib;
+use super::super::units::Kib;
 use super::canvas::Canvas;
+use super::stack::{Block, Part, Stack, Sum, short};
 
 /// Column at which everything begins.
 const INDENT: usize = 1;
@@ -18,22 +15,35 @@ const SHARED_ROWS: usize = 10;
 /// Least lines of either of the two.
 const LEAST_ROWS: usize = 3;
 
-/// Order of the blocks above the domain's own memory.
-const SHADOW: usize = 0;
-const EXTRA_EXTERNAL: usize = 1;
-const EXTRA_INTERNAL: usize = 2;
-const FIRST_OWN: usize = 3;
+/// The sums on the left, which do not overlap.
+const LEFT: [&str; 2] = ["overhead", "static max"];
+/// The sums on the right, from the innermost outwards, so that few leaders cross other brackets; each with the block at
+/// which its name stands, where the guest's does not have to take it.
+const RIGHT: [(&str, End); 5] = [
+    ("build start", End::Last),
+    ("build max", End::Last),
+    ("target", End::First),
+    ("footprint", End::First),
+    ("xen max", End::First),
+];
+/// In which order names stand at the guest's block, from top to bottom.
+const AT_GUEST: [&str; 5] = ["footprint", "target", "build start", "build max", "xen max"];
 
-struct Block {
-    name: &'static str,
-    size: String,
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
+
+/// A block with its place.
+struct Shape<'a> {
+    block: &'a Block,
     /// Line of its upper border.
     top: usize,
     rows: usize,
-    fill: char,
 }
 
-impl Block {
+impl Shape<'_> {
     /// Line of the border below it.
     fn bottom(&self) -> usize {
         self.top + self.rows + 1
@@ -50,9 +60,9 @@ impl Block {
     }
 }
 
-/// A sum with a name: a run of blocks.
-struct Bracket {
-    name: &'static str,
+/// A sum with its place.
+struct Bracket<'a> {
+    name: &'a str,
     size: String,
     /// Line of its upper end.
     top: usize,
@@ -63,12 +73,12 @@ struct Bracket {
 }
 
 /// Draws the breakdown.
-pub(super) fn draw(memory: &Memory) -> String {
-    let blocks = blocks(memory);
-    let left = left_brackets(memory, &blocks);
-    let right = right_brackets(memory, &blocks);
+pub(super) fn draw(stack: &Stack) -> String {
+    let shapes = shapes(&stack.blocks);
+    let left = left_brackets(stack, &shapes);
+    let right = right_brackets(stack, &shapes);
     let left_width = left.iter().map(|b| b.name.len().max(b.size.len())).max().unwrap_or(0);
-    let inner = blocks.iter().map(|b| b.name.len() + b.size.len()).max().unwrap_or(0) + 4;
+    let inner = stack.blocks.iter().map(|b| b.name.len() + short(b.size).len()).max().unwrap_or(0) + 4;
     let names = right.iter().map(|b| b.name.len()).max().unwrap_or(0);
     let sizes = right.iter().map(|b| b.size.len()).max().unwrap_or(0);
 
@@ -76,16 +86,20 @@ pub(super) fn draw(memory: &Memory) -> String {
     let left_end = INDENT + left_width;
     let left_x = left_end + 1;
     let box_x = left_x + 2;
-    draw_blocks(&mut canvas, &blocks, box_x, inner);
+    draw_blocks(&mut canvas, &shapes, box_x, inner);
 
     for bracket in &left {
         vertical(&mut canvas, left_x, bracket, ['┌', '┤', '└']);
         canvas.text_ending(left_end, bracket.label, bracket.name);
         canvas.text_ending(left_end, bracket.label + 1, &bracket.size);
     }
-    // Where the overhead ends, the static max begins.
-    if let [overhead, _] = &left[..] {
-        canvas.text(left_x, overhead.bottom, "├");
+    // Where one ends, the next begins.
+    for pair in left.windows(2) {
+        if let [above, below] = pair
+            && above.bottom == below.top
+        {
+            canvas.text(left_x, above.bottom, "├");
+        }
     }
 
     let columns = || (box_x + inner + 3..).step_by(BRACKET_STEP);
@@ -101,100 +115,103 @@ pub(super) fn draw(memory: &Memory) -> String {
     canvas.finish()
 }
 
-fn blocks(memory: &Memory) -> Vec<Block> {
-    let (guest_rows, balloon_rows) = shared_rows(memory);
-    let parts = [
-        ("shadow", memory.shadow, 1, ' '),
-        ("extra external", memory.extra_external, 1, ' '),
-        ("extra internal", memory.extra_internal, 1, ' '),
-        ("video", memory.video, 1, ' '),
-        ("guest", memory.guest, guest_rows, ' '),
-        ("balloon", memory.balloon, balloon_rows, '░'),
-    ];
-    let mut blocks: Vec<Block> = Vec::new();
-    for (name, size, rows, fill) in parts.into_iter().filter(|(_, size, ..)| !size.is_zero()) {
-        let top = blocks.last().map_or(0, Block::bottom);
-        blocks.push(Block { name, size: size.to_string(), top, rows, fill });
+fn shapes(blocks: &[Block]) -> Vec<Shape<'_>> {
+    let size_of = |part| blocks.iter().find(|block| block.part == part).map_or(Kib::ZERO, |block| block.size);
+    let (held_rows, missing_rows) = shared_rows(size_of(Part::Held), size_of(Part::Missing));
+    let mut shapes: Vec<Shape<'_>> = Vec::new();
+    for block in blocks {
+        let rows = match block.part {
+            Part::Overhead => 1,
+            Part::Held => held_rows,
+            Part::Missing => missing_rows,
+        };
+        let top = shapes.last().map_or(0, Shape::bottom);
+        shapes.push(Shape { block, top, rows });
     }
-    blocks
+    shapes
 }
 
 /// Lines of the guest's and of the balloon's block.
-fn shared_rows(memory: &Memory) -> (usize, usize) {
-    if memory.balloon.is_zero() {
+fn shared_rows(held: Kib, missing: Kib) -> (usize, usize) {
+    if missing.is_zero() {
         return (GUEST_ROWS, 0);
     }
-    let share = 10 * u64::from(memory.guest.get()) / u64::from(memory.build_max.get().max(1));
-    let guest = usize::try_from(share).unwrap_or(SHARED_ROWS).clamp(LEAST_ROWS, SHARED_ROWS - LEAST_ROWS);
-    (guest, SHARED_ROWS - guest)
+    let all = u128::from(held.get()) + u128::from(missing.get());
+    let share = 10 * u128::from(held.get()) / all.max(1);
+    let held = usize::try_from(share).unwrap_or(SHARED_ROWS).clamp(LEAST_ROWS, SHARED_ROWS - LEAST_ROWS);
+    (held, SHARED_ROWS - held)
+}
+
+/// The shapes at both ends of a sum.
+fn ends<'a, 'b>(sum: &Sum, shapes: &'b [Shape<'a>]) -> Option<(&'b Shape<'a>, &'b Shape<'a>)> {
+    let (first, last) = sum.span?;
+    Some((shapes.get(first)?, shapes.get(last)?))
 }
 
 /// Overhead, and below it static max: together the whole stack.
-fn left_brackets(memory: &Memory, blocks: &[Block]) -> Vec<Bracket> {
-    let (Some(overhead_end), Some(external), Some(last)) =
-        (blocks.get(EXTRA_INTERNAL), blocks.get(EXTRA_EXTERNAL), blocks.last())
-    else {
-        return Vec::new();
+fn left_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
+    let bracket = |name| {
+        let sum = stack.sum(name)?;
+        let (first, last) = ends(sum, shapes)?;
+        let (top, bottom) = (first.top, last.bottom());
+        let middle = (top + bottom) / 2;
+        // The name stands beside a block, not beside a border.
+        let label = if shapes.iter().any(|shape| shape.top == middle) { middle - 1 } else { middle };
+        Some(Bracket { name: sum.name, size: short(sum.size), top, bottom, label })
     };
-    let top = overhead_end.bottom();
-    let middle = (top + last.bottom()) / 2;
-    // The name stands beside a block, not beside a border.
-    let middle = if blocks.iter().any(|block| block.top == middle) { middle - 1 } else { middle };
-    vec![
-        bracket("overhead", memory.overhead, (0, top), external.middle()),
-        bracket("static max", memory.static_max, (top, last.bottom()), middle),
-    ]
+    LEFT.into_iter().filter_map(bracket).collect()
 }
 
-/// The brackets that overlap, from the innermost outwards, so that few leaders cross other brackets.
-fn right_brackets(memory: &Memory, blocks: &[Block]) -> Vec<Bracket> {
-    let (Some(shadow), Some(internal), Some(own), Some(last)) =
-        (blocks.get(SHADOW), blocks.get(EXTRA_INTERNAL), blocks.get(FIRST_OWN), blocks.last())
-    else {
-        return Vec::new();
-    };
-    let has_balloon = !memory.balloon.is_zero();
-    let Some(guest) = blocks.iter().find(|block| block.name == "guest") else { return Vec::new() };
-    // What is not named at a block of its own is named at the guest's, from top to bottom.
-    let in_guest = [(memory.video.is_zero(), "target"), (true, "build start"), (!has_balloon, "build max")];
-    let in_guest: Vec<&str> = in_guest.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect();
-    let label = |name: &str, otherwise: &Block| {
-        let index = in_guest.iter().position(|other| *other == name);
-        index.map_or(otherwise.middle(), |index| guest.row(index, in_guest.len()))
-    };
-    vec![
-        bracket("build start", memory.build_start, (guest.top, guest.bottom()), label("build start", guest)),
-        bracket("build max", memory.build_max, (guest.top, last.bottom()), label("build max", last)),
-        bracket("target", memory.target, (own.top, guest.bottom()), label("target", own)),
-        bracket("footprint", memory.footprint, (shadow.top, guest.bottom()), shadow.middle()),
-        bracket("xen max", memory.xen_max, (internal.top, last.bottom()), internal.middle()),
-    ]
+fn right_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
+    let placed: Vec<(&Sum, &Shape<'_>, usize, usize)> = RIGHT
+        .into_iter()
+        .filter_map(|(name, end)| {
+            let sum = stack.sum(name)?;
+            let (first, last) = ends(sum, shapes)?;
+            let at = match end {
+                End::First => first,
+                End::Last => last,
+            };
+            Some((sum, at, first.top, last.bottom()))
+        })
+        .collect();
+    // Names that have no block of their own share the guest's.
+    let is_guest = |shape: &Shape<'_>| shape.block.part == Part::Held;
+    let at_guest: Vec<&str> = AT_GUEST
+        .into_iter()
+        .filter(|name| placed.iter().any(|(sum, at, ..)| sum.name == *name && is_guest(at)))
+        .collect();
+    placed
+        .into_iter()
+        .map(|(sum, at, top, bottom)| {
+            let index = at_guest.iter().position(|name| *name == sum.name);
+            let label = index.map_or(at.middle(), |index| at.row(index, at_guest.len()));
+            Bracket { name: sum.name, size: short(sum.size), top, bottom, label }
+        })
+        .collect()
 }
 
-fn bracket(name: &'static str, size: Mib, (top, bottom): (usize, usize), label: usize) -> Bracket {
-    Bracket { name, size: size.to_string(), top, bottom, label }
-}
-
-fn draw_blocks(canvas: &mut Canvas, blocks: &[Block], x: usize, inner: usize) {
+fn draw_blocks(canvas: &mut Canvas, shapes: &[Shape<'_>], x: usize, inner: usize) {
     let (content, side) = (x + 1, x + inner + 1);
-    for block in blocks {
-        let (left, right) = if block.top == 0 { ('┌', '┐') } else { ('├', '┤') };
-        canvas.border(x, block.top, inner, left, right);
-        for y in block.top + 1..block.bottom() {
+    for shape in shapes {
+        let fill = if shape.block.part == Part::Missing { '░' } else { ' ' };
+        let (left, right) = if shape.top == 0 { ('┌', '┐') } else { ('├', '┤') };
+        canvas.border(x, shape.top, inner, left, right);
+        for y in shape.top + 1..shape.bottom() {
             canvas.text(x, y, "│");
-            canvas.fill(content, y, inner, if y == block.middle() { ' ' } else { block.fill });
+            canvas.fill(content, y, inner, if y == shape.middle() { ' ' } else { fill });
             canvas.text(side, y, "│");
         }
-        canvas.text(content + 1, block.middle(), block.name);
-        canvas.text_ending(side - 1, block.middle(), &block.size);
+        canvas.text(content + 1, shape.middle(), shape.block.name);
+        canvas.text_ending(side - 1, shape.middle(), &short(shape.block.size));
     }
-    if let Some(last) = blocks.last() {
+    if let Some(last) = shapes.last() {
         canvas.border(x, last.bottom(), inner, '└', '┘');
     }
 }
 
 /// Draws a bracket's line with its upper end, its tick and its lower end.
-fn vertical(canvas: &mut Canvas, x: usize, bracket: &Bracket, [upper, tick, lower]: [char; 3]) {
+fn vertical(canvas: &mut Canvas, x: usize, bracket: &Bracket<'_>, [upper, tick, lower]: [char; 3]) {
     for y in bracket.top..=bracket.bottom {
         canvas.fill(x, y, 1, '│');
     }

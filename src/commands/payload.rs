@@ -1,0 +1,77 @@
+//! The files that a guest starts with: which of the flags belong to which kind, and what is read.
+
+use std::ffi::CString;
+
+use crate::args::GuestArgs;
+use crate::config::{Module, Payload, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, read_shim};
+use crate::error::Error;
+use crate::memory::{Kind, Model, Plan};
+
+/// What kernels take of a command line at most, less the NUL: PV guests have 1024 bytes for it (`MAX_GUEST_CMDLINE`,
+/// xen/include/public/xen.h), and others no less.
+const LONGEST_CMDLINE: usize = 1023;
+
+/// What the PV shim is told: to be one, and to talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
+const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
+
+/// Checks the flags and reads the files.
+///
+/// # Errors
+/// Where a flag belongs to another kind of guest, or a file is not usable.
+pub(super) fn read(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+    match plan.request.kind {
+        Kind::Hvm => firmware(arguments, plan),
+        Kind::Pvh | Kind::Pv => kernel(arguments, plan),
+    }
+}
+
+/// What an HVM guest starts with.
+fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+    for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
+        if given {
+            return Err(Error::BadConfig(format!(
+                "{flag} is for kernels that Xen starts itself: give it with --kind pvh or --kind pv"
+            )));
+        }
+    }
+    let hvmloader = read_hvmloader(arguments.kernel.as_deref())?;
+    let choice = arguments.firmware.clone().unwrap_or_default();
+    let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
+    Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware })
+}
+
+/// What a PVH or PV guest starts with.
+fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+    let kind = plan.request.kind;
+    if arguments.firmware.is_some() {
+        return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
+    }
+    let Some(path) = &arguments.kernel else {
+        return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
+    };
+    let text = arguments.cmdline.clone().unwrap_or_default();
+    if text.len() > LONGEST_CMDLINE {
+        return Err(Error::BadConfig(format!(
+            "a --cmdline of {} bytes is longer than the {LONGEST_CMDLINE} that every kernel takes",
+            text.len()
+        )));
+    }
+    let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
+    let file = Module { data: read_guest_kernel(path)?, path: path.clone(), cmdline };
+    let ramdisk = arguments.ramdisk.as_deref().map(|path| {
+        Ok::<_, Error>(Module { data: read_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
+    });
+    let ramdisk = ramdisk.transpose()?;
+    if !plan.request.shim {
+        return Ok(Payload::Kernel { kernel: file, modules: ramdisk.into_iter().collect() });
+    }
+    // The shim finds the guest's kernel as its first module.
+    let mut text = SHIM_CMDLINE.to_owned();
+    if plan.request.model == Model::Xapi {
+        text.push_str(&format!(" shim_mem={}M", plan.memory.shim.0 / 1024));
+    }
+    let (data, path) = read_shim()?;
+    let cmdline = CString::new(text).unwrap_or_default();
+    let modules = [file].into_iter().chain(ramdisk).collect();
+    Ok(Payload::Kernel { kernel: Module { data, path, cmdline }, modules })
+}

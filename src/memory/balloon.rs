@@ -1,0 +1,183 @@
+//! Ballooning: how far a guest may be moved, what has to be set for that, and when it has arrived.
+
+use super::error::PlanError;
+use super::plan::Plan;
+use super::request::Request;
+use super::units::{Kib, Pages};
+
+/// How far from its goal a guest may stay and have arrived all the same: 1 MiB. Guests count what they hold in different
+/// ways (XSA-153), and hvmloader adds pages of its own.
+pub const TOLERANCE: Pages = Pages(256);
+
+/// Why a guest cannot be moved to a size.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BalloonError {
+    /// It would need more than it was built to see.
+    #[error(
+        "{size} is more than the static max of {static_max}, which is fixed when a guest is built: ask for less, or build it anew with a larger --maxmem"
+    )]
+    AboveStaticMax {
+        /// What was asked for.
+        size: Kib,
+        /// The most.
+        static_max: Kib,
+    },
+    /// It would die of it.
+    #[error(
+        "{size} is less than the {floor} that a guest built to see {static_max} needs to live: ask for more, or insist with --force"
+    )]
+    BelowFloor {
+        /// What was asked for.
+        size: Kib,
+        /// The least.
+        floor: Kib,
+        /// The most, from which the least follows.
+        static_max: Kib,
+    },
+    /// The model has no plan for this size.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// What to set to move a guest, and where it is to end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Move {
+    /// The limit that the guest's model has for the new size: `xc_domain_setmaxmem`.
+    pub max_memory: Kib,
+    /// What Xen may keep for it to populate on demand, in all: `xc_domain_set_pod_target`.
+    pub pod_target: Pages,
+    /// What its balloon driver is told: `memory/target`.
+    pub memory_target: Kib,
+    /// What it owns when it has arrived, give or take [`TOLERANCE`].
+    pub goal: Pages,
+}
+
+/// The least that leaves a guest alive: video RAM, and of the rest of static max the share that the balloon driver of
+/// XenLinux kept at least (its `minimum_target`): 1/2 of what is above 32 MiB, 1/4 above 128 MiB, 1/8 above 512 MiB, 1/32
+/// above 2 GiB. A kernel keeps books of all the memory that it sees, whether it holds it or not.
+#[must_use]
+pub fn floor(static_max: Kib, video: Kib) -> Kib {
+    /// From so many MiB on, so many are kept, and one of so many more.
+    const CURVE: [(u64, u64, u64); 5] = [(2048, 360, 32), (512, 168, 8), (128, 72, 4), (32, 24, 2), (0, 0, 1)];
+    let ram = static_max.0.saturating_sub(video.0) / 1024;
+    let kept =
+        CURVE.iter().find(|(from, ..)| ram >= *from).map_or(0, |(from, kept, one_of)| kept + (ram - from) / one_of);
+    Kib(video.0.saturating_add(kept.saturating_mul(1024)))
+}
+
+impl Move {
+    /// What moves a guest that was built as `request` says to `size`, video RAM included.
+    ///
+    /// # Errors
+    /// Where `size` is above static max, or below [`floor`] unless forced; where the model has no plan for it.
+    pub fn new(request: &Request, size: Kib, force: bool) -> Result<Self, BalloonError> {
+        // The rounding is the model's: what it makes of static max is the bound, and so is what it makes of the size.
+        let whole = Plan::new(&Request { target: request.static_max.unwrap_or(request.target), ..built(request) })?;
+        let static_max = whole.memory.static_max;
+        if size > static_max {
+            return Err(BalloonError::AboveStaticMax { size, static_max });
+        }
+        let floor = floor(static_max, whole.memory.video);
+        if size < floor && !force {
+            return Err(BalloonError::BelowFloor { size, floor, static_max });
+        }
+        let plan = Plan::new(&Request { target: size, static_max: Some(static_max), ..built(request) })?;
+        // The balloon driver keeps below what it may hold by as much as it is told less (1 MiB under populate on demand).
+        let told_less = plan.memory.build_start.0.saturating_sub(plan.memory.balloon_target().0);
+        Ok(Self {
+            max_memory: plan.memory.xen_max,
+            pod_target: plan.owned_pages_running,
+            memory_target: plan.memory.balloon_target(),
+            goal: Pages(plan.owned_pages_running.0.saturating_sub(Kib(told_less).to_pages_floor().0)),
+        })
+    }
+
+    /// Whether a guest that owns so much, with so many entries to be populated on demand and so much kept for them, is
+    /// where it was sent. Entries that nothing is kept for are memory which it has yet to give back.
+    #[must_use]
+    pub fn has_arrived(&self, owned: Pages, cache: Pages, entries: Pages) -> bool {
+        owned.0.abs_diff(self.goal.0) <= TOLERANCE.0 && entries.0.saturating_sub(cache.0) <= TOLERANCE.0
+    }
+}
+
+/// The request, for a guest that exists: that populate on demand and passthrough exclude each other is about building.
+fn built(request: &Request) -> Request {
+    Request { passthrough: false, ..request.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::kind::Kind;
+    use super::super::model::Model;
+    use super::super::units::Mib;
+    use super::*;
+
+    fn request(target: u32, static_max: u32, kind: Kind, model: Model) -> Request {
+        Request { static_max: Some(Mib(static_max).to_kib()), kind, model, ..Request::new(Mib(target).to_kib()) }
+    }
+
+    #[test]
+    fn the_floor_is_a_curve_without_steps() {
+        let mib = |mib: u32| Mib(mib).to_kib();
+        for (static_max, least) in
+            [(16, 16), (32, 24), (128, 72), (512, 168), (2048, 360), (8192, 552), (131_072, 4392)]
+        {
+            assert_eq!(floor(mib(static_max), Kib(0)), mib(least), "{static_max}");
+        }
+        assert_eq!(floor(mib(528), mib(16)), mib(184));
+    }
+
+    #[test]
+    fn down_and_up() {
+        let hvm = request(512, 512, Kind::Hvm, Model::Xenops);
+        let down = Move::new(&hvm, Mib(256).to_kib(), false).expect("a move");
+        assert_eq!(down.max_memory, Mib(513).to_kib());
+        assert_eq!(down.memory_target, Mib(256 - 16 - 1).to_kib());
+        assert_eq!((down.pod_target, down.goal), (Pages(65_536), Pages(65_536 - 256)));
+        let up = Move::new(&hvm, Mib(512).to_kib(), false).expect("a move");
+        assert_eq!((up.memory_target, up.goal), (Mib(496).to_kib(), Pages(131_072)));
+
+        let tight = Move::new(&request(512, 512, Kind::Pvh, Model::Libxl), Mib(200).to_kib(), false).expect("a move");
+        assert_eq!(tight.max_memory, Mib(201).to_kib());
+        let pv = Move::new(&request(512, 512, Kind::Pv, Model::Libxl), Mib(200).to_kib(), false).expect("a move");
+        assert_eq!((pv.memory_target, pv.goal), (Mib(200).to_kib(), Pages(51_200)));
+    }
+
+    #[test]
+    fn where_it_cannot_go() {
+        let hvm = request(256, 512, Kind::Hvm, Model::Xenops);
+        let above = Move::new(&hvm, Mib(513).to_kib(), true).expect_err("above");
+        assert_eq!(above, BalloonError::AboveStaticMax { size: Mib(513).to_kib(), static_max: Mib(512).to_kib() });
+        let below = Move::new(&hvm, Mib(100).to_kib(), false).expect_err("below");
+        assert!(matches!(below, BalloonError::BelowFloor { .. }) && below.to_string().contains("--force"), "{below}");
+        assert!(Move::new(&hvm, Mib(100).to_kib(), true).is_ok());
+        assert!(matches!(Move::new(&hvm, Mib(16).to_kib(), true), Err(BalloonError::Plan(_))));
+    }
+
+    #[test]
+    fn arrived_is_what_is_held_and_nothing_owed() {
+        let goal = Move { max_memory: Kib(0), pod_target: Pages(0), memory_target: Kib(0), goal: Pages(1000) };
+        assert!(goal.has_arrived(Pages(1256), Pages(0), Pages(0)) && goal.has_arrived(Pages(744), Pages(5), Pages(9)));
+        assert!(!goal.has_arrived(Pages(1257), Pages(0), Pages(0)));
+        assert!(!goal.has_arrived(Pages(1000), Pages(100), Pages(400)), "300 pages are still to be given back");
+    }
+
+    proptest! {
+        #[test]
+        fn a_move_ends_within_its_limit(guest in 64_u32..1 << 20, part in 1_u32..=8) {
+            for kind in [Kind::Hvm, Kind::Pvh, Kind::Pv] {
+                for model in [Model::Xenops, Model::Xapi, Model::Libxl] {
+                    let static_max = guest + 16;
+                    let size = Mib(static_max / part + 18).to_kib();
+                    if let Ok(there) = Move::new(&request(static_max, static_max, kind, model), size, true) {
+                        prop_assert!(there.goal <= there.max_memory.to_pages_floor());
+                        prop_assert!(there.pod_target <= there.max_memory.to_pages_floor());
+                        prop_assert!(there.goal.0 <= size.to_pages_floor().0 + 256);
+                    }
+                }
+            }
+        }
+    }
+}
