@@ -98,10 +98,10 @@ fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, aft
     };
     Error::TimedOut {
         what: format!(
-            "domain {} has not arrived: it owned {} MiB, was sent to {} MiB, owns {} MiB now{owed},",
+            "domain {} has not arrived at {} MiB (it owned {} MiB, owns {} MiB now{owed})",
             now.domid,
-            mib(was.owned_pages),
             mib(there.goal),
+            mib(was.owned_pages),
             mib(now.owned_pages)
         ),
         after,

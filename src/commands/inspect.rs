@@ -11,7 +11,7 @@ use super::{Connection, find_domain};
 use crate::args::InspectArgs;
 use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure};
 use crate::error::{AtStage, Error, Failure, Stage};
-use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside};
+use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, touched};
 use crate::report;
 use crate::xen::DomId;
 
@@ -65,6 +65,8 @@ struct Inspection {
     vcpus: u32,
     #[serde(flatten)]
     measured: Measured,
+    /// Pages that were touched since all was marked to be populated on demand.
+    touched_pages: Option<Pages>,
     /// The PoD target, which Xen does not tell: while anything is left to populate, what the domain owns.
     pod_target_pages_derived: Option<Pages>,
     memory_target_kib: Option<Kib>,
@@ -110,6 +112,7 @@ impl Inspection {
             model: origin.as_ref().map(|origin| origin.request.model),
             recorded: origin.as_ref().is_some_and(|origin| origin.recorded),
             vcpus: domain.existing_vcpus,
+            touched_pages: plan.as_ref().and_then(|plan| touched(plan, &measured)),
             pod_target_pages_derived: (measured.pod_entries.0 > 0).then_some(measured.owned_pages),
             memory_target_kib,
             static_max_kib: kib("memory/static-max")?,
@@ -143,7 +146,8 @@ impl fmt::Display for Inspection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("(no name)");
         let vcpus = if self.vcpus == 1 { "1 vCPU".to_owned() } else { format!("{} vCPUs", self.vcpus) };
-        writeln!(formatter, "{name}, domain {}: {} guest with {vcpus}", self.domid, self.kind)?;
+        let kind = self.kind.name().to_uppercase();
+        writeln!(formatter, "{name}, domain {}: {kind} guest with {vcpus}", self.domid)?;
         match (&self.model, self.recorded) {
             (Some(model), true) => writeln!(formatter, "The plan is the one it was built by (model {model}).\n")?,
             (Some(model), false) => writeln!(formatter, "The plan is model {model}'s, which fits it best.\n")?,
@@ -167,7 +171,11 @@ impl fmt::Display for Inspection {
             ("paging pool, KiB", planned(&|plan| plan.paging_pool.0), xen.paging_pool_kib.0),
             ("claimed pages", planned(&|_| 0), xen.claimed_pages.0),
         ] {
-            let verdict = if plan == xen.to_string() || plan == "-" { "" } else { "  differs" };
+            let verdict = match self.touched_pages {
+                Some(touched) if what.starts_with("PoD") && touched.0 > 0 => format!("  {} touched", touched.0),
+                _ if plan == xen.to_string() || plan == "-" => String::new(),
+                _ => "  differs".to_owned(),
+            };
             writeln!(formatter, "  {what:<22} {plan:>12} {xen:>12}{verdict}")?;
         }
         let kib = |size: Option<Kib>| size.map_or("-".to_owned(), |size| size.0.to_string());

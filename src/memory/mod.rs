@@ -36,7 +36,7 @@ mod tests;
 pub mod units;
 
 pub use balloon::{BalloonError, Move};
-pub use compare::{Difference, Measured, compare};
+pub use compare::{Difference, Measured, compare, touched};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};

@@ -2,11 +2,13 @@
 //!
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
+mod agreement;
 mod create;
 mod failures;
 mod foreign_domain;
 mod interrupts;
 mod life;
+mod linux;
 mod memory;
 mod support;
 mod twin;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         memory::TESTS,
         twin::TESTS,
         foreign_domain::TESTS,
+        linux::TESTS,
+        agreement::TESTS,
         failures::TESTS,
         interrupts::TESTS,
     ]

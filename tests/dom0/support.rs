@@ -14,6 +14,10 @@ use serde_json::Value;
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
 
+/// The small Linux guest that dom0 of the nested Xen has, for PVH and PV (tests/nested/guest-init).
+pub(crate) const GUEST_KERNEL: &str = "/srv/guest/vmlinuz";
+pub(crate) const GUEST_INITRD: &str = "/srv/guest/initrd";
+
 /// Why these tests cannot run here, if they cannot.
 pub(crate) fn why_not_here() -> Option<String> {
     if !Path::new("/proc/xen/privcmd").exists() {

@@ -1,0 +1,209 @@
+//! Linux under PVH and PV: it comes up with its vCPUs, sees the memory that the plan says, and balloons.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::Test;
+use super::support::{GUEST_INITRD, GUEST_KERNEL, create, dombuild, domid, number, pages_in_dump, shell, wait_for};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("linux_sees_its_memory_as_pvh", linux_pvh),
+    ("linux_sees_its_memory_as_pv", linux_pv),
+    ("linux_balloons_on_demand", balloons_on_demand),
+    ("linux_balloons_without_on_demand", balloons_without),
+    ("linux_balloons_as_pv", balloons_as_pv),
+    ("a_guest_that_does_not_follow", does_not_follow),
+    ("sizes_that_a_guest_cannot_have", impossible_sizes),
+    ("xls_guest_balloons", xls_guest_balloons),
+];
+
+/// Starts the small Linux guest and waits until it is up.
+pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
+    let cmdline = format!("console=hvc0 {words}");
+    let files = ["--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
+    let _ = fs::remove_file(CONSOLE);
+    let built = create("t", &[arguments, &files].concat());
+    wait_for("guest: ready", 120, || said("ready").is_some());
+    built
+}
+
+const CONSOLE: &str = "/var/log/xen/console/guest-t.log";
+
+/// What the guest wrote to its console.
+pub(crate) fn console() -> String {
+    fs::read(CONSOLE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// The rest of the last line `guest: WORD ...`.
+pub(crate) fn said(word: &str) -> Option<String> {
+    let prefix = format!("guest: {word}");
+    console().lines().rev().find_map(|line| Some(line.split_once(&prefix)?.1.trim().to_owned()))
+}
+
+fn said_number(word: &str) -> u64 {
+    let said = said(word).unwrap_or_else(|| panic!("{word} is not in {}", console()));
+    said.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{word}: {said}"))
+}
+
+/// The RAM ranges of its memory map that the guest reported, in bytes.
+fn ram_seen() -> Vec<(u64, u64)> {
+    let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("an address");
+    let console = console();
+    let ranges = console.lines().filter_map(|line| line.split_once("guest: e820 [mem ")?.1.split_once("] "));
+    let ram = ranges.filter(|(_, kind)| kind.trim() == "usable");
+    ram.map(|(range, _)| {
+        let (first, last) = range.split_once('-').expect("a range");
+        (hex(first), hex(last) + 1)
+    })
+    .collect()
+}
+
+/// How much of the RAM between two addresses the guest was told of; Linux takes the first page, and below 1 MiB what a PC
+/// has there, from what it calls usable.
+fn ram_between(start: u64, end: u64) -> u64 {
+    ram_seen().iter().map(|(first, last)| last.min(&end).saturating_sub(*first.max(&start))).sum()
+}
+
+fn linux_pvh() {
+    let built = start(&["--kind", "pvh", "--memory", "256", "--vcpus", "4"], "");
+    assert_eq!(said_number("cpus"), 4);
+    assert_eq!(said_number("balloon current_kb"), 256 << 10);
+    let plan = &built["plan"];
+    assert_eq!(ram_between(1 << 20, 1 << 32), number(plan, "lowmem_end") - (1 << 20));
+    // Less what the kernel itself takes, which is more than it looks.
+    let total = said_number("MemTotal_kB");
+    assert!(total < 256 << 10 && total > 170 << 10, "{total}");
+    assert_eq!(pages_in_dump(domid(&built)), (65_536 + 8 + 1, number(plan, "max_pages")));
+    dombuild(&["destroy", "t"]).success();
+
+    // Across the hole.
+    let built = start(&["--kind", "pvh", "--memory", "4500MiB", "--vcpus", "2", "--model", "libxl"], "");
+    let plan = &built["plan"];
+    assert_eq!(number(plan, "lowmem_end"), 0xfc00_0000);
+    assert_eq!(ram_between(1 << 20, 1 << 32), 0xfc00_0000 - (1 << 20));
+    assert_eq!(ram_between(1 << 32, u64::MAX), number(plan, "highmem_end") - (1 << 32));
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn linux_pv() {
+    let built = start(&["--kind", "pv", "--memory", "256", "--vcpus", "2"], "");
+    assert_eq!(said_number("cpus"), 2);
+    assert_eq!(said_number("balloon current_kb"), 256 << 10);
+    assert_eq!(ram_between(1 << 20, u64::MAX), 255 << 20);
+    assert_eq!(pages_in_dump(domid(&built)).0, 65_536);
+    let shown = dombuild(&["inspect", "t"]).success().json();
+    assert_eq!(shown["differences"], serde_json::json!([]), "{shown}");
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Moves the guest and checks that it is where it was sent, by Xen's own dump and by its word.
+fn send(built: &Value, mib: u64, tolerance: u64) -> Value {
+    let moved = dombuild(&["balloon", "t", &mib.to_string(), "--timeout", "90"]).success().json();
+    let owned = pages_in_dump(domid(built)).0;
+    assert!(owned.abs_diff(mib * 256) <= tolerance, "{owned} pages at {mib} MiB: {moved}");
+    println!(
+        "{} MiB: owned pages {} -> {}, max pages {} -> {}, memory/target {} KiB",
+        mib,
+        moved["owned_pages_before"],
+        owned,
+        moved["max_pages_before"],
+        moved["max_pages"],
+        moved["memory_target_kib"]
+    );
+    moved
+}
+
+fn balloons_on_demand() {
+    let built = start(&["--kind", "pvh", "--memory", "256", "--maxmem", "512", "--vcpus", "2"], "");
+    assert_eq!(number(&built["plan"], "pod_entries"), 512 * 256);
+    // At the end of its start it has given back what it may not hold.
+    wait_for("nothing left to populate beyond the cache", 60, || {
+        let shown = dombuild(&["inspect", "t"]).success().json();
+        number(&shown, "pod_entries") <= number(&shown, "pod_cache_pages") + 256
+    });
+    for (mib, limit) in [(200, 513), (480, 513), (256, 513), (512, 513)] {
+        let moved = send(&built, mib, 512);
+        assert_eq!(number(&moved, "max_pages"), limit * 256, "xenops leaves the limit at static max + 1 MiB");
+    }
+    let shown = dombuild(&["inspect", "t"]).success().json();
+    assert_eq!((number(&shown, "pod_entries"), number(&shown, "pod_cache_pages")), (0, 0), "{shown}");
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn balloons_without() {
+    let built = start(&["--kind", "pvh", "--memory", "512", "--vcpus", "2", "--model", "libxl"], "");
+    for mib in [200, 512, 256] {
+        let moved = send(&built, mib, 300);
+        assert_eq!(number(&moved, "max_pages"), (mib + 1) * 256, "libxl tightens the limit");
+    }
+    let shown = dombuild(&["inspect", "t"]).success().json();
+    let causes: Vec<&str> =
+        shown["differences"].as_array().expect("a list").iter().filter_map(|it| it["cause"].as_str()).collect();
+    assert!(causes.iter().any(|cause| cause.starts_with("ballooned out: its target is 263168 KiB less")), "{shown}");
+    assert!(causes.iter().any(|cause| cause.starts_with("the limit was lowered")), "{shown}");
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn balloons_as_pv() {
+    let built = start(&["--kind", "pv", "--memory", "256", "--maxmem", "512"], "");
+    assert_eq!(said_number("balloon current_kb"), 256 << 10);
+    for mib in [512, 180, 256] {
+        send(&built, mib, 256);
+    }
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn does_not_follow() {
+    create("t", &["--memory", "256", "--maxmem", "512", "--device-model", "none", "--paused"]);
+    let ran = dombuild(&["balloon", "t", "300", "--timeout", "2"]);
+    let error = ran.failed_with(8, "timed-out");
+    let message = error["message"].as_str().expect("text");
+    for words in ["has not arrived at", "MiB yet to give back", "within 2 seconds", "it is paused"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    // SeaBIOS runs, and knows of no balloon.
+    shell("xl unpause t");
+    let ran = dombuild(&["balloon", "t", "280", "--timeout", "2"]);
+    assert!(ran.failed_with(8, "timed-out")["message"].as_str().expect("text").contains("balloon driver"));
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn impossible_sizes() {
+    create("t", &["--memory", "256", "--maxmem", "512", "--device-model", "none", "--paused"]);
+    let before = shell("xenstore-read /local/domain/$(xl domid t)/memory/target");
+    for (size, words) in [
+        ("513", "more than the static max of 512 MiB"),
+        ("100", "less than the 180 MiB that a guest built to see 512 MiB needs to live"),
+    ] {
+        let error = dombuild(&["balloon", "t", size]).failed_with(3, "bad-config");
+        assert!(error["message"].as_str().expect("text").contains(words), "{error}");
+    }
+    dombuild(&["balloon", "0", "512"]).failed_with(3, "bad-config");
+    dombuild(&["balloon", "no-such-guest", "512"]).failed_with(3, "no-such-domain");
+    assert_eq!(shell("xenstore-read /local/domain/$(xl domid t)/memory/target"), before, "nothing was changed");
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Another toolstack's guest is moved by the model that fits it.
+fn xls_guest_balloons() {
+    let config = format!(
+        "type=\"pvh\"\nname=\"t\"\nmemory=256\nmaxmem=512\nkernel=\"{GUEST_KERNEL}\"\nramdisk=\"{GUEST_INITRD}\"\n\
+         extra=\"console=hvc0\"\n"
+    );
+    let config = super::support::file(config.as_bytes());
+    let _ = fs::remove_file(CONSOLE);
+    shell(&format!("xl create {}", super::support::path_text(&config)));
+    wait_for("guest: ready", 120, || said("ready").is_some());
+    let shown = dombuild(&["inspect", "t"]).success().json();
+    assert_eq!(
+        (&shown["model"], &shown["recorded"]),
+        (&serde_json::json!("libxl"), &serde_json::json!(false)),
+        "{shown}"
+    );
+    let moved = dombuild(&["balloon", "t", "200", "--timeout", "90"]).success().json();
+    assert_eq!(number(&moved, "max_pages"), 201 * 256, "{moved}");
+    // xl sees it the same way.
+    assert_eq!(shell("xl list t | tail -1").split_whitespace().nth(2), Some("200"));
+    shell("xl destroy t");
+}
