@@ -40,6 +40,8 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
 
 In dom0: dombuild and Xen's tools are on the PATH, FILE is /job/files/FILE, `xl dmesg` has Xen's and the guests' firmware's
 lines, NESTED_XEN is the version. RUST_LOG and RUST_BACKTRACE are handed on. Nothing that is changed there outlives the run.
+/srv/guest/vmlinuz and /srv/guest/initrd are a small Linux guest, PVH or PV, with console=hvc0 on its command line: what it
+prints is in /var/log/xen/console/guest-NAME.log, and tests/nested/guest-init tells what that is and what it can be told.
 
 Exit status: demo, run: that of the job in dom0. test: 0, or 1 when something failed. Besides: 2 wrong usage; 124 the boot
 or the job took too long; 125 the harness failed (no image, no build, dom0 or Xen crashed). One line `nested: Xen ...`

@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
     }
     let measured = measure(&connection.xen, domid).at(Stage::CheckInput)?;
     let origin = fitting_origin(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
-    let there = Move::new(&origin.request, arguments.size, arguments.force)
+    let there = Move::new(&origin.request, arguments.size, measured.pod_entries.0 > 0, arguments.force)
         .map_err(|error| Error::BadConfig(error.to_string()))
         .at(Stage::CheckInput)?;
 

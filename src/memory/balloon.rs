@@ -66,11 +66,12 @@ pub fn floor(static_max: Kib, video: Kib) -> Kib {
 }
 
 impl Move {
-    /// What moves a guest that was built as `request` says to `size`, video RAM included.
+    /// What moves a guest that was built as `request` says to `size`, video RAM included. `on_demand` is whether anything is
+    /// left of it to be populated on demand: it is told 1 MiB less then, as when it is built (XSA-153).
     ///
     /// # Errors
     /// Where `size` is above static max, or below [`floor`] unless forced; where the model has no plan for it.
-    pub fn new(request: &Request, size: Kib, force: bool) -> Result<Self, BalloonError> {
+    pub fn new(request: &Request, size: Kib, on_demand: bool, force: bool) -> Result<Self, BalloonError> {
         // The rounding is the model's: what it makes of static max is the bound, and so is what it makes of the size.
         let whole = Plan::new(&Request { target: request.static_max.unwrap_or(request.target), ..built(request) })?;
         let static_max = whole.memory.static_max;
@@ -82,13 +83,14 @@ impl Move {
             return Err(BalloonError::BelowFloor { size, floor, static_max });
         }
         let plan = Plan::new(&Request { target: size, static_max: Some(static_max), ..built(request) })?;
-        // The balloon driver keeps below what it may hold by as much as it is told less (1 MiB under populate on demand).
-        let told_less = plan.memory.build_start.0.saturating_sub(plan.memory.balloon_target().0);
+        let guest = plan.memory.guest;
+        let memory_target = if on_demand { plan.memory.balloon_target() } else { guest };
+        let told_less = Kib(guest.0.saturating_sub(memory_target.0)).to_pages_floor();
         Ok(Self {
             max_memory: plan.memory.xen_max,
             pod_target: plan.owned_pages_running,
-            memory_target: plan.memory.balloon_target(),
-            goal: Pages(plan.owned_pages_running.0.saturating_sub(Kib(told_less).to_pages_floor().0)),
+            memory_target,
+            goal: Pages(plan.owned_pages_running.0.saturating_sub(told_less.0)),
         })
     }
 
@@ -132,28 +134,32 @@ mod tests {
     #[test]
     fn down_and_up() {
         let hvm = request(512, 512, Kind::Hvm, Model::Xenops);
-        let down = Move::new(&hvm, Mib(256).to_kib(), false).expect("a move");
+        let down = Move::new(&hvm, Mib(256).to_kib(), true, false).expect("a move");
         assert_eq!(down.max_memory, Mib(513).to_kib());
         assert_eq!(down.memory_target, Mib(256 - 16 - 1).to_kib());
         assert_eq!((down.pod_target, down.goal), (Pages(65_536), Pages(65_536 - 256)));
-        let up = Move::new(&hvm, Mib(512).to_kib(), false).expect("a move");
+        let exact = Move::new(&hvm, Mib(256).to_kib(), false, false).expect("a move");
+        assert_eq!((exact.memory_target, exact.goal), (Mib(256 - 16).to_kib(), Pages(65_536)));
+        let up = Move::new(&hvm, Mib(512).to_kib(), true, false).expect("a move");
         assert_eq!((up.memory_target, up.goal), (Mib(496).to_kib(), Pages(131_072)));
 
-        let tight = Move::new(&request(512, 512, Kind::Pvh, Model::Libxl), Mib(200).to_kib(), false).expect("a move");
+        let tight =
+            Move::new(&request(512, 512, Kind::Pvh, Model::Libxl), Mib(200).to_kib(), false, false).expect("a move");
         assert_eq!(tight.max_memory, Mib(201).to_kib());
-        let pv = Move::new(&request(512, 512, Kind::Pv, Model::Libxl), Mib(200).to_kib(), false).expect("a move");
+        let pv =
+            Move::new(&request(512, 512, Kind::Pv, Model::Libxl), Mib(200).to_kib(), false, false).expect("a move");
         assert_eq!((pv.memory_target, pv.goal), (Mib(200).to_kib(), Pages(51_200)));
     }
 
     #[test]
     fn where_it_cannot_go() {
         let hvm = request(256, 512, Kind::Hvm, Model::Xenops);
-        let above = Move::new(&hvm, Mib(513).to_kib(), true).expect_err("above");
+        let above = Move::new(&hvm, Mib(513).to_kib(), false, true).expect_err("above");
         assert_eq!(above, BalloonError::AboveStaticMax { size: Mib(513).to_kib(), static_max: Mib(512).to_kib() });
-        let below = Move::new(&hvm, Mib(100).to_kib(), false).expect_err("below");
+        let below = Move::new(&hvm, Mib(100).to_kib(), false, false).expect_err("below");
         assert!(matches!(below, BalloonError::BelowFloor { .. }) && below.to_string().contains("--force"), "{below}");
-        assert!(Move::new(&hvm, Mib(100).to_kib(), true).is_ok());
-        assert!(matches!(Move::new(&hvm, Mib(16).to_kib(), true), Err(BalloonError::Plan(_))));
+        assert!(Move::new(&hvm, Mib(100).to_kib(), false, true).is_ok());
+        assert!(matches!(Move::new(&hvm, Mib(16).to_kib(), false, true), Err(BalloonError::Plan(_))));
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
                 for model in [Model::Xenops, Model::Xapi, Model::Libxl] {
                     let static_max = guest + 16;
                     let size = Mib(static_max / part + 18).to_kib();
-                    if let Ok(there) = Move::new(&request(static_max, static_max, kind, model), size, true) {
+                    if let Ok(there) = Move::new(&request(static_max, static_max, kind, model), size, part % 2 == 0, true) {
                         prop_assert!(there.goal <= there.max_memory.to_pages_floor());
                         prop_assert!(there.pod_target <= there.max_memory.to_pages_floor());
                         prop_assert!(there.goal.0 <= size.to_pages_floor().0 + 256);

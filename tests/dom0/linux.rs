@@ -22,10 +22,21 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
     let cmdline = format!("console=hvc0 {words}");
     let files = ["--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
-    let _ = fs::remove_file(CONSOLE);
-    let built = create("t", &[arguments, &files].concat());
-    wait_for("guest: ready", 120, || said("ready").is_some());
-    built
+    for _ in 0..3 {
+        let _ = fs::remove_file(CONSOLE);
+        let built = create("t", &[arguments, &files].concat());
+        wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || console().contains("Kernel panic"));
+        if said("ready").is_some() {
+            return built;
+        }
+        // Software emulation of SVM lets a guest's kernel die of a double fault now and then, whoever built it (one
+        // start of xl's in eight under Xen 4.20). Any other panic is ours.
+        let console = console();
+        assert!(console.contains("PANIC: double fault"), "{console}");
+        println!("the emulated guest died of a double fault; it is started again");
+        dombuild(&["destroy", "t"]).success();
+    }
+    panic!("the guest did not start three times: {}", console());
 }
 
 const CONSOLE: &str = "/var/log/xen/console/guest-t.log";

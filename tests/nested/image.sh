@@ -3,7 +3,8 @@
 #
 #   install_host_packages       what the harness and the Rust build need on this machine
 #   ensure_image VERSION        sets IMAGE to a folder with these, making them when they are not there:
-#     root/      dom0's file system; also the sysroot that dombuild is built against
+#     root/      dom0's file system; also the sysroot that dombuild is built against. In it, /srv/guest/vmlinuz and
+#                /srv/guest/initrd: a small Linux guest, see guest-init
 #     dom0.ext4  the same as a disk image      vmlinuz  dom0's kernel
 #     xen        the hypervisor, unpacked      initrd   finds the disk, starts dom0-init from the 9p share
 
@@ -59,7 +60,7 @@ dom0_packages() {
         linux-image-amd64 kmod busybox-static libxen-dev strace procps iproute2 mount hostname less
 }
 
-# ---- the recipe: the text of the functions from here to image_key is part of the cache's key ----
+# ---- the recipe: the text of the functions from here to image_key, and guest-init, are part of the cache's key ----
 
 make_root() {
     local version=$1 suite=$2 sources=$3 root=$4 proxy='' packages path opts=()
@@ -116,7 +117,22 @@ make_initrd() {
 	exec switch_root /root /job/dom0-init </root/dev/console >/root/dev/console 2>&1
 	INIT
     chmod 755 "$tree/init"
-    (cd "$tree" && find . | "$tree/bin/busybox" cpio -o -H newc) >"$initrd" 2>/dev/null
+    cpio_of "$tree" >"$initrd"
+    rm -rf "$tree"
+}
+
+cpio_of() { (cd "$1" && find . | bin/busybox cpio -o -H newc 2>/dev/null); }
+
+# The kernel is dom0's own; in its initrd, guest-init and nothing but busybox.
+make_guest() {
+    local root=$1 guest=$1/srv/guest tree
+    mkdir -p "$guest"
+    ln "$root"/boot/vmlinuz-* "$guest/vmlinuz"
+    tree=$(mktemp -d)
+    mkdir "$tree"/{bin,dev,proc,sys}
+    cp "$root/bin/busybox" "$tree/bin/busybox"
+    install -m 755 "$NESTED/guest-init" "$tree/init"
+    cpio_of "$tree" | gzip >"$guest/initrd"
     rm -rf "$tree"
 }
 
@@ -126,6 +142,7 @@ make_image() {
     mkdir -p "$out/root/job" "$out/root/results"
     rm -rf "$out/root/var/cache/apt" "$out/root/var/lib/apt/lists"
     make_initrd "$out/root" "$out/initrd"
+    make_guest "$out/root"
     cp "$out"/root/boot/vmlinuz-* "$out/vmlinuz"
     # QEMU's multiboot loader takes no compressed hypervisor
     gzip -dc "$out/root/boot/xen-$version-amd64.gz" >"$out/xen"
@@ -133,7 +150,10 @@ make_image() {
 }
 
 image_key() { # VERSION SUITE SOURCES
-    { echo "$@" && dom0_packages "$1" && declare -f make_root make_initrd make_image; } | sha256sum | cut -c -12
+    {
+        echo "$@" && dom0_packages "$1" && cat "$NESTED/guest-init" &&
+            declare -f make_root make_initrd cpio_of make_guest make_image
+    } | sha256sum | cut -c -12
 }
 
 ensure_image() {
