@@ -11,6 +11,7 @@
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: where that memory stands in the guest's physical address space.
 //! - [`plan`]: both together, with the page counts that Xen will report.
+//! - [`compare`]: a plan held against what Xen shows.
 //! - [`error`]: why a request cannot become a plan.
 //! - [`picture`]: a plan as a drawing for the terminal.
 //!
@@ -18,6 +19,7 @@
 //! `memory.ml` of xen-api) and of libxl (`tools/libs/light`, Xen 4.17); the layout is the one that libxl makes
 //! (`libxl_dom.c` and `libxl_x86.c` there).
 
+pub mod compare;
 pub mod error;
 pub mod kind;
 pub mod layout;
@@ -31,6 +33,7 @@ pub mod size;
 mod tests;
 pub mod units;
 
+pub use compare::{Difference, Measured, compare};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};

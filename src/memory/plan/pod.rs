@@ -15,7 +15,7 @@ use super::super::units::Pages;
 /// The difference entries − cache stays the same through that, and is what the guest's balloon driver has to give back: the
 /// balloon. (With the PV shim under xapi it is build max − build start, which is a little more; a build start under libxl
 /// that ends within a page makes it one page more.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pod {
     /// Pages that the domain owns and that wait to be put in where the guest touches: build start less the VGA hole.

@@ -1,0 +1,190 @@
+//! What Xen shows of a domain, held against its plan: every difference, with its likely cause.
+
+use serde::Serialize;
+
+use super::kind::Kind;
+use super::layout::ACPI_PAGES;
+use super::model::Model;
+use super::plan::Plan;
+use super::units::{Kib, Pages};
+
+/// Pages that libxl's ACPI tables of a PVH guest take, RSDP and info page included (measured: xl 4.17 and 4.20).
+const LIBXL_ACPI_PAGES: Pages = Pages(8);
+
+/// What Xen and xenstore tell of a domain's memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Measured {
+    /// Pages owned, those of the PoD cache included.
+    pub owned_pages: Pages,
+    /// The most it may own.
+    pub max_pages: Pages,
+    /// Pages that it owns already, to be populated on demand.
+    pub pod_cache_pages: Pages,
+    /// Frames that it sees and has not touched.
+    pub pod_entries: Pages,
+    /// The paging pool.
+    pub paging_pool_kib: Kib,
+    /// Pages claimed for it and not populated yet.
+    pub claimed_pages: Pages,
+}
+
+/// One figure in which plan and domain differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The figure, by its name in JSON.
+    pub what: &'static str,
+    /// What the plan says.
+    pub plan: u64,
+    /// What Xen shows.
+    pub xen: u64,
+    /// Why that is, most likely.
+    pub cause: String,
+}
+
+/// Every difference between a plan and what Xen shows; `memory_target` is the domain's key of that name.
+#[must_use]
+pub fn compare(plan: &Plan, xen: &Measured, memory_target: Option<Kib>) -> Vec<Difference> {
+    let pod = plan.pod.unwrap_or_default();
+    let mut found = Vec::new();
+    let mut check = |what, plan: u64, xen: u64, cause: &dyn Fn() -> String| {
+        if plan != xen {
+            found.push(Difference { what, plan, xen, cause: cause() });
+        }
+    };
+    check("owned_pages", plan.owned_pages_running.0, xen.owned_pages.0, &|| owned(plan, xen, memory_target));
+    check("max_pages", plan.max_pages.0, xen.max_pages.0, &|| {
+        let how = if xen.max_pages < plan.max_pages { "lowered" } else { "raised" };
+        format!("the limit was {how} after the build: by balloon, or by xl mem-set or mem-max")
+    });
+    check("pod_entries", pod.entries.0, xen.pod_entries.0, &|| on_demand(pod.entries, pod.cache, xen));
+    check("pod_cache_pages", pod.cache.0, xen.pod_cache_pages.0, &|| on_demand(pod.entries, pod.cache, xen));
+    check("paging_pool_kib", plan.paging_pool.0, xen.paging_pool_kib.0, &|| {
+        "it was set by another formula than this model's".to_owned()
+    });
+    check("claimed_pages", 0, xen.claimed_pages.0, &|| {
+        "a build is going on that has not populated these yet".to_owned()
+    });
+    found
+}
+
+fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>) -> String {
+    let (planned, shown) = (plan.owned_pages_running, xen.owned_pages);
+    let added = plan.owned_pages_running.0 - plan.owned_pages_built.0;
+    let extra = plan.memory.extra_internal.to_pages_floor();
+    let told = plan.memory.balloon_target();
+    if plan.device_model && added > 0 && shown == plan.owned_pages_built {
+        return format!("QEMU has not added its {added} pages of video RAM and ROM yet");
+    }
+    if let Some(more) = shown.0.checked_sub(planned.0) {
+        if plan.request.kind == Kind::Pvh
+            && plan.request.model == Model::Libxl
+            && more + ACPI_PAGES.0 == LIBXL_ACPI_PAGES.0
+        {
+            return format!("libxl's ACPI tables take {LIBXL_ACPI_PAGES} pages, dombuild's {ACPI_PAGES}");
+        }
+        if memory_target.is_some_and(|target| target > told) {
+            return format!(
+                "ballooned up: its target is {} KiB more than it was built with",
+                memory_target.unwrap_or_default().0 - told.0
+            );
+        }
+        if plan.request.kind == Kind::Hvm && more <= extra.0 {
+            return "hvmloader's own pages (a dozen or so), and option ROMs of QEMU's devices (16 to 128 each)"
+                .to_owned();
+        }
+        return "the guest or its device model took more than was planned, within Xen's limit".to_owned();
+    }
+    let less = planned.0 - shown.0;
+    match memory_target {
+        Some(target) if target < told => {
+            format!("ballooned out: its target is {} KiB less than it was built with", told.0 - target.0)
+        }
+        _ if plan.memory.populate_on_demand && less <= 256 => {
+            "ballooned out: under populate on demand memory/target stands 1 MiB below what the guest may own".to_owned()
+        }
+        _ => "ballooned out by the guest itself, or given back by it".to_owned(),
+    }
+}
+
+/// Both figures fall together as pages are touched; entries alone fall as the balloon driver gives back what was not
+/// touched, and the cache with them once nothing else is left for it to fill.
+fn on_demand(planned_entries: Pages, planned_cache: Pages, xen: &Measured) -> String {
+    let entries = planned_entries.0.saturating_sub(xen.pod_entries.0);
+    let cache = planned_cache.0.saturating_sub(xen.pod_cache_pages.0);
+    if entries == cache {
+        format!("{entries} pages were touched: by the builder (hvmloader, firmware, kernel), QEMU or the guest")
+    } else if xen.pod_entries.0 == 0 {
+        "nothing is left to populate: touched, or given back by the balloon driver".to_owned()
+    } else {
+        format!("{cache} pages were touched or taken back, and {} given back untouched", entries.saturating_sub(cache))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::Request;
+    use super::super::units::Mib;
+    use super::*;
+
+    fn measured(plan: &Plan) -> Measured {
+        let pod = plan.pod.unwrap_or_default();
+        Measured {
+            owned_pages: plan.owned_pages_running,
+            max_pages: plan.max_pages,
+            pod_cache_pages: pod.cache,
+            pod_entries: pod.entries,
+            paging_pool_kib: plan.paging_pool,
+            claimed_pages: Pages(0),
+        }
+    }
+
+    fn causes(plan: &Plan, xen: &Measured, target: Option<u64>) -> Vec<String> {
+        compare(plan, xen, target.map(Kib)).into_iter().map(|difference| difference.cause).collect()
+    }
+
+    #[test]
+    fn what_is_as_planned_is_no_difference() {
+        for (kind, static_max) in [(Kind::Hvm, 256), (Kind::Hvm, 512), (Kind::Pvh, 512), (Kind::Pv, 512)] {
+            let request =
+                Request { kind, static_max: Some(Mib(static_max).to_kib()), ..Request::new(Mib(256).to_kib()) };
+            let plan = Plan::new(&request).expect("a plan");
+            assert_eq!(compare(&plan, &measured(&plan), None), []);
+        }
+    }
+
+    #[test]
+    fn every_cause_has_its_words() {
+        let plan = Plan::new(&Request::new(Mib(256).to_kib())).expect("a plan");
+        let as_planned = measured(&plan);
+        let with = |owned: u64| Measured { owned_pages: Pages(owned), ..as_planned };
+        let one = |xen: &Measured, target| causes(&plan, xen, target).concat();
+        assert!(one(&with(plan.owned_pages_built.0), None).contains("video RAM"));
+        assert!(one(&with(65_536 + 12), Some(240 << 10)).contains("hvmloader"));
+        assert!(one(&with(65_536 + 2560), Some(250 << 10)).contains("ballooned up: its target is 10240 KiB more"));
+        assert!(one(&with(60_000), Some(200 << 10)).contains("ballooned out: its target is 40960 KiB less"));
+        assert!(one(&Measured { max_pages: Pages(1), ..as_planned }, None).contains("lowered"));
+        assert!(one(&Measured { paging_pool_kib: Kib(1), ..as_planned }, None).contains("formula"));
+        assert!(one(&Measured { claimed_pages: Pages(1), ..as_planned }, None).contains("build is going on"));
+
+        let ballooned = Request { static_max: Some(Mib(512).to_kib()), ..Request::new(Mib(256).to_kib()) };
+        let plan = Plan::new(&ballooned).expect("a plan");
+        let pod = plan.pod.expect("on demand");
+        let touched = |entries: u64, cache: u64| Measured {
+            pod_entries: Pages(pod.entries.0 - entries),
+            pod_cache_pages: Pages(pod.cache.0 - cache),
+            ..measured(&plan)
+        };
+        assert_eq!(causes(&plan, &touched(119, 119), None).len(), 2);
+        assert!(causes(&plan, &touched(119, 119), None).concat().contains("119 pages were touched"));
+        assert!(causes(&plan, &touched(319, 119), None).concat().contains("200 given back untouched"));
+        assert!(causes(&plan, &touched(pod.entries.0, pod.cache.0), None).concat().contains("nothing is left"));
+    }
+
+    #[test]
+    fn libxls_acpi_pages_are_known() {
+        let request = Request { kind: Kind::Pvh, model: Model::Libxl, ..Request::new(Mib(256).to_kib()) };
+        let plan = Plan::new(&request).expect("a plan");
+        let xen = Measured { owned_pages: Pages(plan.owned_pages_running.0 + 7), ..measured(&plan) };
+        assert!(causes(&plan, &xen, None).concat().contains("ACPI tables take 8 pages"));
+    }
+}
