@@ -13,7 +13,7 @@
 //! - [`plan`]: both together, with the page counts that Xen will report.
 //! - [`compare`]: a plan held against what Xen shows.
 //! - [`error`]: why a request cannot become a plan.
-//! - [`picture`]: a plan as a drawing for the terminal.
+//! - [`picture`]: a plan as a drawing, for the terminal or as SVG.
 //!
 //! The models are those of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6), of xapi (the younger
 //! `memory.ml` of xen-api) and of libxl (`tools/libs/light`, Xen 4.17); the layout is the one that libxl makes
@@ -39,7 +39,7 @@ pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};
 pub use model::{Memory, Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
-pub use picture::render;
+pub use picture::{render, svg, svg_beside};
 pub use plan::{Plan, Pod};
 pub use request::Request;
 pub use size::SizeError;
