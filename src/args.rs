@@ -59,9 +59,10 @@ const AFTER_PLAN: &str = concat!(
 Examples:
   dombuild plan --memory 1GiB --vcpus 2
   dombuild plan --memory 4GiB --maxmem 6GiB --json
+  dombuild plan --memory 4GiB --maxmem 6GiB --svg -
 
 Exit codes:
-  0 done   2 usage   3 these numbers make no guest"
+  0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
 );
 
 const AFTER_CREATE: &str = concat!(
@@ -122,7 +123,7 @@ Exit codes:
 pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
     #[command(after_help = AFTER_PLAN)]
-    Plan(MemoryArgs),
+    Plan(PlanArgs),
     /// Create, build and start a guest
     #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
@@ -135,6 +136,17 @@ pub enum Command {
     /// Show what this dombuild and this host can do; works without Xen too
     #[command(after_help = AFTER_FEATURES)]
     Features,
+}
+
+/// `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Memory
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// Write the picture as SVG as well, for a browser or for paper; - writes that alone, to standard output
+    #[arg(long, value_name = "FILE|-")]
+    pub svg: Option<PathBuf>,
 }
 
 /// How much memory, and what shapes it.

@@ -88,7 +88,7 @@ fn the_flags_of_each_verb() {
         "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --shim";
     let guest = "--firmware --kernel --wait-memory";
     let table = [
-        ("plan", memory.to_owned()),
+        ("plan", format!("{memory} --svg")),
         (
             "create",
             format!(
