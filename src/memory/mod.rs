@@ -11,7 +11,7 @@
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: where that memory stands in the guest's physical address space.
 //! - [`plan`]: both together, with the page counts that Xen will report.
-//! - [`compare`]: a plan held against what Xen shows.
+//! - [`mod@compare`]: a plan held against what Xen shows.
 //! - [`error`]: why a request cannot become a plan.
 //! - [`picture`]: a plan as a drawing, for the terminal or as SVG.
 //!
