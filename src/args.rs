@@ -59,9 +59,10 @@ const AFTER_PLAN: &str = concat!(
 Examples:
   dombuild plan --memory 1GiB --vcpus 2
   dombuild plan --memory 4GiB --maxmem 6GiB --json
+  dombuild plan --memory 4GiB --maxmem 6GiB --svg -
 
 Exit codes:
-  0 done   2 usage   3 these numbers make no guest"
+  0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
 );
 
 const AFTER_CREATE: &str = concat!(
@@ -102,6 +103,7 @@ const AFTER_INSPECT: &str = "\
 Examples:
   dombuild inspect web
   dombuild inspect 7 --watch
+  dombuild inspect 7 --svg memory.svg
   dombuild inspect 7 --json
 
 Exit codes:
@@ -147,7 +149,7 @@ Exit codes:
 pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
     #[command(after_help = AFTER_PLAN)]
-    Plan(MemoryArgs),
+    Plan(PlanArgs),
     /// Create, build and start a guest
     #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
@@ -166,6 +168,17 @@ pub enum Command {
     /// Show what this dombuild and this host can do; works without Xen too
     #[command(after_help = AFTER_FEATURES)]
     Features,
+}
+
+/// `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Memory
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// Write the picture as SVG as well, for a browser or for paper; - writes that alone, to standard output
+    #[arg(long, value_name = "FILE|-")]
+    pub svg: Option<PathBuf>,
 }
 
 /// How much memory, and what shapes it.
@@ -300,6 +313,9 @@ pub struct InspectArgs {
     /// Measure it again every so often, until the domain ends or you press Ctrl-C; with --json, one object a line
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     pub watch: Option<Duration>,
+    /// Draw plan and domain side by side into this file, too; - is standard output, and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub svg: Option<PathBuf>,
     /// Hold it against this model's plan [default: what it was built with, or else what fits best]
     #[arg(long, value_name = "xenops|xapi|libxl")]
     pub model: Option<Model>,

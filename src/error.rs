@@ -13,10 +13,10 @@ pub enum Error {
     /// The memory asked for makes no guest.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A file that the guest needs is missing or not what it should be.
+    /// A file that the guest needs is missing or not what it should be, or one that was asked for cannot be written.
     #[error("{what} {path}: {reason}")]
     BadFile {
-        /// `kernel`, `firmware` or `device model`.
+        /// `kernel`, `firmware`, `device model` or `picture`.
         what: &'static str,
         /// The file.
         path: PathBuf,

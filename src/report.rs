@@ -1,7 +1,9 @@
 //! What people and programs are shown: the one table of error codes and exit codes, and the two ways to print.
 
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{self, ExitCode};
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -129,6 +131,32 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to standard output"),
     }
+}
+
+/// Writes a picture into a file, which is the old one or the whole new one at any time.
+///
+/// # Errors
+/// Where there is something at `path` that is no file, or the file cannot be written.
+pub fn write_picture(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |reason| Error::BadFile { what: "picture", path: path.to_owned(), reason };
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(failed("it is there, and no regular file".to_owned()));
+    }
+    // A link stays, and what it leads to is replaced.
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    replace(&place, text.as_bytes()).map_err(|error| failed(error.to_string()))
+}
+
+/// Writes a file beside the one that is meant, and gives it that one's name.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_file_name(format!(".dombuild-{}.new", process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // The error is the one that is told of.
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.

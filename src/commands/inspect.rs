@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Connection, find_domain};
+use super::{Connection, find_domain, picture};
 use crate::args::InspectArgs;
 use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure};
 use crate::error::{AtStage, Error, Failure, Stage};
-use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, touched};
+use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, svg_beside, touched};
 use crate::report;
 use crate::xen::DomId;
 
@@ -23,7 +23,17 @@ pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
     let connection = Connection::open(arguments.watch.is_some())?;
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {
-        return show(&Inspection::of(&connection, domid, arguments.model)?, json);
+        let inspection = Inspection::of(&connection, domid, arguments.model)?;
+        let svg = arguments.svg.as_deref();
+        if svg.is_some() && inspection.plan.is_none() {
+            let reason = inspection.no_plan.unwrap_or_default();
+            return Err(Error::BadConfig(format!("there is no plan to draw beside domain {domid}: {reason}")))
+                .at(Stage::Inspect)?;
+        }
+        if picture(svg, json, || inspection.draw()).at(Stage::Inspect)? {
+            return Ok(());
+        }
+        return show(&inspection, json);
     };
     let clear = stdout().is_terminal() && !json;
     loop {
@@ -88,6 +98,12 @@ struct Inspection {
 impl Inspection {
     fn of(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
         Self::gather(connection, domid, model).at(Stage::Inspect)
+    }
+
+    /// Plan and domain side by side; empty where there is no plan.
+    fn draw(&self) -> String {
+        let title = format!("{}, domain {}", self.name.as_deref().unwrap_or("(no name)"), self.domid);
+        self.plan.as_ref().map_or_else(String::new, |plan| svg_beside(plan, &self.measured, &self.differences, &title))
     }
 
     fn gather(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Error> {

@@ -11,6 +11,7 @@ mod plan;
 mod settings;
 
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ use crate::builder::{Ports, Rings};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::memory::{Measured, Plan};
+use crate::report;
 use crate::xen::{DomId, Interface, Store};
 
 /// Carries out what the command line says.
@@ -87,6 +89,22 @@ impl fmt::Display for Built {
             "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",
             self.rings.store_gfn.0, self.ports.store, self.rings.console_gfn.0, self.ports.console
         )
+    }
+}
+
+/// Writes the picture where `--svg` says. Whether that was standard output, which then has nothing else to take.
+fn picture(path: Option<&Path>, json: bool, draw: impl FnOnce() -> String) -> Result<bool, Error> {
+    match path {
+        None => Ok(false),
+        Some(path) if path == Path::new("-") => {
+            if json {
+                let both = "--svg - and --json both want standard output: give --svg a file";
+                return Err(Error::BadConfig(both.to_owned()));
+            }
+            report::print_text(&draw()).map_err(|error| Error::Internal(format!("{error:#}")))?;
+            Ok(true)
+        }
+        Some(path) => report::write_picture(path, &draw()).map(|()| false),
     }
 }
 

@@ -11,10 +11,10 @@
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: where that memory stands in the guest's physical address space.
 //! - [`plan`]: both together, with the page counts that Xen will report.
-//! - [`balloon`]: how a guest is moved to another size.
-//! - [`compare`]: a plan held against what Xen shows.
+//! - [`mod@balloon`]: how a guest is moved to another size.
+//! - [`mod@compare`]: a plan held against what Xen shows.
 //! - [`error`]: why a request cannot become a plan.
-//! - [`picture`]: a plan as a drawing for the terminal.
+//! - [`picture`]: a plan as a drawing, for the terminal or as SVG.
 //!
 //! The models are those of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6), of xapi (the younger
 //! `memory.ml` of xen-api) and of libxl (`tools/libs/light`, Xen 4.17); the layout is the one that libxl makes
@@ -42,7 +42,7 @@ pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};
 pub use model::{Memory, Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
-pub use picture::{draw_beside, render};
+pub use picture::{draw_beside, render, svg, svg_beside};
 pub use plan::{Plan, Pod};
 pub use request::Request;
 pub use size::SizeError;

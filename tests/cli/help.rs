@@ -88,7 +88,7 @@ fn the_flags_of_each_verb() {
         "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --shim";
     let guest = "--firmware --kernel --ramdisk --cmdline --wait-memory";
     let table = [
-        ("plan", memory.to_owned()),
+        ("plan", format!("{memory} --svg")),
         (
             "create",
             format!(
@@ -99,7 +99,7 @@ fn the_flags_of_each_verb() {
         ("build", format!("{memory} {guest} --domid --store-port --console-port")),
         ("destroy", "--force".to_owned()),
         ("balloon", "--timeout --model --force".to_owned()),
-        ("inspect", "--watch --model".to_owned()),
+        ("inspect", "--watch --svg --model".to_owned()),
         ("features", String::new()),
     ];
     for (verb, flags) in table {

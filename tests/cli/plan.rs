@@ -1,10 +1,13 @@
 //! `plan`: figures that add up, for people and for programs.
 
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use serde_json::{Value, json};
 
-use super::run::{Ran, line};
+use super::run::{FIRST_CALL, Files, Ran, line, refused, run, text};
 
 const KIB: [&str; 17] = [
     "static_max_kib",
@@ -169,7 +172,7 @@ fn every_way_to_write_a_size() {
             assert_eq!(number(&plan(&format!("--memory {size}")), "target_kib"), kib, "{size}");
         }
     }
-    let spaced = super::run::run(&["plan", "--json", "--memory", "4 GiB"]);
+    let spaced = run(&["plan", "--json", "--memory", "4 GiB"]);
     assert_eq!(number(&spaced.json(), "target_kib"), 4 << 20);
     let all = plan("--memory 3G --maxmem 4G --video 8M --mmio-hole 0.5G");
     check(&all);
@@ -263,6 +266,90 @@ fn the_picture_tells_the_same_figures() {
     assert!(!stdout.contains('\x1b'), "no escape sequences");
     assert!(stdout.lines().all(|line| line.chars().count() <= 80), "{stdout}");
     assert!(stdout.ends_with('\n') && !stdout.ends_with("\n\n"));
+}
+
+/// The words of a picture.
+fn words(svg: &str) -> Vec<String> {
+    let document = roxmltree::Document::parse(svg).unwrap_or_else(|error| panic!("{error} in\n{svg}"));
+    assert!(document.root_element().has_tag_name(("http://www.w3.org/2000/svg", "svg")), "{svg}");
+    let texts = document.descendants().filter(|node| node.tag_name().name() == "text");
+    texts.filter_map(|node| node.text().map(str::to_owned)).collect()
+}
+
+#[test]
+fn the_picture_as_svg() {
+    let files = Files::new();
+    let path = text(&files.path("plan.svg"));
+    let arguments = ["plan", "--memory", "2GiB", "--maxmem", "3GiB", "--vcpus", "2"];
+    let with_svg = |to: &str| run(&[&arguments[..], &["--svg", to]].concat());
+
+    let drawn = with_svg(&path);
+    let plain = run(&arguments);
+    assert_eq!((drawn.exit, drawn.stderr.as_str(), &drawn.stdout), (0, "", &plain.stdout), "the plan is shown as ever");
+    let svg = fs::read_to_string(&path).expect("a picture");
+    let words = words(&svg);
+    let object = plan("--memory 2GiB --maxmem 3GiB --vcpus 2");
+    for field in KIB.into_iter().filter(|field| number(&object, field) > 0) {
+        let size = format!("{} MiB", number(&object, field) / 1024);
+        assert!(words.contains(&size), "{field}, {size}: {words:?}");
+        let name = field.trim_end_matches("_kib").replace('_', " ");
+        assert!(words.contains(&name), "{name}: {words:?}");
+    }
+    for field in ["owned_pages_built", "owned_pages_running", "max_pages", "pod_cache_pages", "pod_entries"] {
+        assert!(words.contains(&number(&object, field).to_string()), "{field}: {words:?}");
+    }
+
+    let alone = with_svg("-");
+    assert_eq!((alone.exit, alone.stderr.as_str(), alone.stdout), (0, "", svg.clone()), "nothing but the picture");
+    let json = run(&[&arguments[..], &["--json", "--svg", &path]].concat());
+    assert_eq!((json.exit, json.json()), (0, object));
+    assert_eq!(fs::read_to_string(&path).expect("a picture"), svg);
+}
+
+#[test]
+fn an_svg_takes_the_place_of_an_older_file() {
+    let files = Files::new();
+    let older = files.add("plan.svg", b"older");
+    let link = files.path("link.svg");
+    symlink("plan.svg", &link).expect("a link");
+    let before = fs::read_dir(files.path("")).expect("a directory").count();
+    // A file that others may read where they may read what this user makes: like any other new file.
+    let usual = files.path("usual");
+    fs::write(&usual, "").expect("written");
+    let mode = |path| fs::metadata(path).expect("a file").permissions().mode();
+    let usual_mode = mode(&usual);
+    fs::remove_file(&usual).expect("removed");
+
+    for (to, memory) in [(&older, "256"), (&link, "512")] {
+        let ran = run(&["plan", "--memory", memory, "--svg", &text(to)]);
+        assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+        let svg = fs::read_to_string(&older).expect("a picture");
+        assert!(words(&svg).contains(&format!("HVM guest of {memory} MiB with 1 vCPU")));
+        assert_eq!(mode(&older), usual_mode);
+    }
+    assert!(fs::symlink_metadata(&link).expect("a link").is_symlink(), "the link leads where it led");
+    assert_eq!(fs::read_dir(files.path("")).expect("a directory").count(), before, "nothing else is left");
+}
+
+#[test]
+fn an_svg_that_cannot_be_written_is_a_bad_file() {
+    let files = Files::new();
+    let directory = files.path("");
+    let missing = files.path("missing/plan.svg");
+    let before = fs::read_dir(&directory).expect("a directory").count();
+    for path in [text(&missing), text(&directory), "/dev/null".to_owned(), "/dev/full/plan.svg".to_owned()] {
+        let error = refused(&["plan", "--memory", "256", "--svg", &path], 3, "bad-file");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(&path)), "{error}");
+    }
+    assert_eq!(fs::read_dir(&directory).expect("a directory").count(), before, "nothing is left");
+    // What makes no guest makes no picture.
+    let svg = text(&files.path("plan.svg"));
+    refused(&["plan", "--memory", "0", "--svg", &svg], 3, "bad-memory");
+    assert!(!files.path("plan.svg").exists());
+
+    let both = line("plan --memory 256 --json --svg -");
+    assert_eq!((both.exit, &both.error()["code"]), (3, &json!("bad-config")));
+    assert!(both.stderr.contains("--svg") && !both.stderr.contains(FIRST_CALL), "{}", both.stderr);
 }
 
 proptest! {

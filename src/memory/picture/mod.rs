@@ -1,7 +1,7 @@
-//! A plan as a drawing for the terminal: what the domain's memory is made of, where it stands, and what Xen will report.
+//! A plan as a drawing: what the domain's memory is made of, where it stands, and what Xen will report.
 //!
 //! What is to be drawn is data: a `Stack` of blocks and sums, a `Map` of regions, and a table of figures. How it looks in
-//! characters is for `breakdown` and `map` to say.
+//! characters, for the terminal, is for `breakdown` and `map` to say; how it looks in SVG, for `svg`.
 
 mod beside;
 mod breakdown;
@@ -10,6 +10,7 @@ mod figures;
 mod map;
 mod regions;
 mod stack;
+mod svg;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,8 @@ use super::plan::Plan;
 pub use beside::draw_beside;
 use regions::Map;
 use stack::{Stack, short};
+
+pub use svg::{svg, svg_beside};
 
 /// The most columns that a drawing takes.
 pub const WIDTH: usize = 79;

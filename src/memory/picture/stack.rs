@@ -74,7 +74,7 @@ const VCPU_OVERHEAD: &str = "vcpu overhead";
 const EXTRA_EXTERNAL: &str = "extra external";
 const EXTRA_INTERNAL: &str = "extra internal";
 const SHIM: &str = "shim";
-const VIDEO: &str = "video";
+pub(super) const VIDEO: &str = "video";
 const GUEST: &str = "guest";
 const BALLOON: &str = "balloon";
 
