@@ -23,6 +23,7 @@ on this machine. The first run installs the Debian packages it needs (so it want
   tests/nested.sh demo               dombuild plans, builds and starts an HVM guest, step by step, before your eyes
   tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
                                      ARGS go to the program of the tests in dom0 (a name to filter by, --list, ...)
+  tests/nested.sh figures            measures the figures in docs/memory.md again, on both Xens, and writes them there
   tests/nested.sh run FILE [ARGS...] runs FILE in dom0 as root: a script or a program. What it prints comes out here as
                                      it is printed, and its exit status is the exit status of this command
   tests/nested.sh shell              a shell in dom0 on this terminal; leave it with exit, or at once with Ctrl-A x
@@ -64,13 +65,14 @@ clean_up() {
         rm -rf "$WORK"
     fi
     [[ -z ${IMAGE_NEW:-} ]] || rm -rf "$IMAGE_NEW"
+    [[ -z ${FIGURES:-} ]] || rm -rf "$FIGURES"
 }
 
 parse() {
     VERB='' XEN=4.17 JOB_TIMEOUT=1500 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
     BOOT_TIMEOUT=${BOOT_TIMEOUT:-240}
     case ${1:-} in
-    demo | test | run | shell) VERB=$1 ;;
+    demo | test | figures | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
     '') usage 'which verb?' ;;
     *) usage "there is no verb $1" ;;
@@ -102,7 +104,7 @@ parse() {
     local file
     case $VERB in
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
-    demo | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
+    demo | figures | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
     esac
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
@@ -169,6 +171,29 @@ verb_test() {
         return 1
     fi
     say "ALL PASSED on Xen $XEN in $((SECONDS - began)) s"
+}
+
+# The tests that measure leave their tables in /results; each has its place in the page, between two comments.
+verb_figures() {
+    local version table
+    for version in 4.17 4.20; do
+        FIGURES=$(mktemp -d)
+        "${BASH_SOURCE[0]}" test figures --only-dom0 --xen "$version" --results "$FIGURES" || return
+        for table in "$FIGURES"/*.md; do
+            put_into_page "$REPO/docs/memory.md" "$version $(basename "$table" .md)" "$table"
+        done
+        rm -rf "$FIGURES"
+    done
+}
+
+put_into_page() { # PAGE NAME TABLE
+    grep -q "^<!-- figures: $2 -->$" "$1" || die "$1 has no place for the figures called $2"
+    awk -v name="$2" -v table="$3" '
+        $0 == "<!-- /figures -->" { inside = 0 }
+        !inside
+        $0 == "<!-- figures: " name " -->" { inside = 1; while ((getline line < table) > 0) print line }
+    ' "$1" >"$1.new"
+    mv "$1.new" "$1"
 }
 
 job_files() {

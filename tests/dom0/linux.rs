@@ -1,18 +1,21 @@
 //! Linux under PVH and PV: it comes up with its vCPUs, sees the memory that the plan says, and balloons.
 
+use std::fmt::Write;
 use std::fs;
 
 use serde_json::Value;
 
 use super::Test;
-use super::support::{GUEST_INITRD, GUEST_KERNEL, create, dombuild, domid, number, pages_in_dump, shell, wait_for};
+use super::support::{
+    GUEST_INITRD, GUEST_KERNEL, create, dombuild, domid, figures, number, pages_in_dump, shell, wait_for,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("linux_sees_its_memory_as_pvh", linux_pvh),
     ("linux_sees_its_memory_as_pv", linux_pv),
-    ("linux_balloons_on_demand", balloons_on_demand),
-    ("linux_balloons_without_on_demand", balloons_without),
-    ("linux_balloons_as_pv", balloons_as_pv),
+    ("figures_of_ballooning_on_demand", balloons_on_demand),
+    ("figures_of_ballooning_without_on_demand", balloons_without),
+    ("figures_of_ballooning_as_pv", balloons_as_pv),
     ("a_guest_that_does_not_follow", does_not_follow),
     ("sizes_that_a_guest_cannot_have", impossible_sizes),
     ("xls_guest_balloons", xls_guest_balloons),
@@ -108,21 +111,36 @@ fn linux_pv() {
     dombuild(&["destroy", "t"]).success();
 }
 
-/// Moves the guest and checks that it is where it was sent, by Xen's own dump and by its word.
-fn send(built: &Value, mib: u64, tolerance: u64) -> Value {
-    let moved = dombuild(&["balloon", "t", &mib.to_string(), "--timeout", "90"]).success().json();
-    let owned = pages_in_dump(domid(built)).0;
-    assert!(owned.abs_diff(mib * 256) <= tolerance, "{owned} pages at {mib} MiB: {moved}");
-    println!(
-        "{} MiB: owned pages {} -> {}, max pages {} -> {}, memory/target {} KiB",
-        mib,
-        moved["owned_pages_before"],
-        owned,
-        moved["max_pages_before"],
-        moved["max_pages"],
-        moved["memory_target_kib"]
-    );
-    moved
+/// A guest's way through several sizes, as a table.
+struct Way {
+    built: Value,
+    table: String,
+}
+
+impl Way {
+    fn of(built: Value) -> Self {
+        let table = "| `dombuild balloon` to, MiB | memory/target, KiB | owned pages before | after | max pages before | after |\n\
+             |---:|---:|---:|---:|---:|---:|\n";
+        Self { built, table: table.to_owned() }
+    }
+
+    /// Moves the guest and checks that it is where it was sent, by Xen's own dump; what dombuild said.
+    fn to(&mut self, mib: u64, tolerance: u64) -> Value {
+        let moved = dombuild(&["balloon", "t", &mib.to_string(), "--timeout", "90"]).success().json();
+        let (owned, limit) = pages_in_dump(domid(&self.built));
+        assert!(owned.abs_diff(mib * 256) <= tolerance, "{owned} pages at {mib} MiB: {moved}");
+        assert_eq!(limit, number(&moved, "max_pages"));
+        let before = |name: &str| number(&moved, &format!("{name}_pages_before"));
+        let told = number(&moved, "memory_target_kib");
+        let _ =
+            writeln!(self.table, "| {mib} | {told} | {} | {owned} | {} | {limit} |", before("owned"), before("max"));
+        moved
+    }
+
+    fn end(self, file: &str) {
+        figures(file, &self.table);
+        dombuild(&["destroy", "t"]).success();
+    }
 }
 
 fn balloons_on_demand() {
@@ -133,36 +151,36 @@ fn balloons_on_demand() {
         let shown = dombuild(&["inspect", "t"]).success().json();
         number(&shown, "pod_entries") <= number(&shown, "pod_cache_pages") + 256
     });
-    for (mib, limit) in [(200, 513), (480, 513), (256, 513), (512, 513)] {
-        let moved = send(&built, mib, 512);
-        assert_eq!(number(&moved, "max_pages"), limit * 256, "xenops leaves the limit at static max + 1 MiB");
+    let mut way = Way::of(built);
+    for mib in [200, 480, 256, 512] {
+        let moved = way.to(mib, 512);
+        assert_eq!(number(&moved, "max_pages"), 513 * 256, "xenops leaves the limit at static max + 1 MiB");
     }
-    let shown = dombuild(&["inspect", "t"]).success().json();
-    assert_eq!((number(&shown, "pod_entries"), number(&shown, "pod_cache_pages")), (0, 0), "{shown}");
-    dombuild(&["destroy", "t"]).success();
+    way.end("balloon-on-demand.md");
 }
 
 fn balloons_without() {
-    let built = start(&["--kind", "pvh", "--memory", "512", "--vcpus", "2", "--model", "libxl"], "");
+    let mut way = Way::of(start(&["--kind", "pvh", "--memory", "512", "--vcpus", "2", "--model", "libxl"], ""));
     for mib in [200, 512, 256] {
-        let moved = send(&built, mib, 300);
+        let moved = way.to(mib, 64);
         assert_eq!(number(&moved, "max_pages"), (mib + 1) * 256, "libxl tightens the limit");
     }
     let shown = dombuild(&["inspect", "t"]).success().json();
     let causes: Vec<&str> =
         shown["differences"].as_array().expect("a list").iter().filter_map(|it| it["cause"].as_str()).collect();
-    assert!(causes.iter().any(|cause| cause.starts_with("ballooned out: its target is 263168 KiB less")), "{shown}");
+    assert!(causes.iter().any(|cause| cause.starts_with("ballooned out: its target is 262144 KiB less")), "{shown}");
     assert!(causes.iter().any(|cause| cause.starts_with("the limit was lowered")), "{shown}");
-    dombuild(&["destroy", "t"]).success();
+    way.end("balloon-without.md");
 }
 
 fn balloons_as_pv() {
     let built = start(&["--kind", "pv", "--memory", "256", "--maxmem", "512"], "");
     assert_eq!(said_number("balloon current_kb"), 256 << 10);
+    let mut way = Way::of(built);
     for mib in [512, 180, 256] {
-        send(&built, mib, 256);
+        way.to(mib, 64);
     }
-    dombuild(&["destroy", "t"]).success();
+    way.end("balloon-pv.md");
 }
 
 fn does_not_follow() {

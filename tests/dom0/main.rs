@@ -8,6 +8,7 @@ mod failures;
 mod foreign_domain;
 mod interrupts;
 mod life;
+mod limits;
 mod linux;
 mod memory;
 mod support;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         twin::TESTS,
         foreign_domain::TESTS,
         linux::TESTS,
+        limits::TESTS,
         agreement::TESTS,
         failures::TESTS,
         interrupts::TESTS,
