@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::config::FirmwareChoice;
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
-/// Plans, builds and starts Xen HVM guests.
+/// Plans, builds, starts and measures Xen guests: HVM, PVH and PV.
 ///
 /// A guest's memory is computed first (`plan` shows it, without root and without Xen), then Xen is told, and what Xen
 /// shows afterwards equals the plan to the page. Whatever fails, nothing stays behind.
@@ -40,6 +40,8 @@ RUST_LOG=dombuild=debug shows every call to Xen with its arguments.
 
 Examples:
   dombuild plan --memory 1GiB --vcpus 2
+  dombuild inspect web
+  dombuild balloon web 3GiB
   dombuild create --name web --memory 2GiB --maxmem 4GiB --vcpus 2 \\
                   --dm-arg -cdrom --dm-arg /srv/debian.iso
   dombuild destroy web
@@ -73,6 +75,7 @@ Examples:
   dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
   dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
   dombuild create --name test --memory 128 --device-model none --foreground
+  dombuild create --name fast --kind pvh --memory 1GiB --kernel /srv/vmlinuz --ramdisk /srv/initrd
 
 Exit codes:
   0 done                        5 Xen is absent or refused
@@ -290,7 +293,7 @@ pub struct CreateArgs {
 /// `build`.
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
-    /// The domain, created (HVM, hardware-assisted paging) and still empty
+    /// The domain, created as --kind says (HVM and PVH with hardware-assisted paging) and still empty
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..0x7ff0))]
     pub domid: u32,
     /// What goes into it; --vcpus must equal what the domain was created with

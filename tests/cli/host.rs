@@ -11,9 +11,10 @@ use serde_json::Value;
 use super::run::{FIRST_CALL, Files, PROGRAM, Ran, command, has_xen, line, run, skipped, text, with};
 
 /// The verbs that need Xen, with all else that they need.
-fn verbs(files: &Files) -> [Vec<String>; 4] {
+fn verbs(files: &Files) -> [Vec<String>; 6] {
     let destroy = |domain: &str| ["destroy", "--force", domain].map(str::to_owned).to_vec();
-    [files.create(), files.build(), destroy("7"), destroy("web")]
+    let of = |words: &str| words.split(' ').map(str::to_owned).collect();
+    [files.create(), files.build(), destroy("7"), destroy("web"), of("balloon web 1GiB"), of("inspect 7")]
 }
 
 #[test]
