@@ -35,6 +35,8 @@ pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
         }
         return show(&inspection, json);
     };
+    // At most so often, whatever was asked for.
+    let every = every.max(SLICE);
     let clear = stdout().is_terminal() && !json;
     loop {
         let inspection = match Inspection::of(&connection, domid, arguments.model) {
@@ -160,7 +162,8 @@ fn plan_of(
 
 impl fmt::Display for Inspection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or("(no name)");
+        // A terminal is not to be told anything by a name.
+        let name: String = self.name.as_deref().unwrap_or("(no name)").escape_debug().collect();
         let vcpus = if self.vcpus == 1 { "1 vCPU".to_owned() } else { format!("{} vCPUs", self.vcpus) };
         let kind = self.kind.name().to_uppercase();
         writeln!(formatter, "{name}, domain {}: {kind} guest with {vcpus}", self.domid)?;
