@@ -8,7 +8,7 @@ use super::image::Rings;
 use super::pre::Ports;
 use super::record::write_record;
 use super::{Context, Keys, check_uuid_free, find_by_name};
-use crate::config::{DomainName, FirmwareKind, Guest, Payload};
+use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::{Kind, Plan};
 use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
@@ -160,20 +160,33 @@ fn write_guest_keys(
     }
     match &guest.payload {
         Payload::Firmware { kind, .. } => write_firmware_keys(transaction, keys, &guest.plan, *kind, vm_path)?,
-        Payload::Kernel { kernel, modules } if guest.plan.request.kind == Kind::Pv => {
-            let image = |name: &str| format!("{vm_path}/image/{name}");
-            transaction.write(&image("ostype"), "linux")?;
-            transaction.write(&image("kernel"), &kernel.path.to_string_lossy())?;
-            for ramdisk in modules {
-                transaction.write(&image("ramdisk"), &ramdisk.path.to_string_lossy())?;
+        Payload::Kernel { kernel, modules } => {
+            // Where libxl adds a device later that QEMU serves, it starts the QEMU that is named here.
+            transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
+            if guest.plan.request.kind == Kind::Pv {
+                write_image_keys(transaction, kernel, modules, vm_path)?;
             }
-            transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())?;
         }
-        Payload::Kernel { .. } => {}
     }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     transaction
         .write(&format!("{vm_path}/start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))
+}
+
+/// What a PV guest was started from.
+fn write_image_keys(
+    transaction: &Transaction<'_>,
+    kernel: &Module,
+    modules: &[Module],
+    vm_path: &str,
+) -> Result<(), XenError> {
+    let image = |name: &str| format!("{vm_path}/image/{name}");
+    transaction.write(&image("ostype"), "linux")?;
+    transaction.write(&image("kernel"), &kernel.path.to_string_lossy())?;
+    for ramdisk in modules {
+        transaction.write(&image("ramdisk"), &ramdisk.path.to_string_lossy())?;
+    }
+    transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())
 }
 
 /// What hvmloader and QEMU look for.
