@@ -217,7 +217,7 @@ pub struct MemoryArgs {
     /// The guest will get PCI devices of the host: then it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
-    /// The kernel is Xen's PV shim; --kind pvh --model xapi counts its memory
+    /// Run --kernel, a PV kernel, under the installed Xen's PV shim; with --kind pvh, and --model xapi or libxl
     #[arg(long)]
     pub shim: bool,
 }
@@ -314,7 +314,7 @@ pub struct InspectArgs {
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
     /// Measure it again every so often, until the domain ends or you press Ctrl-C; with --json, one object a line
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = seconds)]
     pub watch: Option<Duration>,
     /// Draw plan and domain side by side into this file, too; - is standard output, and nothing else
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]

@@ -126,10 +126,18 @@ pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
+    print_more(text).map(drop)
+}
+
+/// Prints one of several texts; false where the reader has seen enough.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_more(text: &str) -> anyhow::Result<bool> {
     let mut stdout = io::stdout();
     match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to standard output"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("cannot write to standard output"),
     }
 }
 

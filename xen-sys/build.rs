@@ -28,7 +28,7 @@ const FUNCTIONS: &str = concat!(
 const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xs_permissions|e820entry";
 const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_CDF_.*|XEN_DOMINF_.*\
 |XEN_X86_EMU_.*|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XS_.*|XEN_DOMCTL_INTERFACE_VERSION\
-|XENFEAT_.*|SHUTDOWN_.*|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES";
+|XENFEAT_.*|GNTST_okay|SHUTDOWN_.*|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");

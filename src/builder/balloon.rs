@@ -4,56 +4,56 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Context, Keys};
-use crate::error::{Error, Failure, Stage};
-use crate::memory::{Kib, Kind, Move, Pages};
+use crate::error::{AtStage, Error, Failure, Stage};
+use crate::memory::{Kind, Move, Pages};
 use crate::xen::{DomId, DomainInfo, PodPages};
 
 const POLL: Duration = Duration::from_millis(200);
 
 /// Sends a guest to where `there` says, and waits at most `wait` until it is there. Returns the pages that it owns then.
 ///
-/// On the way up the limits are raised first: Xen's, then what is kept to populate on demand; then the guest is told. On
-/// the way down it is the reverse, and what is kept for it is only taken away when the guest has arrived: until then it
-/// may need it (a guest that touches more than is kept is crashed).
+/// A limit that has to be higher is raised before the guest is told, and so is what it may own on demand; a limit that has
+/// to be lower is lowered when it has arrived, unless somebody has told it something else by then.
 ///
 /// # Errors
 /// [`Error::NotEnoughMemory`] where the host lacks what the guest would take; [`Error::TimedOut`] where the guest has
 /// not arrived; what Xen or xenstored refuse.
 pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {
     let domid = domain.domid;
-    let up = there.goal > domain.owned_pages;
-    if up {
+    let limit = there.max_memory.to_pages_floor();
+    let set_limit = || context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domid, there.max_memory));
+    if there.up {
         context.step(Stage::WaitFreeMemory, || {
             let free = context.xen.physinfo()?.available();
-            let required = Pages(there.goal.0 - domain.owned_pages.0).to_kib();
+            let required = Pages(there.moved.0.saturating_sub(domain.owned_pages.0)).to_kib();
             if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
         })?;
-        set_limit(context, domain, there.max_memory)?;
-        set_pod_target(context, domain, there.pod_target)?;
     }
+    if limit > domain.max_pages {
+        set_limit()?;
+    }
+    if let Some(target) = there.pod_target {
+        context.step(Stage::PodTarget, || context.xen.set_pod_target(domid, target))?;
+    }
+    let key = Keys::new(domid).of_domain("memory/target");
+    let told = there.memory_target.0.to_string();
     context.step(Stage::BalloonTarget, || {
-        context.store.plain().write(&Keys::new(domid).of_domain("memory/target"), &there.memory_target.0.to_string())
+        context.store.transaction(|transaction| {
+            // Writing makes what is not there, and nobody would ever remove it for a domain that has gone.
+            transaction.read(&key)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+            Ok::<_, Error>(transaction.write(&key, &told)?)
+        })
     })?;
     let owned = context.step(Stage::WaitBalloon, || wait_arrival(context, domain, there, wait))?;
-    if !up {
-        set_pod_target(context, domain, there.pod_target)?;
-        set_limit(context, domain, there.max_memory)?;
+    if limit < domain.max_pages {
+        let now = context.store.plain().read(&key).at(Stage::SetMaxMemory)?;
+        if now.as_deref() == Some(told.as_str()) {
+            set_limit()?;
+        } else {
+            log::warn!("somebody else has moved domain {domid} since; its limit is left as it is");
+        }
     }
     Ok(owned)
-}
-
-fn set_limit(context: &Context<'_>, domain: &DomainInfo, most: Kib) -> Result<(), Failure> {
-    if domain.max_pages == most.to_pages_floor() {
-        return Ok(());
-    }
-    context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domain.domid, most))
-}
-
-fn set_pod_target(context: &Context<'_>, domain: &DomainInfo, target: Pages) -> Result<(), Failure> {
-    if domain.kind == Kind::Pv {
-        return Ok(());
-    }
-    context.step(Stage::PodTarget, || context.xen.set_pod_target(domain.domid, target))
 }
 
 fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Error> {

@@ -102,7 +102,8 @@ fn origin_of(store: &Store, domain: &DomainInfo, model: Model) -> Result<Origin,
         Model::Libxl => domain.max_pages.to_kib().0.saturating_sub(1024),
         Model::Xenops | Model::Xapi => told,
     }
-    .clamp(1, static_max.0));
+    .min(static_max.0)
+    .max(1));
     let mmio_hole = number("platform/mmio_hole_size")?.map(Bytes);
     let device_model = domain.kind == Kind::Hvm && plain.read(&keys.device_model_pid())?.is_some();
     let request = Request {

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::BalloonArgs;
-use crate::builder::{Context, Progress, balloon, fitting_origin, measure};
+use crate::builder::{Context, Keys, Progress, balloon, fitting_origin, measure};
 use crate::error::{AtStage, Error, Stage};
-use crate::memory::Move;
+use crate::memory::{Kib, Move, Present};
 use crate::report;
 use crate::xen::DomId;
 
@@ -26,7 +26,14 @@ pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
     }
     let measured = measure(&connection.xen, domid).at(Stage::CheckInput)?;
     let origin = fitting_origin(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
-    let there = Move::new(&origin.request, arguments.size, measured.pod_entries.0 > 0, arguments.force)
+    let told = connection.store.plain().read(&Keys::new(domid).of_domain("memory/target")).at(Stage::CheckInput)?;
+    let Some(memory_target) = told.and_then(|text| text.trim().parse().ok()).map(Kib) else {
+        return Ok(refused(format!(
+            "domain {domid} has no memory/target in xenstore: no balloon driver would be told"
+        ))?);
+    };
+    let now = Present { owned: measured.owned_pages, memory_target, on_demand: measured.pod_entries.0 > 0 };
+    let there = Move::new(&origin.request, now, arguments.size, arguments.force)
         .map_err(|error| Error::BadConfig(error.to_string()))
         .at(Stage::CheckInput)?;
 

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, stdout};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use super::{Connection, find_domain, picture};
@@ -45,10 +46,13 @@ pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
             Err(Failure { error: Error::NoSuchDomain(_), .. }) => return Ok(()),
             Err(failure) => return Err(failure.into()),
         };
-        if json {
-            report::print_line(&serde_json::to_value(&inspection)?);
+        let text = if json {
+            serde_json::to_string(&inspection)?
         } else {
-            report::print_text(&format!("{}{inspection}", if clear { HOME } else { "" }))?;
+            format!("{}{inspection}", if clear { HOME } else { "" })
+        };
+        if !report::print_more(&text)? {
+            return Ok(());
         }
         let next = Instant::now() + every;
         while Instant::now() < next {
@@ -74,6 +78,8 @@ struct Inspection {
     model: Option<Model>,
     /// Whether dombuild recorded at the build what the plan goes by.
     recorded: bool,
+    #[serde(skip)]
+    asked_for: bool,
     vcpus: u32,
     #[serde(flatten)]
     measured: Measured,
@@ -99,7 +105,12 @@ struct Inspection {
 
 impl Inspection {
     fn of(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
-        Self::gather(connection, domid, model).at(Stage::Inspect)
+        let gone = |error| match error {
+            // It went while it was being measured.
+            Error::Xen(error) if error.errno == Some(Errno::ESRCH) => Error::NoSuchDomain(domid.to_string()),
+            error => error,
+        };
+        Self::gather(connection, domid, model).map_err(gone).at(Stage::Inspect)
     }
 
     /// Plan and domain side by side; empty where there is no plan.
@@ -122,13 +133,15 @@ impl Inspection {
             Err(error @ Error::Xen(_)) => return Err(error),
             Err(error) => (None, None, Some(error.to_string())),
         };
+        let recorded = origin.as_ref().is_some_and(|origin| origin.recorded);
         let (grant_frames, max_grant_frames) = xen.grant_frames(domid)?;
         Ok(Self {
             domid,
             name: store.read(&keys.of_domain("name"))?,
             kind: domain.kind,
             model: origin.as_ref().map(|origin| origin.request.model),
-            recorded: origin.as_ref().is_some_and(|origin| origin.recorded),
+            recorded,
+            asked_for: model.is_some(),
             vcpus: domain.existing_vcpus,
             touched_pages: plan.as_ref().and_then(|plan| touched(plan, &measured)),
             pod_target_pages_derived: (measured.pod_entries.0 > 0).then_some(measured.owned_pages),
@@ -138,7 +151,9 @@ impl Inspection {
             grant_frames,
             max_grant_frames,
             special_pages: (domain.kind != Kind::Pv).then(|| count_special_pages(xen, domid)),
-            differences: plan.as_ref().map_or_else(Vec::new, |plan| compare(plan, &measured, memory_target_kib)),
+            differences: plan
+                .as_ref()
+                .map_or_else(Vec::new, |plan| compare(plan, &measured, memory_target_kib, recorded)),
             measured,
             plan,
             no_plan,
@@ -168,6 +183,9 @@ impl fmt::Display for Inspection {
         let kind = self.kind.name().to_uppercase();
         writeln!(formatter, "{name}, domain {}: {kind} guest with {vcpus}", self.domid)?;
         match (&self.model, self.recorded) {
+            (Some(model), _) if self.asked_for => {
+                writeln!(formatter, "The plan is model {model}'s, as was asked for.\n")?
+            }
             (Some(model), true) => writeln!(formatter, "The plan is the one it was built by (model {model}).\n")?,
             (Some(model), false) => writeln!(formatter, "The plan is model {model}'s, which fits it best.\n")?,
             (None, _) => {

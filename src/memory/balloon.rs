@@ -1,6 +1,7 @@
 //! Ballooning: how far a guest may be moved, what has to be set for that, and when it has arrived.
 
 use super::error::PlanError;
+use super::kind::Kind;
 use super::plan::Plan;
 use super::request::Request;
 use super::units::{Kib, Pages};
@@ -35,21 +36,44 @@ pub enum BalloonError {
         static_max: Kib,
     },
     /// The model has no plan for this size.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
+    #[error("a guest of {size} cannot be: {error}")]
+    Plan {
+        /// What was asked for.
+        size: Kib,
+        /// Why not.
+        error: PlanError,
+    },
+}
+
+/// What a guest is at before it is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// Pages that it owns.
+    pub owned: Pages,
+    /// What its balloon driver was told last: `memory/target`.
+    pub memory_target: Kib,
+    /// Something is left of it to be populated on demand.
+    pub on_demand: bool,
 }
 
 /// What to set to move a guest, and where it is to end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Move {
+    /// Whether it is to grow.
+    pub up: bool,
     /// The limit that the guest's model has for the new size: `xc_domain_setmaxmem`.
     pub max_memory: Kib,
-    /// What Xen may keep for it to populate on demand, in all: `xc_domain_set_pod_target`.
-    pub pod_target: Pages,
+    /// What it may own in all while it is populated on demand: `xc_domain_set_pod_target`. `None` where there is nothing to
+    /// set: Xen takes back by itself what a shrinking guest gives back.
+    pub pod_target: Option<Pages>,
     /// What its balloon driver is told: `memory/target`.
     pub memory_target: Kib,
-    /// What it owns when it has arrived, give or take [`TOLERANCE`].
+    /// What it owns when it has arrived by the plan, give or take [`TOLERANCE`].
     pub goal: Pages,
+    /// What it owns when it has moved as far as it was told. Where it was before is not always where the plan has it: an HVM
+    /// Linux holds less by its video RAM, for it takes what it does not see of static max off its target
+    /// (drivers/xen/xen-balloon.c), and a guest with OVMF more by its image.
+    pub moved: Pages,
 }
 
 /// The least that leaves a guest alive: video RAM, and of the rest of static max the share that the balloon driver of
@@ -66,14 +90,16 @@ pub fn floor(static_max: Kib, video: Kib) -> Kib {
 }
 
 impl Move {
-    /// What moves a guest that was built as `request` says to `size`, video RAM included. `on_demand` is whether anything is
-    /// left of it to be populated on demand: it is told 1 MiB less then, as when it is built (XSA-153).
+    /// What moves a guest that was built as `request` says to `size`, video RAM included. While anything is left of it to be
+    /// populated on demand, it is told 1 MiB less than that, as when it is built (XSA-153).
     ///
     /// # Errors
     /// Where `size` is above static max, or below [`floor`] unless forced; where the model has no plan for it.
-    pub fn new(request: &Request, size: Kib, on_demand: bool, force: bool) -> Result<Self, BalloonError> {
+    pub fn new(request: &Request, now: Present, size: Kib, force: bool) -> Result<Self, BalloonError> {
+        let no_plan = |error| BalloonError::Plan { size, error };
         // The rounding is the model's: what it makes of static max is the bound, and so is what it makes of the size.
-        let whole = Plan::new(&Request { target: request.static_max.unwrap_or(request.target), ..built(request) })?;
+        let whole = Plan::new(&Request { target: request.static_max.unwrap_or(request.target), ..built(request) })
+            .map_err(no_plan)?;
         let static_max = whole.memory.static_max;
         if size > static_max {
             return Err(BalloonError::AboveStaticMax { size, static_max });
@@ -82,15 +108,23 @@ impl Move {
         if size < floor && !force {
             return Err(BalloonError::BelowFloor { size, floor, static_max });
         }
-        let plan = Plan::new(&Request { target: size, static_max: Some(static_max), ..built(request) })?;
+        // Whole MiB are for building alone.
+        let target = if request.kind == Kind::Pv { Kib(size.0.next_multiple_of(1024)) } else { size };
+        let plan = Plan::new(&Request { target, static_max: Some(static_max), ..built(request) }).map_err(no_plan)?;
         let guest = plan.memory.guest;
-        let memory_target = if on_demand { plan.memory.balloon_target() } else { guest };
+        let memory_target = if now.on_demand { plan.memory.balloon_target() } else { guest };
         let told_less = Kib(guest.0.saturating_sub(memory_target.0)).to_pages_floor();
+        let up = memory_target > now.memory_target;
+        let by = Kib(memory_target.0.abs_diff(now.memory_target.0)).to_pages_floor().0;
+        let moved = Pages(if up { now.owned.0.saturating_add(by) } else { now.owned.0.saturating_sub(by) });
+        let max_memory = plan.memory.xen_max;
         Ok(Self {
-            max_memory: plan.memory.xen_max,
-            pod_target: plan.owned_pages_running,
+            up,
+            max_memory,
+            pod_target: (up && now.on_demand).then(|| moved.min(max_memory.to_pages_floor())),
             memory_target,
             goal: Pages(plan.owned_pages_running.0.saturating_sub(told_less.0)),
+            moved,
         })
     }
 
@@ -98,7 +132,8 @@ impl Move {
     /// where it was sent. Entries that nothing is kept for are memory which it has yet to give back.
     #[must_use]
     pub fn has_arrived(&self, owned: Pages, cache: Pages, entries: Pages) -> bool {
-        owned.0.abs_diff(self.goal.0) <= TOLERANCE.0 && entries.0.saturating_sub(cache.0) <= TOLERANCE.0
+        let near = |goal: Pages| owned.0.abs_diff(goal.0) <= TOLERANCE.0;
+        (near(self.goal) || near(self.moved)) && entries.0.saturating_sub(cache.0) <= TOLERANCE.0
     }
 }
 
@@ -111,7 +146,6 @@ fn built(request: &Request) -> Request {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::kind::Kind;
     use super::super::model::Model;
     use super::super::units::Mib;
     use super::*;
@@ -131,43 +165,59 @@ mod tests {
         assert_eq!(floor(mib(528), mib(16)), mib(184));
     }
 
+    fn at(mib: u32, told: u32, on_demand: bool) -> Present {
+        Present { owned: Mib(mib).to_pages(), memory_target: Mib(told).to_kib(), on_demand }
+    }
+
     #[test]
     fn down_and_up() {
         let hvm = request(512, 512, Kind::Hvm, Model::Xenops);
-        let down = Move::new(&hvm, Mib(256).to_kib(), true, false).expect("a move");
-        assert_eq!(down.max_memory, Mib(513).to_kib());
+        let down = Move::new(&hvm, at(512, 496, true), Mib(256).to_kib(), false).expect("a move");
+        assert_eq!((down.up, down.max_memory, down.pod_target), (false, Mib(513).to_kib(), None));
         assert_eq!(down.memory_target, Mib(256 - 16 - 1).to_kib());
-        assert_eq!((down.pod_target, down.goal), (Pages(65_536), Pages(65_536 - 256)));
-        let exact = Move::new(&hvm, Mib(256).to_kib(), false, false).expect("a move");
+        assert_eq!((down.goal, down.moved), (Pages(65_536 - 256), Pages(65_536 - 256)));
+        let exact = Move::new(&hvm, at(512, 496, false), Mib(256).to_kib(), false).expect("a move");
         assert_eq!((exact.memory_target, exact.goal), (Mib(256 - 16).to_kib(), Pages(65_536)));
-        let up = Move::new(&hvm, Mib(512).to_kib(), true, false).expect("a move");
-        assert_eq!((up.memory_target, up.goal), (Mib(496).to_kib(), Pages(131_072)));
+        let up = Move::new(&hvm, at(256, 239, true), Mib(512).to_kib(), false).expect("a move");
+        assert_eq!((up.up, up.memory_target, up.goal), (true, Mib(496).to_kib(), Pages(131_072)));
+        assert_eq!(up.pod_target, Some(Mib(513).to_pages()));
 
-        let tight =
-            Move::new(&request(512, 512, Kind::Pvh, Model::Libxl), Mib(200).to_kib(), false, false).expect("a move");
+        let pvh = request(512, 512, Kind::Pvh, Model::Libxl);
+        let tight = Move::new(&pvh, at(512, 512, false), Mib(200).to_kib(), false).expect("a move");
         assert_eq!(tight.max_memory, Mib(201).to_kib());
-        let pv =
-            Move::new(&request(512, 512, Kind::Pv, Model::Libxl), Mib(200).to_kib(), false, false).expect("a move");
+        let pv = request(512, 512, Kind::Pv, Model::Libxl);
+        let pv = Move::new(&pv, at(512, 512, false), Kib(200 * 1024 - 1), false).expect("a move");
         assert_eq!((pv.memory_target, pv.goal), (Mib(200).to_kib(), Pages(51_200)));
     }
 
     #[test]
     fn where_it_cannot_go() {
         let hvm = request(256, 512, Kind::Hvm, Model::Xenops);
-        let above = Move::new(&hvm, Mib(513).to_kib(), false, true).expect_err("above");
+        let to = |mib: u32, force| Move::new(&hvm, at(256, 240, false), Mib(mib).to_kib(), force);
+        let above = to(513, true).expect_err("above");
         assert_eq!(above, BalloonError::AboveStaticMax { size: Mib(513).to_kib(), static_max: Mib(512).to_kib() });
-        let below = Move::new(&hvm, Mib(100).to_kib(), false, false).expect_err("below");
+        let below = to(100, false).expect_err("below");
         assert!(matches!(below, BalloonError::BelowFloor { .. }) && below.to_string().contains("--force"), "{below}");
-        assert!(Move::new(&hvm, Mib(100).to_kib(), false, true).is_ok());
-        assert!(matches!(Move::new(&hvm, Mib(16).to_kib(), false, true), Err(BalloonError::Plan(_))));
+        assert!(to(100, true).is_ok());
+        assert!(to(16, true).expect_err("no plan").to_string().starts_with("a guest of 16 MiB cannot be"));
     }
 
     #[test]
     fn arrived_is_what_is_held_and_nothing_owed() {
-        let goal = Move { max_memory: Kib(0), pod_target: Pages(0), memory_target: Kib(0), goal: Pages(1000) };
-        assert!(goal.has_arrived(Pages(1256), Pages(0), Pages(0)) && goal.has_arrived(Pages(744), Pages(5), Pages(9)));
-        assert!(!goal.has_arrived(Pages(1257), Pages(0), Pages(0)));
-        assert!(!goal.has_arrived(Pages(1000), Pages(100), Pages(400)), "300 pages are still to be given back");
+        let pvh = request(512, 512, Kind::Pvh, Model::Xenops);
+        let there = Move::new(&pvh, at(490, 512, false), Mib(256).to_kib(), false).expect("a move");
+        let owned = |mib: u32, more: u64| Pages(Mib(mib).to_pages().0 + more);
+        assert_eq!((there.goal, there.moved), (owned(256, 9), owned(234, 0)));
+        for (pages, arrived) in [
+            (owned(257, 9), true),
+            (owned(257, 10), false),
+            (owned(256, 0), true),
+            (owned(234, 256), true),
+            (owned(240, 0), false),
+        ] {
+            assert_eq!(there.has_arrived(pages, Pages(5), Pages(9)), arrived, "{pages:?}");
+        }
+        assert!(!there.has_arrived(owned(256, 9), Pages(100), Pages(400)), "300 pages are still to be given back");
     }
 
     proptest! {
@@ -177,9 +227,10 @@ mod tests {
                 for model in [Model::Xenops, Model::Xapi, Model::Libxl] {
                     let static_max = guest + 16;
                     let size = Mib(static_max / part + 18).to_kib();
-                    if let Ok(there) = Move::new(&request(static_max, static_max, kind, model), size, part % 2 == 0, true) {
+                    let now = at(static_max, static_max, part % 2 == 0);
+                    if let Ok(there) = Move::new(&request(static_max, static_max, kind, model), now, size, true) {
                         prop_assert!(there.goal <= there.max_memory.to_pages_floor());
-                        prop_assert!(there.pod_target <= there.max_memory.to_pages_floor());
+                        prop_assert!(there.pod_target <= Some(there.max_memory.to_pages_floor()));
                         prop_assert!(there.goal.0 <= size.to_pages_floor().0 + 256);
                     }
                 }

@@ -111,7 +111,7 @@ pub enum PlanError {
         /// The kind that was asked for.
         kind: Kind,
     },
-    /// The shim is a kernel for PVH guests.
+    /// The shim runs as a PVH guest.
     #[error("Xen's PV shim is the kernel of a pvh guest, not of a {kind} one: give --kind pvh, or leave --shim out")]
     ShimNotPvh {
         /// The kind that was asked for.

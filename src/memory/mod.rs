@@ -35,7 +35,7 @@ pub mod size;
 mod tests;
 pub mod units;
 
-pub use balloon::{BalloonError, Move};
+pub use balloon::{BalloonError, Move, Present};
 pub use compare::{Difference, Measured, compare, touched};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};

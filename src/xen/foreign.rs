@@ -18,7 +18,14 @@ pub struct ForeignPages {
 }
 
 impl ForeignPages {
-    pub(super) fn map(interface: &Interface, domid: DomId, first: Gfn, count: Pages) -> Result<Self, XenError> {
+    /// `protection` is mmap's.
+    pub(super) fn map(
+        interface: &Interface,
+        domid: DomId,
+        first: Gfn,
+        count: Pages,
+        protection: c_int,
+    ) -> Result<Self, XenError> {
         let bytes = count.0.checked_mul(PAGE_SIZE).and_then(|bytes| c_int::try_from(bytes).ok());
         let arguments = format_args!("domid {domid}, gfn {:#x}, {} pages", first.0, count.0);
         let (Some(size), true) = (bytes, count.0 > 0) else {
@@ -30,13 +37,7 @@ impl ForeignPages {
         };
         // SAFETY: takes no pointers but the handle; the mapping that it returns is owned by the value made here.
         let start = error::pointer("xc_map_foreign_range", arguments, unsafe {
-            sys::xc_map_foreign_range(
-                interface.as_raw(),
-                domid.get(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                first.0,
-            )
+            sys::xc_map_foreign_range(interface.as_raw(), domid.get(), size, protection, first.0)
         })?;
         Ok(Self { start: start.cast(), length: usize::try_from(size).unwrap_or(0) })
     }

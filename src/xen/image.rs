@@ -94,7 +94,7 @@ pub struct DomainImage<'a> {
     interface: &'a Interface,
     domid: DomId,
     /// libxenguest reads it when it writes the start info.
-    _memory_map: Vec<sys::e820entry>,
+    memory_map: Vec<sys::e820entry>,
     parts: ImageParts<'a>,
 }
 
@@ -125,14 +125,14 @@ impl<'a> DomainImage<'a> {
             sys::xc_dom_allocate(interface.as_raw(), pointer, std::ptr::null())
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
-        let mut image = Self { raw, interface, domid, _memory_map: memory_map, parts };
+        let mut image = Self { raw, interface, domid, memory_map, parts };
         image.fill_in(&parts)?;
         Ok(image)
     }
 
     fn fill_in(&mut self, parts: &ImageParts<'a>) -> Result<(), XenError> {
-        let memory_map = self._memory_map.as_mut_ptr();
-        let entries = u32::try_from(self._memory_map.len()).unwrap_or(u32::MAX);
+        let memory_map = self.memory_map.as_mut_ptr();
+        let entries = u32::try_from(self.memory_map.len()).unwrap_or(u32::MAX);
         // SAFETY: `raw` is a valid image that only we refer to.
         let dom = unsafe { self.raw.as_mut() };
         dom.container_type = match parts.contents {
@@ -175,6 +175,11 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
             sys::xc_dom_kernel_mem(dom, parts.kernel.as_ptr().cast(), size)
         })?;
+        let modules = parts.contents.direct().map_or(0, |start| start.modules.len());
+        if modules > usize::try_from(sys::XG_MAX_MODULES).unwrap_or(0) {
+            let detail = format!("takes no {modules} modules");
+            return Err(XenError::unexpected("xc_dom_module_mem", format!("domid {}", self.domid), detail));
+        }
         for (data, cmdline) in parts.contents.direct().map_or(&[][..], |start| start.modules) {
             let (size, cmdline) = (data.len(), null_if_empty(cmdline));
             // SAFETY: the module lives as long as this image and is only read; its command line is copied, and null

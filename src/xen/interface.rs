@@ -103,9 +103,8 @@ impl Interface {
         Ok(PodPages { cache: Pages(cache), entries: Pages(entries) })
     }
 
-    /// Sets how many pages an HVM or PVH domain may own in all while it is populated on demand: the cache is filled, or
-    /// trimmed, to what is missing. Where nothing is left to populate, and for a target below what it owns, Xen does
-    /// nothing (`p2m_pod_set_mem_target`, xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
+    /// Sets how many pages an HVM or PVH domain may own in all while it is populated on demand: the cache is filled with
+    /// what is missing. Where nothing is left to populate, and for a target below what it owns, Xen does nothing (`p2m_pod_set_mem_target`, xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
     ///
     /// # Errors
     /// `EINVAL` where the target is above the domain's limit; `ENOMEM`.
@@ -127,6 +126,11 @@ impl Interface {
         // SAFETY: `query` is a live struct of the type that the call reads and fills.
         let returned = unsafe { sys::xc_gnttab_query_size(self.as_raw(), &raw mut query) };
         error::minus_one("xc_gnttab_query_size", format_args!("domid {domid}"), returned)?;
+        // The call succeeds even where the question does not.
+        if i32::from(query.status) != sys::GNTST_okay.cast_signed() {
+            let detail = format!("answered with status {}", query.status);
+            return Err(XenError::unexpected("xc_gnttab_query_size", format!("domid {domid}"), detail));
+        }
         Ok((query.nr_frames, query.max_nr_frames))
     }
 
@@ -146,7 +150,13 @@ impl Interface {
     /// # Errors
     /// Where one of them is not populated.
     pub fn map(&self, domid: DomId, first: Gfn, count: Pages) -> Result<ForeignPages, XenError> {
-        ForeignPages::map(self, domid, first, count)
+        ForeignPages::map(self, domid, first, count, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// Whether there is a page at this frame of a guest.
+    #[must_use]
+    pub fn has_page(&self, domid: DomId, gfn: Gfn) -> bool {
+        ForeignPages::map(self, domid, gfn, Pages(1), libc::PROT_READ).is_ok()
     }
 }
 

@@ -109,7 +109,7 @@ fn the_flags_of_each_verb() {
         let mut found: Vec<&str> = options
             .expect("the options")
             .lines()
-            .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split_whitespace().next())
+            .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();
         let mut expected: Vec<&str> = flags.split_whitespace().chain(["--json", "--help"]).collect();

@@ -8,13 +8,14 @@ use dombuild::xen::{Interface, ShutdownReason};
 
 use super::Test;
 use super::linux::{said, start};
-use super::support::{create, dombuild, domid, number, pages_in_dump, shell, wait_for};
+use super::support::{create, dombuild, domid, file, number, pages_in_dump, path_text, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("xenops_lets_a_guest_grow_past_its_target", xenops_lets_a_guest_grow),
     ("libxl_keeps_a_guest_at_its_target", libxl_keeps_a_guest),
     ("no_limit_saves_a_guest_that_never_balloons_down", never_balloons_down),
     ("video_ram_fits_under_either_limit", video_ram_fits),
+    ("large_roms_need_a_limit_above_the_target", large_roms),
     ("a_grown_guest_leaves_no_room_for_another", a_grown_guest_leaves_no_room),
 ];
 
@@ -74,6 +75,23 @@ fn video_ram_fits() {
             create("t", &["--memory", "256", "--maxmem", "512", "--video", "32MiB", "--model", model, "--paused"]);
         assert_eq!(pages_in_dump(domid(&built)), (256 * 256, limit * 256), "{model}");
         dombuild(&["destroy", "t"]).success();
+    }
+}
+
+/// QEMU puts a card's ROM into the guest in pages of its own, beyond the target.
+fn large_roms() {
+    let rom = file(&vec![0; 2 << 20]);
+    let card = format!("e1000,romfile={}", path_text(&rom));
+    for (model, fits) in [("libxl", false), ("xenops", true)] {
+        let flags = ["--memory", "256", "--maxmem", "512", "--model", model, "--dm-arg", "-device", "--dm-arg", &card];
+        let ran = dombuild(&[&["create", "--name", "t", "--paused"], &flags[..]].concat());
+        if fits {
+            let built = ran.success().json();
+            assert_eq!(pages_in_dump(domid(&built)).0, 256 * 256 + 512, "its pages come on top");
+            dombuild(&["destroy", "t"]).success();
+        } else {
+            ran.failed_with(1, "device-model-failed");
+        }
     }
 }
 

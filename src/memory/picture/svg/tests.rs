@@ -189,7 +189,7 @@ fn measured(plan: &Plan) -> Measured {
 }
 
 fn assert_drawn_beside(plan: &Plan, xen: &Measured, title: &str) {
-    let differences = compare(plan, xen, None);
+    let differences = compare(plan, xen, None, true);
     let picture = Picture::of(&svg_beside(plan, xen, &differences, title));
     assert!(["Plan", "Xen", "owned", "What differs"].iter().all(|text| picture.has(text)));
     let same = "The domain is as it was planned, to the page.";
