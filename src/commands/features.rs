@@ -43,6 +43,7 @@ pub(super) fn run(json: bool) -> anyhow::Result<()> {
     };
     let candidates = [
         Candidates::kernel(),
+        Candidates::shim(),
         Candidates::firmware(FirmwareKind::SeaBios),
         Candidates::firmware(FirmwareKind::Ovmf),
         Candidates::device_model(),
@@ -81,7 +82,9 @@ impl fmt::Display for Features {
             (Some(xen), _) => {
                 let differs = if xen.matches { "" } else { "; not what dombuild was built for, most calls will fail" };
                 writeln!(formatter, "running Xen     {}{differs}", xen.version.version)?;
-                writeln!(formatter, "HVM guests      {}", yes(xen.host.hvm))?;
+                writeln!(formatter, "HVM, PVH guests {}", yes(xen.host.hvm && xen.host.hap))?;
+                writeln!(formatter, "PV guests       {}", yes(xen.host.pv))?;
+                writeln!(formatter, "PCI passthrough {}", yes(xen.host.directio))?;
                 writeln!(formatter, "HAP             {}", yes(xen.host.hap))?;
                 writeln!(formatter, "shadow paging   {}", yes(xen.host.shadow))?;
                 writeln!(

@@ -110,7 +110,7 @@ impl Candidates {
         let hvmloader = Self::kernel();
         let paths = hvmloader.paths.iter().map(|path| path.with_file_name("xen-shim")).collect();
         // There is no flag for another file: --kernel is the guest's.
-        Self { what: "Xen PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
+        Self { what: "PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
     }
 
     /// SeaBIOS or OVMF.

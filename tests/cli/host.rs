@@ -65,7 +65,7 @@ fn check_features(json: &Value, text: &str) {
 
     let files = json["files"].as_array().expect("a list");
     let names: Vec<&str> = files.iter().filter_map(|file| file["what"].as_str()).collect();
-    assert_eq!(names, ["hvmloader", "SeaBIOS", "OVMF", "QEMU"]);
+    assert_eq!(names, ["hvmloader", "PV shim", "SeaBIOS", "OVMF", "QEMU"]);
     let missing: Vec<&str> =
         json["missing"].as_array().expect("a list").iter().map(|entry| entry.as_str().expect("text")).collect();
     for file in files {

@@ -243,7 +243,7 @@ impl Host {
 
 /// What Xen's own allocator may keep of a guest larger than any before it. The least that a lost guest would take is its
 /// paging pool, 1 MiB; `many_guests_cost_nothing` watches for less.
-const XENS_OWN_KIB: u64 = 256;
+const XENS_OWN_KIB: u64 = 512;
 
 /// Not so the directories that no domain owns, which the first guest after boot brings about and xl leaves as well.
 fn is_lasting(line: &str) -> bool {
