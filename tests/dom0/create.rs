@@ -44,7 +44,7 @@ fn assert_as_planned(built: &Value, running: bool) {
 
     let xen = Interface::open().expect("Xen");
     let pool = xen.paging_pool(domid).expect("the paging pool");
-    assert_eq!(pool.0 >> 10, number(plan, "shadow_kib"));
+    assert_eq!(pool.0, number(plan, "shadow_kib"));
 }
 
 fn without_device_model(arguments: &[&str]) {
