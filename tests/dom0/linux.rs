@@ -33,11 +33,12 @@ pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
         if said("ready").is_some() {
             return built;
         }
-        // Software emulation of SVM lets a guest's kernel die of a double fault now and then, whoever built it (one
-        // start of xl's in eight under Xen 4.20). Any other panic is ours.
+        // Software emulation of SVM makes Linux 6.12 fault where it cannot, with flags that no CPU has: four of nineteen
+        // starts of xl's with 2 vCPUs under Xen 4.20, none of fifteen with 1. Any other panic is ours.
         let console = console();
-        assert!(console.contains("PANIC: double fault"), "{console}");
-        println!("the emulated guest died of a double fault; it is started again");
+        let faults = ["PANIC: double fault", "general protection fault", "int3"];
+        assert!(faults.iter().any(|fault| console.contains(fault)), "{console}");
+        println!("the emulated guest died of a fault; it is started again");
         dombuild(&["destroy", "t"]).success();
     }
     panic!("the guest did not start three times: {}", console());
@@ -93,7 +94,7 @@ fn linux_pvh() {
     dombuild(&["destroy", "t"]).success();
 
     // Across the hole.
-    let built = start(&["--kind", "pvh", "--memory", "4500MiB", "--vcpus", "2", "--model", "libxl"], "");
+    let built = start(&["--kind", "pvh", "--memory", "4500MiB", "--model", "libxl"], "");
     let plan = &built["plan"];
     assert_eq!(number(plan, "lowmem_end"), 0xfc00_0000);
     assert_eq!(ram_between(1 << 20, 1 << 32), 0xfc00_0000 - (1 << 20));
@@ -145,7 +146,7 @@ impl Way {
 }
 
 fn balloons_on_demand() {
-    let built = start(&["--kind", "pvh", "--memory", "256", "--maxmem", "512", "--vcpus", "2"], "");
+    let built = start(&["--kind", "pvh", "--memory", "256", "--maxmem", "512"], "");
     assert_eq!(number(&built["plan"], "pod_entries"), 512 * 256);
     // At the end of its start it has given back what it may not hold.
     wait_for("nothing left to populate beyond the cache", 60, || {
@@ -161,7 +162,7 @@ fn balloons_on_demand() {
 }
 
 fn balloons_without() {
-    let mut way = Way::of(start(&["--kind", "pvh", "--memory", "512", "--vcpus", "2", "--model", "libxl"], ""));
+    let mut way = Way::of(start(&["--kind", "pvh", "--memory", "512", "--model", "libxl"], ""));
     for mib in [200, 512, 256] {
         let moved = way.to(mib, 64);
         assert_eq!(number(&moved, "max_pages"), (mib + 1) * 256, "libxl tightens the limit");
