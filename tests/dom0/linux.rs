@@ -34,7 +34,7 @@ pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
             return built;
         }
         // Software emulation of SVM makes Linux 6.12 fault where it cannot, with flags that no CPU has: four of nineteen
-        // starts of xl's with 2 vCPUs under Xen 4.20, none of fifteen with 1. Any other panic is ours.
+        // starts of xl's with 2 vCPUs under Xen 4.20, none of eleven with 1. Any other panic is ours.
         let console = console();
         let faults = ["PANIC: double fault", "general protection fault", "int3"];
         assert!(faults.iter().any(|fault| console.contains(fault)), "{console}");
