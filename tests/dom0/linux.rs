@@ -84,7 +84,8 @@ fn ram_between(start: u64, end: u64) -> u64 {
 fn linux_pvh() {
     let built = start(&["--kind", "pvh", "--memory", "256", "--vcpus", "4"], "");
     assert_eq!(said_number("cpus"), 4);
-    assert_eq!(said_number("balloon current_kb"), 256 << 10);
+    // It counts what its memory map calls usable.
+    assert!(said_number("balloon current_kb").abs_diff(256 << 10) <= 1024);
     let plan = &built["plan"];
     assert_eq!(ram_between(1 << 20, 1 << 32), number(plan, "lowmem_end") - (1 << 20));
     // Less what the kernel itself takes, which is more than it looks.
