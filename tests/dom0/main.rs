@@ -46,18 +46,27 @@ fn main() -> ExitCode {
     ]
     .concat()
     .into_iter()
-    .map(|(name, test): Test| {
-        Trial::test(name, move || {
-            let before = support::Host::now();
-            let outcome = panic::catch_unwind(test);
-            support::destroy_everything();
-            if let Err(panic) = outcome {
-                return Err(Failed::from(support::text_of(&*panic)));
-            }
-            before.assert_back().map_err(Failed::from)
-        })
-        .with_ignored_flag(reason.is_some())
-    })
+    .map(|(name, test): Test| Trial::test(name, move || attempts(test)).with_ignored_flag(reason.is_some()))
     .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Runs a test, and once more, at most twice, where a Linux guest's kernel has crashed under it: the emulated CPU lets them
+/// now and then, whoever built them. What a builder does wrong it does each time.
+fn attempts(test: fn()) -> Result<(), Failed> {
+    let mut left = 3;
+    loop {
+        left -= 1;
+        let before = support::Host::now();
+        linux::forget_console();
+        let outcome = panic::catch_unwind(test);
+        support::destroy_everything();
+        match outcome {
+            Ok(()) => return before.assert_back().map_err(Failed::from),
+            Err(_) if left > 0 && linux::kernel_crashed() => {
+                println!("{}\nthe guest's kernel crashed; once more", linux::console());
+            }
+            Err(panic) => return Err(Failed::from(support::text_of(&*panic))),
+        }
+    }
 }
