@@ -92,7 +92,10 @@ fn linux_pvh() {
     // Less what the kernel itself takes, which is more than it looks.
     let total = said_number("MemTotal_kB");
     assert!(total < 256 << 10 && total > 170 << 10, "{total}");
-    assert_eq!(pages_in_dump(domid(&built)), (65_536 + 8 + 1, number(plan, "max_pages")));
+    // What it was built with, or a page less: its balloon driver may give one back.
+    let (owned, limit) = pages_in_dump(domid(&built));
+    assert!((65_544..=65_545).contains(&owned), "{owned}");
+    assert_eq!(limit, number(plan, "max_pages"));
     dombuild(&["destroy", "t"]).success();
 
     // Across the hole.
@@ -190,6 +193,10 @@ fn balloons_as_pv() {
 /// With firmware and QEMU, which gives Linux its kernel. It goes below its target by its video RAM, and is there when it
 /// has moved by what it was told to.
 fn balloons_as_hvm() {
+    if shell("xl info xen_version").starts_with("4.20") {
+        println!("skipped: the kernel that QEMU 10 loads there says nothing more after its boot ROM (Linux 6.12)");
+        return;
+    }
     forget_console();
     let own = ["-kernel", GUEST_KERNEL, "-initrd", GUEST_INITRD, "-append", "console=hvc0"];
     let own: Vec<&str> = own.iter().flat_map(|word| ["--dm-arg", word]).collect();
