@@ -16,7 +16,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("figures_of_ballooning_on_demand", balloons_on_demand),
     ("figures_of_ballooning_without_on_demand", balloons_without),
     ("figures_of_ballooning_as_pv", balloons_as_pv),
-    ("linux_balloons_as_hvm", balloons_as_hvm),
     ("a_guest_that_does_not_follow", does_not_follow),
     ("sizes_that_a_guest_cannot_have", impossible_sizes),
     ("xls_guest_balloons", xls_guest_balloons),
@@ -188,29 +187,6 @@ fn balloons_as_pv() {
         way.to(mib, 64);
     }
     way.end("balloon-pv.md");
-}
-
-/// With firmware and QEMU, which gives Linux its kernel. It goes below its target by its video RAM, and is there when it
-/// has moved by what it was told to.
-fn balloons_as_hvm() {
-    if shell("xl info xen_version").starts_with("4.20") {
-        println!("skipped: the kernel that QEMU 10 loads there says nothing more after its boot ROM (Linux 6.12)");
-        return;
-    }
-    forget_console();
-    let own = ["-kernel", GUEST_KERNEL, "-initrd", GUEST_INITRD, "-append", "console=hvc0"];
-    let own: Vec<&str> = own.iter().flat_map(|word| ["--dm-arg", word]).collect();
-    let built = create("t", &[&["--memory", "512"], &own[..]].concat());
-    wait_for("guest: ready", 400, || said("ready").is_some());
-    let mut table = String::new();
-    for mib in [300, 448] {
-        let moved = dombuild(&["balloon", "t", &mib.to_string(), "--timeout", "120"]).success().json();
-        let owned = pages_in_dump(domid(&built)).0;
-        let _ = writeln!(table, "{mib} MiB: {owned} pages, {moved}");
-        assert!(owned.abs_diff(mib * 256) <= 4096 + 512, "{table}");
-    }
-    println!("{table}");
-    dombuild(&["destroy", "t"]).success();
 }
 
 fn does_not_follow() {
