@@ -239,6 +239,8 @@ fn xls_guest_balloons() {
     let moved = dombuild(&["balloon", "t", "200", "--timeout", "90"]).success().json();
     assert_eq!(number(&moved, "max_pages"), 201 * 256, "{moved}");
     // xl sees it the same way.
-    assert_eq!(shell("xl list t | tail -1").split_whitespace().nth(2), Some("200"));
+    // While entries are left, it is told 1 MiB less.
+    let line = shell("xl list t | tail -1");
+    assert!(matches!(line.split_whitespace().nth(2), Some("199" | "200")), "{line}");
     shell("xl destroy t");
 }
