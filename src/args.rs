@@ -336,7 +336,7 @@ pub struct BalloonArgs {
     /// How long the guest may take
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Go by this model [default: what the guest was built with; libxl for other toolstacks' guests]
+    /// Go by this model [default: what the guest was built with, or else what fits best]
     #[arg(long, value_name = "xenops|xapi|libxl")]
     pub model: Option<Model>,
     /// Go below what a guest needs to live, too

@@ -51,38 +51,37 @@ pub fn fitting_origin(
     measured: &Measured,
     model: Option<Model>,
 ) -> Result<Origin, Error> {
-    if let Some(model) = model {
-        let origin = origin_of(store, domain, model)?;
-        return Ok(Origin { request: Request { model, ..origin.request }, ..origin });
-    }
-    let recorded = origin_of(store, domain, Model::Xenops)?;
-    if recorded.recorded {
-        return Ok(recorded);
+    if let Some(request) = recorded(store, domain)? {
+        return Ok(Origin { request: Request { model: model.unwrap_or(request.model), ..request }, recorded: true });
     }
     let agrees = |request: &Request| {
         Plan::new(request).map_or(0, |plan| {
             u32::from(plan.max_pages == measured.max_pages) + u32::from(plan.paging_pool == measured.paging_pool_kib)
         })
     };
-    let mut best = origin_of(store, domain, Model::Libxl)?;
-    for model in [Model::Xapi, Model::Xenops] {
-        let other = origin_of(store, domain, model)?;
-        if agrees(&other.request) > agrees(&best.request) {
-            best = other;
+    let mut request = put_together(store, domain, model.unwrap_or(Model::Libxl))?;
+    if model.is_none() {
+        for other in [Model::Xapi, Model::Xenops] {
+            let other = put_together(store, domain, other)?;
+            if agrees(&other) > agrees(&request) {
+                request = other;
+            }
         }
     }
-    Ok(best)
+    Ok(Origin { request, recorded: false })
 }
 
-/// A domain's request by its record, or else by its keys and this model.
-fn origin_of(store: &Store, domain: &DomainInfo, model: Model) -> Result<Origin, Error> {
+/// The record of a domain, unless it is an earlier one's.
+fn recorded(store: &Store, domain: &DomainInfo) -> Result<Option<Request>, XenError> {
+    let text = store.plain().read(&Keys::new(domain.domid).record())?;
+    let record = text.and_then(|text| serde_json::from_str::<Record>(&text).ok());
+    Ok(record.filter(|record| record.uuid == domain.uuid).map(|record| record.request))
+}
+
+/// What must have been asked for, by a domain's keys and this model.
+fn put_together(store: &Store, domain: &DomainInfo, model: Model) -> Result<Request, Error> {
     let keys = Keys::new(domain.domid);
     let plain = store.plain();
-    let record = plain.read(&keys.record())?.and_then(|text| serde_json::from_str::<Record>(&text).ok());
-    if let Some(record) = record.filter(|record| record.uuid == domain.uuid) {
-        return Ok(Origin { request: record.request, recorded: true });
-    }
-
     let number = |name: &str| -> Result<Option<u64>, XenError> {
         Ok(plain.read(&keys.of_domain(name))?.and_then(|text| text.trim().parse().ok()))
     };
@@ -106,7 +105,7 @@ fn origin_of(store: &Store, domain: &DomainInfo, model: Model) -> Result<Origin,
     .max(1));
     let mmio_hole = number("platform/mmio_hole_size")?.map(Bytes);
     let device_model = domain.kind == Kind::Hvm && plain.read(&keys.device_model_pid())?.is_some();
-    let request = Request {
+    Ok(Request {
         kind: domain.kind,
         model,
         static_max: Some(static_max),
@@ -115,6 +114,5 @@ fn origin_of(store: &Store, domain: &DomainInfo, model: Model) -> Result<Origin,
         mmio_hole,
         device_model,
         ..Request::new(target)
-    };
-    Ok(Origin { request, recorded: false })
+    })
 }

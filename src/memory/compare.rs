@@ -123,8 +123,8 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
     }
 }
 
-/// Entries alone fall as the balloon driver gives back what was not
-/// touched, and the cache with them once nothing else is left for it to fill.
+/// Entries alone fall as the balloon driver gives back what was not touched, and the cache with them once nothing else is
+/// left for it to fill.
 fn on_demand(planned_entries: Pages, planned_cache: Pages, xen: &Measured) -> String {
     let entries = planned_entries.0.saturating_sub(xen.pod_entries.0);
     let cache = planned_cache.0.saturating_sub(xen.pod_cache_pages.0);
