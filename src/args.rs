@@ -240,6 +240,10 @@ pub struct GuestArgs {
     /// PVH, PV: command line for the kernel
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+    /// A setting of CPUs, clocks, ACPI or Hyper-V's enlightenments, as docs/platform.md lists them: vcpu/0/affinity=01,
+    /// nested-virt=true, viridian=true, timeoffset=-3600 (repeat for each)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub platform: Vec<String>,
     /// How long to wait for the host to free memory, while its free memory still grows
     #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
     pub wait_memory: Duration,

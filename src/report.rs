@@ -44,6 +44,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
         Error::NotOurs { .. } => ("not-ours", 3),
         Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
+        Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
         Error::LeftBehind { .. } => ("left-behind", 7),
         Error::TimedOut { .. } => ("timed-out", 8),

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_uuid_free, find_by_name,
-    make_skeleton, measure, teardown,
+    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_paging_pool, check_uuid_free,
+    find_by_name, make_skeleton, measure, teardown,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -110,6 +110,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         let domid = context.xen.create(&CreateDomain {
             kind,
             passthrough: plan.request.passthrough,
+            nested: config.guest.platform.nested,
             uuid: config.uuid,
             vcpus: plan.vcpus,
             max_event_channel: config.event_channels,
@@ -129,8 +130,9 @@ fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built,
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
-    let ports = build_pre(context, domid, &guest.plan, None, guest.wait_memory)?;
+    let ports = build_pre(context, domid, guest, None)?;
     let rings = build_guest(context, domid, guest, ports)?;
+    check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
     build_post(context, domid, guest, &identity, ports, rings)?;
 

@@ -63,7 +63,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     });
     let ramdisk = ramdisk.transpose()?;
     if !plan.request.shim {
-        return Ok(Payload::Kernel { kernel: file, modules: ramdisk.into_iter().collect() });
+        return Ok(payload(file, ramdisk.into_iter().collect()));
     }
     // The shim finds the guest's kernel as its first module.
     let mut text = SHIM_CMDLINE.to_owned();
@@ -73,5 +73,9 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let (data, path) = read_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(Payload::Kernel { kernel: Module { data, path, cmdline }, modules })
+    Ok(payload(Module { data, path, cmdline }, modules))
+}
+
+fn payload(kernel: Module, modules: Vec<Module>) -> Payload {
+    Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 }
 }

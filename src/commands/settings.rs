@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
-use crate::config::{Build, Create, DeviceModelConfig, Guest, resolve_device_model};
+use crate::config::{Build, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
-use crate::xen::{DomId, EventPort};
+use crate::xen::{DomId, EventPort, ImageLimits};
 
 /// The plan of these flags; `device_model` tells whether QEMU will add its video RAM.
 ///
@@ -38,7 +38,18 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
 }
 
 fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {
-    Ok(Guest { payload: payload::read(arguments, &plan)?, plan, wait_memory: arguments.wait_memory })
+    let platform = Platform::asked(&arguments.platform)?;
+    platform.check(plan.vcpus, plan.pod.is_some())?;
+    if platform.nested && plan.request.kind == Kind::Pv {
+        return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
+    }
+    Ok(Guest {
+        payload: payload::read(arguments, &plan)?,
+        plan,
+        platform,
+        limits: ImageLimits::default(),
+        wait_memory: arguments.wait_memory,
+    })
 }
 
 /// The QEMU of the guest: an HVM guest has one unless told otherwise, the others have none.

@@ -2,6 +2,7 @@
 
 mod files;
 mod name;
+pub mod platform;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::memory::Plan;
-use crate::xen::{DomId, EventPort};
+use crate::xen::{DomId, EventPort, ImageLimits};
 
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_guest_kernel,
     read_hvmloader, read_ramdisk, read_shim, resolve_device_model,
 };
 pub use name::DomainName;
+pub use platform::Platform;
 
 /// A guest: its plan and the files that go into it.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub struct Guest {
     pub plan: Plan,
     /// What it starts with.
     pub payload: Payload,
+    /// Everything else.
+    pub platform: Platform,
+    /// How large its kernel and modules may be.
+    pub limits: ImageLimits,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
 }
@@ -47,6 +53,10 @@ pub enum Payload {
         kernel: Module,
         /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
         modules: Vec<Module>,
+        /// PV: the features that it must have, in words of its ELF notes.
+        features: CString,
+        /// PV: bits for its start info (`SIF_*`).
+        start_flags: u32,
     },
 }
 

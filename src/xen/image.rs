@@ -28,6 +28,8 @@ pub struct ImageParts<'a> {
     pub target_pages: Pages,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// How large kernel and modules may be, unpacked.
+    pub limits: ImageLimits,
     /// Event channel of the xenstore ring.
     pub store_port: EventPort,
     /// The domain that serves it.
@@ -36,6 +38,26 @@ pub struct ImageParts<'a> {
     pub console_port: EventPort,
     /// The domain that serves it.
     pub console_domain: DomId,
+}
+
+/// How large a kernel and a module may be, before and after libxenguest unpacked them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// The kernel, at most [`ImageLimits::MOST`].
+    pub kernel: Bytes,
+    /// Each module, at most [`ImageLimits::MOST`].
+    pub module: Bytes,
+}
+
+impl ImageLimits {
+    /// What libxenguest takes at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
+    pub const MOST: Bytes = Bytes(1 << 30);
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { kernel: Self::MOST, module: Self::MOST }
+    }
 }
 
 /// What goes into a guest besides its kernel.
@@ -68,6 +90,10 @@ pub struct DirectStart<'a> {
     pub cmdline: &'a CStr,
     /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
     pub modules: &'a [(&'a [u8], &'a CStr)],
+    /// PV: features that the kernel must have, as words; empty for none.
+    pub features: &'a CStr,
+    /// PV: bits for the start info (`SIF_*`, xen/include/public/xen.h).
+    pub start_flags: u32,
 }
 
 impl<'a> Contents<'a> {
@@ -120,9 +146,12 @@ impl<'a> DomainImage<'a> {
     pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
         let cmdline = parts.contents.direct().map_or(c"", |start| start.cmdline);
         let pointer = null_if_empty(cmdline);
-        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the command line.
-        let raw = error::pointer("xc_dom_allocate", format_args!("command line {cmdline:?}"), unsafe {
-            sys::xc_dom_allocate(interface.as_raw(), pointer, std::ptr::null())
+        let features = parts.contents.direct().map_or(c"", |start| start.features);
+        let arguments = format_args!("command line {cmdline:?}, features {features:?}");
+        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the one and reads
+        // the other during the call.
+        let raw = error::pointer("xc_dom_allocate", arguments, unsafe {
+            sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
         let mut image = Self { raw, interface, domid, memory_map, parts };
@@ -163,13 +192,24 @@ impl<'a> DomainImage<'a> {
                     *first = tables;
                 }
             }
-            Contents::Pv(_) => {}
+            Contents::Pv(start) => dom.flags = u64::from(start.start_flags),
         }
         if !matches!(parts.contents, Contents::Pv(_)) {
             dom.e820 = memory_map;
             dom.e820_entries = entries;
         }
 
+        let size_of = |limit: Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
+        let limit = size_of(parts.limits.kernel);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_kernel_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_kernel_max_size(dom, limit)
+        })?;
+        let limit = size_of(parts.limits.module);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_module_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_module_max_size(dom, limit)
+        })?;
         let size = parts.kernel.len();
         // SAFETY: the kernel lives as long as this image and is only read.
         self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
