@@ -1,5 +1,6 @@
 //! Every flag, once.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,6 +148,22 @@ Examples:
 Exit codes:
   0 done, whatever is missing   2 usage";
 
+const AFTER_XENGUEST: &str = "\
+Options have one dash or two: -mode hvm_build|pvh_build|linux_build -domid N -image PATH -mem_max_mib N -mem_start_mib N
+-store_port N -console_port N [-store_domid N] [-console_domid N] [-controloutfd FD] [-controlinfd FD] [-cmdline TEXT]
+[-module PATH [-cmdline TEXT]]... [-ramdisk PATH] [-features TEXT] [-flags N] [-pci_passthrough SBDF,...] [-vgpu]
+[-mem_pnode NODE] [-force] [-debug] [-debuglog FILE]; -supports FEATURE; --fallback PATH to the original helper, which
+gets what is not for this one: -mode save, hvm_save, restore, hvm_restore, resume_slow, listen.
+
+One line is answered: result:STORE CONSOLE[ ABI], or error:WORD ERRNO MESSAGE. docs/toolstack.md has the contract.
+
+Examples:
+  dombuild xenguest -mode hvm_build -domid 7 -image /usr/lib/xen-4.17/boot/hvmloader \\
+                    -mem_max_mib 1008 -mem_start_mib 1008 -store_port 1 -console_port 2
+
+Exit codes:
+  0 done   1 anything else; there is no 2 usage here";
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -168,6 +185,10 @@ pub enum Command {
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
+    /// Stand in for XenServer's helper xenguest, for the toolstacks that call it; a link to dombuild named xenguest does the
+    /// same
+    #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
+    Xenguest(XenguestArgs),
     /// Show what this dombuild and this host can do; works without Xen too
     #[command(after_help = AFTER_FEATURES)]
     Features,
@@ -346,6 +367,14 @@ pub struct BalloonArgs {
     /// Go below what a guest needs to live, too
     #[arg(long)]
     pub force: bool,
+}
+
+/// `xenguest`.
+#[derive(Debug, Clone, Args)]
+pub struct XenguestArgs {
+    /// The helper's own options, which are not dombuild's
+    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// `destroy`.

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::env;
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,14 +15,34 @@ use dombuild::report::{self, Code};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("dombuild=warn")).init();
+    if let Some(words) = helper_words(env::args_os().collect()) {
+        return commands::xenguest::main(&words);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     match commands::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => report::print_error(&error, cli.json),
     }
+}
+
+/// The command line of XenServer's helper, where this is called by its name or by the verb. Its options are no more
+/// clap's than its answers are ours, but for its help.
+fn helper_words(words: Vec<OsString>) -> Option<Vec<OsString>> {
+    let named = words.first().is_some_and(|name| Path::new(name).file_name() == Some("xenguest".as_ref()));
+    let verb = words.get(1).is_some_and(|verb| verb == "xenguest");
+    let skip = if named {
+        1
+    } else if verb {
+        2
+    } else {
+        return None;
+    };
+    let rest: Vec<OsString> = words.into_iter().skip(skip).collect();
+    let asks_for_help = rest.first().is_some_and(|word| word == "--help" || word == "-h");
+    (named || !asks_for_help).then_some(rest)
 }
 
 /// `--help` and `--version` end here too: they are no errors, and go to stdout.

@@ -168,6 +168,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// A line on stderr for people; a closed one is no reason for another error.
+pub fn print_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "dombuild: {}", text.trim_end());
+}
+
 /// One JSON document on stdout; a reader that went away is no reason for another error.
 pub fn print_line(value: &Value) {
     let _ = writeln!(io::stdout(), "{value}");

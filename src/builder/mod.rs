@@ -27,6 +27,7 @@ pub use balloon::balloon;
 pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use measure::{count_special_pages, measure};
+pub use platform::{set_platform, set_scheduling};
 pub use post::{Identity, build_post, digit, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;

@@ -1,8 +1,8 @@
 //! What a domain is given besides memory: clocks, timers, the enlightenments of Hyper-V, and where its vCPUs run.
 
 use super::Context;
-use crate::config::Platform;
-use crate::error::Error;
+use crate::config::Guest;
+use crate::error::{Error, Failure, Stage};
 use crate::memory::Kind;
 use crate::xen::{DomId, HvmParam};
 
@@ -10,14 +10,15 @@ use crate::xen::{DomId, HvmParam};
 const CRASH: u64 = 3;
 
 /// Sets timers, clocks and enlightenments, each for the kinds of guest that have it.
-pub(super) fn set_platform(
-    context: &Context<'_>,
-    domid: DomId,
-    kind: Kind,
-    platform: &Platform,
-    vgpu: bool,
-) -> Result<(), Error> {
-    let xen = context.xen;
+///
+/// # Errors
+/// The call that Xen refused.
+pub fn set_platform(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Failure> {
+    context.step(Stage::PlatformParams, || set_params(context, domid, guest))
+}
+
+fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+    let (kind, platform, xen) = (guest.plan.request.kind, &guest.platform, context.xen);
     let set = |param, value: u64| xen.set_hvm_param(domid, param, value);
     if kind == Kind::Hvm {
         set(HvmParam::HpetEnabled, platform.hpet.into())?;
@@ -29,7 +30,7 @@ pub(super) fn set_platform(
         if let Some(mode) = platform.timer_mode {
             set(HvmParam::TimerMode, mode.into())?;
         }
-        if let Some(mask) = platform.viridian(vgpu) {
+        if let Some(mask) = platform.viridian(false) {
             set(HvmParam::Viridian, mask.into())?;
         }
         if platform.crash_on_triple_fault {
@@ -50,8 +51,15 @@ pub(super) fn set_platform(
 }
 
 /// Sets where the vCPUs may run, and their share of the CPUs. They must exist.
-pub(super) fn set_scheduling(context: &Context<'_>, domid: DomId, platform: &Platform) -> Result<(), Error> {
-    let xen = context.xen;
+///
+/// # Errors
+/// The call that Xen refused.
+pub fn set_scheduling(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Failure> {
+    context.step(Stage::Scheduling, || schedule(context, domid, guest))
+}
+
+fn schedule(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+    let (platform, xen) = (&guest.platform, context.xen);
     for (vcpu, cpus) in &platform.affinity {
         xen.set_vcpu_affinity(domid, *vcpu, cpus.bytes())?;
     }

@@ -52,17 +52,17 @@ pub fn build_pre(
     given: Option<(EventPort, EventPort)>,
 ) -> Result<Ports, Failure> {
     let xen = context.xen;
-    let Guest { plan, platform, .. } = guest;
+    let plan = &guest.plan;
     let memory = &plan.memory;
     let kind = plan.request.kind;
 
     // 1.
     context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest.wait_memory))?;
     // 2.
-    context.step(Stage::PlatformParams, || set_platform(context, domid, kind, platform, false))?;
+    set_platform(context, domid, guest)?;
     // 3.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
-    context.step(Stage::Scheduling, || set_scheduling(context, domid, platform))?;
+    set_scheduling(context, domid, guest)?;
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
     if kind == Kind::Pv {

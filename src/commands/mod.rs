@@ -9,9 +9,11 @@ mod inspect;
 mod payload;
 mod plan;
 mod settings;
+pub mod xenguest;
 
 use std::fmt;
 use std::path::Path;
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -27,8 +29,9 @@ use crate::xen::{DomId, Interface, Store};
 ///
 /// # Errors
 /// A [`Failure`], or what printing the result met with.
-pub fn run(cli: &Cli) -> anyhow::Result<()> {
+pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
+        Command::Xenguest(arguments) => return Ok(xenguest::main(&arguments.words)),
         Command::Plan(arguments) => plan::run(arguments, cli.json),
         Command::Create(arguments) => create::run(arguments, cli.json),
         Command::Build(arguments) => build::run(arguments, cli.json),
@@ -36,7 +39,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Destroy(arguments) => destroy::run(arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(arguments, cli.json),
         Command::Features => features::run(cli.json),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The handles that every verb on a real Xen needs.

@@ -11,7 +11,9 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod platform;
 mod support;
+mod toolstack;
 mod twin;
 
 use std::panic;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         linux::TESTS,
         limits::TESTS,
         agreement::TESTS,
+        platform::TESTS,
+        toolstack::TESTS,
         failures::TESTS,
         interrupts::TESTS,
     ]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::error::Error;
 
 pub use settings::{SETTINGS, Setting, describe};
-pub use value::{CpuMap, viridian_mask};
+pub use value::{CpuMap, number, viridian_mask};
 
 use super::FirmwareKind;
 

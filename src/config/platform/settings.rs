@@ -68,7 +68,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: Some("--vcpus"),
-        effect: "the number of vCPUs; must be there, and equal what the domain was created with",
+        effect: "the number of vCPUs; must be there, and be no more than `xc_domain_max_vcpus` made",
         seen: "`nr_vcpus` in hvm_info",
         apply: |platform, _, text| Ok(platform.vcpus = Some(number_within(text, 1, 128)?)),
     },

@@ -48,7 +48,10 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// A number as C's strtoull takes it with base 0: decimal, octal with a leading 0, hexadecimal with 0x.
-pub(super) fn number(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn number(text: &str) -> Result<u64, String> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
         None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
