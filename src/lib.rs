@@ -13,6 +13,7 @@ pub mod commands;
 pub mod config;
 pub mod device_model;
 pub mod error;
+pub mod fd;
 pub mod memory;
 pub mod report;
 pub mod xen;
