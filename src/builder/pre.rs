@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use crate::error::{Error, Failure, Stage};
+use crate::events::Unit;
 use crate::memory::{Kib, Kind, Plan};
 use crate::xen::{DomId, EventPort, HvmParam};
 
@@ -126,7 +127,8 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Res
         if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
             return Err(Error::NotEnoughMemory { required, free });
         }
-        context.progress.note(format!("waiting for memory: {} of {} KiB free", free.0, required.0));
+        let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
+        context.progress.count(free.0, required.0, Unit::Kib, text);
         thread::sleep(POLL);
         context.cancel.check()?;
     }

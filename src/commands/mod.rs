@@ -18,16 +18,17 @@ use serde::Serialize;
 use crate::args::{Cli, Command};
 use crate::builder::{Ports, Rings};
 use crate::cancel::Cancel;
-use crate::error::{AtStage, Error, Failure, Stage};
+use crate::error::{Error, Failure, Stage};
+use crate::events;
 use crate::memory::{Measured, Plan};
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::{DomId, Interface, Store};
 
 /// Carries out what the command line says.
 ///
 /// # Errors
 /// A [`Failure`], or what printing the result met with.
-pub fn run(cli: &Cli) -> anyhow::Result<()> {
+pub fn run(cli: &Cli) -> anyhow::Result<Done> {
     match &cli.command {
         Command::Plan(arguments) => plan::run(arguments, cli.json),
         Command::Create(arguments) => create::run(arguments, cli.json),
@@ -49,8 +50,10 @@ struct Connection {
 impl Connection {
     /// `cancel` is whether a signal stops the run in order; without it, it ends at once.
     fn open(cancel: bool) -> Result<Self, Failure> {
-        let cancel = if cancel { Cancel::install().at(Stage::Connect)? } else { Cancel::default() };
-        Ok(Self { xen: Interface::open().at(Stage::Connect)?, store: Store::open().at(Stage::Connect)?, cancel })
+        events::step(Stage::Connect, || {
+            let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
+            Ok::<_, Error>(Self { xen: Interface::open()?, store: Store::open()?, cancel })
+        })
     }
 }
 
