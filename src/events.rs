@@ -65,11 +65,11 @@ struct Stream {
 /// The one stream of this process, from [`open`] to the last record.
 static STREAM: Mutex<Option<Stream>> = Mutex::new(None);
 
-/// Takes descriptor `number` over (see [`fd::take`]) and writes the first record.
+/// Takes descriptor `number` over (see [`fd::take`]), for all records of this process.
 ///
 /// # Errors
 /// What is wrong with the descriptor: it is not open, not for writing, or not one that the caller passed on.
-pub fn open(number: RawFd, verb: Option<&str>) -> Result<(), String> {
+pub fn open(number: RawFd) -> Result<(), String> {
     let taken = fd::take(number).map_err(|error| error.to_string())?;
     if !taken.access.writes() {
         return Err(format!("descriptor {number} is not open for writing"));
@@ -77,8 +77,12 @@ pub fn open(number: RawFd, verb: Option<&str>) -> Result<(), String> {
     let stream =
         Stream::new(File::from(taken.fd)).map_err(|error| format!("there is no thread for events: {error}"))?;
     *lock() = Some(stream);
-    send(&Record::Start { schema: SCHEMA, verb, pid: process::id(), time: timestamp() });
     Ok(())
+}
+
+/// The first record of a run.
+pub fn start(verb: Option<&str>) {
+    send(&Record::Start { schema: SCHEMA, verb, pid: process::id(), time: timestamp() });
 }
 
 /// A step that is running; dropped without [`Running::done`], it has failed.

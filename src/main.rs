@@ -30,10 +30,11 @@ fn main() -> ExitCode {
         Err(error) => {
             let given = given::despite_errors(&arguments);
             // Whatever else is wrong: this error is the one that is told, to everybody who can be told.
-            let _ = open_events(&given.told, given.verb.as_deref());
+            let _ = open_events(&given.told);
             if open_log(&given.told).is_err() {
                 let _ = open_log(&TellArgs { log: None, ..given.told });
             }
+            events::start(given.verb.as_deref());
             usage(&error, given.json)
         }
     }
@@ -42,8 +43,10 @@ fn main() -> ExitCode {
 fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
     let verb = matches.subcommand_name().unwrap_or_default();
     // Before anything else is opened: the number could be taken then.
-    let events = open_events(&cli.told, Some(verb));
-    if let Err(error) = open_log(&cli.told) {
+    let events = open_events(&cli.told);
+    let log = open_log(&cli.told);
+    events::start(Some(verb));
+    if let Err(error) = log {
         return report::print_error(&Failure { stage: Stage::CheckInput, error, aftermath: None }.into(), cli.json);
     }
     if let Err(problem) = events {
@@ -63,8 +66,8 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn open_events(told: &TellArgs, verb: Option<&str>) -> Result<(), String> {
-    told.events_fd.map_or(Ok(()), |number| events::open(number, verb))
+fn open_events(told: &TellArgs) -> Result<(), String> {
+    told.events_fd.map_or(Ok(()), events::open)
 }
 
 fn open_log(told: &TellArgs) -> Result<(), Error> {

@@ -34,7 +34,9 @@ pub fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
 }
 
 fn remember(panic: &PanicHookInfo<'_>) {
-    let reason = panic.payload_as_str().unwrap_or("no reason is given");
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let reason = text.unwrap_or("no reason is given");
     let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
     let said = format!("{reason}{place}");
     // Empty unless RUST_BACKTRACE asks for it.
@@ -58,8 +60,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_internal_error_with_its_place() {
         let before = panic::take_hook();
-        let number: Option<u8> = None;
-        let error = catch(|| Ok(number.expect("no number"))).expect_err("it panics").to_string();
+        let error = catch::<()>(|| panic!("no number")).expect_err("it panics").to_string();
         let fine = catch(|| Ok(1)).expect("it does not");
         panic::set_hook(before);
         assert!(error.starts_with("this is a bug in dombuild: no number (src/logging/panics.rs:"), "{error}");
