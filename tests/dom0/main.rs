@@ -4,6 +4,7 @@
 
 mod agreement;
 mod create;
+mod events;
 mod failures;
 mod foreign_domain;
 mod interrupts;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         agreement::TESTS,
         failures::TESTS,
         interrupts::TESTS,
+        events::TESTS,
     ]
     .concat()
     .into_iter()
