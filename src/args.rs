@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::config::FirmwareChoice;
+use crate::logging::{Destination, Format};
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
 /// Plans, builds, starts and measures Xen guests: HVM, PVH and PV.
@@ -22,9 +23,30 @@ pub struct Cli {
     // Last in every verb's list, before --help.
     #[arg(long, global = true, display_order = 900)]
     pub json: bool,
+    /// What else is told of the run
+    #[command(flatten)]
+    pub told: TellArgs,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is told of a run beside its result, and where.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TellArgs {
+    /// Write the log there too, from info on: a file (appended to), syslog or journald
+    #[arg(long, global = true, display_order = 890, value_name = "FILE|syslog|journald",
+        value_parser = OsStringValueParser::new().try_map(|word| Destination::parse(&word)))]
+    pub log: Option<Destination>,
+    /// How the log looks in a file and on standard error
+    #[arg(long, global = true, display_order = 891, value_name = "text|json", default_value_t)]
+    pub log_format: Format,
+    /// Log every setting and every call to Xen
+    #[arg(long, global = true, display_order = 892)]
+    pub debug: bool,
+    /// Tell a program how far the run is: JSON lines on this open descriptor
+    #[arg(long, global = true, display_order = 893, value_name = "N")]
+    pub events_fd: Option<i32>,
 }
 
 /// What a size looks like, for every verb that takes one.
@@ -37,7 +59,7 @@ macro_rules! sizes {
 const AFTER_HELP: &str = concat!(
     sizes!(),
     "
-RUST_LOG=dombuild=debug shows every call to Xen with its arguments.
+--debug, or RUST_LOG=dombuild=debug, shows every call to Xen with its arguments.
 
 Examples:
   dombuild plan --memory 1GiB --vcpus 2

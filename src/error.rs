@@ -16,7 +16,7 @@ pub enum Error {
     /// A file that the guest needs is missing or not what it should be, or one that was asked for cannot be written.
     #[error("{what} {path}: {reason}")]
     BadFile {
-        /// `kernel`, `firmware`, `device model` or `picture`.
+        /// `kernel`, `firmware`, `device model`, `picture` or `log`.
         what: &'static str,
         /// The file.
         path: PathBuf,

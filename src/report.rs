@@ -6,12 +6,14 @@ use std::path::Path;
 use std::process::{self, ExitCode};
 
 use anyhow::Context;
+use log::Level;
 use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Failure};
 use crate::xen::XenError;
+use crate::{events, logging};
 
 /// A stable word for programs, and the exit code that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,47 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
     (json!({ "error": object }), code)
 }
 
-/// Tells of an error: the message on stderr in any case, the object on stdout where JSON is asked for.
+/// What a verb that succeeded came to.
+#[derive(Debug)]
+pub struct Done {
+    /// What `--json` prints.
+    pub object: Value,
+    /// The same in a line, for the log.
+    pub summary: String,
+}
+
+impl Done {
+    /// From the object and from the text for people, which begins with a line that says what was done.
+    ///
+    /// # Errors
+    /// Where the object cannot be JSON.
+    pub fn new(object: &impl Serialize, text: &str) -> anyhow::Result<Self> {
+        let summary = text.lines().next().unwrap_or_default().to_owned();
+        Ok(Self { object: serde_json::to_value(object)?, summary })
+    }
+}
+
+/// Prints a verb's result, as JSON or for people, and makes of it what the log and the events are told in the end.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn finish(json: bool, object: &impl Serialize, text: &str) -> anyhow::Result<Done> {
+    if json {
+        print_json(object)?
+    } else {
+        print_text(text)?
+    }
+    Done::new(object, text)
+}
+
+/// The end of a run that succeeded: its last event, and the last record of its log.
+pub fn tell_done(verb: &str, done: &Done) {
+    events::result(&done.object);
+    log::info!("{verb} done: {}", done.summary);
+}
+
+/// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
+/// asked for.
 pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     let (object, code) = match failure.downcast_ref::<Failure>() {
         Some(failure) => error_object(failure),
@@ -102,9 +144,27 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     if json {
         print_line(&object);
     }
-    // A closed stderr is no reason for another error.
-    let _ = writeln!(io::stderr(), "dombuild: {failure:#}");
+    tell_error(&object, code, || {
+        // A closed stderr is no reason for another error.
+        let _ = writeln!(io::stderr(), "dombuild: {failure:#}");
+    })
+}
+
+/// The end of a run that failed: its last event, the last record of its log, and what people are told on stderr.
+pub fn tell_error(object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
+    let error = &object["error"];
+    let message = error["message"].as_str().unwrap_or_default();
+    events::error(error, code.exit);
+    logging::conclude(Level::Error, message);
+    logging::tell_error(message, for_people);
     ExitCode::from(code.exit)
+}
+
+/// The end of a process that is about to be aborted.
+pub(crate) fn last_words(message: &str) {
+    tell_error(&error_message(Code::INTERNAL, message), Code::INTERNAL, || {
+        let _ = writeln!(io::stderr(), "dombuild: {message}");
+    });
 }
 
 /// An error object from a word and a message alone.

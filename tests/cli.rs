@@ -4,9 +4,11 @@
 //! that it was skipped and why.
 
 mod cli {
+    mod events;
     mod help;
     mod host;
     mod input;
+    mod logs;
     mod output;
     mod plan;
     mod refusals;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Context, Keys};
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::events::Unit;
 use crate::memory::{Kind, Move, Pages};
 use crate::xen::{DomId, DomainInfo, PodPages};
 
@@ -67,12 +68,14 @@ fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: 
         if start.elapsed() >= wait {
             return Err(too_slow(domain, &now, pod, there, wait));
         }
-        context.progress.note(format!(
+        let text = format!(
             "the guest owns {} MiB, on its way from {} to {}",
             mib(now.owned_pages),
             mib(domain.owned_pages),
             mib(there.goal)
-        ));
+        );
+        let (done, total) = way(domain.owned_pages, now.owned_pages, there.goal);
+        context.progress.count(done, total, Unit::Pages, text);
         thread::sleep(POLL);
         context.cancel.check()?;
     }
@@ -85,6 +88,13 @@ fn present(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Error> {
         Some(reason) => Err(Error::BadConfig(format!("domain {domid} has stopped ({reason}); it cannot be moved"))),
         None => Ok(now),
     }
+}
+
+/// How many pages of how many the guest has given or taken on its way; one that went the other way has done nothing.
+fn way(from: Pages, now: Pages, goal: Pages) -> (u64, u64) {
+    let total = from.0.abs_diff(goal.0);
+    let done = if goal < from { from.0.saturating_sub(now.0) } else { now.0.saturating_sub(from.0) };
+    (done.min(total), total)
 }
 
 /// How far the guest came, and what may keep it.
@@ -112,4 +122,19 @@ fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, aft
 /// Whole MiB, rounded to the nearest, for people.
 fn mib(pages: Pages) -> u64 {
     (pages.0 + 128) / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_is_counted_in_either_direction() {
+        let way = |from, now, goal| way(Pages(from), Pages(now), Pages(goal));
+        assert_eq!(way(1000, 900, 600), (100, 400));
+        assert_eq!(way(600, 900, 1000), (300, 400));
+        assert_eq!(way(600, 500, 1000), (0, 400));
+        assert_eq!(way(1000, 1100, 600), (0, 400));
+        assert_eq!(way(600, 1010, 1000), (400, 400));
+    }
 }

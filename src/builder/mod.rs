@@ -55,8 +55,10 @@ impl Context<'_> {
     /// What the step returns, with its name.
     pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
         self.cancel.check().at(stage)?;
-        self.progress.begin(stage);
-        work().at(stage)
+        let running = self.progress.begin(stage);
+        let value = work().at(stage)?;
+        running.done();
+        Ok(value)
     }
 }
 

@@ -9,6 +9,7 @@ use super::Context;
 use super::platform::{set_platform, set_scheduling};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
+use crate::events::Unit;
 use crate::memory::{Kib, Kind};
 use crate::xen::{DomId, EventPort};
 
@@ -116,7 +117,8 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Res
         if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
             return Err(Error::NotEnoughMemory { required, free });
         }
-        context.progress.note(format!("waiting for memory: {} of {} KiB free", free.0, required.0));
+        let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
+        context.progress.count(free.0, required.0, Unit::Kib, text);
         thread::sleep(POLL);
         context.cancel.check()?;
     }

@@ -1,4 +1,4 @@
-//! Tells how far the procedure is: one changing line on a terminal, log lines elsewhere.
+//! Tells how far the procedure is: one changing line on a terminal, log lines and events elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Stage;
+use crate::events::{self, Running, Unit};
 
 /// Where the procedure is. Dropping it takes the line off the terminal.
 #[derive(Debug)]
@@ -29,9 +30,15 @@ impl Progress {
     }
 
     /// The procedure has come to this step.
-    pub fn begin(&self, stage: Stage) {
-        log::info!("stage {stage}");
+    pub fn begin(&self, stage: Stage) -> Running {
         self.note(stage.name().to_owned());
+        Running::begin(stage)
+    }
+
+    /// How far the present step is, in numbers and in words.
+    pub fn count(&self, done: u64, total: u64, unit: Unit, text: String) {
+        events::progress(done, total, unit, &text);
+        self.note(text);
     }
 
     /// More about the present step.

@@ -1,7 +1,8 @@
 //! The guard of a domain that this run created: it is destroyed on every path that does not end in success.
 
 use super::teardown;
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, Stage};
+use crate::events::Running;
 use crate::xen::{DomId, Interface, Store};
 
 /// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed.
@@ -36,8 +37,10 @@ impl<'a> NewDomain<'a> {
     pub fn undo(mut self, failure: Failure) -> Failure {
         self.armed = false;
         let domid = self.domid;
+        let running = Running::begin(Stage::Destroy);
         match teardown(self.xen, self.store, domid) {
             Ok(()) => {
+                running.done();
                 Failure { aftermath: Some(format!("domain {domid} was destroyed again, nothing is left")), ..failure }
             }
             Err(cleanup) => Failure {

@@ -8,12 +8,14 @@ use super::{Connection, find_domain};
 use crate::args::BalloonArgs;
 use crate::builder::{Context, Keys, Progress, balloon, fitting_origin, measure};
 use crate::error::{AtStage, Error, Stage};
+use crate::events::Running;
 use crate::memory::{Kib, Move, Present};
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::DomId;
 
-pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(true)?;
+    let checking = Running::begin(Stage::CheckInput);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::CheckInput)?;
     let refused = |reason: String| Err(Error::BadConfig(reason)).at(Stage::CheckInput);
     if domid == DomId::DOM0 {
@@ -36,6 +38,7 @@ pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
     let there = Move::new(&origin.request, now, arguments.size, arguments.force)
         .map_err(|error| Error::BadConfig(error.to_string()))
         .at(Stage::CheckInput)?;
+    checking.done();
 
     let progress = Progress::new();
     let context =
@@ -46,20 +49,18 @@ pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
     drop(progress);
 
     let seconds = start.elapsed().as_secs_f64();
-    if json {
-        return report::print_json(&json!({
-            "domid": domid,
-            "model": origin.request.model,
-            "size_kib": arguments.size,
-            "memory_target_kib": there.memory_target,
-            "owned_pages_before": domain.owned_pages,
-            "owned_pages": owned,
-            "max_pages_before": domain.max_pages,
-            "max_pages": after.max_pages,
-            "seconds": (seconds * 10.0).round() / 10.0,
-        }));
-    }
-    report::print_text(&format!(
+    let object = json!({
+        "domid": domid,
+        "model": origin.request.model,
+        "size_kib": arguments.size,
+        "memory_target_kib": there.memory_target,
+        "owned_pages_before": domain.owned_pages,
+        "owned_pages": owned,
+        "max_pages_before": domain.max_pages,
+        "max_pages": after.max_pages,
+        "seconds": (seconds * 10.0).round() / 10.0,
+    });
+    let text = format!(
         "domain {domid} is at {} ({seconds:.1} s)\n\
          {:>15} {:>12} {:>12}\n  owned pages   {:>12} {owned:>12}\n  max pages     {:>12} {:>12}\n  \
          memory/target is {} KiB; model {}",
@@ -73,5 +74,6 @@ pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<()> {
         there.memory_target.0,
         origin.request.model,
         owned = owned.0,
-    ))
+    );
+    report::finish(json, &object, &text)
 }

@@ -5,12 +5,13 @@ use crate::args::BuildArgs;
 use crate::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, check_paging_pool, measure};
 use crate::config::Build;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::events;
 use crate::memory::Kind;
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::DomainInfo;
 
-pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<()> {
-    let config = settings::build(arguments).at(Stage::CheckInput)?;
+pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
+    let config = events::step(Stage::CheckInput, || settings::build(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
@@ -20,11 +21,7 @@ pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<()> {
         ..failure
     })?;
     drop(progress);
-    if json {
-        report::print_json(&built)
-    } else {
-        report::print_text(&format!("domain {} is built\n{built}", built.domid))
-    }
+    report::finish(json, &built, &format!("domain {} is built\n{built}", built.domid))
 }
 
 fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {

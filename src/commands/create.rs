@@ -13,12 +13,13 @@ use crate::builder::{
 use crate::config::Create;
 use crate::device_model::DeviceModel;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::events;
 use crate::memory::Kind;
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::{CreateDomain, DomId};
 
-pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<()> {
-    let config = settings::create(arguments).at(Stage::CheckInput)?;
+pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
+    let config = events::step(Stage::CheckInput, || settings::create(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
@@ -31,47 +32,42 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<()> {
         Err(failure) => return Err(domain.undo(failure).into()),
     };
     domain.keep();
-    let Some(end) = end else { return Ok(()) };
-    teardown(&connection.xen, &connection.store, domid)
-        .map_err(|cleanup| Error::LeftBehind { domid, cleanup, cause: None })
-        .at(Stage::Destroy)?;
-    end.print(json)
-}
-
-/// How a foreground run ended, and what is to be told of the guest.
-struct End {
-    text: String,
-    object: Value,
-}
-
-impl End {
-    fn print(&self, json: bool) -> anyhow::Result<()> {
-        if json { report::print_json(&self.object) } else { report::print_text(&self.text) }
+    if config.foreground {
+        events::step(Stage::Destroy, || {
+            teardown(&connection.xen, &connection.store, domid).map_err(|cleanup| Error::LeftBehind {
+                domid,
+                cleanup,
+                cause: None,
+            })
+        })?;
+        return report::finish(json, &end.object, &end.summary);
     }
+    Ok(end)
 }
 
 /// Starts the guest and prints what came of it. A guest of which nobody could be told is a failure like any other. In the
 /// foreground, waits for its end and leaves that to be printed when it is gone.
-fn start_and_tell(context: &Context<'_>, config: &Create, domid: DomId, json: bool) -> Result<Option<End>, Failure> {
+fn start_and_tell(context: &Context<'_>, config: &Create, domid: DomId, json: bool) -> Result<Done, Failure> {
     let (built, mut model) = start(context, config, domid)?;
     context.progress.clear();
     let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
     let told =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
+    let state = if config.paused { "paused" } else { "running" };
+    let summary = format!("{} is domain {domid}, {state}", config.name);
     if !json {
-        let state = if config.paused { "paused" } else { "running" };
-        told(report::print_text(&format!("{} is domain {domid}, {state}\n{built}", config.name)))?;
+        told(report::print_text(&format!("{summary}\n{built}")))?;
     }
     if config.foreground {
         let reason = wait_guest(context, domid, model.as_mut())?;
         context.progress.clear();
         object["ended"] = json!(reason);
-        return Ok(Some(End { text: format!("{} (domain {domid}) ended: {reason}", config.name), object }));
+        return Ok(Done { summary: format!("{} (domain {domid}) ended: {reason}", config.name), object });
     }
     if json {
         told(report::print_json(&object))?;
     }
-    Ok(None)
+    Ok(Done { object, summary })
 }
 
 fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {

@@ -6,10 +6,11 @@ use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
 use crate::builder::{is_ours, teardown};
 use crate::error::{AtStage, Error, Stage};
-use crate::report;
+use crate::events;
+use crate::report::{self, Done};
 use crate::xen::DomId;
 
-pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(false)?;
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Destroy)?;
     if domid == DomId::DOM0 {
@@ -18,12 +19,12 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<()> {
     if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
-    teardown(&connection.xen, &connection.store, domid)
-        .map_err(|cleanup| Error::LeftBehind { domid, cleanup, cause: None })
-        .at(Stage::Destroy)?;
-    if json {
-        report::print_json(&json!({ "destroyed": domid }))
-    } else {
-        report::print_text(&format!("domain {domid} is destroyed"))
-    }
+    events::step(Stage::Destroy, || {
+        teardown(&connection.xen, &connection.store, domid).map_err(|cleanup| Error::LeftBehind {
+            domid,
+            cleanup,
+            cause: None,
+        })
+    })?;
+    report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
 }

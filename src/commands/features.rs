@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::{Candidates, FirmwareKind};
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::{Interface, PhysInfo, VersionInfo, XenError};
 
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ struct Found {
     path: Option<PathBuf>,
 }
 
-pub(super) fn run(json: bool) -> anyhow::Result<()> {
+pub(super) fn run(json: bool) -> anyhow::Result<Done> {
     let (xen, xen_error) = match ask_xen() {
         Ok(host) => (Some(host), None),
         Err(error) => (None, Some(error.to_string())),
@@ -63,7 +63,7 @@ pub(super) fn run(json: bool) -> anyhow::Result<()> {
         files,
         missing,
     };
-    if json { report::print_json(&features) } else { report::print_text(&features.to_string()) }
+    report::finish(json, &features, &features.to_string())
 }
 
 fn ask_xen() -> Result<Host, XenError> {

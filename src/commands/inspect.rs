@@ -12,16 +12,18 @@ use super::{Connection, find_domain, picture};
 use crate::args::InspectArgs;
 use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure};
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::events::Running;
 use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, svg_beside, touched};
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::DomId;
 
 /// Puts the cursor to the upper left corner and clears what follows (ECMA-48).
 const HOME: &str = "\x1b[H\x1b[J";
 const SLICE: Duration = Duration::from_millis(100);
 
-pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(arguments.watch.is_some())?;
+    let running = Running::begin(Stage::Inspect);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {
         let inspection = Inspection::of(&connection, domid, arguments.model)?;
@@ -31,19 +33,34 @@ pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
             return Err(Error::BadConfig(format!("there is no plan to draw beside domain {domid}: {reason}")))
                 .at(Stage::Inspect)?;
         }
-        if picture(svg, json, || inspection.draw()).at(Stage::Inspect)? {
-            return Ok(());
-        }
-        return show(&inspection, json);
+        let shown = picture(svg, json, || inspection.draw()).at(Stage::Inspect)?;
+        running.done();
+        let text = inspection.to_string();
+        return if shown { Done::new(&inspection, &text) } else { report::finish(json, &inspection, &text) };
     };
     // At most so often, whatever was asked for.
-    let every = every.max(SLICE);
+    let last = watch(&connection, domid, arguments.model, every.max(SLICE), json)?;
+    running.done();
+    let text = last.as_ref().map_or_else(|| format!("domain {domid} is gone"), Inspection::to_string);
+    Done::new(&last, &text)
+}
+
+/// Measures and shows the domain again and again, until it ends, the user has seen enough or nobody reads any more.
+/// Returns what was shown last.
+fn watch(
+    connection: &Connection,
+    domid: DomId,
+    model: Option<Model>,
+    every: Duration,
+    json: bool,
+) -> anyhow::Result<Option<Inspection>> {
     let clear = stdout().is_terminal() && !json;
+    let mut last = None;
     loop {
-        let inspection = match Inspection::of(&connection, domid, arguments.model) {
+        let inspection = match Inspection::of(connection, domid, model) {
             Ok(inspection) => inspection,
             // The end of the domain is the end of the watch.
-            Err(Failure { error: Error::NoSuchDomain(_), .. }) => return Ok(()),
+            Err(Failure { error: Error::NoSuchDomain(_), .. }) => return Ok(last),
             Err(failure) => return Err(failure.into()),
         };
         let text = if json {
@@ -51,21 +68,19 @@ pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<()> {
         } else {
             format!("{}{inspection}", if clear { HOME } else { "" })
         };
-        if !report::print_more(&text)? {
-            return Ok(());
+        let wanted = report::print_more(&text)?;
+        last = Some(inspection);
+        if !wanted {
+            return Ok(last);
         }
         let next = Instant::now() + every;
         while Instant::now() < next {
             if connection.cancel.check().is_err() {
-                return Ok(());
+                return Ok(last);
             }
             thread::sleep(SLICE);
         }
     }
-}
-
-fn show(inspection: &Inspection, json: bool) -> anyhow::Result<()> {
-    if json { report::print_json(inspection) } else { report::print_text(&inspection.to_string()) }
 }
 
 /// A domain, measured.

@@ -13,7 +13,6 @@ pub mod xenguest;
 
 use std::fmt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -21,17 +20,22 @@ use crate::args::{Cli, Command};
 use crate::builder::{Ports, Rings};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::events;
 use crate::memory::{Measured, Plan};
-use crate::report;
+use crate::report::{self, Done};
 use crate::xen::{DomId, Interface, Store};
 
 /// Carries out what the command line says.
 ///
 /// # Errors
 /// A [`Failure`], or what printing the result met with.
-pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+pub fn run(cli: &Cli) -> anyhow::Result<Done> {
     match &cli.command {
-        Command::Xenguest(arguments) => return Ok(xenguest::main(&arguments.words)),
+        // Its command line and its answers are its own, and were taken care of before.
+        Command::Xenguest(_) => {
+            let reason = "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
+            Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
+        }
         Command::Plan(arguments) => plan::run(arguments, cli.json),
         Command::Create(arguments) => create::run(arguments, cli.json),
         Command::Build(arguments) => build::run(arguments, cli.json),
@@ -39,8 +43,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Destroy(arguments) => destroy::run(arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(arguments, cli.json),
         Command::Features => features::run(cli.json),
-    }?;
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// The handles that every verb on a real Xen needs.
@@ -53,8 +56,10 @@ struct Connection {
 impl Connection {
     /// `cancel` is whether a signal stops the run in order; without it, it ends at once.
     fn open(cancel: bool) -> Result<Self, Failure> {
-        let cancel = if cancel { Cancel::install().at(Stage::Connect)? } else { Cancel::default() };
-        Ok(Self { xen: Interface::open().at(Stage::Connect)?, store: Store::open().at(Stage::Connect)?, cancel })
+        events::step(Stage::Connect, || {
+            let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
+            Ok::<_, Error>(Self { xen: Interface::open()?, store: Store::open()?, cancel })
+        })
     }
 }
 

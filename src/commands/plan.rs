@@ -3,13 +3,14 @@
 use super::{picture, settings};
 use crate::args::PlanArgs;
 use crate::error::{AtStage, Stage};
+use crate::events;
 use crate::memory::{render, svg};
-use crate::report;
+use crate::report::{self, Done};
 
-pub(super) fn run(arguments: &PlanArgs, json: bool) -> anyhow::Result<()> {
-    let plan = settings::plan(&arguments.memory, true).at(Stage::CheckInput)?;
+pub(super) fn run(arguments: &PlanArgs, json: bool) -> anyhow::Result<Done> {
+    let plan = events::step(Stage::CheckInput, || settings::plan(&arguments.memory, true))?;
     if picture(arguments.svg.as_deref(), json, || svg(&plan)).at(Stage::CheckInput)? {
-        return Ok(());
+        return Done::new(&plan, &render(&plan));
     }
-    if json { report::print_json(&plan) } else { report::print_text(&render(&plan)) }
+    report::finish(json, &plan, &render(&plan))
 }

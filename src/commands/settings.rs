@@ -22,7 +22,7 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         hole.to_bytes().ok_or_else(beyond)
     };
     let mmio_hole = arguments.mmio_hole.map(bytes).transpose()?;
-    Ok(Plan::new(&Request {
+    let plan = Plan::new(&Request {
         kind: arguments.kind,
         model: arguments.model,
         target: arguments.memory,
@@ -34,7 +34,9 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         device_model,
         passthrough: arguments.passthrough,
         shim: arguments.shim,
-    })?)
+    })?;
+    log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
+    Ok(plan)
 }
 
 fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {

@@ -286,7 +286,9 @@ pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Er
         return Err(bad("is not an executable file".to_owned()));
     }
     // A bare word would be looked up in PATH when it is started: another file than the one that was checked.
-    path::absolute(&path).map(Some).map_err(|error| bad(error.to_string()))
+    let path = path::absolute(&path).map_err(|error| bad(error.to_string()))?;
+    log::debug!("{KIND} {}", path.display());
+    Ok(Some(path))
 }
 
 fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, Error> {
@@ -308,6 +310,7 @@ fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error>
     if metadata.len() > largest {
         return Err(bad(format!("has {} bytes; more than {largest} cannot be right", metadata.len())));
     }
+    log::debug!("{kind} {}, {} bytes", path.display(), metadata.len());
     fs::read(path).map_err(|error| bad(error.to_string()))
 }
 

@@ -112,7 +112,10 @@ fn the_flags_of_each_verb() {
             .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();
-        let mut expected: Vec<&str> = flags.split_whitespace().chain(["--json", "--help"]).collect();
+        let mut expected: Vec<&str> = flags
+            .split_whitespace()
+            .chain(["--json", "--log", "--log-format", "--debug", "--events-fd", "--help"])
+            .collect();
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected, "{verb}:\n{help}");

@@ -53,7 +53,8 @@ fn the_log_shows_the_call_and_only_where_it_is_asked_for() {
         assert_eq!((loud.exit, &loud.stdout), (quiet.exit, &quiet.stdout));
     }
     let plan = Ran::of(command(&["plan", "--memory", "256"]).env("RUST_LOG", "dombuild=trace"));
-    assert_eq!((plan.exit, plan.stderr.as_str()), (0, ""), "a plan asks Xen nothing");
+    assert_eq!(plan.exit, 0, "{plan:?}");
+    assert!(plan.stderr.contains("stage check-input") && !plan.stderr.contains("xc_"), "a plan asks Xen nothing");
 }
 
 /// What `features` promises on any machine.

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod create;
+mod events;
 mod failures;
 mod foreign_domain;
 mod interrupts;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         toolstack::TESTS,
         failures::TESTS,
         interrupts::TESTS,
+        events::TESTS,
     ]
     .concat()
     .into_iter()

@@ -10,7 +10,7 @@ mod options;
 mod reply;
 
 use std::ffi::OsString;
-use std::panic::{self, AssertUnwindSafe};
+use std::fs::OpenOptions;
 use std::process::ExitCode;
 
 use options::Options;
@@ -19,6 +19,7 @@ use reply::Control;
 use crate::builder::{Context, Ports, Progress, build_guest, set_platform, set_scheduling};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
+use crate::logging::{self, Destination, Format, LogConfig};
 use crate::memory::Kind;
 use crate::report;
 use crate::xen::{Boot, DomId, EventPort, Interface, Store};
@@ -49,6 +50,8 @@ pub fn main(words: &[OsString]) -> ExitCode {
 }
 
 fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
+    let level = if succeeded { log::Level::Info } else { log::Level::Error };
+    logging::conclude(level, line.trim_end());
     if !succeeded {
         // Where somebody looks at it.
         report::print_stderr(line);
@@ -89,17 +92,37 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
         _ => return Err(usage(&format!("unrecognized mode '{mode}'"))),
     };
     let _control_in = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
-    let job = guest::Job::of(options, kind).map_err(|message| usage(&message))?;
+    open_log(options).map_err(|message| usage(&message))?;
     let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     log::info!("Command line: {}", shown.join(" "));
+    let job = guest::Job::of(options, kind).map_err(|message| usage(&message))?;
 
     // Whatever happens, there is one line.
-    let built = panic::catch_unwind(AssertUnwindSafe(|| run(&job)));
-    let built = built.unwrap_or_else(|_| Err(Error::Internal("a mistake in dombuild; its log says where".to_owned())).at(Stage::CheckInput));
-    match built {
+    match logging::catch(|| Ok(run(&job)?)) {
         Ok((rings, protocol)) => Ok(reply::result_line(rings, protocol.as_deref())),
-        Err(failure) => Err(reply::failure_line(kind, &failure)),
+        Err(error) => Err(match error.downcast_ref::<Failure>() {
+            Some(failure) => reply::failure_line(kind, failure),
+            None => reply::usage_line(&format!("{error:#}")),
+        }),
     }
+}
+
+/// Sends the log where the original's goes: to syslog, where there is one, and to the file that the caller names.
+///
+/// # Errors
+/// Where that file cannot be written.
+fn open_log(options: &Options) -> Result<(), String> {
+    let domid = options.domid.map(|domid| format!("-{domid}")).unwrap_or_default();
+    let mut destinations = vec![Destination::Syslog { ident: format!("xenguest{domid}-build") }];
+    if let Some(path) = &options.debug_log {
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|error| format!("-debuglog {} cannot be opened: {error}", path.display()))?;
+        destinations.push(Destination::File(path.clone()));
+    }
+    let level = if options.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
+    let stderr = Some(log::LevelFilter::Warn);
+    logging::init(&LogConfig { destinations, format: Format::Text, level, stderr, best_effort: true })
+        .map_err(|error| error.to_string())
 }
 
 /// Hands over to the original helper; returns only where that cannot be.

@@ -1,0 +1,267 @@
+//! How far a run is, told to a program: one JSON object a line on a descriptor that the caller passed on (`--events-fd`).
+//!
+//! docs/interface.md tells what the records hold. They are an interface: fields may be added to them; one that changes its
+//! meaning makes another [`SCHEMA`].
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::RawFd;
+use std::process;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{AtStage, Error, Failure, Stage};
+use crate::fd;
+use crate::logging::timestamp;
+
+/// The number of this interface, in the first record.
+pub const SCHEMA: u32 = 1;
+
+/// How long a reader that reads nothing may hold a run up, once and in all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is counted while a step waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// KiB.
+    Kib,
+    /// Pages of 4 KiB.
+    Pages,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Record<'a> {
+    Start { schema: u32, verb: Option<&'a str>, pid: u32, time: String },
+    Stage(StageRecord),
+    Progress { stage: Option<&'static str>, done: u64, total: u64, unit: Unit, text: &'a str },
+    Result { result: &'a Value },
+    Error { error: &'a Value, exit: u8 },
+}
+
+#[derive(Serialize)]
+struct StageRecord {
+    stage: &'static str,
+    state: &'static str,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+}
+
+/// The descriptor, served by a thread of its own: a write that blocks for ever blocks that one.
+#[derive(Debug)]
+struct Stream {
+    lines: SyncSender<String>,
+    written: Receiver<io::Result<()>>,
+    stage: Option<Stage>,
+}
+
+/// The one stream of this process, from [`open`] to the last record.
+static STREAM: Mutex<Option<Stream>> = Mutex::new(None);
+
+/// Takes descriptor `number` over (see [`fd::take`]), for all records of this process.
+///
+/// # Errors
+/// What is wrong with the descriptor: it is not open, not for writing, or not one that the caller passed on.
+pub fn open(number: RawFd) -> Result<(), String> {
+    let taken = fd::take(number).map_err(|error| error.to_string())?;
+    if !taken.access.writes() {
+        return Err(format!("descriptor {number} is not open for writing"));
+    }
+    let stream =
+        Stream::new(File::from(taken.fd)).map_err(|error| format!("there is no thread for events: {error}"))?;
+    *lock() = Some(stream);
+    Ok(())
+}
+
+/// The first record of a run.
+pub fn start(verb: Option<&str>) {
+    send(&Record::Start { schema: SCHEMA, verb, pid: process::id(), time: timestamp() });
+}
+
+/// A step that is running; dropped without [`Running::done`], it has failed.
+#[derive(Debug)]
+#[must_use = "the step fails at once otherwise"]
+pub struct Running {
+    stage: Stage,
+    start: Instant,
+    done: bool,
+}
+
+impl Running {
+    /// The run has come to this step.
+    pub fn begin(stage: Stage) -> Self {
+        log::info!(STAGE = stage.name(); "stage {stage}");
+        if let Some(stream) = &mut *lock() {
+            stream.stage = Some(stage);
+        }
+        let record = StageRecord { stage: stage.name(), state: "started", time: timestamp(), seconds: None };
+        send(&Record::Stage(record));
+        Self { stage, start: Instant::now(), done: false }
+    }
+
+    /// The step has done its work.
+    pub fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let state = if self.done { "done" } else { "failed" };
+        let seconds = (self.start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let record = StageRecord { stage: self.stage.name(), state, time: timestamp(), seconds: Some(seconds) };
+        send(&Record::Stage(record));
+    }
+}
+
+/// Runs one step under its name.
+///
+/// # Errors
+/// What the step returns, with its name.
+pub fn step<T, E: Into<Error>>(stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
+    let running = Running::begin(stage);
+    let value = work().at(stage)?;
+    running.done();
+    Ok(value)
+}
+
+/// How far the present step is: `done` of `total`, and in words.
+pub fn progress(done: u64, total: u64, unit: Unit, text: &str) {
+    let stage = lock().as_ref().and_then(|stream| stream.stage).map(Stage::name);
+    send(&Record::Progress { stage, done, total, unit, text });
+}
+
+/// The last record of a run that succeeded, with what `--json` prints.
+pub fn result(result: &Value) {
+    end(&Record::Result { result });
+}
+
+/// The last record of a run that failed, with what `--json` prints in its `error`, and the exit status.
+pub fn error(error: &Value, exit: u8) {
+    end(&Record::Error { error, exit });
+}
+
+/// Writes a last record. After it there is no stream: of two last records only the first is told.
+fn end(record: &Record<'_>) {
+    send(record);
+    *lock() = None;
+}
+
+fn lock() -> MutexGuard<'static, Option<Stream>> {
+    STREAM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes a record. A stream that cannot be written to is given up, and the run goes on.
+fn send(record: &Record<'_>) {
+    let mut stream = lock();
+    let Some(problem) = stream.as_ref().and_then(|open| open.write(record).err()) else { return };
+    *stream = None;
+    drop(stream);
+    log::warn!("no more events are sent: {problem}");
+}
+
+impl Stream {
+    fn new(mut file: File) -> io::Result<Self> {
+        // Nothing is queued: a line is taken when the one before it is written.
+        let (lines, taken) = mpsc::sync_channel::<String>(1);
+        let (told, written) = mpsc::sync_channel(1);
+        thread::Builder::new().name("events".to_owned()).spawn(move || {
+            for line in taken {
+                if told.send(file.write_all(line.as_bytes())).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { lines, written, stage: None })
+    }
+
+    fn write(&self, record: &Record<'_>) -> io::Result<()> {
+        let line = format!("{}\n", serde_json::to_string(record)?);
+        let stopped = || io::Error::other("their thread has stopped");
+        self.lines.send(line).map_err(|_| stopped())?;
+        match self.written.recv_timeout(PATIENCE) {
+            Ok(written) => written,
+            Err(RecvTimeoutError::Timeout) => {
+                Err(io::Error::other(format!("nobody has read them for {} s", PATIENCE.as_secs())))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(stopped()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn stream() -> (Stream, BufReader<io::PipeReader>) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        (Stream::new(File::from(OwnedFd::from(writer))).expect("a thread"), BufReader::new(reader))
+    }
+
+    fn written(record: &Record<'_>) -> Value {
+        let (stream, mut reader) = stream();
+        stream.write(record).expect("written");
+        drop(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("read");
+        assert!(line.ends_with('\n'));
+        let mut more = String::new();
+        assert_eq!(reader.read_line(&mut more).expect("read"), 0, "{more}");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    #[test]
+    fn records_are_as_documented() {
+        let start = Record::Start { schema: SCHEMA, verb: Some("plan"), pid: 7, time: "T".to_owned() };
+        assert_eq!(written(&start), json!({"schema": 1, "event": "start", "verb": "plan", "pid": 7, "time": "T"}));
+        let stage = |state, seconds| {
+            written(&Record::Stage(StageRecord { stage: "populate", state, time: "T".to_owned(), seconds }))
+        };
+        assert_eq!(
+            stage("started", None),
+            json!({"event": "stage", "stage": "populate", "state": "started", "time": "T"})
+        );
+        assert_eq!(stage("failed", Some(0.123))["seconds"], 0.123);
+        let progress =
+            Record::Progress { stage: Some("wait-balloon"), done: 1, total: 2, unit: Unit::Pages, text: "half" };
+        assert_eq!(
+            written(&progress),
+            json!({"event": "progress", "stage": "wait-balloon", "done": 1, "total": 2, "unit": "pages", "text": "half"})
+        );
+        let object = json!({"domid": 1, "text": "a\nb"});
+        assert_eq!(written(&Record::Result { result: &object }), json!({"event": "result", "result": object}));
+        assert_eq!(
+            written(&Record::Error { error: &object, exit: 3 }),
+            json!({"event": "error", "error": object, "exit": 3})
+        );
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_told_of() {
+        let (stream, reader) = stream();
+        drop(reader);
+        let error = stream.write(&Record::Result { result: &Value::Null }).expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    /// More than a pipe holds, and nobody reads: the writer gives up instead of waiting for ever.
+    #[test]
+    fn a_reader_that_does_not_read_is_given_up() {
+        let (stream, _reader) = stream();
+        let much = json!("x".repeat(1 << 20));
+        let error = stream.write(&Record::Result { result: &much }).expect_err("it does not fit");
+        assert!(error.to_string().contains("nobody has read"), "{error}");
+    }
+}

@@ -1,0 +1,185 @@
+//! The places beside standard error.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use env_logger::{Builder, Target};
+use log::{LevelFilter, Log};
+use systemd_journal_logger::JournalLog;
+
+use super::record::Format;
+use super::syslog::Syslog;
+use crate::error::Error;
+
+/// The name under which records stand in syslog and the journal, unless another is given.
+const IDENT: &str = "dombuild";
+
+/// A place where the log goes, beside standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Appended to; made with mode 0640 where it is not there.
+    File(PathBuf),
+    /// /dev/log, as `LOG_DAEMON`.
+    Syslog {
+        /// What stands before the process's number.
+        ident: String,
+    },
+    /// The journal, by its native protocol: priority, source and `STAGE` are fields.
+    Journald {
+        /// `SYSLOG_IDENTIFIER`.
+        ident: String,
+    },
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(formatter, "file:{}", path.display()),
+            Self::Syslog { ident } => write!(formatter, "syslog:{ident}"),
+            Self::Journald { ident } => write!(formatter, "journald:{ident}"),
+        }
+    }
+}
+
+impl Destination {
+    /// What a command line says: `syslog`, `journald`, each with `:IDENT` for another name than `dombuild`, or a file, with
+    /// `file:` before it or without.
+    ///
+    /// # Errors
+    /// For an empty word, and for a name that syslog could not tell from the message.
+    pub fn parse(word: &OsString) -> Result<Self, String> {
+        let bytes = word.as_bytes();
+        let text = word.to_str().unwrap_or_default();
+        let (kind, ident) = text.split_once(':').unwrap_or((text, IDENT));
+        match kind {
+            "syslog" => Ok(Self::Syslog { ident: check_ident(ident)? }),
+            "journald" => Ok(Self::Journald { ident: check_ident(ident)? }),
+            _ => match bytes.strip_prefix(b"file:").unwrap_or(bytes) {
+                [] => Err("a file, syslog or journald is missing".to_owned()),
+                path => Ok(Self::File(PathBuf::from(std::ffi::OsStr::from_bytes(path)))),
+            },
+        }
+    }
+
+    /// Makes it ready to be written to.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`], [`Error::BadConfig`]: it is not there, or not what it should be.
+    pub(super) fn open(&self, format: Format) -> Result<Box<dyn Log>, Error> {
+        match self {
+            Self::File(path) => {
+                let file =
+                    open_file(path).map_err(|reason| Error::BadFile { what: "log", path: path.clone(), reason })?;
+                // Which records come here is settled before; each is one write to a file that is appended to.
+                let logger = Builder::new()
+                    .filter_level(LevelFilter::Trace)
+                    .target(Target::Pipe(Box::new(file)))
+                    .format(move |buffer, record| format.write(buffer, record))
+                    .build();
+                Ok(Box::new(logger))
+            }
+            Self::Syslog { ident } => Ok(Box::new(Syslog::open(ident)?)),
+            Self::Journald { ident } => {
+                let journal = JournalLog::new().map_err(|error| {
+                    Error::BadConfig(format!(
+                        "the log cannot go to the journal: nobody listens at /run/systemd/journal/socket ({error}); is \
+                         systemd-journald running?"
+                    ))
+                })?;
+                let fields = [("DOMBUILD_VERSION", env!("CARGO_PKG_VERSION"))];
+                Ok(Box::new(journal.with_syslog_identifier(ident.clone()).with_extra_fields(fields)))
+            }
+        }
+    }
+}
+
+fn check_ident(ident: &str) -> Result<String, String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
+    if ident.is_empty() || ident.len() > 64 || !ident.bytes().all(good) {
+        return Err(format!("{ident:?} is no name for a log: give 1 to 64 letters, digits or - _ . /"));
+    }
+    Ok(ident.to_owned())
+}
+
+/// Opens a log, and only where the last part of its path is no link, which somebody else may have put there.
+fn open_file(path: &Path) -> Result<File, String> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        // A FIFO without a reader would keep us here for ever.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => "is a symbolic link: name the file that it leads to".to_owned(),
+            _ => format!("cannot be opened: {error}"),
+        })?;
+    let kind = file.metadata().map_err(|error| error.to_string())?.file_type();
+    if kind.is_file() || kind.is_char_device() { Ok(file) } else { Err("is no regular file".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use log::{Level, Record};
+
+    use super::*;
+
+    fn parse(word: &str) -> Result<Destination, String> {
+        Destination::parse(&OsString::from(word))
+    }
+
+    #[test]
+    fn words_name_their_destinations() {
+        let ident = || "dombuild".to_owned();
+        let file = |path: &str| Ok(Destination::File(PathBuf::from(path)));
+        assert_eq!(parse("syslog"), Ok(Destination::Syslog { ident: ident() }));
+        assert_eq!(parse("journald"), Ok(Destination::Journald { ident: ident() }));
+        assert_eq!(parse("syslog:xl-7"), Ok(Destination::Syslog { ident: "xl-7".to_owned() }));
+        assert_eq!(parse("/var/log/x"), file("/var/log/x"));
+        assert_eq!(parse("file:/var/log/x"), file("/var/log/x"));
+        assert_eq!(parse("file:syslog"), file("syslog"));
+        assert_eq!(parse("./syslog"), file("./syslog"));
+        assert_eq!(parse("a:b"), file("a:b"));
+        for bad in ["", "file:", "syslog:", "journald:", "syslog:a b", "syslog:a\n", "syslog:x[1]", "syslog:a:b"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_made_for_few_eyes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("log");
+        for message in ["one", "two"] {
+            let sink = Destination::File(path.clone()).open(Format::Json).expect("it can be opened");
+            sink.log(&Record::builder().level(Level::Info).args(format_args!("{message}")).build());
+        }
+        let text = fs::read_to_string(&path).expect("there");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o137, 0, "no more than 0640");
+    }
+
+    #[test]
+    fn what_is_no_file_of_ours_is_refused() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let link = directory.path().join("link");
+        symlink("/dev/null", &link).expect("made");
+        let socket = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        for (path, word) in [
+            (link, "symbolic link"),
+            (directory.path().to_owned(), "directory"),
+            (directory.path().join("no/log"), "No such file"),
+            (socket, "cannot be opened"),
+        ] {
+            let error = Destination::File(path).open(Format::Text).err().expect("refused").to_string();
+            assert!(error.starts_with("log /") && error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! syslog: datagrams to /dev/log in the form of the C library's syslog(3).
+
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process;
+use std::time::Duration;
+
+use jiff::Zoned;
+use log::{Level, Log, Metadata, Record};
+
+use super::record::one_line;
+use crate::error::Error;
+
+/// Where a host's syslogd or journald listens (`_PATH_LOG` of syslog.h).
+const PATH: &str = "/dev/log";
+
+/// How long a daemon that reads nothing may hold up a run, once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A way to the host's syslog daemon.
+pub(super) struct Syslog {
+    socket: UnixDatagram,
+    path: PathBuf,
+    ident: String,
+}
+
+impl Syslog {
+    /// Makes sure that somebody listens.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] where nobody does.
+    pub(super) fn open(ident: &str) -> Result<Self, Error> {
+        Self::open_at(PathBuf::from(PATH), ident)
+    }
+
+    fn open_at(path: PathBuf, ident: &str) -> Result<Self, Error> {
+        let probe = || -> io::Result<UnixDatagram> {
+            UnixDatagram::unbound()?.connect(&path)?;
+            // Not connected: a daemon that was started anew is found again.
+            let socket = UnixDatagram::unbound()?;
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok(socket)
+        };
+        match probe() {
+            Ok(socket) => Ok(Self { socket, path, ident: one_line(ident) }),
+            Err(error) => Err(Error::BadConfig(format!(
+                "the log cannot go to syslog: nobody listens at {} ({error}); is a syslog daemon running?",
+                path.display()
+            ))),
+        }
+    }
+}
+
+impl Log for Syslog {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = line(record.level(), &self.ident, &record.args().to_string());
+        let sent = self.socket.send_to(line.as_bytes(), &self.path);
+        if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            // From now on, what does not fit into the daemon's queue is lost, as it would be anyway.
+            let _ = self.socket.set_nonblocking(true);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// `<PRIORITY>TIME IDENT[PID]: MESSAGE` (RFC 3164), with the local time as the daemons expect it.
+fn line(level: Level, ident: &str, message: &str) -> String {
+    let severity = match level {
+        Level::Error => libc::LOG_ERR,
+        Level::Warn => libc::LOG_WARNING,
+        Level::Info => libc::LOG_INFO,
+        Level::Debug | Level::Trace => libc::LOG_DEBUG,
+    };
+    let time = Zoned::now().strftime("%b %e %H:%M:%S").to_string();
+    format!("<{}>{time} {ident}[{}]: {}", libc::LOG_DAEMON | severity, process::id(), one_line(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_receives_the_lines_of_syslog_3() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("log");
+        let refused = Syslog::open_at(path.clone(), "x").err().expect("nobody is there").to_string();
+        assert!(refused.contains("No such file") && refused.contains("syslog daemon"), "{refused}");
+
+        let daemon = UnixDatagram::bind(&path).expect("bound");
+        let syslog = Syslog::open_at(path, "xenguest-7-build").expect("somebody is there");
+        for (level, priority) in [(Level::Error, 27), (Level::Warn, 28), (Level::Info, 30), (Level::Trace, 31)] {
+            syslog.log(&Record::builder().level(level).args(format_args!("a\nb %n")).build());
+            let mut buffer = [0; 256];
+            let length = daemon.recv(&mut buffer).expect("received");
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            // 15 characters of time.
+            let (head, rest) = text.split_at(format!("<{priority}>").len() + 15);
+            assert!(head.starts_with(&format!("<{priority}>")), "{text}");
+            assert_eq!(rest, format!(" xenguest-7-build[{}]: a\\nb %n", process::id()));
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_reads_nothing_holds_nobody_up_for_long() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("log");
+        let _daemon = UnixDatagram::bind(&path).expect("bound");
+        let syslog = Syslog::open_at(path, "x").expect("somebody is there");
+        // More than any queue takes: this test ends only because the sender gives up waiting.
+        for _ in 0..5000 {
+            syslog.log(&Record::builder().level(Level::Info).args(format_args!("x")).build());
+        }
+    }
+}
