@@ -34,6 +34,8 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         device_model,
         passthrough: arguments.passthrough,
         shim: arguments.shim,
+        reserved: Vec::new(),
+        vgpu: false,
     })?)
 }
 
