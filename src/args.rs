@@ -7,7 +7,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use crate::config::FirmwareChoice;
+use crate::config::pci::SYSFS;
+use crate::config::{FirmwareChoice, PciAddress};
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
 /// Plans, builds, starts and measures Xen guests: HVM, PVH and PV.
@@ -62,6 +63,7 @@ Examples:
   dombuild plan --memory 1GiB --vcpus 2
   dombuild plan --memory 4GiB --maxmem 6GiB --json
   dombuild plan --memory 4GiB --maxmem 6GiB --svg -
+  dombuild plan --memory 4GiB --pci 03:00.0
 
 Exit codes:
   0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
@@ -217,6 +219,18 @@ pub struct MemoryArgs {
     /// The guest will get PCI devices of the host: then it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
+    /// Lay out the memory of an HVM guest for this PCI device of the host (repeat it, or use commas): the hole is as large
+    /// as sysfs says that it needs, create and build leave out what Xen has reserved for it, and --passthrough is implied.
+    /// The device itself is not given to the guest
+    #[arg(long, value_name = "SBDF", value_delimiter = ',')]
+    pub pci: Vec<PciAddress>,
+    /// Lay out the memory of an HVM guest for an NVIDIA vGPU: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU
+    /// itself is not given to the guest
+    #[arg(long)]
+    pub vgpu: bool,
+    /// Where sysfs is
+    #[arg(long, value_name = "DIR", default_value = SYSFS, hide = true)]
+    pub sysfs: PathBuf,
     /// Run --kernel, a PV kernel, under the installed Xen's PV shim; with --kind pvh, and --model xapi or libxl
     #[arg(long)]
     pub shim: bool,
@@ -231,6 +245,16 @@ pub struct GuestArgs {
     /// HVM: seabios or ovmf, with :PATH for a file of your own [default: seabios]
     #[arg(long, value_name = "seabios|ovmf[:PATH]")]
     pub firmware: Option<FirmwareChoice>,
+    /// HVM: SMBIOS structures for the guest's table: each with its length in front as hvmloader wants them, or a firmware's
+    /// whole table
+    #[arg(long, value_name = "FILE")]
+    pub smbios: Option<PathBuf>,
+    /// HVM: the host's own SMBIOS structures for the guest's table: types 0, 1, 2, 3, 11, 22, 39, and from 128 on
+    #[arg(long)]
+    pub smbios_passthrough: bool,
+    /// HVM: ACPI tables for the guest, one after the other in one file
+    #[arg(long, value_name = "FILE")]
+    pub acpi: Option<PathBuf>,
     /// PVH, PV: the guest's kernel. HVM: hvmloader [default: the installed Xen's]
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! that it was skipped and why.
 
 mod cli {
+    mod devices;
     mod help;
     mod host;
     mod input;

@@ -18,7 +18,7 @@ const FUNCTIONS: &str = concat!(
     "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|set_memory_map|set_memmap_limit|getinfolist",
     "|set_tsc_info|hvm_getcontext|[gs]et_pod_target)|vcpu_getinfo",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
-    "|gnttab_query_size|map_foreign_range|flask_context_to_sid",
+    "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init))",
     "|xs_(open|close|read|write|rm|mkdir|directory|set_permissions|transaction_(start|end)",

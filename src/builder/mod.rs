@@ -2,6 +2,7 @@
 
 mod acpi;
 mod balloon;
+mod handover;
 mod hvm;
 mod image;
 mod keys;
@@ -19,9 +20,10 @@ use crate::cancel::Cancel;
 use crate::config::{Guest, Payload};
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::memory::Kind;
-use crate::xen::{DirectStart, DomId, Interface, Store};
+use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 
 pub use balloon::balloon;
+pub use handover::{write_hole, write_modules};
 pub use image::Rings;
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use measure::{count_special_pages, measure};
@@ -64,8 +66,9 @@ impl Context<'_> {
 pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Ports) -> Result<Rings, Failure> {
     let plan = &guest.plan;
     match &guest.payload {
-        Payload::Firmware { hvmloader, firmware, .. } => {
-            hvm::hvm_build(context, domid, plan, ports, hvmloader, firmware)
+        Payload::Firmware { hvmloader, firmware, modules, .. } => {
+            let modules = HvmModules::new(modules.smbios.as_deref(), modules.acpi.as_deref());
+            hvm::hvm_build(context, domid, plan, ports, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules } => {
             let modules: Vec<_> =

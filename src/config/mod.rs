@@ -1,7 +1,10 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
+pub mod acpi_tables;
 mod files;
 mod name;
+pub mod pci;
+pub mod smbios;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -9,14 +12,17 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::memory::Plan;
-use crate::xen::{DomId, EventPort};
+use crate::error::Error;
+use crate::memory::{Plan, Request};
+use crate::xen::{DomId, EventPort, Interface};
 
+use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_guest_kernel,
     read_hvmloader, read_ramdisk, read_shim, resolve_device_model,
 };
 pub use name::DomainName;
+pub use pci::PciAddress;
 
 /// A guest: its plan and the files that go into it.
 #[derive(Debug)]
@@ -25,8 +31,34 @@ pub struct Guest {
     pub plan: Plan,
     /// What it starts with.
     pub payload: Payload,
+    /// The host's PCI devices that it is to get, as far as they are known: its memory makes room for them.
+    pub devices: Vec<PciAddress>,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
+}
+
+impl Guest {
+    /// Asks Xen what the host reserves for the guest's devices, and plans the memory anew around that.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell, or no such guest can be.
+    pub fn ask_reserved(&mut self, xen: &Interface) -> Result<(), Error> {
+        let reserved = pci::reserved_for(xen, &self.devices)?;
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        self.plan = Plan::new(&Request { reserved, ..self.plan.request.clone() })?;
+        if let Payload::Firmware { firmware, .. } = &self.payload {
+            let (needed, lowmem_end) = (firmware_needs(firmware.len()), self.plan.layout.lowmem_end);
+            if lowmem_end < needed {
+                return Err(Error::BadConfig(format!(
+                    "what the host reserves for the PCI devices leaves the guest {lowmem_end} of low memory, and its \
+                     firmware needs {needed}: leave a device out of --pci"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a guest starts with, file by file.
@@ -40,6 +72,8 @@ pub enum Payload {
         kind: FirmwareKind,
         /// The firmware's bytes.
         firmware: Vec<u8>,
+        /// What hvmloader puts into the guest's own tables.
+        modules: FirmwareModules,
     },
     /// PVH and PV: a kernel.
     Kernel {
@@ -48,6 +82,15 @@ pub enum Payload {
         /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
         modules: Vec<Module>,
     },
+}
+
+/// What hvmloader is handed for the tables that it makes, checked; of HVM guests only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FirmwareModules {
+    /// SMBIOS structures, in hvmloader's format.
+    pub smbios: Option<Vec<u8>>,
+    /// ACPI tables, one after the other.
+    pub acpi: Option<Vec<u8>>,
 }
 
 /// A file that goes into a guest.

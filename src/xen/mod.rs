@@ -14,6 +14,8 @@ mod hvm_info;
 mod image;
 mod interface;
 mod logger;
+mod modules;
+mod pci;
 mod store;
 
 use std::fmt;
@@ -26,6 +28,8 @@ pub use hvm::HvmParam;
 pub use hvm_info::HvmInfo;
 pub use image::{Boot, Contents, DirectStart, DomainImage, ImageParts};
 pub use interface::{Interface, PodPages};
+pub use modules::{HvmModules, Placed, PlacedModules};
+pub use pci::PciAddress;
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;
