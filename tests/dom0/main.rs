@@ -11,6 +11,7 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod passthrough;
 mod support;
 mod twin;
 
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         foreign_domain::TESTS,
         linux::TESTS,
         limits::TESTS,
+        passthrough::TESTS,
         agreement::TESTS,
         failures::TESTS,
         interrupts::TESTS,
