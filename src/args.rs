@@ -77,6 +77,7 @@ Examples:
   dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
   dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
   dombuild create --name test --memory 128 --device-model none --foreground
+  dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 --smbios-passthrough --paused
   dombuild create --name fast --kind pvh --memory 1GiB --kernel /srv/vmlinuz --ramdisk /srv/initrd
 
 Exit codes:
@@ -209,8 +210,8 @@ pub struct MemoryArgs {
     /// Multiplies the paging pool that the model computes
     #[arg(long, value_name = "F", default_value = "1.0", allow_negative_numbers = true)]
     pub shadow_multiplier: ShadowMultiplier,
-    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB [default: 256MiB for hvm; always 64MiB for pvh, none for
-    /// pv]
+    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB [default: 256MiB for hvm, or what --pci and --vgpu need;
+    /// always 64MiB for pvh, none for pv]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub mmio_hole: Option<Kib>,
     /// Whose numbers to count by: OpenXT's xenops, xapi's or libxl's
@@ -219,13 +220,13 @@ pub struct MemoryArgs {
     /// The guest will get PCI devices of the host: then it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
-    /// Lay out the memory of an HVM guest for this PCI device of the host (repeat it, or use commas): the hole is as large
-    /// as sysfs says that it needs, create and build leave out what Xen has reserved for it, and --passthrough is implied.
-    /// The device itself is not given to the guest
+    /// Make room for this PCI device of the host in an HVM guest (repeat it, or use commas): a hole as large as sysfs says
+    /// that the devices need, and no RAM where the host reserves memory for them, which create and build ask Xen for and
+    /// plan does not know. Implies --passthrough. The device itself is not given to the guest
     #[arg(long, value_name = "SBDF", value_delimiter = ',')]
     pub pci: Vec<PciAddress>,
-    /// Lay out the memory of an HVM guest for an NVIDIA vGPU: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU
-    /// itself is not given to the guest
+    /// Make room for an NVIDIA vGPU in an HVM guest: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU itself is
+    /// not given to the guest
     #[arg(long)]
     pub vgpu: bool,
     /// Where sysfs is
