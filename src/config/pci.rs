@@ -57,7 +57,7 @@ pub fn read_device(sysfs: &Path, address: PciAddress) -> Result<PciDevice, Error
     let id = |name: &str| {
         let path = directory.join(name);
         let text = read(&path)?;
-        let number = text.trim().strip_prefix("0x").and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        let number = hexadecimal(text.trim()).and_then(|number| u16::try_from(number).ok());
         number.ok_or_else(|| bad(path, format!("is {:?}; a number like 0x8086 was expected", text.trim())))
     };
     let path = directory.join("resource");
@@ -73,6 +73,12 @@ fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|error| bad(path.to_owned(), error.to_string()))
 }
 
+/// A number as Linux writes it here.
+fn hexadecimal(word: &str) -> Option<u64> {
+    let digits = word.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 /// The sum of what a device takes. Each line has the first address, the last and flags; where the first is 0 it takes
 /// nothing.
 fn sum_of_resources(text: &str) -> Result<Bytes, String> {
@@ -83,10 +89,7 @@ fn sum_of_resources(text: &str) -> Result<Bytes, String> {
     let mut sum = 0_u64;
     for (index, line) in text.lines().take(RESOURCES).enumerate() {
         let wrong = |what: &str| format!("line {} is {line:?}: {what}", index + 1);
-        let numbers: Option<Vec<u64>> = line
-            .split_whitespace()
-            .map(|word| word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()))
-            .collect();
+        let numbers: Option<Vec<u64>> = line.split_whitespace().map(hexadecimal).collect();
         let Some([start, end, _flags]) = numbers.as_deref() else {
             return Err(wrong("start, end and flags were expected, like 0xfe000000"));
         };
@@ -178,5 +181,52 @@ pub fn agree(chosen: Option<Bytes>, needed: Option<Bytes>) -> Result<Option<Byte
         ))),
         (Some(chosen), _) => Ok(Some(chosen)),
         (None, needed) => Ok(needed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(resources: u64) -> PciDevice {
+        let address = "03:00.0".parse().expect("an address");
+        PciDevice { address, vendor: 0x8086, device: 0x10fb, resources: Bytes(resources) }
+    }
+
+    #[test]
+    fn holes_are_doubled_until_the_devices_fit() {
+        const MIB: u64 = 1 << 20;
+        for (devices, vgpu, hole) in [
+            (&[][..], false, 256),
+            (&[0], false, 256),
+            (&[1], false, 512),
+            (&[256 * MIB], false, 512),
+            (&[256 * MIB, 1], false, 1024),
+            (&[1792 * MIB], false, 2048),
+            (&[1792 * MIB + 1], false, 2048),
+            (&[u64::MAX, u64::MAX], false, 2048),
+            (&[], true, 512),
+            (&[1], true, 1024),
+            (&[512 * MIB, 1], true, 2048),
+        ] {
+            let devices: Vec<PciDevice> = devices.iter().copied().map(device).collect();
+            assert_eq!(hole_for(&devices, vgpu), Bytes(hole * MIB), "{devices:?} {vgpu}");
+        }
+        let mxgpu = PciDevice { vendor: 0x1002, device: 0x692f, ..device(0) };
+        assert_eq!(hole_for(&[device(0), mxgpu], false), MAX_MMIO_HOLE);
+        assert_eq!(hole_for(&[PciDevice { vendor: 0x1022, ..mxgpu }], false), DEFAULT_MMIO_HOLE);
+    }
+
+    #[test]
+    fn the_larger_hole_is_made() {
+        let (small, large) = (Bytes(256 << 20), Bytes(512 << 20));
+        assert_eq!(agree(None, None).expect("neither"), None);
+        for (chosen, needed) in
+            [(Some(large), None), (None, Some(large)), (Some(large), Some(small)), (Some(large), Some(large))]
+        {
+            assert_eq!(agree(chosen, needed).expect("fits"), Some(large));
+        }
+        let error = agree(Some(small), Some(large)).expect_err("too small").to_string();
+        assert!(error.contains("256 MiB") && error.contains("--mmio-hole 512MiB"), "{error}");
     }
 }

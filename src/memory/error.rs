@@ -182,7 +182,7 @@ pub enum PlanError {
     },
     /// Pages that are not there yet have no address that an IOMMU could know.
     #[error(
-        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough"
+        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough and no --pci"
     )]
     OnDemandUnderIommu {
         /// The target, as the model rounds it.
