@@ -16,7 +16,7 @@ pub enum Error {
     /// A file that the guest needs is missing or not what it should be, or one that was asked for cannot be written.
     #[error("{what} {path}: {reason}")]
     BadFile {
-        /// `kernel`, `firmware`, `device model`, `picture` or `log`.
+        /// What it is: `kernel`, `firmware`, `device model`, `picture`, `SMBIOS file` …
         what: &'static str,
         /// The file.
         path: PathBuf,

@@ -21,7 +21,7 @@ const FUNCTIONS: &str = concat!(
     "|sched_credit2?_domain_[gs]et|get_cpu_featureset",
     "|cpu_policy_(init|destroy|get_size|get_domain|serialise)|set_domain_cpu_policy",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
-    "|gnttab_query_size|map_foreign_range|flask_context_to_sid",
+    "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init))",
     "|xs_(open|close|read|write|rm|mkdir|directory|set_permissions|transaction_(start|end)",

@@ -12,7 +12,7 @@ use crate::config::Guest;
 use crate::error::{Failure, Stage};
 use crate::memory::Kind;
 use crate::memory::layout::VGA_HOLE_PAGES;
-use crate::xen::{Contents, DomId, HvmInfo};
+use crate::xen::{Contents, DomId, HvmInfo, HvmModules};
 
 /// Builds the guest and returns the frames of its store and console rings.
 ///
@@ -29,10 +29,11 @@ pub(super) fn hvm_build(
     ports: Ports,
     hvmloader: &[u8],
     firmware: &[u8],
+    modules: &HvmModules,
 ) -> Result<Rings, Failure> {
     let (plan, platform) = (&guest.plan, &guest.platform);
     // 1.
-    let contents = Contents::Hvm { firmware, vga_hole: VGA_HOLE_PAGES };
+    let contents = Contents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
     let rings = build_image(context, domid, guest, ports, hvmloader, contents)?;
     // 2.
     context.step(Stage::HvmInfo, || {

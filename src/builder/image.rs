@@ -9,15 +9,18 @@ use super::pre::{Ports, set_paging_pool};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::memory::{Gfn, Kib, Kind, Pages, Plan};
-use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, XenError};
+use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, PlacedModules, XenError};
 
-/// Frames of the two rings.
+/// What a build hands on: frames of the two rings, and where the modules for hvmloader are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rings {
     /// xenstore's.
     pub store_gfn: Gfn,
     /// The console's.
     pub console_gfn: Gfn,
+    /// Where hvmloader finds SMBIOS structures and ACPI tables of the caller's; told to it, not to users.
+    #[serde(skip)]
+    pub modules: PlacedModules,
 }
 
 /// Builds the image into the domain:
@@ -76,8 +79,8 @@ pub(super) fn build_image(
     // 5.
     context.step(Stage::BootImage, || image.boot())?;
     // 6.
-    let Boot { store_gfn, console_gfn } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
-    Ok(Rings { store_gfn, console_gfn })
+    let Boot { store_gfn, console_gfn, modules } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
+    Ok(Rings { store_gfn, console_gfn, modules })
 }
 
 /// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.

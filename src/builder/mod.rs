@@ -3,6 +3,7 @@
 mod acpi;
 mod balloon;
 mod cpuid;
+mod handover;
 mod hvm;
 mod image;
 mod keys;
@@ -21,9 +22,10 @@ use crate::cancel::Cancel;
 use crate::config::{Guest, Payload};
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::memory::Kind;
-use crate::xen::{DirectStart, DomId, Interface, Store};
+use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 
 pub use balloon::balloon;
+pub use handover::{write_hole, write_modules};
 pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use measure::{count_special_pages, measure};
@@ -68,8 +70,9 @@ impl Context<'_> {
 /// The step and the call that failed. The domain is left as far as it came.
 pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Ports) -> Result<Rings, Failure> {
     match &guest.payload {
-        Payload::Firmware { hvmloader, firmware, .. } => {
-            hvm::hvm_build(context, domid, guest, ports, hvmloader, firmware)
+        Payload::Firmware { hvmloader, firmware, modules, .. } => {
+            let modules = HvmModules::new(modules.smbios.as_deref(), modules.acpi.as_deref());
+            hvm::hvm_build(context, domid, guest, ports, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules, features, start_flags } => {
             let modules: Vec<_> =

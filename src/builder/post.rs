@@ -4,13 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::handover::{write_hole, write_modules};
 use super::image::Rings;
 use super::pre::Ports;
 use super::record::write_record;
 use super::{Context, Keys, check_uuid_free, find_by_name};
 use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
 use crate::error::{Error, Failure, Stage};
-use crate::memory::Kind;
+use crate::memory::{Kind, Request};
 use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
@@ -161,7 +162,14 @@ fn write_guest_keys(
         transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), availability)?;
     }
     match &guest.payload {
-        Payload::Firmware { kind, .. } => write_firmware_keys(transaction, keys, guest, *kind, vm_path)?,
+        Payload::Firmware { kind, .. } => {
+            write_firmware_keys(transaction, keys, guest, *kind, vm_path)?;
+            write_modules(transaction, keys, rings.modules)?;
+            let Request { passthrough, vgpu, .. } = guest.plan.request;
+            if passthrough || vgpu {
+                write_hole(transaction, keys, &guest.plan)?;
+            }
+        }
         Payload::Kernel { kernel, modules, .. } => {
             // Where libxl adds a device later that QEMU serves, it starts the QEMU that is named here.
             transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;

@@ -11,12 +11,13 @@ use crate::report::{self, Done};
 use crate::xen::DomainInfo;
 
 pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
-    let config = events::step(Stage::CheckInput, || settings::build(arguments))?;
+    let mut config = events::step(Stage::CheckInput, || settings::build(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
-    let built = build(&context, &config).map_err(|failure| Failure {
+    let planned = config.guest.ask_reserved(context.xen).at(Stage::CreateDomain);
+    let built = planned.and_then(|()| build(&context, &config)).map_err(|failure| Failure {
         aftermath: Some(format!("domain {} is left to whoever created it", config.domid)),
         ..failure
     })?;

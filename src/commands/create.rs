@@ -19,12 +19,13 @@ use crate::report::{self, Done};
 use crate::xen::{CreateDomain, DomId};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
-    let config = events::step(Stage::CheckInput, || settings::create(arguments))?;
+    let mut config = events::step(Stage::CheckInput, || settings::create(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
 
+    config.guest.ask_reserved(context.xen).at(Stage::CreateDomain)?;
     let domain = create_domain(&context, &config)?;
     let domid = domain.domid();
     let end = match start_and_tell(&context, &config, domid, json) {
@@ -99,7 +100,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         }
         if plan.request.passthrough && !host.directio {
             return Err(Error::BadConfig(
-                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough".to_owned(),
+                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci".to_owned(),
             ));
         }
         let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;

@@ -33,7 +33,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<Done> {
     match &cli.command {
         // Its command line and its answers are its own, and were taken care of before.
         Command::Xenguest(_) => {
-            let reason = "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
+            let reason =
+                "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
             Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
         }
         Command::Plan(arguments) => plan::run(arguments, cli.json),

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
+use crate::config::pci::{agree, needed_hole};
 use crate::config::{Build, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
@@ -21,7 +22,15 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         let beyond = || Error::BadConfig(format!("--mmio-hole of {} KiB is beyond any address", hole.get()));
         hole.to_bytes().ok_or_else(beyond)
     };
-    let mmio_hole = arguments.mmio_hole.map(bytes).transpose()?;
+    let chosen = arguments.mmio_hole.map(bytes).transpose()?;
+    if arguments.kind != Kind::Hvm && !arguments.pci.is_empty() {
+        return Err(Error::BadConfig(format!(
+            "--pci is for --kind hvm; the memory of a {} guest cannot be laid out for PCI devices",
+            arguments.kind
+        )));
+    }
+    let needed = needed_hole(&arguments.pci, arguments.vgpu && arguments.kind == Kind::Hvm, &arguments.sysfs)?;
+    let mmio_hole = agree(chosen, needed)?;
     let plan = Plan::new(&Request {
         kind: arguments.kind,
         model: arguments.model,
@@ -32,8 +41,10 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,
         device_model,
-        passthrough: arguments.passthrough,
+        passthrough: arguments.passthrough || !arguments.pci.is_empty(),
         shim: arguments.shim,
+        reserved: Vec::new(),
+        vgpu: arguments.vgpu,
     })?;
     log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
     Ok(plan)
@@ -47,6 +58,7 @@ fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {
     }
     Ok(Guest {
         payload: payload::read(arguments, &plan)?,
+        devices: arguments.memory.pci.clone(),
         plan,
         platform,
         limits: ImageLimits::default(),

@@ -65,8 +65,7 @@ impl Interface {
         error::minus_one(CALL, format_args!("{of:?}, size"), returned)?;
         let mut words = vec![0_u32; usize::try_from(count).unwrap_or(0)];
         // SAFETY: the buffer has `count` words.
-        let returned =
-            unsafe { sys::xc_get_cpu_featureset(self.as_raw(), index, &raw mut count, words.as_mut_ptr()) };
+        let returned = unsafe { sys::xc_get_cpu_featureset(self.as_raw(), index, &raw mut count, words.as_mut_ptr()) };
         error::minus_one(CALL, format_args!("{of:?}"), returned)?;
         words.truncate(usize::try_from(count).unwrap_or(0));
         Ok(words)

@@ -10,7 +10,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
-use super::{DomId, EventPort, Interface};
+use super::{DomId, EventPort, HvmModules, Interface, PlacedModules};
 use crate::memory::{Bytes, Gfn, Layout, Mib, Pages};
 
 /// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
@@ -67,6 +67,8 @@ pub enum Contents<'a> {
     Hvm {
         /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
         firmware: &'a [u8],
+        /// SMBIOS structures and ACPI tables.
+        modules: &'a HvmModules,
         /// Frames left out for the VGA hole.
         vga_hole: Pages,
     },
@@ -112,6 +114,8 @@ pub struct Boot {
     pub store_gfn: Gfn,
     /// Frame of the console ring.
     pub console_gfn: Gfn,
+    /// Where the modules for hvmloader are.
+    pub modules: PlacedModules,
 }
 
 /// A `struct xc_dom_image`. It borrows the interface, the files and the layout until it is dropped.
@@ -179,11 +183,14 @@ impl<'a> DomainImage<'a> {
         dom.console_domid = parts.console_domain.get();
         dom.xenstore_domid = parts.store_domain.get();
         match parts.contents {
-            Contents::Hvm { firmware, vga_hole } => {
+            Contents::Hvm { firmware, modules, vga_hole } => {
                 // False means PVH: no hvm_info, no ioreq server pages.
                 dom.device_model = true;
                 dom.vga_hole_size = vga_hole.0;
                 dom.system_firmware_module = module(firmware)?;
+                if !modules.bytes().is_empty() {
+                    dom.smbios_module = module(modules.bytes())?;
+                }
             }
             Contents::Pvh { acpi, acpi_at, .. } => {
                 // The start info points to the first of these as the RSDP.
@@ -298,7 +305,26 @@ impl<'a> DomainImage<'a> {
                 XenError::unexpected("xc_dom_build_image", arguments, format!("put the {name} ring at pfn {pfn:#x}"))
             })
         };
-        Ok(Boot { store_gfn: ring("xenstore", dom.xenstore_pfn)?, console_gfn: ring("console", dom.console_pfn)? })
+        Ok(Boot {
+            store_gfn: ring("xenstore", dom.xenstore_pfn)?,
+            console_gfn: ring("console", dom.console_pfn)?,
+            modules: self.placed_modules()?,
+        })
+    }
+
+    /// Where libxenguest has put what hvmloader is handed.
+    fn placed_modules(&self) -> Result<PlacedModules, XenError> {
+        let Contents::Hvm { modules, .. } = self.parts.contents else { return Ok(PlacedModules::default()) };
+        if modules.bytes().is_empty() {
+            return Ok(PlacedModules::default());
+        }
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let at = unsafe { self.raw.as_ref() }.smbios_module.guest_addr_out;
+        if at == 0 {
+            let detail = "put the SMBIOS and ACPI modules nowhere".to_owned();
+            return Err(XenError::unexpected("xc_dom_build_image", format!("domid {}", self.domid), detail));
+        }
+        Ok(modules.placed_at(Bytes(at)))
     }
 
     fn call(

@@ -15,6 +15,8 @@ mod hvm_info;
 mod image;
 mod interface;
 mod logger;
+mod modules;
+mod pci;
 mod scheduling;
 mod store;
 mod time;
@@ -30,6 +32,8 @@ pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
 pub use image::{Boot, Contents, DirectStart, DomainImage, ImageLimits, ImageParts};
 pub use interface::{Interface, PodPages};
+pub use modules::{HvmModules, Placed, PlacedModules};
+pub use pci::PciAddress;
 pub use scheduling::Scheduler;
 pub use store::{Access, Permissions, Store, Transaction};
 

@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod passthrough;
 mod platform;
 mod support;
 mod toolstack;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         foreign_domain::TESTS,
         linux::TESTS,
         limits::TESTS,
+        passthrough::TESTS,
         agreement::TESTS,
         platform::TESTS,
         toolstack::TESTS,

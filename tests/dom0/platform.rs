@@ -50,7 +50,11 @@ fn vcpus_and_apic() {
     assert_eq!(hvm_info(vm.domid), (0, 9, [0xff, 1]));
     vm.destroy();
     // Fewer than were made, told by OpenXT's name.
-    let vm = built(Kind::Hvm, 2, &[("platform/vcpu/number", ""), ("platform/vcpu_number", "1"), ("platform/vcpu/current", "")]);
+    let vm = built(
+        Kind::Hvm,
+        2,
+        &[("platform/vcpu/number", ""), ("platform/vcpu_number", "1"), ("platform/vcpu/current", "")],
+    );
     assert_eq!(hvm_info(vm.domid), (1, 1, [1, 0]));
     vm.destroy();
     for (name, value, words) in [
@@ -78,7 +82,9 @@ fn affinity_weight_and_cap() {
         let list = shell("xl vcpu-list t");
         let of = |vcpu: &str| {
             let line = list.lines().find(|line| line.split_whitespace().nth(2) == Some(vcpu));
-            let hard = line.and_then(|line| line.split_whitespace().find(|word| word.contains('/'))).or_else(|| line?.split_whitespace().nth(6));
+            let hard = line
+                .and_then(|line| line.split_whitespace().find(|word| word.contains('/')))
+                .or_else(|| line?.split_whitespace().nth(6));
             hard.unwrap_or_else(|| panic!("{list}")).to_owned()
         };
         assert!(of("0").starts_with('1') && of("1").starts_with('0'), "{list}");
@@ -142,14 +148,14 @@ fn cpuid() {
     assert!(!has(&without_pae, pae) && !has(&without_pae, long_mode), "{without_pae:x?}");
 
     // Everything but one feature: SSE3, bit 0 of leaf 1's ECX, word 1.
-    let words: Vec<String> =
-        (0..10).map(|word| format!("{:08x}", if word == 1 { ALL & !1 } else { ALL })).collect();
+    let words: Vec<String> = (0..10).map(|word| format!("{:08x}", if word == 1 { ALL & !1 } else { ALL })).collect();
     for separator in ["-", ":"] {
         let masked = of(Kind::Hvm, 2, &[("platform/featureset", &words.join(separator))]);
         assert!(bit(&plain, 1, 2, 0) && !bit(&masked, 1, 2, 0), "{masked:x?}");
         assert!(has(&masked, nx), "{masked:x?}");
     }
-    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("platform/featureset", &format!("{}1", "0-".repeat(40)))]].concat());
+    let vm =
+        Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("platform/featureset", &format!("{}1", "0-".repeat(40)))]].concat());
     let line = vm.build(&[]).error("hvm_build_params 22 ");
     assert!(line.contains("word 40 of the featureset"), "{line}");
     vm.destroy();
@@ -201,7 +207,12 @@ fn viridian_and_timers() {
     assert_eq!(param(vm.domid, 31), 3, "a triple fault is a crash");
     assert_eq!((param(vm.domid, 10), param(vm.domid, 16)), (0, 0), "timer mode and alignment as they were");
     vm.destroy();
-    let keys = [("platform/hpet", "false"), ("platform/timer-mode", "2"), ("platform/vpt-align", "1"), ("platform/x87-fip-width", "8")];
+    let keys = [
+        ("platform/hpet", "false"),
+        ("platform/timer-mode", "2"),
+        ("platform/vpt-align", "1"),
+        ("platform/x87-fip-width", "8"),
+    ];
     let vm = built(Kind::Hvm, 1, &keys);
     assert_eq!((param(vm.domid, 11), param(vm.domid, 10), param(vm.domid, 16)), (0, 2, 1));
     let width = param(vm.domid, 36);
@@ -230,8 +241,10 @@ fn clocks() {
         let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-hvmctx {}", vm.domid));
         vm.destroy();
         let line = text.lines().find(|line| line.contains("RTC: regs")).unwrap_or_else(|| panic!("{text}")).to_owned();
-        let registers: Vec<u8> =
-            line.split_whitespace().filter_map(|word| u8::from_str_radix(word.trim_start_matches("0x"), 16).ok()).collect();
+        let registers: Vec<u8> = line
+            .split_whitespace()
+            .filter_map(|word| u8::from_str_radix(word.trim_start_matches("0x"), 16).ok())
+            .collect();
         let (year, binary) = (registers[9], registers[11] & 4 != 0);
         if binary { year } else { (year >> 4) * 10 + (year & 15) }
     };
@@ -264,7 +277,9 @@ fn firmware() {
     let found = memory.non_zero.values().any(|page| page.windows(21).any(|part| part == b"a firmware of our own"));
     assert!(found, "the firmware is not in the guest");
     vm.destroy();
-    for (name, words) in [("link.fd", "is a symbolic link"), ("none.fd", "/usr/share/ovmf/none.fd"), ("a/b", "plain file name")] {
+    for (name, words) in
+        [("link.fd", "is a symbolic link"), ("none.fd", "/usr/share/ovmf/none.fd"), ("a/b", "plain file name")]
+    {
         let keys = [("hvmloader/bios", "ovmf"), ("platform/ovmf-override", name)];
         let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &keys].concat());
         assert!(vm.build(&[]).error("hvm_build ").contains(words), "{name}");

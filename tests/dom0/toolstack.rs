@@ -242,7 +242,10 @@ fn starts_seabios() {
     assert_eq!(vm.key("vm-data/mmio-hole-size").as_deref(), Some("268435456"));
 
     vm.introduce(store, console);
-    vm.store.plain().write(&format!("/local/domain/{}/hvmloader/allow-memory-relocate", vm.domid), "0").expect("written");
+    vm.store
+        .plain()
+        .write(&format!("/local/domain/{}/hvmloader/allow-memory-relocate", vm.domid), "0")
+        .expect("written");
     shell(&format!(
         "/usr/libexec/xen-qemu-system-i386 -xen-domid {} -no-shutdown -nodefaults -no-user-config -display none -serial null \
          -device VGA,vgamem_mb=16 -boot order=cda -smp 2,maxcpus=2 -net none -machine xenfv,suppress-vmdesc=on -m 240 \
@@ -354,7 +357,10 @@ fn hands_migration_over() {
 /// Never setmaxmem, paging pool, event channels or introduce.
 fn leaves_its_callers_work_alone() {
     let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
-    let before = (vm.xen.paging_pool(vm.domid).expect("asked"), vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages);
+    let before = (
+        vm.xen.paging_pool(vm.domid).expect("asked"),
+        vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages,
+    );
     let tree = |vm: &Vm| shell(&format!("xenstore-ls -f /local/domain/{}", vm.domid));
     let (old, calls) = (tree(&vm), "/tmp/xenguest-calls");
     shell("rm -f /tmp/xenguest-calls");
@@ -366,7 +372,10 @@ fn leaves_its_callers_work_alone() {
     }
     assert!(log.contains("Command line: "), "{log}");
     shell("rm -f /tmp/xenguest-calls");
-    let after = (vm.xen.paging_pool(vm.domid).expect("asked"), vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages);
+    let after = (
+        vm.xen.paging_pool(vm.domid).expect("asked"),
+        vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages,
+    );
     assert_eq!(before, after);
     let new = tree(&vm);
     let added: Vec<&str> = new.lines().filter(|line| !old.contains(*line)).collect();
@@ -392,7 +401,8 @@ fn killed_at_any_moment() {
         let index = round as usize % kinds.len();
         let vm = Vm::new(kinds[index], 2, 128, 128, USUAL);
         // Spread over the run, and not twice at the same place.
-        let random = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos() % 1000;
+        let random =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos() % 1000;
         let part = (round * 1000 + random) / KILLS;
         let mut child = vm.spawn(&[]);
         thread::sleep(whole[index] * part / 1000);

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::options::Options;
-use crate::builder::{Context, Keys, Ports, check_room, digit};
+use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole, write_modules};
+use crate::config::pci::{SYSFS, Sizing, sizing};
+use crate::config::platform::number;
 use crate::config::{
-    Candidates, FirmwareChoice, FirmwareKind, Guest, Module, Payload, Platform, read_firmware, read_guest_kernel,
-    read_hvmloader, read_ramdisk,
+    Candidates, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
+    acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -28,7 +31,8 @@ pub(super) struct Job {
     modules: Vec<PathBuf>,
     features: CString,
     flags: u32,
-    pci: Option<String>,
+    devices: Vec<PciAddress>,
+    sysfs: PathBuf,
     vgpu: bool,
     force: bool,
 }
@@ -85,7 +89,8 @@ impl Job {
             modules,
             features: options.features.clone().unwrap_or_default(),
             flags: number("flags", options.flags)?,
-            pci: options.pci_passthrough.clone().filter(|list| !list.is_empty()),
+            devices: devices(options.pci_passthrough.as_deref(), kind)?,
+            sysfs: options.sysfs.clone().unwrap_or_else(|| PathBuf::from(SYSFS)),
             vgpu: options.vgpu,
             force: options.force,
         })
@@ -132,13 +137,18 @@ impl Job {
                 self.domid, domain.existing_vcpus
             )));
         }
+        let vgpu = self.vgpu && self.kind == Kind::Hvm;
+        let Sizing { mmio_hole, reserved } = sizing(context.xen, &self.devices, vgpu, &self.sysfs)?;
         let plan = Plan::new(&Request {
             kind: self.kind,
             model: Model::Xapi,
             static_max: Some(self.max.to_kib()),
             video: Some(Kib::ZERO),
             vcpus,
-            passthrough: self.pci.is_some() && !self.force,
+            mmio_hole,
+            reserved,
+            vgpu,
+            passthrough: !self.devices.is_empty() && !self.force,
             ..Request::new(self.start.to_kib())
         })?;
         platform.check(vcpus, plan.pod.is_some() && !self.force)?;
@@ -151,7 +161,8 @@ impl Job {
             Kind::Hvm => self.firmware(&platform, &plan)?,
             Kind::Pvh | Kind::Pv => self.kernel(limits)?,
         };
-        Ok(Guest { plan, payload, platform, limits, wait_memory: std::time::Duration::ZERO })
+        let devices = self.devices.clone();
+        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO })
     }
 
     fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<Payload, Error> {
@@ -161,7 +172,21 @@ impl Job {
             _ => None,
         };
         let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.layout.lowmem_end)?;
-        Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image))?, kind, firmware })
+        let modules = self.modules_of_host(platform);
+        Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image))?, kind, firmware, modules })
+    }
+
+    /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.
+    fn modules_of_host(&self, platform: &Platform) -> FirmwareModules {
+        let warn = |error: Error| log::warn!("{error}");
+        FirmwareModules {
+            smbios: if platform.smbios_passthrough { smbios::of_host(&self.sysfs).map_err(warn).ok() } else { None },
+            acpi: if platform.acpi_passthrough {
+                acpi_tables::slic_of_host(&self.sysfs).map_err(warn).ok().flatten()
+            } else {
+                None
+            },
+        }
     }
 
     fn kernel(&self, limits: ImageLimits) -> Result<Payload, Error> {
@@ -186,16 +211,12 @@ impl Job {
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }
 
-    /// Writes what hvmloader and QEMU look for and the caller has not written as they need it.
+    /// Writes what hvmloader and QEMU of an HVM guest look for, where the caller has not written it as they need it.
     ///
     /// # Errors
     /// Where xenstored refuses.
     pub(super) fn write_keys(&self, context: &Context<'_>, guest: &Guest) -> Result<(), XenError> {
-        if self.kind != Kind::Hvm {
-            return Ok(());
-        }
         let keys = Keys::new(self.domid);
-        let hole = guest.plan.layout.mmio_size.0.to_string();
         let platform = &guest.platform;
         let firmware = platform.firmware.unwrap_or_default().name();
         context.store.transaction(|transaction| {
@@ -204,16 +225,33 @@ impl Job {
                 ("platform/acpi_s3", digit(platform.acpi_s3)),
                 ("platform/acpi_s4", digit(platform.acpi_s4)),
                 ("hvmloader/bios", firmware),
-                ("vm-data/mmio-hole-size", &hole),
             ] {
                 let path = keys.of_domain(name);
                 if transaction.read(&path)?.as_deref() != Some(value) {
                     transaction.write(&path, value)?;
                 }
             }
-            Ok(())
+            write_hole(transaction, &keys, &guest.plan)
         })
     }
+
+    /// Tells hvmloader where its tables are, where it has any.
+    ///
+    /// # Errors
+    /// Where xenstored refuses.
+    pub(super) fn write_modules(&self, context: &Context<'_>, rings: Rings) -> Result<(), XenError> {
+        write_modules(&context.store.plain(), &Keys::new(self.domid), rings.modules)
+    }
+}
+
+/// The devices of a list with commas. A PV guest's memory makes no room for them, so that they do not matter there.
+fn devices(list: Option<&str>, kind: Kind) -> Result<Vec<PciAddress>, String> {
+    let list = list.filter(|list| !list.is_empty() && kind != Kind::Pv);
+    if list.is_some() && kind == Kind::Pvh {
+        return Err("PCI passthrough is not supported under PVH (-pci_passthrough)".to_owned());
+    }
+    let devices = list.into_iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty());
+    devices.map(|word| word.parse().map_err(|reason| format!("'{word}': {reason} (-pci_passthrough)"))).collect()
 }
 
 /// A file in OVMF's own directory; a link there could lead anywhere.
@@ -263,8 +301,7 @@ impl<'a> Nodes<'a> {
             let path = format!("/mh/limits/pv-{what}-max_size");
             let text = self.transaction.read(&path)?.filter(|text| !text.is_empty());
             let Some(text) = text else { return Ok(ImageLimits::MOST) };
-            let bytes = crate::config::platform::number(&text)
-                .map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
+            let bytes = number(&text).map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
             Ok::<_, Error>(if bytes == 0 { ImageLimits::MOST } else { Bytes(bytes).min(ImageLimits::MOST) })
         };
         Ok(ImageLimits { kernel: limit("kernel")?, module: limit("ramdisk")? })

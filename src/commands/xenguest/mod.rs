@@ -16,13 +16,13 @@ use std::process::ExitCode;
 use options::Options;
 use reply::Control;
 
-use crate::builder::{Context, Ports, Progress, build_guest, set_platform, set_scheduling};
+use crate::builder::{Context, Ports, Progress, Rings, build_guest, set_platform, set_scheduling};
 use crate::cancel::Cancel;
-use crate::error::{AtStage, Error, Failure, Stage};
+use crate::error::{AtStage, Failure, Stage};
 use crate::logging::{self, Destination, Format, LogConfig};
 use crate::memory::Kind;
 use crate::report;
-use crate::xen::{Boot, DomId, EventPort, Interface, Store};
+use crate::xen::{DomId, EventPort, Interface, Store};
 
 /// Modes that are the original's alone.
 const MIGRATION: [&str; 6] = ["save", "hvm_save", "restore", "hvm_restore", "resume_slow", "listen"];
@@ -137,7 +137,7 @@ fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
 }
 
 /// Builds the guest; the frames of its rings, and for PV the name of its ABI.
-fn run(job: &guest::Job) -> Result<(Boot, Option<String>), Failure> {
+fn run(job: &guest::Job) -> Result<(Rings, Option<String>), Failure> {
     let xen = Interface::open().at(Stage::Connect)?;
     let store = Store::open().at(Stage::Connect)?;
     // SIGTERM ends it at once, as SIGKILL does.
@@ -151,18 +151,19 @@ fn run(job: &guest::Job) -> Result<(Boot, Option<String>), Failure> {
     if let Some(node) = job.memory_node {
         context.step(Stage::Scheduling, || xen.set_node_affinity(domain.domid, node))?;
     }
-    context.step(Stage::Xenstore, || job.write_keys(&context, &guest))?;
+    if job.kind == Kind::Hvm {
+        context.step(Stage::Xenstore, || job.write_keys(&context, &guest))?;
+    }
     let rings = build_guest(&context, domain.domid, &guest, job.ports)?;
-    let protocol = (job.kind == Kind::Pv).then(|| xen.native_protocol(domain.domid)).transpose().at(Stage::BootImage)?;
-    Ok((Boot { store_gfn: rings.store_gfn, console_gfn: rings.console_gfn }, protocol))
+    if job.kind == Kind::Hvm {
+        context.step(Stage::Xenstore, || job.write_modules(&context, rings))?;
+    }
+    let protocol =
+        (job.kind == Kind::Pv).then(|| xen.native_protocol(domain.domid)).transpose().at(Stage::BootImage)?;
+    Ok((rings, protocol))
 }
 
 /// The event channels that the caller allocated, and for whom.
 fn ports(store: (u32, DomId), console: (u32, DomId)) -> Ports {
-    Ports {
-        store: EventPort(store.0),
-        console: EventPort(console.0),
-        store_domain: store.1,
-        console_domain: console.1,
-    }
+    Ports { store: EventPort(store.0), console: EventPort(console.0), store_domain: store.1, console_domain: console.1 }
 }

@@ -207,7 +207,20 @@ mod tests {
                 ..Options::default()
             }
         );
-        let pvh = parse(&["-mode", "pvh_build", "-cmdline", "a b", "-features", "", "-flags", "0", "-module", "/m", "-cmdline", "c"]);
+        let pvh = parse(&[
+            "-mode",
+            "pvh_build",
+            "-cmdline",
+            "a b",
+            "-features",
+            "",
+            "-flags",
+            "0",
+            "-module",
+            "/m",
+            "-cmdline",
+            "c",
+        ]);
         let pvh = pvh.expect("good");
         assert_eq!(pvh.cmdlines, [c"a b".to_owned(), c"c".to_owned()]);
         assert_eq!((pvh.modules, pvh.features), (vec![PathBuf::from("/m")], Some(CString::default())));

@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
+use crate::builder::Rings;
 use crate::error::{Error, Failure, Stage};
 use crate::fd;
 use crate::memory::Kind;
-use crate::xen::Boot;
 
 /// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
 const ATOMIC: usize = 4096;
@@ -77,7 +77,7 @@ pub(super) fn take_control_in(number: Option<i32>) -> Result<Option<OwnedFd>, St
 }
 
 /// The line for a built guest: two numbers, and for PV its ABI.
-pub(super) fn result_line(rings: Boot, protocol: Option<&str>) -> String {
+pub(super) fn result_line(rings: Rings, protocol: Option<&str>) -> String {
     let protocol = protocol.map(|protocol| format!(" {protocol}")).unwrap_or_default();
     format!("result:{} {}{protocol}\n", rings.store_gfn.0, rings.console_gfn.0)
 }

@@ -100,7 +100,9 @@ impl Platform {
             };
             let shown = format!("--platform {key}");
             let Some((setting, vcpu)) = settings::find(key) else {
-                return Err(Error::BadConfig(format!("{shown}: there is no such setting; docs/platform.md has them all")));
+                return Err(Error::BadConfig(format!(
+                    "{shown}: there is no such setting; docs/platform.md has them all"
+                )));
             };
             if let Some(flag) = setting.flag {
                 return Err(Error::BadConfig(format!("{shown} is asked for with {flag}")));

@@ -70,7 +70,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--vcpus"),
         effect: "the number of vCPUs; must be there, and be no more than `xc_domain_max_vcpus` made",
         seen: "`nr_vcpus` in hvm_info",
-        apply: |platform, _, text| Ok(platform.vcpus = Some(number_within(text, 1, 128)?)),
+        apply: |platform, _, text| put(&mut platform.vcpus, number_within(text, 1, 128).map(Some)),
     },
     Setting {
         name: "platform/vcpu/current",
@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "how many vCPUs are online at the start; where it is not told, all",
         seen: "`vcpu_online` in hvm_info",
-        apply: |platform, _, text| Ok(platform.online_vcpus = Some(number_within(text, 1, 128)?)),
+        apply: |platform, _, text| put(&mut platform.online_vcpus, number_within(text, 1, 128).map(Some)),
     },
     Setting {
         name: "platform/vcpu/N/affinity",
@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "the domain's weight, under the schedulers credit and credit2",
         seen: "`xl sched-credit2`, `xl sched-credit`",
-        apply: |platform, _, text| Ok(platform.weight = Some(number_within(text, 0, 65_535)?).filter(|weight| *weight > 0)),
+        apply: |platform, _, text| put(&mut platform.weight, number_within(text, 0, 65_535).map(positive)),
     },
     Setting {
         name: "platform/vcpu/cap",
@@ -117,7 +117,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "the most CPU time that the domain gets, under the schedulers credit and credit2",
         seen: "`xl sched-credit2`, `xl sched-credit`",
-        apply: |platform, _, text| Ok(platform.cap = Some(number_within(text, 0, 65_535)?).filter(|cap| *cap > 0)),
+        apply: |platform, _, text| put(&mut platform.cap, number_within(text, 0, 65_535).map(positive)),
     },
     Setting {
         name: "platform/nx",
@@ -128,19 +128,15 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "the guest's CPUs have the no-execute bit",
         seen: "CPUID leaf 0x80000001, EDX bit 20 (`xen-cpuid -p`)",
-        apply: |platform, _, text| Ok(platform.nx = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.nx, truth(text)),
     },
-    Setting {
-        name: "platform/pae",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "true",
-        flag: None,
-        effect: "the guest's CPUs have physical address extension; without it there is no long mode either",
-        seen: "CPUID leaf 1, EDX bit 6",
-        apply: |platform, _, text| Ok(platform.pae = truth(text)?),
-    },
+    boolean(
+        "platform/pae",
+        [NO, YES],
+        "the guest's CPUs have physical address extension; without it there is no long mode either",
+        "CPUID leaf 1, EDX bit 6",
+        |platform, _, text| put(&mut platform.pae, truth(text)),
+    ),
     Setting {
         name: "platform/featureset",
         others: &[],
@@ -151,7 +147,7 @@ pub const SETTINGS: &[Setting] = &[
         effect: "the features that the guest's CPUs may have; where it is not told, what Xen gives guests of this kind. More words \
                  than this Xen knows must be 0",
         seen: "CPUID (`xen-cpuid -p`)",
-        apply: |platform, _, text| Ok(platform.featureset = Some(featureset(text)?)),
+        apply: |platform, _, text| put(&mut platform.featureset, featureset(text).map(Some)),
     },
     Setting {
         name: "platform/cores-per-socket",
@@ -162,9 +158,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "HVM and PVH: how many vCPUs a socket shows",
         seen: "CPUID leaves 1, 4 (Intel), 0x80000001 and 0x80000008 (AMD)",
-        apply: |platform, _, text| {
-            Ok(platform.cores_per_socket = Some(number_within(text, 0, 128)?).filter(|cores| *cores > 0))
-        },
+        apply: |platform, _, text| put(&mut platform.cores_per_socket, number_within(text, 0, 128).map(positive)),
     },
     Setting {
         name: "platform/nested-virt",
@@ -176,7 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         effect: "the guest's CPUs have VMX or SVM. `create` makes the domain for that; one that was given must have been \
                  made so. Counts as nomigrate; never together with populate on demand",
         seen: "CPUID leaf 1, ECX bit 5, or leaf 0x80000001, ECX bit 2",
-        apply: |platform, _, text| Ok(platform.nested = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.nested, truth(text)),
     },
     Setting {
         name: "platform/nomigrate",
@@ -187,20 +181,16 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "the guest will never migrate: an invariant TSC is promised where the host has one",
         seen: "CPUID leaf 0x80000007, EDX bit 8",
-        apply: |platform, _, text| Ok(platform.nomigrate = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.nomigrate, truth(text)),
     },
-    Setting {
-        name: "platform/viridian",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "false",
-        flag: None,
-        effect: "HVM and PVH: the guest sees Hyper-V: its base set with frequencies, and hotplug of vCPUs; without it none of the next \
+    boolean(
+        "platform/viridian",
+        [NO, NO],
+        "HVM and PVH: the guest sees Hyper-V: its base set with frequencies, and hotplug of vCPUs; without it none of the next \
                  count",
-        seen: "`HVM_PARAM_VIRIDIAN` (9)",
-        apply: |platform, _, text| Ok(platform.viridian = truth(text)?),
-    },
+        "`HVM_PARAM_VIRIDIAN` (9)",
+        |platform, _, text| put(&mut platform.viridian, truth(text)),
+    ),
     viridian("platform/viridian_time_ref_count", "… and its reference counter", |platform, _, text| {
         enlighten(platform, text, enlightenment::TIME_REF_COUNT)
     }),
@@ -225,53 +215,37 @@ pub const SETTINGS: &[Setting] = &[
         "platform/viridian_stimer",
         "… and its synthetic timer and interrupt controller; with a vGPU they come with the reference clocks unless \
          this says false",
-        |platform, _, text| Ok(platform.viridian_stimer = Some(truth(text)?)),
+        |platform, _, text| put(&mut platform.viridian_stimer, truth(text).map(Some)),
     ),
-    Setting {
-        name: "platform/apic",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "true",
-        flag: None,
-        effect: "HVM: hvmloader describes an I/O APIC",
-        seen: "`apic_mode` in hvm_info",
-        apply: |platform, _, text| Ok(platform.apic = truth(text)?),
-    },
-    Setting {
-        name: "platform/acpi",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "true",
-        flag: None,
-        effect: "HVM: hvmloader makes ACPI tables. hvmloader reads this node itself and knows 0 and 1 alone, so it is rewritten to \
+    boolean(
+        "platform/apic",
+        [NO, YES],
+        "HVM: hvmloader describes an I/O APIC",
+        "`apic_mode` in hvm_info",
+        |platform, _, text| put(&mut platform.apic, truth(text)),
+    ),
+    boolean(
+        "platform/acpi",
+        [NO, YES],
+        "HVM: hvmloader makes ACPI tables. hvmloader reads this node itself and knows 0 and 1 alone, so it is rewritten to \
                  that, and written where it is missing",
-        seen: "the node, and hvmloader's lines in `xl dmesg`",
-        apply: |platform, _, text| Ok(platform.acpi = truth(text)?),
-    },
-    Setting {
-        name: "platform/acpi_s3",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "true",
-        flag: None,
-        effect: "HVM: the ACPI tables offer sleep state S3; rewritten as platform/acpi is",
-        seen: "the node",
-        apply: |platform, _, text| Ok(platform.acpi_s3 = truth(text)?),
-    },
-    Setting {
-        name: "platform/acpi_s4",
-        others: &[],
-        values: BOOLEAN,
-        absent: "false",
-        usual: "true",
-        flag: None,
-        effect: "HVM: the ACPI tables offer sleep state S4; rewritten as platform/acpi is",
-        seen: "the node",
-        apply: |platform, _, text| Ok(platform.acpi_s4 = truth(text)?),
-    },
+        "the node, and hvmloader's lines in `xl dmesg`",
+        |platform, _, text| put(&mut platform.acpi, truth(text)),
+    ),
+    boolean(
+        "platform/acpi_s3",
+        [NO, YES],
+        "HVM: the ACPI tables offer sleep state S3; rewritten as platform/acpi is",
+        "the node",
+        |platform, _, text| put(&mut platform.acpi_s3, truth(text)),
+    ),
+    boolean(
+        "platform/acpi_s4",
+        [NO, YES],
+        "HVM: the ACPI tables offer sleep state S4; rewritten as platform/acpi is",
+        "the node",
+        |platform, _, text| put(&mut platform.acpi_s4, truth(text)),
+    ),
     Setting {
         name: "platform/tsc_mode",
         others: &[],
@@ -281,7 +255,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "whether reading the TSC is emulated",
         seen: "`xl debug-keys s`",
-        apply: |platform, _, text| Ok(platform.tsc_mode = number_within(text, 0, 2)?),
+        apply: |platform, _, text| put(&mut platform.tsc_mode, number_within(text, 0, 2)),
     },
     Setting {
         name: "platform/hpet",
@@ -292,7 +266,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "HVM: a HPET is emulated",
         seen: "`HVM_PARAM_HPET_ENABLED` (11)",
-        apply: |platform, _, text| Ok(platform.hpet = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.hpet, truth(text)),
     },
     Setting {
         name: "platform/timer_mode",
@@ -303,7 +277,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "HVM and PVH: how timer ticks are delivered that a guest has missed",
         seen: "`HVM_PARAM_TIMER_MODE` (10)",
-        apply: |platform, _, text| Ok(platform.timer_mode = Some(number_within(text, 0, 3)?)),
+        apply: |platform, _, text| put(&mut platform.timer_mode, number_within(text, 0, 3).map(Some)),
     },
     Setting {
         name: "platform/vpt-align",
@@ -314,7 +288,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         effect: "HVM: periodic timers are aligned, to save host interrupts",
         seen: "`HVM_PARAM_VPT_ALIGN` (16)",
-        apply: |platform, _, text| Ok(platform.vpt_align = Some(truth(text)?)),
+        apply: |platform, _, text| put(&mut platform.vpt_align, truth(text).map(Some)),
     },
     Setting {
         name: "platform/x87-fip-width",
@@ -392,7 +366,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--smbios-passthrough"),
         effect: "HVM: the host's own SMBIOS strings are handed on",
         seen: "the guest's SMBIOS",
-        apply: |platform, _, text| Ok(platform.smbios_passthrough = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.smbios_passthrough, truth(text)),
     },
     Setting {
         name: "platform/acpi-pt",
@@ -403,26 +377,42 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--acpi"),
         effect: "HVM: the host's ACPI table SLIC is handed on, where it has one",
         seen: "the guest's ACPI tables",
-        apply: |platform, _, text| Ok(platform.acpi_passthrough = truth(text)?),
+        apply: |platform, _, text| put(&mut platform.acpi_passthrough, truth(text)),
     },
 ];
 
+const NO: &str = "false";
+const YES: &str = "true";
+
+/// A setting that is true or false, with what counts where it is missing, and for `create`.
+const fn boolean(
+    name: &'static str,
+    [absent, usual]: [&'static str; 2],
+    effect: &'static str,
+    seen: &'static str,
+    apply: fn(&mut Platform, u32, &str) -> Result<(), String>,
+) -> Setting {
+    Setting { name, others: &[], values: BOOLEAN, absent, usual, flag: None, effect, seen, apply }
+}
+
+/// A part of what Hyper-V has; left out unless it is asked for.
 const fn viridian(
     name: &'static str,
     effect: &'static str,
     apply: fn(&mut Platform, u32, &str) -> Result<(), String>,
 ) -> Setting {
-    Setting {
-        name,
-        others: &[],
-        values: BOOLEAN,
-        absent: "",
-        usual: "",
-        flag: None,
-        effect,
-        seen: "`HVM_PARAM_VIRIDIAN` (9)",
-        apply,
-    }
+    boolean(name, [""; 2], effect, "`HVM_PARAM_VIRIDIAN` (9)", apply)
+}
+
+/// Puts a value where it belongs, if it is one.
+fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+/// 0 stands for what is there without being asked for.
+fn positive<T: PartialOrd + From<u8>>(number: T) -> Option<T> {
+    Some(number).filter(|number| *number > T::from(0))
 }
 
 fn enlighten(platform: &mut Platform, text: &str, bit: u32) -> Result<(), String> {
@@ -433,14 +423,13 @@ fn enlighten(platform: &mut Platform, text: &str, bit: u32) -> Result<(), String
 /// The table for people, in Markdown.
 #[must_use]
 pub fn describe() -> String {
-    let mut table = String::from(
-        "| node | takes | missing | `create`, `build` | effect | seen in |\n|---|---|---|---|---|---|\n",
-    );
+    let mut table =
+        String::from("| node | takes | missing | `create`, `build` | effect | seen in |\n|---|---|---|---|---|---|\n");
     for setting in SETTINGS {
         let code = |text: &str| format!("`{text}`");
         let value = |text: &str| if text.is_empty() { String::new() } else { code(text) };
         let names: Vec<String> = setting.names().map(code).collect();
-        let usual = setting.flag.map_or_else(|| value(setting.usual), |flag| format!("{}", code(flag)));
+        let usual = setting.flag.map_or_else(|| value(setting.usual), code);
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,

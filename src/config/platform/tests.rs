@@ -41,7 +41,8 @@ fn missing_keys_count_as_they_always_have() {
 
 #[test]
 fn every_key_is_read_by_each_of_its_names() {
-    let cases: &[(&str, &str, fn(&Platform) -> bool)] = &[
+    type Case = (&'static str, &'static str, fn(&Platform) -> bool);
+    let cases: &[Case] = &[
         ("platform/vcpu/number", "3", |p| p.vcpus == Some(3)),
         ("platform/vcpu_number", "3", |p| p.vcpus == Some(3)),
         ("platform/vcpu/current", "2", |p| p.online_vcpus == Some(2)),
@@ -61,9 +62,7 @@ fn every_key_is_read_by_each_of_its_names() {
         ("platform/viridian", "0x1", |p| p.viridian && p.viridian(false) == Some(0x1001)),
         ("platform/viridian_time_ref_count", "1", |p| p.viridian_more == enlightenment::TIME_REF_COUNT),
         ("platform/viridian_reference_tsc", "1", |p| p.viridian_more == enlightenment::REFERENCE_TSC),
-        ("platform/viridian_hcall_remote_tlb_flush", "1", |p| {
-            p.viridian_more == enlightenment::HCALL_REMOTE_TLB_FLUSH
-        }),
+        ("platform/viridian_hcall_remote_tlb_flush", "1", |p| p.viridian_more == enlightenment::HCALL_REMOTE_TLB_FLUSH),
         ("platform/viridian_apic_assist", "1", |p| p.viridian_more == enlightenment::APIC_ASSIST),
         ("platform/viridian_crash_ctl", "1", |p| p.viridian_more == enlightenment::CRASH_CTL),
         ("platform/viridian_hcall_ipi", "1", |p| p.viridian_more == enlightenment::HCALL_IPI),

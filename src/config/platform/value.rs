@@ -71,7 +71,10 @@ pub fn number(text: &str) -> Result<u64, String> {
 pub(super) fn number_within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
     let beyond = || format!("it is not within {least} and {most}");
     number(text).and_then(|number| {
-        Some(number).filter(|number| (least..=most).contains(number)).and_then(|n| T::try_from(n).ok()).ok_or_else(beyond)
+        Some(number)
+            .filter(|number| (least..=most).contains(number))
+            .and_then(|n| T::try_from(n).ok())
+            .ok_or_else(beyond)
     })
 }
 
