@@ -15,4 +15,5 @@ mod cli {
     mod refusals;
     mod run;
     mod usage;
+    mod xenguest;
 }

@@ -2,7 +2,7 @@
 
 use super::run::line;
 
-const VERBS: [&str; 7] = ["plan", "create", "build", "inspect", "balloon", "destroy", "features"];
+const VERBS: [&str; 8] = ["plan", "create", "build", "inspect", "balloon", "destroy", "xenguest", "features"];
 
 #[test]
 fn the_help_of_the_program_teaches() {
@@ -85,7 +85,7 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --wait-memory";
+    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --platform --wait-memory";
     let table = [
         ("plan", format!("{memory} --svg")),
         (

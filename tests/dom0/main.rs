@@ -4,6 +4,7 @@
 
 mod agreement;
 mod create;
+mod documentation;
 mod events;
 mod failures;
 mod foreign_domain;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         agreement::TESTS,
         platform::TESTS,
         toolstack::TESTS,
+        documentation::TESTS,
         failures::TESTS,
         interrupts::TESTS,
         events::TESTS,

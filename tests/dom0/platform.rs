@@ -23,7 +23,9 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// A guest of 64 MiB with these keys on top of the usual ones, built and paused.
 fn built(kind: Kind, vcpus: u32, keys: &[(&str, &str)]) -> Vm {
-    let vm = Vm::new(kind, vcpus, 64, 64, &[USUAL, keys].concat());
+    // A kernel of Linux fits into no less.
+    let mib = if kind == Kind::Hvm { 64 } else { 128 };
+    let vm = Vm::new(kind, vcpus, mib, mib, &[USUAL, keys].concat());
     vm.build(&[]).result();
     vm
 }

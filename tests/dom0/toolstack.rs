@@ -288,7 +288,7 @@ fn builds_on_demand() {
 
 fn tells_why_not() {
     // Too little memory on the host: what is required and what is free, and the errno.
-    let vm = Vm::new(Kind::Hvm, 1, 900_000, 900_000, USUAL);
+    let vm = Vm::new(Kind::Hvm, 1, 20_000, 20_000, USUAL);
     let line = vm.build(&[]).error("hvm_build_mem 12 ");
     for words in ["not enough memory", "KiB are required", "KiB are free"] {
         assert!(line.contains(words), "{line}");
@@ -309,7 +309,7 @@ fn tells_why_not() {
     vm.destroy();
 
     // Of another kind, built already, or none at all.
-    let vm = Vm::new(Kind::Pvh, 1, 64, 64, USUAL);
+    let vm = Vm::new(Kind::Pvh, 1, 128, 128, USUAL);
     let line = vm.build(&["-mode", "hvm_build", "-image", &hvmloader()]).error("hvm_build 22 ");
     assert!(line.contains("was created as a pvh guest"), "{line}");
     vm.build(&["-image", "/nowhere/vmlinuz"]).error("hvm_build 8 check-input: kernel /nowhere/vmlinuz: ");
@@ -319,7 +319,7 @@ fn tells_why_not() {
     vm.build(&["-mem_pnode", "63"]).error("hvm_build 22 ");
     vm.destroy();
 
-    let vm = Vm::new(Kind::Pv, 1, 64, 64, USUAL);
+    let vm = Vm::new(Kind::Pv, 1, 128, 128, USUAL);
     vm.build(&["-image", "/etc/passwd"]).error("xc_dom_linux_build 8 ");
     vm.store.plain().write("/mh/limits/pv-kernel-max_size", "1000000").expect("written");
     let line = vm.build(&[]).error("xc_dom_linux_build 8 ");

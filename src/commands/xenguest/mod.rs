@@ -36,10 +36,13 @@ pub fn main(words: &[OsString]) -> ExitCode {
             if let Some(feature) = &options.supports {
                 return supports(&options, feature, words);
             }
+            // Before the descriptors are taken: the original shall have them.
+            let migrated = options.mode.as_deref().filter(|mode| MIGRATION.contains(mode));
+            let migrated = migrated.map(|mode| migrate(&options, mode, words));
             match Control::take(options.control_out) {
                 // There is nowhere else to say so.
                 Err(message) => (Control::Stdout, reply::usage_line(&message), false),
-                Ok(control) => match answer(&options, words) {
+                Ok(control) => match migrated.map_or_else(|| answer(&options, words), Err) {
                     Ok(line) => (control, line, true),
                     Err(line) => (control, line, false),
                 },
@@ -88,7 +91,6 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
         "pvh_build" => Kind::Pvh,
         "linux_build" => Kind::Pv,
         "test" => return Err(usage("test mode not supported")),
-        _ if MIGRATION.contains(&mode) => return Err(migrate(options, mode, words)),
         _ => return Err(usage(&format!("unrecognized mode '{mode}'"))),
     };
     let _control_in = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
