@@ -1,5 +1,6 @@
 //! Every flag, once.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValuePa
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
-use crate::config::FirmwareChoice;
+use crate::config::pci::SYSFS;
+use crate::config::{FirmwareChoice, PciAddress};
 use crate::logging::{Destination, Format};
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
@@ -84,6 +86,7 @@ Examples:
   dombuild plan --memory 1GiB --vcpus 2
   dombuild plan --memory 4GiB --maxmem 6GiB --json
   dombuild plan --memory 4GiB --maxmem 6GiB --svg -
+  dombuild plan --memory 4GiB --pci 03:00.0
 
 Exit codes:
   0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
@@ -97,6 +100,7 @@ Examples:
   dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
   dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
   dombuild create --name test --memory 128 --device-model none --foreground
+  dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 --smbios-passthrough --paused
   dombuild create --name fast --kind pvh --memory 1GiB --kernel /srv/vmlinuz --ramdisk /srv/initrd
 
 Exit codes:
@@ -169,6 +173,22 @@ Examples:
 Exit codes:
   0 done, whatever is missing   2 usage";
 
+const AFTER_XENGUEST: &str = "\
+Options have one dash or two: -mode hvm_build|pvh_build|linux_build -domid N -image PATH -mem_max_mib N -mem_start_mib N
+-store_port N -console_port N [-store_domid N] [-console_domid N] [-controloutfd FD] [-controlinfd FD] [-cmdline TEXT]
+[-module PATH [-cmdline TEXT]]... [-ramdisk PATH] [-features TEXT] [-flags N] [-pci_passthrough SBDF,...] [-vgpu]
+[-mem_pnode NODE] [-force] [-debug] [-debuglog FILE]; -supports FEATURE; --fallback PATH to the original helper, which
+gets what is not for this one: -mode save, hvm_save, restore, hvm_restore, resume_slow, listen.
+
+One line is answered: result:STORE CONSOLE[ ABI], or error:WORD ERRNO MESSAGE. docs/toolstack.md has the contract.
+
+Examples:
+  dombuild xenguest -mode hvm_build -domid 7 -image /usr/lib/xen-4.17/boot/hvmloader \\
+                    -mem_max_mib 1008 -mem_start_mib 1008 -store_port 1 -console_port 2
+
+Exit codes:
+  0 done   1 anything else; there is no 2 usage here";
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -190,6 +210,10 @@ pub enum Command {
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
+    /// Stand in for XenServer's helper xenguest, for the toolstacks that call it; a link to dombuild named xenguest does the
+    /// same
+    #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
+    Xenguest(XenguestArgs),
     /// Show what this dombuild and this host can do; works without Xen too
     #[command(after_help = AFTER_FEATURES)]
     Features,
@@ -229,8 +253,8 @@ pub struct MemoryArgs {
     /// Multiplies the paging pool that the model computes
     #[arg(long, value_name = "F", default_value = "1.0", allow_negative_numbers = true)]
     pub shadow_multiplier: ShadowMultiplier,
-    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB [default: 256MiB for hvm; always 64MiB for pvh, none for
-    /// pv]
+    /// Size of the hole for devices below 4 GiB: 256MiB to 2GiB [default: 256MiB for hvm, or what --pci and --vgpu need;
+    /// always 64MiB for pvh, none for pv]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub mmio_hole: Option<Kib>,
     /// Whose numbers to count by: OpenXT's xenops, xapi's or libxl's
@@ -239,6 +263,18 @@ pub struct MemoryArgs {
     /// The guest will get PCI devices of the host: then it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
+    /// Make room for this PCI device of the host in an HVM guest (repeat it, or use commas): a hole as large as sysfs says
+    /// that the devices need, and no RAM where the host reserves memory for them, which create and build ask Xen for and
+    /// plan does not know. Implies --passthrough. The device itself is not given to the guest
+    #[arg(long, value_name = "SBDF", value_delimiter = ',')]
+    pub pci: Vec<PciAddress>,
+    /// Make room for an NVIDIA vGPU in an HVM guest: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU itself is
+    /// not given to the guest
+    #[arg(long)]
+    pub vgpu: bool,
+    /// Where sysfs is
+    #[arg(long, value_name = "DIR", default_value = SYSFS, hide = true)]
+    pub sysfs: PathBuf,
     /// Run --kernel, a PV kernel, under the installed Xen's PV shim; with --kind pvh, and --model xapi or libxl
     #[arg(long)]
     pub shim: bool,
@@ -253,6 +289,16 @@ pub struct GuestArgs {
     /// HVM: seabios or ovmf, with :PATH for a file of your own [default: seabios]
     #[arg(long, value_name = "seabios|ovmf[:PATH]")]
     pub firmware: Option<FirmwareChoice>,
+    /// HVM: SMBIOS structures for the guest's table: each with its length in front as hvmloader wants them, or a firmware's
+    /// whole table
+    #[arg(long, value_name = "FILE")]
+    pub smbios: Option<PathBuf>,
+    /// HVM: the host's own SMBIOS structures for the guest's table: types 0, 1, 2, 3, 11, 22, 39, and from 128 on
+    #[arg(long)]
+    pub smbios_passthrough: bool,
+    /// HVM: ACPI tables for the guest, one after the other in one file
+    #[arg(long, value_name = "FILE")]
+    pub acpi: Option<PathBuf>,
     /// PVH, PV: the guest's kernel. HVM: hvmloader [default: the installed Xen's]
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
@@ -262,6 +308,10 @@ pub struct GuestArgs {
     /// PVH, PV: command line for the kernel
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+    /// A setting of CPUs, clocks, ACPI or Hyper-V's enlightenments, as docs/platform.md lists them: vcpu/0/affinity=01,
+    /// nested-virt=true, viridian=true, timeoffset=-3600 (repeat for each)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub platform: Vec<String>,
     /// How long to wait for the host to free memory, while its free memory still grows
     #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
     pub wait_memory: Duration,
@@ -364,6 +414,14 @@ pub struct BalloonArgs {
     /// Go below what a guest needs to live, too
     #[arg(long)]
     pub force: bool,
+}
+
+/// `xenguest`.
+#[derive(Debug, Clone, Args)]
+pub struct XenguestArgs {
+    /// The helper's own options, which are not dombuild's
+    #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<OsString>,
 }
 
 /// `destroy`.

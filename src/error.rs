@@ -16,7 +16,7 @@ pub enum Error {
     /// A file that the guest needs is missing or not what it should be, or one that was asked for cannot be written.
     #[error("{what} {path}: {reason}")]
     BadFile {
-        /// `kernel`, `firmware`, `device model`, `picture` or `log`.
+        /// What it is: `kernel`, `firmware`, `device model`, `picture`, `SMBIOS file` …
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -53,6 +53,19 @@ pub enum Error {
         required: Kib,
         /// Free memory less outstanding claims.
         free: Kib,
+    },
+    /// The domain may not own what it needs.
+    #[error(
+        "domain {domid} needs {} KiB and may own {} KiB: raise its limit (xc_domain_setmaxmem, `xl mem-max`) first",
+        required.0, limit.0
+    )]
+    LimitTooLow {
+        /// The domain.
+        domid: DomId,
+        /// What it will own.
+        required: Kib,
+        /// The most that it may own.
+        limit: Kib,
     },
     /// A call to Xen or xenstore failed.
     #[error(transparent)]
@@ -109,10 +122,12 @@ pub enum Stage {
     CreateDomain,
     /// The host is given time to free the footprint.
     WaitFreeMemory,
-    /// Timer mode, HPET, VPT alignment and TSC mode.
+    /// Timers, clocks and the enlightenments of Hyper-V.
     PlatformParams,
     /// The vCPUs are allocated.
     MaxVcpus,
+    /// Where the vCPUs may run, and their share of the CPUs.
+    Scheduling,
     /// The domain's memory limit is set to xen max.
     SetMaxMemory,
     /// The paging pool is set to the shadow size and read back.
@@ -172,6 +187,7 @@ impl Stage {
             Self::WaitFreeMemory => "wait-free-memory",
             Self::PlatformParams => "platform-params",
             Self::MaxVcpus => "max-vcpus",
+            Self::Scheduling => "scheduling",
             Self::SetMaxMemory => "set-max-memory",
             Self::PagingPool => "paging-pool",
             Self::EventChannels => "event-channels",

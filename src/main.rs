@@ -4,6 +4,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -17,6 +18,9 @@ use log::LevelFilter;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(words) = helper_words(&arguments) {
+        return commands::xenguest::main(words);
+    }
     let parsed = Cli::command()
         .try_get_matches_from(&arguments)
         .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
@@ -64,6 +68,23 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
         }
         Err(error) => report::print_error(&error, cli.json),
     }
+}
+
+/// The command line of XenServer's helper, where this is called by its name or by the verb. Its options are no more
+/// clap's than its answers are ours, but for its help.
+fn helper_words(words: &[OsString]) -> Option<&[OsString]> {
+    let named = words.first().is_some_and(|name| Path::new(name).file_name() == Some("xenguest".as_ref()));
+    let verb = words.get(1).is_some_and(|verb| verb == "xenguest");
+    let skip = if named {
+        1
+    } else if verb {
+        2
+    } else {
+        return None;
+    };
+    let rest = words.get(skip..).unwrap_or_default();
+    let asks_for_help = rest.first().is_some_and(|word| word == "--help" || word == "-h");
+    (named || !asks_for_help).then_some(rest)
 }
 
 fn open_events(told: &TellArgs) -> Result<(), String> {

@@ -46,6 +46,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
         Error::NotOurs { .. } => ("not-ours", 3),
         Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
+        Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
         Error::LeftBehind { .. } => ("left-behind", 7),
         Error::TimedOut { .. } => ("timed-out", 8),
@@ -225,6 +226,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&new);
     }
     written
+}
+
+/// A line on stderr for people; a closed one is no reason for another error.
+pub fn print_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "dombuild: {}", text.trim_end());
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.

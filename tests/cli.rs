@@ -4,6 +4,7 @@
 //! that it was skipped and why.
 
 mod cli {
+    mod devices;
     mod events;
     mod help;
     mod host;

@@ -5,40 +5,42 @@
 //! target < size.
 
 use super::Context;
-use super::image::{Rings, build_image, check_paging_pool, check_rings};
+use super::cpuid::apply_cpuid;
+use super::image::{Rings, build_image, check_rings};
 use super::pre::Ports;
+use crate::config::Guest;
 use crate::error::{Failure, Stage};
-use crate::memory::Plan;
+use crate::memory::Kind;
 use crate::memory::layout::VGA_HOLE_PAGES;
-use crate::xen::{Contents, DomId, HvmInfo};
+use crate::xen::{Contents, DomId, HvmInfo, HvmModules};
 
 /// Builds the guest and returns the frames of its store and console rings.
 ///
 /// 1. the image, as for every kind of guest;
 /// 2. APIC mode, vCPU count and online map in `hvm_info`;
-/// 3. the rings' event channels as HVM parameters; the CPUID policy;
-/// 4. the paging pool again, restored where it shrank.
+/// 3. the rings' event channels as HVM parameters; the CPUID policy.
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
 pub(super) fn hvm_build(
     context: &Context<'_>,
     domid: DomId,
-    plan: &Plan,
+    guest: &Guest,
     ports: Ports,
     hvmloader: &[u8],
     firmware: &[u8],
+    modules: &HvmModules,
 ) -> Result<Rings, Failure> {
-    let xen = context.xen;
+    let (plan, platform) = (&guest.plan, &guest.platform);
     // 1.
-    let contents = Contents::Hvm { firmware, vga_hole: VGA_HOLE_PAGES };
-    let rings = build_image(context, domid, plan, ports, hvmloader, contents)?;
+    let contents = Contents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
+    let rings = build_image(context, domid, guest, ports, hvmloader, contents)?;
     // 2.
-    context.step(Stage::HvmInfo, || HvmInfo::finish(xen, domid, plan.vcpus))?;
+    context.step(Stage::HvmInfo, || {
+        HvmInfo::finish(context.xen, domid, plan.vcpus, platform.online(plan.vcpus), platform.apic)
+    })?;
     // 3.
     context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
-    context.step(Stage::CpuidPolicy, || xen.apply_cpuid_policy(domid))?;
-    // 4.
-    context.step(Stage::CheckPagingPool, || check_paging_pool(context, domid, plan))?;
+    context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Hvm, platform))?;
     Ok(rings)
 }

@@ -6,24 +6,28 @@ use serde::Serialize;
 
 use super::Context;
 use super::pre::{Ports, set_paging_pool};
+use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
-use crate::memory::{Gfn, Kind, Pages, Plan};
-use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, XenError};
+use crate::memory::{Gfn, Kib, Kind, Pages, Plan};
+use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, PlacedModules, XenError};
 
-/// Frames of the two rings.
+/// What a build hands on: frames of the two rings, and where the modules for hvmloader are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Rings {
     /// xenstore's.
     pub store_gfn: Gfn,
     /// The console's.
     pub console_gfn: Gfn,
+    /// Where hvmloader finds SMBIOS structures and ACPI tables of the caller's; told to it, not to users.
+    #[serde(skip)]
+    pub modules: PlacedModules,
 }
 
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
 /// 2. memory: build max of it, on demand where build start is less; for PV build start, at once;
-/// 3. the memory map, for PV one range up to static max;
+/// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
 /// 6. the grant table's two entries.
@@ -33,11 +37,12 @@ pub struct Rings {
 pub(super) fn build_image(
     context: &Context<'_>,
     domid: DomId,
-    plan: &Plan,
+    guest: &Guest,
     ports: Ports,
     kernel: &[u8],
     contents: Contents<'_>,
 ) -> Result<Rings, Failure> {
+    let plan = &guest.plan;
     // 1.
     let mut image = context.step(Stage::ParseImage, || {
         let parts = ImageParts {
@@ -46,6 +51,7 @@ pub(super) fn build_image(
             layout: &plan.layout,
             target_pages: plan.memory.build_start.to_pages_floor(),
             vcpus: plan.vcpus,
+            limits: guest.limits,
             store_port: ports.store,
             store_domain: ports.store_domain,
             console_port: ports.console,
@@ -65,34 +71,44 @@ pub(super) fn build_image(
         image.populate(mib).map_err(shortage)
     })?;
     // 3.
-    context.step(Stage::MemoryMap, || {
-        if pv {
-            context.xen.set_memory_map_limit(domid, plan.memory.static_max)
-        } else {
-            context.xen.set_memory_map(domid, &plan.layout.e820)
-        }
-    })?;
+    if !pv {
+        context.step(Stage::MemoryMap, || context.xen.set_memory_map(domid, &plan.layout.e820))?;
+    }
     // 4.
     context.step(Stage::LoadImage, || image.load().map_err(shortage))?;
     // 5.
     context.step(Stage::BootImage, || image.boot())?;
     // 6.
-    let Boot { store_gfn, console_gfn } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
-    Ok(Rings { store_gfn, console_gfn })
+    let Boot { store_gfn, console_gfn, modules } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
+    Ok(Rings { store_gfn, console_gfn, modules })
 }
 
-/// libxenguest tells of a shortage without saying how much is missing, or that it is one: look at the host.
+/// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.
 fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
-    let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
-        return error.into();
-    };
-    let missing = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
-    let free = host.available();
-    if free < missing {
-        log::info!("{error}");
-        return Error::NotEnoughMemory { required: missing, free };
+    match check_room(context, domid, wanted) {
+        Ok(()) => error.into(),
+        Err(cause) => {
+            log::info!("{error}");
+            cause
+        }
     }
-    error.into()
+}
+
+/// Makes sure that a domain may own so many pages, and that the host has those which it lacks yet.
+///
+/// # Errors
+/// [`Error::LimitTooLow`] or [`Error::NotEnoughMemory`]. A domain that cannot be looked at is no error here.
+pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<(), Error> {
+    let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
+        return Ok(());
+    };
+    if domain.max_pages < wanted {
+        return Err(Error::LimitTooLow { domid, required: wanted.to_kib(), limit: domain.max_pages.to_kib() });
+    }
+    let required = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
+    // What is claimed for this domain is free for it.
+    let free = Kib(host.available().0.saturating_add(domain.outstanding_pages.to_kib().0));
+    if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
 }
 
 /// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
@@ -114,10 +130,18 @@ pub(super) fn check_rings(context: &Context<'_>, domid: DomId, ports: Ports, rin
 }
 
 /// Makes sure that the paging pool is still what it was set to.
-pub(super) fn check_paging_pool(context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Error> {
-    if context.xen.paging_pool(domid)? < plan.paging_pool {
-        log::info!("the paging pool of domain {domid} shrank while it was built; it is restored");
-        set_paging_pool(context, domid, plan.paging_pool)?;
+///
+/// # Errors
+/// Where Xen refuses to tell, or to restore it.
+pub fn check_paging_pool(context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Failure> {
+    if plan.request.kind == Kind::Pv {
+        return Ok(());
     }
-    Ok(())
+    context.step(Stage::CheckPagingPool, || {
+        if context.xen.paging_pool(domid)? < plan.paging_pool {
+            log::info!("the paging pool of domain {domid} shrank while it was built; it is restored");
+            set_paging_pool(context, domid, plan.paging_pool)?;
+        }
+        Ok::<_, Error>(())
+    })
 }

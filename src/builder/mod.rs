@@ -2,10 +2,13 @@
 
 mod acpi;
 mod balloon;
+mod cpuid;
+mod handover;
 mod hvm;
 mod image;
 mod keys;
 mod measure;
+mod platform;
 mod post;
 mod pre;
 mod progress;
@@ -19,13 +22,15 @@ use crate::cancel::Cancel;
 use crate::config::{Guest, Payload};
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::memory::Kind;
-use crate::xen::{DirectStart, DomId, Interface, Store};
+use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 
 pub use balloon::balloon;
-pub use image::Rings;
+pub use handover::{write_hole, write_modules};
+pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
 pub use measure::{count_special_pages, measure};
-pub use post::{Identity, build_post, make_skeleton};
+pub use platform::{set_platform, set_scheduling};
+pub use post::{Identity, build_post, digit, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
@@ -64,17 +69,18 @@ impl Context<'_> {
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
 pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Ports) -> Result<Rings, Failure> {
-    let plan = &guest.plan;
     match &guest.payload {
-        Payload::Firmware { hvmloader, firmware, .. } => {
-            hvm::hvm_build(context, domid, plan, ports, hvmloader, firmware)
+        Payload::Firmware { hvmloader, firmware, modules, .. } => {
+            let modules = HvmModules::new(modules.smbios.as_deref(), modules.acpi.as_deref());
+            hvm::hvm_build(context, domid, guest, ports, hvmloader, firmware, &modules)
         }
-        Payload::Kernel { kernel, modules } => {
+        Payload::Kernel { kernel, modules, features, start_flags } => {
             let modules: Vec<_> =
                 modules.iter().map(|module| (module.data.as_slice(), module.cmdline.as_c_str())).collect();
-            let start = DirectStart { cmdline: &kernel.cmdline, modules: &modules };
-            let build = if plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
-            build(context, domid, plan, ports, &kernel.data, start)
+            let start =
+                DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
+            let build = if guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
+            build(context, domid, guest, ports, &kernel.data, start)
         }
     }
 }

@@ -4,13 +4,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::handover::{write_hole, write_modules};
 use super::image::Rings;
 use super::pre::Ports;
 use super::record::write_record;
 use super::{Context, Keys, check_uuid_free, find_by_name};
 use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
 use crate::error::{Error, Failure, Stage};
-use crate::memory::{Kind, Plan};
+use crate::memory::{Kind, Request};
 use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
@@ -155,12 +156,21 @@ fn write_guest_keys(
     for (name, value) in domain {
         transaction.write(&keys.of_domain(name), &value)?;
     }
+    let online = guest.platform.online(guest.plan.vcpus);
     for vcpu in 0..guest.plan.vcpus {
-        transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), "online")?;
+        let availability = if vcpu < online { "online" } else { "offline" };
+        transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), availability)?;
     }
     match &guest.payload {
-        Payload::Firmware { kind, .. } => write_firmware_keys(transaction, keys, &guest.plan, *kind, vm_path)?,
-        Payload::Kernel { kernel, modules } => {
+        Payload::Firmware { kind, .. } => {
+            write_firmware_keys(transaction, keys, guest, *kind, vm_path)?;
+            write_modules(transaction, keys, rings.modules)?;
+            let Request { passthrough, vgpu, .. } = guest.plan.request;
+            if passthrough || vgpu {
+                write_hole(transaction, keys, &guest.plan)?;
+            }
+        }
+        Payload::Kernel { kernel, modules, .. } => {
             // Where libxl adds a device later that QEMU serves, it starts the QEMU that is named here.
             transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
             if guest.plan.request.kind == Kind::Pv {
@@ -189,18 +199,25 @@ fn write_image_keys(
     transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())
 }
 
+/// hvmloader knows these two words and no others for yes and no.
+#[must_use]
+pub fn digit(yes: bool) -> &'static str {
+    if yes { "1" } else { "0" }
+}
+
 /// What hvmloader and QEMU look for.
 fn write_firmware_keys(
     transaction: &Transaction<'_>,
     keys: &Keys,
-    plan: &Plan,
+    guest: &Guest,
     firmware: FirmwareKind,
     vm_path: &str,
 ) -> Result<(), XenError> {
+    let (plan, platform) = (&guest.plan, &guest.platform);
     for (name, value) in [
-        ("platform/acpi", "1"),
-        ("platform/acpi_s3", "1"),
-        ("platform/acpi_s4", "1"),
+        ("platform/acpi", digit(platform.acpi)),
+        ("platform/acpi_s3", digit(platform.acpi_s3)),
+        ("platform/acpi_s4", digit(platform.acpi_s4)),
         ("platform/acpi_laptop_slate", "0"),
         ("hvmloader/bios", firmware.name()),
         // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.

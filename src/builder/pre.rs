@@ -6,17 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Context;
+use super::platform::{set_platform, set_scheduling};
+use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
-use crate::memory::{Kib, Kind, Plan};
-use crate::xen::{DomId, EventPort, HvmParam};
-
-/// libxl's defaults (tools/libs/light/libxl_x86.c, Xen 4.17); Xen's own are 0. 1 is `no_delay_for_missed_ticks`.
-const TIMER_MODE: u64 = 1;
-const HPET_ENABLED: u64 = 1;
-const VPT_ALIGN: u64 = 1;
-/// Xen chooses between native and emulated (`TSC_MODE_DEFAULT`).
-const TSC_MODE: u32 = 0;
+use crate::memory::{Kib, Kind};
+use crate::xen::{DomId, EventPort};
 
 /// How often the host's free memory is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -43,9 +38,9 @@ pub struct Ports {
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
 /// 1. wait until the host has the footprint free;
-/// 2. timer mode (HVM and PVH), HPET and VPT alignment (HVM), and TSC mode;
-/// 3. vCPUs;
-/// 4. the memory limit: xen max;
+/// 2. timers, clocks and enlightenments;
+/// 3. vCPUs, and where they run;
+/// 4. the memory limit: xen max; for PV the memory map, one range up to static max;
 /// 5. the paging pool (HVM and PVH): the shadow size, read back;
 /// 6. the store's event channel, then the console's (guests depend on this order), unless `given`.
 ///
@@ -54,31 +49,26 @@ pub struct Ports {
 pub fn build_pre(
     context: &Context<'_>,
     domid: DomId,
-    plan: &Plan,
+    guest: &Guest,
     given: Option<(EventPort, EventPort)>,
-    wait: Duration,
 ) -> Result<Ports, Failure> {
     let xen = context.xen;
+    let plan = &guest.plan;
     let memory = &plan.memory;
     let kind = plan.request.kind;
 
     // 1.
-    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, wait))?;
+    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest.wait_memory))?;
     // 2.
-    context.step(Stage::PlatformParams, || {
-        if kind != Kind::Pv {
-            xen.set_hvm_param(domid, HvmParam::TimerMode, TIMER_MODE)?;
-        }
-        if kind == Kind::Hvm {
-            xen.set_hvm_param(domid, HvmParam::HpetEnabled, HPET_ENABLED)?;
-            xen.set_hvm_param(domid, HvmParam::VptAlign, VPT_ALIGN)?;
-        }
-        xen.set_tsc_mode(domid, TSC_MODE)
-    })?;
+    set_platform(context, domid, guest)?;
     // 3.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
+    set_scheduling(context, domid, guest)?;
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
+    if kind == Kind::Pv {
+        context.step(Stage::MemoryMap, || xen.set_memory_map_limit(domid, memory.static_max))?;
+    }
     // 5.
     if kind != Kind::Pv {
         context.step(Stage::PagingPool, || set_paging_pool(context, domid, plan.paging_pool))?;

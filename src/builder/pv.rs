@@ -4,10 +4,12 @@
 //! balloon driver asks for it. There is nothing on demand, and no paging pool.
 
 use super::Context;
+use super::cpuid::apply_cpuid;
 use super::image::{Rings, build_image};
 use super::pre::Ports;
+use crate::config::Guest;
 use crate::error::{Failure, Stage};
-use crate::memory::Plan;
+use crate::memory::Kind;
 use crate::xen::{Contents, DirectStart, DomId};
 
 /// Builds the guest and returns the (machine) frames of its store and console rings.
@@ -17,12 +19,12 @@ use crate::xen::{Contents, DirectStart, DomId};
 pub(super) fn pv_build(
     context: &Context<'_>,
     domid: DomId,
-    plan: &Plan,
+    guest: &Guest,
     ports: Ports,
     kernel: &[u8],
     start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
-    let rings = build_image(context, domid, plan, ports, kernel, Contents::Pv(start))?;
-    context.step(Stage::CpuidPolicy, || context.xen.apply_cpuid_policy(domid))?;
+    let rings = build_image(context, domid, guest, ports, kernel, Contents::Pv(start))?;
+    context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pv, &guest.platform))?;
     Ok(rings)
 }

@@ -3,11 +3,13 @@
 //! The kernel is entered at the address of its `XEN_ELFNOTE_PHYS32_ENTRY` note, with the start info in %ebx
 //! (xen/include/public/arch-x86/hvm/start_info.h).
 
-use super::image::{Rings, build_image, check_paging_pool, check_rings};
+use super::cpuid::apply_cpuid;
+use super::image::{Rings, build_image, check_rings};
 use super::pre::Ports;
 use super::{Context, acpi};
+use crate::config::Guest;
 use crate::error::{Failure, Stage};
-use crate::memory::Plan;
+use crate::memory::Kind;
 use crate::memory::layout::ACPI_START;
 use crate::xen::{Contents, DirectStart, DomId};
 
@@ -19,16 +21,15 @@ use crate::xen::{Contents, DirectStart, DomId};
 pub(super) fn pvh_build(
     context: &Context<'_>,
     domid: DomId,
-    plan: &Plan,
+    guest: &Guest,
     ports: Ports,
     kernel: &[u8],
     start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
-    let tables = acpi::tables(plan.vcpus, ACPI_START);
+    let tables = acpi::tables(guest.plan.vcpus, ACPI_START);
     let contents = Contents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
-    let rings = build_image(context, domid, plan, ports, kernel, contents)?;
+    let rings = build_image(context, domid, guest, ports, kernel, contents)?;
     context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
-    context.step(Stage::CpuidPolicy, || context.xen.apply_cpuid_policy(domid))?;
-    context.step(Stage::CheckPagingPool, || check_paging_pool(context, domid, plan))?;
+    context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pvh, &guest.platform))?;
     Ok(rings)
 }

@@ -2,7 +2,7 @@
 
 use super::{Built, Connection, settings};
 use crate::args::BuildArgs;
-use crate::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, measure};
+use crate::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, check_paging_pool, measure};
 use crate::config::Build;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
@@ -11,12 +11,13 @@ use crate::report::{self, Done};
 use crate::xen::DomainInfo;
 
 pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
-    let config = events::step(Stage::CheckInput, || settings::build(arguments))?;
+    let mut config = events::step(Stage::CheckInput, || settings::build(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
-    let built = build(&context, &config).map_err(|failure| Failure {
+    let planned = config.guest.ask_reserved(context.xen).at(Stage::CreateDomain);
+    let built = planned.and_then(|()| build(&context, &config)).map_err(|failure| Failure {
         aftermath: Some(format!("domain {} is left to whoever created it", config.domid)),
         ..failure
     })?;
@@ -27,8 +28,9 @@ pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
 fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
     let (domid, guest) = (config.domid, &config.guest);
     let domain = context.step(Stage::CreateDomain, || check(context, config))?;
-    let ports = build_pre(context, domid, &guest.plan, config.ports, guest.wait_memory)?;
+    let ports = build_pre(context, domid, guest, config.ports)?;
     let rings = build_guest(context, domid, guest, ports)?;
+    check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
     let identity = Identity { uuid: domain.uuid, name: None };
     build_post(context, domid, guest, &identity, ports, rings)?;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_uuid_free, find_by_name,
-    make_skeleton, measure, teardown,
+    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_paging_pool, check_uuid_free,
+    find_by_name, make_skeleton, measure, teardown,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -19,12 +19,13 @@ use crate::report::{self, Done};
 use crate::xen::{CreateDomain, DomId};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
-    let config = events::step(Stage::CheckInput, || settings::create(arguments))?;
+    let mut config = events::step(Stage::CheckInput, || settings::create(arguments))?;
     let connection = Connection::open(true)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
 
+    config.guest.ask_reserved(context.xen).at(Stage::CreateDomain)?;
     let domain = create_domain(&context, &config)?;
     let domid = domain.domid();
     let end = match start_and_tell(&context, &config, domid, json) {
@@ -99,13 +100,14 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         }
         if plan.request.passthrough && !host.directio {
             return Err(Error::BadConfig(
-                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough".to_owned(),
+                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci".to_owned(),
             ));
         }
         let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
         let domid = context.xen.create(&CreateDomain {
             kind,
             passthrough: plan.request.passthrough,
+            nested: config.guest.platform.nested,
             uuid: config.uuid,
             vcpus: plan.vcpus,
             max_event_channel: config.event_channels,
@@ -125,8 +127,9 @@ fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built,
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
-    let ports = build_pre(context, domid, &guest.plan, None, guest.wait_memory)?;
+    let ports = build_pre(context, domid, guest, None)?;
     let rings = build_guest(context, domid, guest, ports)?;
+    check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
     build_post(context, domid, guest, &identity, ports, rings)?;
 

@@ -9,6 +9,7 @@ mod inspect;
 mod payload;
 mod plan;
 mod settings;
+pub mod xenguest;
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use crate::args::{Cli, Command};
 use crate::builder::{Ports, Rings};
 use crate::cancel::Cancel;
-use crate::error::{Error, Failure, Stage};
+use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::{Measured, Plan};
 use crate::report::{self, Done};
@@ -30,6 +31,12 @@ use crate::xen::{DomId, Interface, Store};
 /// A [`Failure`], or what printing the result met with.
 pub fn run(cli: &Cli) -> anyhow::Result<Done> {
     match &cli.command {
+        // Its command line and its answers are its own, and were taken care of before.
+        Command::Xenguest(_) => {
+            let reason =
+                "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
+            Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
+        }
         Command::Plan(arguments) => plan::run(arguments, cli.json),
         Command::Create(arguments) => create::run(arguments, cli.json),
         Command::Build(arguments) => build::run(arguments, cli.json),

@@ -3,7 +3,10 @@
 use std::ffi::CString;
 
 use crate::args::GuestArgs;
-use crate::config::{Module, Payload, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, read_shim};
+use crate::config::{
+    FirmwareModules, Module, Payload, acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk,
+    read_shim, smbios,
+};
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
 
@@ -34,10 +37,27 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
             )));
         }
     }
+    let modules = modules(arguments)?;
     let hvmloader = read_hvmloader(arguments.kernel.as_deref())?;
     let choice = arguments.firmware.clone().unwrap_or_default();
     let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
-    Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware })
+    Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware, modules })
+}
+
+/// What hvmloader puts into the guest's tables.
+fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
+    let smbios = match (&arguments.smbios, arguments.smbios_passthrough) {
+        (Some(_), true) => {
+            return Err(Error::BadConfig(
+                "--smbios and --smbios-passthrough both say what the guest's SMBIOS table has: give one of them"
+                    .to_owned(),
+            ));
+        }
+        (Some(path), false) => Some(smbios::read(path)?),
+        (None, true) => Some(smbios::of_host(&arguments.memory.sysfs)?),
+        (None, false) => None,
+    };
+    Ok(FirmwareModules { smbios, acpi: arguments.acpi.as_deref().map(acpi_tables::read).transpose()? })
 }
 
 /// What a PVH or PV guest starts with.
@@ -45,6 +65,17 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let kind = plan.request.kind;
     if arguments.firmware.is_some() {
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
+    }
+    for (flag, given) in [
+        ("--smbios", arguments.smbios.is_some()),
+        ("--smbios-passthrough", arguments.smbios_passthrough),
+        ("--acpi", arguments.acpi.is_some()),
+    ] {
+        if given {
+            return Err(Error::BadConfig(format!(
+                "{flag} is for --kind hvm; a {kind} guest has no hvmloader to take it"
+            )));
+        }
     }
     let Some(path) = &arguments.kernel else {
         return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
@@ -63,7 +94,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     });
     let ramdisk = ramdisk.transpose()?;
     if !plan.request.shim {
-        return Ok(Payload::Kernel { kernel: file, modules: ramdisk.into_iter().collect() });
+        return Ok(payload(file, ramdisk.into_iter().collect()));
     }
     // The shim finds the guest's kernel as its first module.
     let mut text = SHIM_CMDLINE.to_owned();
@@ -73,5 +104,9 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let (data, path) = read_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(Payload::Kernel { kernel: Module { data, path, cmdline }, modules })
+    Ok(payload(Module { data, path, cmdline }, modules))
+}
+
+fn payload(kernel: Module, modules: Vec<Module>) -> Payload {
+    Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 }
 }

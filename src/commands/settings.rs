@@ -6,11 +6,12 @@ use uuid::Uuid;
 
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
-use crate::config::{Build, Create, DeviceModelConfig, Guest, resolve_device_model};
+use crate::config::pci::{agree, needed_hole};
+use crate::config::{Build, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
-use crate::xen::{DomId, EventPort};
+use crate::xen::{DomId, EventPort, ImageLimits};
 
 /// The plan of these flags; `device_model` tells whether QEMU will add its video RAM.
 ///
@@ -21,7 +22,15 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         let beyond = || Error::BadConfig(format!("--mmio-hole of {} KiB is beyond any address", hole.get()));
         hole.to_bytes().ok_or_else(beyond)
     };
-    let mmio_hole = arguments.mmio_hole.map(bytes).transpose()?;
+    let chosen = arguments.mmio_hole.map(bytes).transpose()?;
+    if arguments.kind != Kind::Hvm && !arguments.pci.is_empty() {
+        return Err(Error::BadConfig(format!(
+            "--pci is for --kind hvm; the memory of a {} guest cannot be laid out for PCI devices",
+            arguments.kind
+        )));
+    }
+    let needed = needed_hole(&arguments.pci, arguments.vgpu && arguments.kind == Kind::Hvm, &arguments.sysfs)?;
+    let mmio_hole = agree(chosen, needed)?;
     let plan = Plan::new(&Request {
         kind: arguments.kind,
         model: arguments.model,
@@ -32,15 +41,29 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,
         device_model,
-        passthrough: arguments.passthrough,
+        passthrough: arguments.passthrough || !arguments.pci.is_empty(),
         shim: arguments.shim,
+        reserved: Vec::new(),
+        vgpu: arguments.vgpu,
     })?;
     log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
     Ok(plan)
 }
 
 fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {
-    Ok(Guest { payload: payload::read(arguments, &plan)?, plan, wait_memory: arguments.wait_memory })
+    let platform = Platform::asked(&arguments.platform)?;
+    platform.check(plan.vcpus, plan.pod.is_some())?;
+    if platform.nested && plan.request.kind == Kind::Pv {
+        return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
+    }
+    Ok(Guest {
+        payload: payload::read(arguments, &plan)?,
+        devices: arguments.memory.pci.clone(),
+        plan,
+        platform,
+        limits: ImageLimits::default(),
+        wait_memory: arguments.wait_memory,
+    })
 }
 
 /// The QEMU of the guest: an HVM guest has one unless told otherwise, the others have none.

@@ -254,8 +254,7 @@ pub fn read_firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u
     const KIND: &str = "firmware";
     let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
     let data = read(KIND, &path, LARGEST_FILE)?;
-    // hvmloader's modules start at 1 MiB + its own size; both must fit below the end of low memory with room to work.
-    let needed = (4 << 20) + data.len() as u64;
+    let needed = firmware_needs(data.len()).0;
     if lowmem_end.0 < needed {
         return Err(Error::BadFile {
             what: KIND,
@@ -268,6 +267,12 @@ pub fn read_firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u
         });
     }
     Ok(data)
+}
+
+/// How much low memory a guest with a firmware of this length needs: hvmloader's modules start at 1 MiB + its own size;
+/// both must fit below the end of low memory with room to work.
+pub(super) fn firmware_needs(length: usize) -> Bytes {
+    Bytes((4 << 20) + length as u64)
 }
 
 /// Finds QEMU; `none` means that there is to be none.
@@ -298,7 +303,8 @@ fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) ->
     }
 }
 
-fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
+/// A whole file, which is not empty and has at most `largest` bytes.
+pub(super) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
     let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
     let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
     if !metadata.is_file() {

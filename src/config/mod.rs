@@ -1,7 +1,11 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
+pub mod acpi_tables;
 mod files;
 mod name;
+pub mod pci;
+pub mod platform;
+pub mod smbios;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -9,14 +13,18 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::memory::Plan;
-use crate::xen::{DomId, EventPort};
+use crate::error::Error;
+use crate::memory::{Plan, Request};
+use crate::xen::{DomId, EventPort, ImageLimits, Interface};
 
+use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_guest_kernel,
     read_hvmloader, read_ramdisk, read_shim, resolve_device_model,
 };
 pub use name::DomainName;
+pub use pci::PciAddress;
+pub use platform::Platform;
 
 /// A guest: its plan and the files that go into it.
 #[derive(Debug)]
@@ -25,8 +33,38 @@ pub struct Guest {
     pub plan: Plan,
     /// What it starts with.
     pub payload: Payload,
+    /// Everything else.
+    pub platform: Platform,
+    /// How large its kernel and modules may be.
+    pub limits: ImageLimits,
+    /// The host's PCI devices that it is to get, as far as they are known: its memory makes room for them.
+    pub devices: Vec<PciAddress>,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
+}
+
+impl Guest {
+    /// Asks Xen what the host reserves for the guest's devices, and plans the memory anew around that.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell, or no such guest can be.
+    pub fn ask_reserved(&mut self, xen: &Interface) -> Result<(), Error> {
+        let reserved = pci::reserved_for(xen, &self.devices)?;
+        if reserved.is_empty() {
+            return Ok(());
+        }
+        self.plan = Plan::new(&Request { reserved, ..self.plan.request.clone() })?;
+        if let Payload::Firmware { firmware, .. } = &self.payload {
+            let (needed, lowmem_end) = (firmware_needs(firmware.len()), self.plan.layout.lowmem_end);
+            if lowmem_end < needed {
+                return Err(Error::BadConfig(format!(
+                    "what the host reserves for the PCI devices leaves the guest {lowmem_end} of low memory, and its \
+                     firmware needs {needed}: leave a device out of --pci"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a guest starts with, file by file.
@@ -40,6 +78,8 @@ pub enum Payload {
         kind: FirmwareKind,
         /// The firmware's bytes.
         firmware: Vec<u8>,
+        /// What hvmloader puts into the guest's own tables.
+        modules: FirmwareModules,
     },
     /// PVH and PV: a kernel.
     Kernel {
@@ -47,7 +87,20 @@ pub enum Payload {
         kernel: Module,
         /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
         modules: Vec<Module>,
+        /// PV: the features that it must have, in words of its ELF notes.
+        features: CString,
+        /// PV: bits for its start info (`SIF_*`).
+        start_flags: u32,
     },
+}
+
+/// What hvmloader is handed for the tables that it makes, checked; of HVM guests only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FirmwareModules {
+    /// SMBIOS structures, in hvmloader's format.
+    pub smbios: Option<Vec<u8>>,
+    /// ACPI tables, one after the other.
+    pub acpi: Option<Vec<u8>>,
 }
 
 /// A file that goes into a guest.

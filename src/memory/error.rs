@@ -1,7 +1,7 @@
 //! Why a request cannot become a plan.
 
 use super::kind::Kind;
-use super::layout::PVH_MMIO_HOLE;
+use super::layout::{MAX_E820_ENTRIES, MIN_LOWMEM, PVH_MMIO_HOLE, Reserved, VGPU_VRAM};
 use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::request::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START};
@@ -111,6 +111,61 @@ pub enum PlanError {
         /// The kind that was asked for.
         kind: Kind,
     },
+    /// Only HVM guests are laid out around reserved regions.
+    #[error("{}: give --kind hvm, or leave --pci and --vgpu out", no_devices(*kind))]
+    ReservedNotHvm {
+        /// The kind that was asked for.
+        kind: Kind,
+    },
+    /// A region that no hypervisor would tell of.
+    #[error("the reserved region {region} is not one or more whole pages of 4 KiB")]
+    ReservedNotPages {
+        /// The region.
+        region: Reserved,
+    },
+    /// A region that leaves too little low RAM.
+    #[error(
+        "the host reserves {region} for a device, and the guest's low memory, which has to end there, needs {MIN_LOWMEM} at least: leave that device out of --pci"
+    )]
+    ReservedTooLow {
+        /// The region.
+        region: Reserved,
+    },
+    /// A region where the guest has what cannot be elsewhere.
+    #[error(
+        "the host reserves {region} for a device, but every guest has hvmloader's tables, APICs and special pages from 0xfc000000 to 4 GiB: leave that device out of --pci"
+    )]
+    ReservedInFirmware {
+        /// The region.
+        region: Reserved,
+    },
+    /// A region in the RAM above 4 GiB.
+    #[error(
+        "the host reserves {region} for a device, and the guest's memory above 4 GiB reaches up to {:#x}: lower --memory or --maxmem, or leave that device out of --pci",
+        end.get()
+    )]
+    ReservedInHighRam {
+        /// The region.
+        region: Reserved,
+        /// Where the guest's memory ends.
+        end: Bytes,
+    },
+    /// More regions than the memory map has room for.
+    #[error(
+        "the host reserves so many regions for these devices that the guest's memory map has {entries} entries, more than the {MAX_E820_ENTRIES} that hvmloader reads: give fewer devices with --pci"
+    )]
+    TooManyRegions {
+        /// The entries of the memory map.
+        entries: usize,
+    },
+    /// The hole has no place for a vGPU's video RAM.
+    #[error(
+        "the MMIO hole of {hole} has no {VGPU_VRAM} left for the vGPU's video memory: raise --mmio-hole, or give fewer devices with --pci"
+    )]
+    NoRoomForVram {
+        /// The MMIO hole.
+        hole: Bytes,
+    },
     /// The shim runs as a PVH guest.
     #[error("Xen's PV shim is the kernel of a pvh guest, not of a {kind} one: give --kind pvh, or leave --shim out")]
     ShimNotPvh {
@@ -127,7 +182,7 @@ pub enum PlanError {
     },
     /// Pages that are not there yet have no address that an IOMMU could know.
     #[error(
-        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough"
+        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough and no --pci"
     )]
     OnDemandUnderIommu {
         /// The target, as the model rounds it.
@@ -171,4 +226,8 @@ fn no_hole(kind: Kind) -> String {
         Kind::Pvh => format!("the MMIO hole of a pvh guest is always {PVH_MMIO_HOLE}"),
         _ => format!("a {kind} guest has no MMIO hole"),
     }
+}
+
+fn no_devices(kind: Kind) -> String {
+    format!("a {kind} guest cannot be laid out around the host's PCI devices")
 }

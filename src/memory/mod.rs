@@ -39,7 +39,7 @@ pub use balloon::{BalloonError, Move, Present};
 pub use compare::{Difference, Measured, compare, touched};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};
-pub use layout::{E820Entry, E820Kind, Layout};
+pub use layout::{E820Entry, E820Kind, Layout, Reserved};
 pub use model::{Memory, Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
 pub use picture::{draw_beside, render, svg, svg_beside};

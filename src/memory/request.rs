@@ -1,9 +1,12 @@
 //! What is asked for, and what of it cannot be.
 
+use std::ops::Not;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
 use super::kind::Kind;
+use super::layout::Reserved;
 use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::units::{Bytes, GIB, Kib, MIB, Mib};
@@ -59,6 +62,13 @@ pub struct Request {
     pub passthrough: bool,
     /// Whether the kernel is Xen's PV shim, which runs a PV guest in a PVH one.
     pub shim: bool,
+    /// Regions that the host reserves for these devices, in any order; of HVM guests only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<Reserved>,
+    /// Whether one of the devices is a vGPU of NVIDIA's, which wants a reserved region for its video RAM; of HVM guests
+    /// only.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub vgpu: bool,
 }
 
 impl Request {
@@ -78,6 +88,8 @@ impl Request {
             device_model: true,
             passthrough: false,
             shim: false,
+            reserved: Vec::new(),
+            vgpu: false,
         }
     }
 
@@ -98,6 +110,9 @@ impl Request {
         }
         if self.mmio_hole.is_some() && kind != Kind::Hvm {
             return Err(PlanError::HoleNotHvm { kind });
+        }
+        if kind != Kind::Hvm && (self.vgpu || !self.reserved.is_empty()) {
+            return Err(PlanError::ReservedNotHvm { kind });
         }
         if self.shim && kind != Kind::Pvh {
             return Err(PlanError::ShimNotPvh { kind });

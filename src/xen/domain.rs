@@ -1,5 +1,6 @@
 //! Domains: their creation, their end, their vCPUs, and what the hypervisor tells of them.
 
+use std::ffi::CStr;
 use std::fmt;
 
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ pub struct CreateDomain {
     pub kind: Kind,
     /// It can be given PCI devices.
     pub passthrough: bool,
+    /// It may run HVM guests of its own; only HVM and PVH domains can.
+    pub nested: bool,
     /// The handle by which xl and xenstore know the domain.
     pub uuid: Uuid,
     /// Number of vCPUs, 1 to 128.
@@ -126,7 +129,9 @@ impl Interface {
         let mut config = sys::xen_domctl_createdomain {
             ssidref: wanted.ssid,
             handle: wanted.uuid.into_bytes(),
-            flags: container | if wanted.passthrough { sys::XEN_DOMCTL_CDF_iommu } else { 0 },
+            flags: container
+                | if wanted.passthrough { sys::XEN_DOMCTL_CDF_iommu } else { 0 }
+                | if wanted.nested { sys::XEN_DOMCTL_CDF_nested_virt } else { 0 },
             max_vcpus: wanted.vcpus,
             max_evtchn_port: wanted.max_event_channel,
             max_grant_frames: wanted.max_grant_frames.unwrap_or(-1),
@@ -153,6 +158,18 @@ impl Interface {
         // SAFETY: takes no pointers but the handle.
         let returned = unsafe { sys::xc_domain_destroy(self.as_raw(), domid.get()) };
         error::minus_one("xc_domain_destroy", format_args!("domid {domid}"), returned).map(drop)
+    }
+
+    /// The name of a PV guest's ABI, for example `x86_64-abi`: what its devices' backends are told.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn native_protocol(&self, domid: DomId) -> Result<String, XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let name = unsafe { sys::xc_domain_get_native_protocol(self.as_raw(), domid.get()) };
+        let name = error::pointer("xc_domain_get_native_protocol", format_args!("domid {domid}"), name.cast_mut())?;
+        // SAFETY: the result is a NUL-terminated constant of libxenguest's.
+        Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
     }
 
     /// Pauses a domain.

@@ -1,10 +1,20 @@
-//! What only HVM domains have: parameters, a memory map, a CPUID policy, a context.
+//! What only HVM domains have: parameters, a memory map, a context.
 
 use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, Interface};
 use crate::memory::{E820Entry, E820Kind, Kib};
+
+/// The enlightenments of Hyper-V, bits of `HVM_PARAM_VIRIDIAN` (xen/include/public/hvm/params.h).
+pub mod enlightenment {
+    pub use xen_sys::{
+        HVMPV_apic_assist as APIC_ASSIST, HVMPV_base_freq as BASE, HVMPV_cpu_hotplug as CPU_HOTPLUG,
+        HVMPV_crash_ctl as CRASH_CTL, HVMPV_hcall_ipi as HCALL_IPI,
+        HVMPV_hcall_remote_tlb_flush as HCALL_REMOTE_TLB_FLUSH, HVMPV_reference_tsc as REFERENCE_TSC,
+        HVMPV_stimer as STIMER, HVMPV_synic as SYNIC, HVMPV_time_ref_count as TIME_REF_COUNT,
+    };
+}
 
 /// The HVM parameters that the builder sets or reads (xen/include/public/hvm/params.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +33,12 @@ pub enum HvmParam {
     StorePfn,
     /// Frame of the console ring.
     ConsolePfn,
+    /// The enlightenments of Hyper-V that the guest sees, a mask of `HVMPV_*`.
+    Viridian,
+    /// Why Xen says that the guest stopped when its vCPU meets a triple fault (`SHUTDOWN_*`).
+    TripleFaultReason,
+    /// How wide FIP and FDP of the x87 are saved: 0 automatic, 4 or 8 bytes.
+    X87FipWidth,
     /// Any other, by number.
     Number(u32),
 }
@@ -37,6 +53,9 @@ impl HvmParam {
             Self::ConsolePort => sys::HVM_PARAM_CONSOLE_EVTCHN,
             Self::StorePfn => sys::HVM_PARAM_STORE_PFN,
             Self::ConsolePfn => sys::HVM_PARAM_CONSOLE_PFN,
+            Self::Viridian => sys::HVM_PARAM_VIRIDIAN,
+            Self::TripleFaultReason => sys::HVM_PARAM_TRIPLE_FAULT_REASON,
+            Self::X87FipWidth => sys::HVM_PARAM_X87_FIP_WIDTH,
             Self::Number(number) => number,
         }
     }
@@ -65,16 +84,6 @@ impl Interface {
         Ok(value)
     }
 
-    /// Sets the TSC mode: 0 default, 1 always emulated, 2 never.
-    ///
-    /// # Errors
-    /// Where Xen refuses it.
-    pub fn set_tsc_mode(&self, domid: DomId, mode: u32) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
-        let returned = unsafe { sys::xc_domain_set_tsc_info(self.as_raw(), domid.get(), mode, 0, 0, 0) };
-        error::minus_one("xc_domain_set_tsc_info", format_args!("domid {domid}, mode {mode}"), returned).map(drop)
-    }
-
     /// Gives the guest its memory map (`XENMEM_set_memory_map`), which hvmloader reads.
     ///
     /// # Errors
@@ -97,29 +106,6 @@ impl Interface {
         // SAFETY: takes no pointers but the handle.
         let returned = unsafe { sys::xc_domain_set_memmap_limit(self.as_raw(), domid.get(), kib) };
         error::minus_one("xc_domain_set_memmap_limit", format_args!("domid {domid}, {kib} KiB"), returned).map(drop)
-    }
-
-    /// Applies Xen's default CPUID policy for the kind of guest: PAE, no invariant TSC, no nested virtualisation.
-    ///
-    /// # Errors
-    /// Where Xen refuses it.
-    pub fn apply_cpuid_policy(&self, domid: DomId) -> Result<(), XenError> {
-        // SAFETY: null featureset and overrides with a count of 0 ask for Xen's own defaults.
-        let returned = unsafe {
-            sys::xc_cpuid_apply_policy(
-                self.as_raw(),
-                domid.get(),
-                false,
-                std::ptr::null(),
-                0,
-                true,
-                false,
-                false,
-                std::ptr::null(),
-                std::ptr::null(),
-            )
-        };
-        error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}"), returned)
     }
 
     /// The guest's HVM context: the records that `xen-hvmctx` prints.

@@ -17,11 +17,11 @@ pub struct HvmInfo {
 }
 
 impl HvmInfo {
-    /// Fills in what libxenguest leaves to its caller: APIC mode, vCPU count, online map, checksum.
+    /// Fills in what libxenguest leaves to its caller: APIC mode, vCPU count, how many of them are online, checksum.
     ///
     /// # Errors
     /// Where the page cannot be mapped, or libxenguest's table is not there.
-    pub fn finish(xen: &Interface, domid: DomId, vcpus: u32) -> Result<(), XenError> {
+    pub fn finish(xen: &Interface, domid: DomId, vcpus: u32, online: u32, apic: bool) -> Result<(), XenError> {
         let mut page = xen.map(domid, Gfn(u64::from(sys::HVM_INFO_PFN)), Pages(1))?;
         let mut info = Self { bytes: [0; SIZE] };
         page.read(OFFSET, &mut info.bytes);
@@ -32,20 +32,20 @@ impl HvmInfo {
                 "left no intact hvm_info table in the guest".to_owned(),
             ));
         }
-        info.set_vcpus(vcpus);
+        info.set_vcpus(vcpus, online, apic);
         page.write(OFFSET, &info.bytes);
         Ok(())
     }
 
-    fn set_vcpus(&mut self, vcpus: u32) {
+    fn set_vcpus(&mut self, vcpus: u32, online: u32, apic: bool) {
         const APIC_MODE: usize = offset_of!(sys::hvm_info_table, apic_mode);
         const NR_VCPUS: usize = offset_of!(sys::hvm_info_table, nr_vcpus);
         const ONLINE: usize = offset_of!(sys::hvm_info_table, vcpu_online);
         const CHECKSUM: usize = offset_of!(sys::hvm_info_table, checksum);
-        self.bytes[APIC_MODE] = 1;
+        self.bytes[APIC_MODE] = u8::from(apic);
         self.bytes[NR_VCPUS..NR_VCPUS + 4].copy_from_slice(&vcpus.to_le_bytes());
         for (index, byte) in self.bytes[ONLINE..].iter_mut().enumerate() {
-            *byte = (0..8_u8).filter(|bit| index * 8 + usize::from(*bit) < vcpus as usize).map(|bit| 1 << bit).sum();
+            *byte = (0..8_u8).filter(|bit| index * 8 + usize::from(*bit) < online as usize).map(|bit| 1 << bit).sum();
         }
         self.bytes[CHECKSUM] = 0;
         self.bytes[CHECKSUM] = self.sum().wrapping_neg();
@@ -70,7 +70,7 @@ mod tests {
         let mut info = HvmInfo { bytes: [0; SIZE] };
         info.bytes[..8].copy_from_slice(b"HVM INFO");
         info.bytes[8] = u8::try_from(SIZE).expect("48");
-        info.set_vcpus(1);
+        info.set_vcpus(1, 1, true);
         info
     }
 
@@ -78,10 +78,13 @@ mod tests {
     fn count_map_and_checksum() {
         for (vcpus, first, second) in [(1, 1, 0), (4, 0x0f, 0), (9, 0xff, 1), (128, 0xff, 0xff)] {
             let mut info = fresh();
-            info.set_vcpus(vcpus);
+            info.set_vcpus(vcpus, vcpus, true);
             assert!(info.is_intact(), "{vcpus}");
             assert_eq!(info.bytes[32..34], [first, second], "{vcpus}");
             assert_eq!(info.bytes[16], u8::try_from(vcpus).expect("small"));
+            info.set_vcpus(vcpus, 1, false);
+            assert!(info.is_intact(), "{vcpus}");
+            assert_eq!((info.bytes[13], &info.bytes[32..34]), (0, &[1, 0][..]), "{vcpus}");
         }
     }
 

@@ -10,7 +10,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
-use super::{DomId, EventPort, Interface};
+use super::{DomId, EventPort, HvmModules, Interface, PlacedModules};
 use crate::memory::{Bytes, Gfn, Layout, Mib, Pages};
 
 /// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
@@ -28,6 +28,8 @@ pub struct ImageParts<'a> {
     pub target_pages: Pages,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// How large kernel and modules may be, unpacked.
+    pub limits: ImageLimits,
     /// Event channel of the xenstore ring.
     pub store_port: EventPort,
     /// The domain that serves it.
@@ -38,6 +40,26 @@ pub struct ImageParts<'a> {
     pub console_domain: DomId,
 }
 
+/// How large a kernel and a module may be, before and after libxenguest unpacked them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// The kernel, at most [`ImageLimits::MOST`].
+    pub kernel: Bytes,
+    /// Each module, at most [`ImageLimits::MOST`].
+    pub module: Bytes,
+}
+
+impl ImageLimits {
+    /// What libxenguest takes at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
+    pub const MOST: Bytes = Bytes(1 << 30);
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { kernel: Self::MOST, module: Self::MOST }
+    }
+}
+
 /// What goes into a guest besides its kernel.
 #[derive(Debug, Clone, Copy)]
 pub enum Contents<'a> {
@@ -45,6 +67,8 @@ pub enum Contents<'a> {
     Hvm {
         /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
         firmware: &'a [u8],
+        /// SMBIOS structures and ACPI tables.
+        modules: &'a HvmModules,
         /// Frames left out for the VGA hole.
         vga_hole: Pages,
     },
@@ -68,6 +92,10 @@ pub struct DirectStart<'a> {
     pub cmdline: &'a CStr,
     /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
     pub modules: &'a [(&'a [u8], &'a CStr)],
+    /// PV: features that the kernel must have, as words; empty for none.
+    pub features: &'a CStr,
+    /// PV: bits for the start info (`SIF_*`, xen/include/public/xen.h).
+    pub start_flags: u32,
 }
 
 impl<'a> Contents<'a> {
@@ -86,6 +114,8 @@ pub struct Boot {
     pub store_gfn: Gfn,
     /// Frame of the console ring.
     pub console_gfn: Gfn,
+    /// Where the modules for hvmloader are.
+    pub modules: PlacedModules,
 }
 
 /// A `struct xc_dom_image`. It borrows the interface, the files and the layout until it is dropped.
@@ -120,9 +150,12 @@ impl<'a> DomainImage<'a> {
     pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
         let cmdline = parts.contents.direct().map_or(c"", |start| start.cmdline);
         let pointer = null_if_empty(cmdline);
-        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the command line.
-        let raw = error::pointer("xc_dom_allocate", format_args!("command line {cmdline:?}"), unsafe {
-            sys::xc_dom_allocate(interface.as_raw(), pointer, std::ptr::null())
+        let features = parts.contents.direct().map_or(c"", |start| start.features);
+        let arguments = format_args!("command line {cmdline:?}, features {features:?}");
+        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the one and reads
+        // the other during the call.
+        let raw = error::pointer("xc_dom_allocate", arguments, unsafe {
+            sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
         let mut image = Self { raw, interface, domid, memory_map, parts };
@@ -150,11 +183,14 @@ impl<'a> DomainImage<'a> {
         dom.console_domid = parts.console_domain.get();
         dom.xenstore_domid = parts.store_domain.get();
         match parts.contents {
-            Contents::Hvm { firmware, vga_hole } => {
+            Contents::Hvm { firmware, modules, vga_hole } => {
                 // False means PVH: no hvm_info, no ioreq server pages.
                 dom.device_model = true;
                 dom.vga_hole_size = vga_hole.0;
                 dom.system_firmware_module = module(firmware)?;
+                if !modules.bytes().is_empty() {
+                    dom.smbios_module = module(modules.bytes())?;
+                }
             }
             Contents::Pvh { acpi, acpi_at, .. } => {
                 // The start info points to the first of these as the RSDP.
@@ -163,13 +199,24 @@ impl<'a> DomainImage<'a> {
                     *first = tables;
                 }
             }
-            Contents::Pv(_) => {}
+            Contents::Pv(start) => dom.flags = u64::from(start.start_flags),
         }
         if !matches!(parts.contents, Contents::Pv(_)) {
             dom.e820 = memory_map;
             dom.e820_entries = entries;
         }
 
+        let size_of = |limit: Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
+        let limit = size_of(parts.limits.kernel);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_kernel_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_kernel_max_size(dom, limit)
+        })?;
+        let limit = size_of(parts.limits.module);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_module_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_module_max_size(dom, limit)
+        })?;
         let size = parts.kernel.len();
         // SAFETY: the kernel lives as long as this image and is only read.
         self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
@@ -258,7 +305,26 @@ impl<'a> DomainImage<'a> {
                 XenError::unexpected("xc_dom_build_image", arguments, format!("put the {name} ring at pfn {pfn:#x}"))
             })
         };
-        Ok(Boot { store_gfn: ring("xenstore", dom.xenstore_pfn)?, console_gfn: ring("console", dom.console_pfn)? })
+        Ok(Boot {
+            store_gfn: ring("xenstore", dom.xenstore_pfn)?,
+            console_gfn: ring("console", dom.console_pfn)?,
+            modules: self.placed_modules()?,
+        })
+    }
+
+    /// Where libxenguest has put what hvmloader is handed.
+    fn placed_modules(&self) -> Result<PlacedModules, XenError> {
+        let Contents::Hvm { modules, .. } = self.parts.contents else { return Ok(PlacedModules::default()) };
+        if modules.bytes().is_empty() {
+            return Ok(PlacedModules::default());
+        }
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let at = unsafe { self.raw.as_ref() }.smbios_module.guest_addr_out;
+        if at == 0 {
+            let detail = "put the SMBIOS and ACPI modules nowhere".to_owned();
+            return Err(XenError::unexpected("xc_dom_build_image", format!("domid {}", self.domid), detail));
+        }
+        Ok(modules.placed_at(Bytes(at)))
     }
 
     fn call(

@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
 
+mod cpuid;
 mod domain;
 mod error;
 mod foreign;
@@ -14,18 +15,26 @@ mod hvm_info;
 mod image;
 mod interface;
 mod logger;
+mod modules;
+mod pci;
+mod scheduling;
 mod store;
+mod time;
 
 use std::fmt;
 
+pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf};
 pub use domain::{CreateDomain, DomainInfo, ShutdownReason};
 pub use error::XenError;
 pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};
-pub use hvm::HvmParam;
+pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
-pub use image::{Boot, Contents, DirectStart, DomainImage, ImageParts};
+pub use image::{Boot, Contents, DirectStart, DomainImage, ImageLimits, ImageParts};
 pub use interface::{Interface, PodPages};
+pub use modules::{HvmModules, Placed, PlacedModules};
+pub use pci::PciAddress;
+pub use scheduling::Scheduler;
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;

@@ -84,9 +84,8 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory =
-        "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --shim";
-    let guest = "--firmware --kernel --ramdisk --cmdline --wait-memory";
+    let memory = "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
+    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --wait-memory";
     let table = [
         ("plan", format!("{memory} --svg")),
         (

@@ -20,6 +20,7 @@ fn empty_domain(xen: &Interface, vcpus: u32) -> DomId {
     xen.create(&CreateDomain {
         kind: Kind::Hvm,
         passthrough: false,
+        nested: false,
         uuid: Uuid::new_v4(),
         vcpus,
         max_event_channel: 1023,

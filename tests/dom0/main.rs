@@ -12,7 +12,10 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod passthrough;
+mod platform;
 mod support;
+mod toolstack;
 mod twin;
 
 use std::panic;
@@ -41,7 +44,10 @@ fn main() -> ExitCode {
         foreign_domain::TESTS,
         linux::TESTS,
         limits::TESTS,
+        passthrough::TESTS,
         agreement::TESTS,
+        platform::TESTS,
+        toolstack::TESTS,
         failures::TESTS,
         interrupts::TESTS,
         events::TESTS,

@@ -27,6 +27,7 @@ build_dombuild() {
     local version=$1
     (cd "$REPO" && cargo_for "$version" build --release --quiet --bin dombuild) >&2 || return
     install -m 755 "$REPO/target/xen-$version/release/dombuild" "$JOB/bin/dombuild"
+    ln -sf dombuild "$JOB/bin/xenguest"
 }
 
 # The tests that run in dom0 are an ordinary cargo test target; cargo names the program it made.

@@ -2,11 +2,13 @@
 
 mod address;
 mod e820;
+mod reserved;
 #[cfg(test)]
 mod tests;
 
 pub use address::*;
 pub use e820::{E820Entry, E820Kind};
+pub use reserved::{LOWMEM_STEP, MAX_E820_ENTRIES, MIN_LOWMEM, Reserved, VGPU_VRAM, VGPU_VRAM_START};
 
 use super::error::PlanError;
 use super::kind::Kind;
@@ -19,7 +21,7 @@ use super::units::{Bytes, Kib, Mib};
 pub struct Layout {
     /// Whose layout it is.
     pub kind: Kind,
-    /// End of low RAM: build max, or where the MMIO hole begins.
+    /// End of low RAM: build max, where the MMIO hole begins, or below a reserved region.
     pub lowmem_end: Bytes,
     /// Start of the MMIO hole, which ends at 4 GiB; 0 where there is none, in a PV guest.
     pub mmio_start: Bytes,
@@ -29,6 +31,8 @@ pub struct Layout {
     pub highmem_end: Bytes,
     /// The map for `xc_domain_set_memory_map`, in order of address, without overlaps.
     pub e820: Vec<E820Entry>,
+    /// Where the [`VGPU_VRAM`] of a vGPU are reserved, if they are.
+    pub vram: Option<Bytes>,
 }
 
 impl Layout {
@@ -62,6 +66,7 @@ impl Layout {
             mmio_size: mmio_hole,
             highmem_end,
             e820: entries.into_iter().flatten().collect(),
+            vram: None,
         })
     }
 
@@ -85,6 +90,7 @@ impl Layout {
             mmio_size: PVH_MMIO_HOLE,
             highmem_end,
             e820: entries.into_iter().flatten().collect(),
+            vram: None,
         })
     }
 
@@ -98,6 +104,7 @@ impl Layout {
             mmio_size: Bytes::ZERO,
             highmem_end: Bytes::ZERO,
             e820: ram(Bytes::ZERO, end)?.into_iter().collect(),
+            vram: None,
         })
     }
 

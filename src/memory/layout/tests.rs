@@ -143,3 +143,174 @@ proptest! {
         }
     }
 }
+
+fn region(start: u64, size: u64) -> Reserved {
+    Reserved { start: Bytes(start), size: Bytes(size) }
+}
+
+fn reserved(addr: u64, size: u64) -> E820Entry {
+    E820Entry { addr: Bytes(addr), size: Bytes(size), kind: E820Kind::Reserved }
+}
+
+#[test]
+fn a_region_in_low_ram_ends_it() {
+    // Of 4 GiB with the default hole, 256 MiB stand above 4 GiB already.
+    let layout = hvm(4096, HOLE).expect("a layout");
+    let around = layout.with_reserved(&[region(0x7b80_1000, 0x4000)], false).expect("a layout");
+    assert_eq!((around.lowmem_end, around.mmio_start), (Bytes(0x7b80_0000), Bytes(0x7b80_0000)));
+    assert_eq!(around.mmio_size, Bytes(0x8480_0000));
+    assert_eq!(around.highmem(), Bytes(4 * GIB - 0x7b80_0000));
+    let high = ram(4 * GIB, 0x8480_0000);
+    assert_eq!(around.e820, [ram(0x10_0000, 0x7b70_0000), reserved(0x7b80_1000, 0x4000), high]);
+    assert!(around.has_custom_hole());
+
+    // Low RAM that ends below the hole of its own: the hole comes down to where it ends now.
+    let small = hvm(1024, HOLE).expect("a layout").with_reserved(&[region(0x3fff_f000, 0x1000)], false);
+    let small = small.expect("a layout");
+    assert_eq!((small.lowmem_end, small.mmio_start), (Bytes(0x3fe0_0000), Bytes(0x3fe0_0000)));
+    assert_eq!(small.highmem(), Bytes(2 * MIB));
+    assert_eq!(small.e820.last(), Some(&ram(4 * GIB, 2 * MIB)));
+}
+
+#[test]
+fn a_region_elsewhere_moves_no_ram() {
+    let plain = hvm(1024, HOLE).expect("a layout");
+    for start in [0x4000_0000, 0x8000_0000, 0xefff_f000, 0xf000_0000, 0xfbff_e000, 4 * GIB, 8 * GIB] {
+        let around = plain.clone().with_reserved(&[region(start, 0x2000)], false).expect("a layout");
+        assert_eq!((around.lowmem_end, around.highmem_end), (plain.lowmem_end, plain.highmem_end));
+        assert_eq!((around.mmio_start, around.mmio_size), (plain.mmio_start, plain.mmio_size));
+        assert_eq!(around.e820, [plain.e820[0], reserved(start, 0x2000)]);
+    }
+    assert_eq!(plain.clone().with_reserved(&[], false), Ok(plain));
+}
+
+#[test]
+fn regions_are_sorted_and_merged() {
+    let regions = [
+        region(0xe000_0000, 0x2000),
+        region(0xc000_0000, 0x1000),
+        region(0xe000_1000, 0x3000),
+        region(0xc000_0000, 0x1000),
+    ];
+    let layout = hvm(64, HOLE).expect("a layout").with_reserved(&regions, false).expect("a layout");
+    assert_eq!(layout.e820[1..], [reserved(0xc000_0000, 0x1000), reserved(0xe000_0000, 0x4000)]);
+    let touching = [region(0xc000_1000, 0x1000), region(0xc000_0000, 0x1000)];
+    let layout = hvm(64, HOLE).expect("a layout").with_reserved(&touching, false).expect("a layout");
+    assert_eq!(layout.e820[1..], [reserved(0xc000_0000, 0x2000)]);
+}
+
+#[test]
+fn regions_that_cannot_be() {
+    let with = |mib, region| hvm(mib, HOLE).expect("a layout").with_reserved(&[region], false);
+    for bad in [region(0, 0x1000), region(0xf_f000, 0x1000), region(0xf_f000, 0x2000), region(0xff_f000, 0x1000)] {
+        assert_eq!(with(64, bad), Err(PlanError::ReservedTooLow { region: bad }));
+    }
+    // A guest that ends below it does not care; one that begins to is left with 16 MiB.
+    assert!(with(8, region(0xc0_0000, 0x1000)).is_ok());
+    assert_eq!(with(64, region(0x101_f000, 0x1000)).expect("a layout").lowmem_end, MIN_LOWMEM);
+    for bad in [
+        region(0xfbff_f000, 0x2000),
+        region(0xfc00_0000, 0x1000),
+        region(0xfeff_c000, 0x1000),
+        region(0xffff_f000, 0x2000),
+    ] {
+        assert_eq!(with(64, bad), Err(PlanError::ReservedInFirmware { region: bad }));
+    }
+    let high = region(4 * GIB + 255 * MIB, MIB);
+    let error = PlanError::ReservedInHighRam { region: high, end: Bytes(4 * GIB + 256 * MIB) };
+    assert_eq!(with(4096, high), Err(error));
+    assert!(with(4095, high).is_ok());
+    for bad in [
+        region(0xc000_0000, 0),
+        region(0xc000_0800, 0x1000),
+        region(0xc000_0000, 0x800),
+        region(u64::MAX - 0xfff, 0x1000),
+    ] {
+        assert_eq!(with(64, bad), Err(PlanError::ReservedNotPages { region: bad }));
+    }
+    for kind in [Kind::Pvh, Kind::Pv] {
+        let layout = Layout::new(kind, Kib(1 << 20), None).expect("a layout");
+        assert_eq!(layout.clone().with_reserved(&[high], false), Err(PlanError::ReservedNotHvm { kind }));
+        assert_eq!(layout.with_reserved(&[], true), Err(PlanError::ReservedNotHvm { kind }));
+    }
+    let many: Vec<Reserved> = (0..127).map(|index| region(0x8000_0000 + index * 0x2000, 0x1000)).collect();
+    let small = hvm(64, HOLE).expect("a layout");
+    assert_eq!(small.clone().with_reserved(&many, false).expect("a layout").e820.len(), MAX_E820_ENTRIES);
+    assert_eq!(small.with_reserved(&many, true), Err(PlanError::TooManyRegions { entries: 129 }));
+    // Hvm_info counts the frames of what moves up, too.
+    let most = hvm(MAX_COUNTED.0 - 256, HOLE).expect("a layout");
+    assert!(matches!(most.with_reserved(&[region(0x8000_0000, 0x1000)], false), Err(PlanError::TooLarge { .. })));
+}
+
+#[test]
+fn a_vgpu_has_a_place() {
+    let place = |mib, hole, regions: &[Reserved]| {
+        hvm(mib, Bytes(hole * MIB)).expect("a layout").with_reserved(regions, true).map(|layout| layout.vram)
+    };
+    assert_eq!(place(4096, 512, &[]), Ok(Some(Bytes(0xfb00_0000))));
+    assert_eq!(place(4096, 512, &[region(0xfbff_f000, 0x1000)]), Ok(Some(Bytes(0xfa00_0000))));
+    assert_eq!(place(64, 512, &[region(0xf900_0000, 0x280_0000)]), Ok(Some(Bytes(0xf800_0000))));
+    assert_eq!(place(64, 256, &[region(0xf100_0000, 0xa80_0000)]), Ok(Some(Bytes(0xf000_0000))));
+    let error = PlanError::NoRoomForVram { hole: Bytes(256 * MIB) };
+    assert_eq!(place(64, 256, &[region(0xf080_0000, 0xb00_0000)]), Err(error));
+    let layout = hvm(4096, Bytes(512 * MIB)).expect("a layout").with_reserved(&[], true).expect("a layout");
+    assert_eq!(layout.e820[1], reserved(0xfb00_0000, 16 * MIB));
+    assert_eq!(layout.e820.len(), 3);
+}
+
+prop_compose! {
+    /// Regions that some host might have, near to each other and to what they may not touch.
+    fn regions()(
+        starts in prop::collection::vec(prop_oneof![
+            0x100_u64..0xfd000, 0xf000_u64..0x12000, 0xeff00_u64..0xf0100, 0xffff0_u64..0x10_0100, 0x10_0000_u64..0x80_0000,
+        ], 0..12),
+        sizes in prop::collection::vec(1_u64..0x200, 12),
+    ) -> Vec<Reserved> {
+        starts.into_iter().zip(sizes).map(|(start, size)| region(start * 4096, size * 4096)).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn ram_is_conserved_around_any_regions(
+        build_max in 2_u32..1 << 14, hole in 256_u64..=2048, wanted in regions(), vgpu: bool,
+    ) {
+        let plain = hvm(build_max, Bytes(hole * MIB)).expect("a layout");
+        let Ok(layout) = plain.clone().with_reserved(&wanted, vgpu) else { return Ok(()) };
+        let size = Mib(build_max).to_bytes().0;
+        prop_assert_eq!(layout.lowmem_end.0 + layout.highmem().0, size);
+        prop_assert_eq!(layout.mmio_start.0 + layout.mmio_size.0, FOUR_GIB.0);
+        prop_assert!(layout.lowmem_end <= layout.mmio_start && layout.mmio_start <= plain.mmio_start);
+        prop_assert!(layout.mmio_size.to_mib_exact().is_some());
+        prop_assert!(layout.highmem_end.is_zero() || layout.lowmem_end == layout.mmio_start);
+        prop_assert!(layout.lowmem_end == plain.lowmem_end || layout.lowmem_end >= MIN_LOWMEM);
+
+        let e820 = &layout.e820;
+        prop_assert!(e820.len() <= MAX_E820_ENTRIES && e820.iter().all(|entry| !entry.size.is_zero()));
+        prop_assert!(e820.windows(2).all(|pair| pair[0].addr.0 + pair[0].size.0 <= pair[1].addr.0));
+        let of = |kind| e820.iter().filter(move |entry| entry.kind == kind);
+        prop_assert_eq!(of(E820Kind::Ram).map(|entry| entry.size.0).sum::<u64>() + MIB, size);
+        let within = |at: u64| of(E820Kind::Reserved).any(|entry| entry.addr.0 <= at && at < entry.addr.0 + entry.size.0);
+        for region in &wanted {
+            prop_assert!(within(region.start.0) && within(region.start.0 + region.size.0 - 1));
+        }
+        for entry in of(E820Kind::Reserved).filter(|entry| layout.vram != Some(entry.addr)) {
+            prop_assert!(wanted.iter().any(|region| region.start == entry.addr));
+        }
+        prop_assert_eq!(layout.vram.is_some(), vgpu);
+        if let Some(vram) = layout.vram {
+            prop_assert!(vram >= layout.mmio_start && e820.contains(&reserved(vram.0, VGPU_VRAM.0)));
+        }
+        let mut turned = wanted;
+        turned.reverse();
+        prop_assert_eq!(plain.with_reserved(&turned, vgpu), Ok(layout));
+    }
+
+    #[test]
+    fn no_region_panics(build_max in 2_u32..1 << 23, all in prop::collection::vec((any::<u64>(), any::<u64>()), 0..8)) {
+        let wanted: Vec<Reserved> = all.into_iter().map(|(start, size)| region(start & !0xfff, size & !0xfff)).collect();
+        for vgpu in [false, true] {
+            let _ = hvm(build_max, HOLE).expect("a layout").with_reserved(&wanted, vgpu);
+        }
+    }
+}

@@ -2,9 +2,9 @@
 
 use super::super::kind::Kind;
 use super::super::layout::{
-    ACPI_PAGES, ACPI_START, E820_LOW_START, FOUR_GIB, HVM_INFO, HVMLOADER_RESERVED, IO_APIC, IOREQ_SERVER_FIRST,
-    IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_FIRST, SPECIAL_PAGE_NAMES, SPECIAL_PAGES, VGA_HOLE_END,
-    VGA_HOLE_PAGES, VGA_HOLE_START,
+    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVM_INFO, HVMLOADER_RESERVED, IO_APIC,
+    IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_FIRST, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
+    VGA_HOLE_END, VGA_HOLE_PAGES, VGA_HOLE_START,
 };
 use super::super::plan::Plan;
 use super::super::units::{Bytes, Gfn};
@@ -63,7 +63,60 @@ impl Map {
             regions.push(region(FOUR_GIB, "4 GiB", "high RAM", Filling::Ram, [note]));
         }
         regions.extend(if layout.kind == Kind::Hvm { hvm(layout) } else { pvh(layout) });
-        Self { top, top_mark, regions, hole: Some(layout.mmio_start) }
+        let mut map = Self { top, top_mark, regions, hole: Some(layout.mmio_start) };
+        if layout.kind == Kind::Hvm {
+            map.put_in_reserved(layout);
+        }
+        map
+    }
+}
+
+impl Map {
+    /// Puts in what is reserved in an HVM guest's map, which is drawn without that until here.
+    fn put_in_reserved(&mut self, layout: &Layout) {
+        let end = |entry: &E820Entry| Bytes(entry.addr.get().saturating_add(entry.size.get()));
+        let reserved: Vec<&E820Entry> =
+            layout.e820.iter().rev().filter(|entry| entry.kind == E820Kind::Reserved).collect();
+        if let Some(highest) = reserved.first().filter(|entry| end(entry) > self.top) {
+            let above = region(self.top, self.top_mark, "unused", Filling::Nothing, [String::new()]);
+            self.regions.insert(0, above);
+            (self.top, self.top_mark) = (end(highest), "");
+        }
+        let mut top = self.top;
+        let mut regions = Vec::new();
+        for whole in std::mem::take(&mut self.regions) {
+            let (bottom, mut above) = (whole.start, top);
+            let mut pieces: Vec<Region> = Vec::new();
+            for entry in &reserved {
+                let (from, to) = (entry.addr.max(bottom), end(entry).min(top));
+                if from >= to {
+                    continue;
+                }
+                if to < above {
+                    pieces.push(Region { start: to, mark: "", notes: vec![String::new()], ..whole.clone() });
+                }
+                let what =
+                    if layout.vram == Some(entry.addr) { "for a vGPU's memory" } else { "the host's, for a device" };
+                let note = format!("{}, {what}", entry.size);
+                pieces.push(region(from, "", "reserved", Filling::Nothing, [note]));
+                above = from;
+            }
+            top = bottom;
+            if above > bottom {
+                pieces.push(whole);
+            } else if let Some(lowest) = pieces.pop() {
+                // What begins here keeps the whole one's mark, and the hole's name where the hole begins here.
+                let mut told = whole.notes;
+                let name = told.pop().filter(|_| self.hole == Some(bottom));
+                let notes = lowest.notes.into_iter().chain(name).collect();
+                if let Some(above) = pieces.last_mut().filter(|piece| piece.name == whole.name && !told.is_empty()) {
+                    above.notes = told;
+                }
+                pieces.push(Region { mark: whole.mark, notes, ..lowest });
+            }
+            regions.extend(pieces);
+        }
+        self.regions = regions;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::layout::{DEFAULT_MMIO_START, FOUR_GIB};
+use super::super::layout::{DEFAULT_MMIO_START, FOUR_GIB, Reserved};
 use super::super::multiplier::ShadowMultiplier;
 use super::super::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX, Request};
 use super::super::units::{Bytes, Kib, MIB, Mib};
@@ -200,4 +200,39 @@ proptest! {
         };
         assert_well_formed(&Plan::new(&request).expect("a plan"));
     }
+}
+
+#[test]
+fn what_is_reserved_is_drawn() {
+    let reserve = |mib: u32, regions: &[(u64, u64)], vgpu| {
+        let reserved = regions.iter().map(|(start, size)| Reserved { start: Bytes(*start), size: Bytes(*size) });
+        let request = Request { reserved: reserved.collect(), vgpu, ..Request::new(Mib(mib).to_kib()) };
+        let plan = Plan::new(&request).expect("a plan");
+        assert_well_formed(&plan);
+        let map = Map::new(&plan);
+        assert!(map.regions.windows(2).all(|pair| pair[0].start > pair[1].start), "{map:?}");
+        assert_eq!(map.regions.iter().filter(|region| Some(region.start) == map.hole).count(), 1);
+        assert!(map.regions.iter().all(|region| !region.notes.is_empty()));
+        map::draw(&map)
+    };
+    // Where low RAM and the hole meet, the region is the first thing in the hole, and the hole still has its name.
+    let at_the_hole = reserve(4096, &[(0x7b80_0000, 0x10_0000)], false);
+    for words in
+        ["0x7b800000", "0x7b900000", "mmio_start, lowmem_end", "1 MiB, the host's, for a device", "MMIO hole: 2120 MiB"]
+    {
+        assert!(at_the_hole.contains(words), "{words} in\n{at_the_hole}");
+    }
+    // In the middle of the hole, across its beginning, in what is unused, and above everything.
+    let many = reserve(
+        1024,
+        &[(0xf800_0000, 0x1000), (0xefff_0000, 0x2_0000), (0x8000_0000, 0x1000), (8 << 30, 0x1000)],
+        true,
+    );
+    assert_eq!(many.matches(" reserved ").count(), 6, "{many}");
+    for words in ["16 MiB, for a vGPU's memory", "4 KiB, the host's, for a device", "0x200001000", "MMIO hole: 256 MiB"]
+    {
+        assert!(many.contains(words), "{words} in\n{many}");
+    }
+    assert!(!reserve(256, &[], false).contains("reserved"));
+    assert_eq!(reserve(8192, &[(12 << 30, 0x1000), (0xf000_0000, 0x1000)], false).matches(" reserved ").count(), 2);
 }

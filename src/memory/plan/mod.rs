@@ -57,6 +57,7 @@ impl Plan {
         let kind = request.kind;
         let memory = Memory::new(request)?;
         let layout = Layout::new(kind, memory.build_max, request.mmio_hole)?;
+        let layout = layout.with_reserved(&request.reserved, request.vgpu)?;
         let device_model = request.has_device_model();
         // hvmloader places PCI memory in [mmio_start, 0xfc000000), each BAR aligned to its size: a card's memory finds its
         // place, and leaves some to other devices, exactly where the hole is at least twice as large.

@@ -1,5 +1,6 @@
 //! Plans of every kind.
 
+use super::super::layout::Reserved;
 use super::super::model::Model;
 use super::super::multiplier::ShadowMultiplier;
 use super::super::units::Mib;
@@ -172,4 +173,11 @@ fn a_request_is_recorded() {
     assert_eq!(json, expected);
     let read: Request = serde_json::from_str(&json).expect("a request");
     assert_eq!(Plan::new(&read).expect("a plan"), plan);
+
+    let reserved = vec![Reserved { start: Bytes(0x8000_0000), size: Bytes(0x2000) }];
+    let devices = Request { passthrough: true, reserved, vgpu: true, ..mib(4096) };
+    let json = serde_json::to_string(&devices).expect("json");
+    assert!(json.ends_with(r#""shim":false,"reserved":[{"start":2147483648,"size":8192}],"vgpu":true}"#), "{json}");
+    let read: Request = serde_json::from_str(&json).expect("a request");
+    assert_eq!(read, devices);
 }

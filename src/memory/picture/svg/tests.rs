@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use roxmltree::{Document, Node};
 
 use super::super::super::compare::{Difference, Measured, compare};
+use super::super::super::layout::Reserved;
 use super::super::super::model::Model;
 use super::super::super::multiplier::ShadowMultiplier;
 use super::super::super::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX, Request};
@@ -174,6 +175,14 @@ fn assert_drawn(plan: &Plan) {
         [column] => assert_stacked(column, &sizes),
         columns => panic!("{} columns", columns.len()),
     }
+}
+
+#[test]
+fn what_is_reserved_is_drawn() {
+    let reserved = [(0x7b80_0000, 0x10_0000), (0xe000_0000, 0x1000), (8 << 30, 0x2000)];
+    let reserved = reserved.map(|(start, size)| Reserved { start: Bytes(start), size: Bytes(size) }).to_vec();
+    let request = Request { reserved, vgpu: true, ..Request::new(Mib(4096).to_kib()) };
+    assert_drawn(&Plan::new(&request).expect("a plan"));
 }
 
 fn measured(plan: &Plan) -> Measured {

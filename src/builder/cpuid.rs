@@ -1,0 +1,176 @@
+//! The CPUID policy of a guest: which features it has, and how its vCPUs stand in sockets.
+
+use super::Context;
+use crate::config::Platform;
+use crate::error::Error;
+use crate::memory::Kind;
+use crate::xen::{CpuidBase, CpuidLeaf, DomId, FeaturesetOf};
+
+/// Features as bits of a featureset, counted from bit 0 of word 0 (xen/include/public/arch-x86/cpufeatureset.h).
+mod feature {
+    pub(super) const PAE: usize = 6;
+    pub(super) const VMX: usize = 32 + 5;
+    pub(super) const NX: usize = 2 * 32 + 20;
+    pub(super) const SVM: usize = 3 * 32 + 2;
+    pub(super) const ITSC: usize = 7 * 32 + 8;
+}
+
+/// Gives a guest its policy.
+pub(super) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platform: &Platform) -> Result<(), Error> {
+    let xen = context.xen;
+    let itsc = platform.nomigrate || platform.nested;
+    match &platform.featureset {
+        // libxc cannot take NX away without a featureset, nor PAE from a PV guest.
+        None if platform.nx && (platform.pae || kind != Kind::Pv) => {
+            let (pae, nested) = (platform.pae, platform.nested);
+            xen.apply_cpuid_policy(domid, CpuidBase::Default { pae, itsc, nested })?;
+        }
+        given => {
+            let mut words = match given {
+                Some(words) => words.clone(),
+                None if kind == Kind::Pv => xen.featureset(FeaturesetOf::Pv)?,
+                None => xen.featureset(FeaturesetOf::Hvm)?,
+            };
+            let host = xen.featureset(FeaturesetOf::Host)?;
+            if let Some(index) = words.iter().skip(host.len()).position(|word| *word != 0) {
+                return Err(Error::BadConfig(format!(
+                    "word {} of the featureset has features, but this Xen knows {} words alone",
+                    host.len() + index,
+                    host.len()
+                )));
+            }
+            words.truncate(host.len());
+            choose_features(&mut words, &host, platform);
+            xen.apply_cpuid_policy(domid, CpuidBase::Featureset(&words))?;
+        }
+    }
+    if let Some(cores) = platform.cores_per_socket.filter(|_| kind != Kind::Pv) {
+        let changed = with_cores_per_socket(&xen.cpuid_policy(domid)?, cores);
+        xen.set_cpuid_leaves(domid, &changed)?;
+    }
+    Ok(())
+}
+
+fn choose_features(words: &mut Vec<u32>, host: &[u32], platform: &Platform) {
+    let mut put = |feature: usize, shown: bool| {
+        let (word, bit) = (feature / 32, 1 << (feature % 32));
+        if words.len() <= word && shown {
+            words.resize(word + 1, 0);
+        }
+        if let Some(word) = words.get_mut(word) {
+            *word = *word & !bit | if shown { bit } else { 0 };
+        }
+    };
+    let host_has = |feature: usize| host.get(feature / 32).is_some_and(|word| word >> (feature % 32) & 1 == 1);
+    if !platform.nx {
+        put(feature::NX, false);
+    }
+    if !platform.pae {
+        put(feature::PAE, false);
+    }
+    if (platform.nomigrate || platform.nested) && host_has(feature::ITSC) {
+        put(feature::ITSC, true);
+    }
+    for virtualisation in [feature::VMX, feature::SVM] {
+        put(virtualisation, platform.nested && host_has(virtualisation));
+    }
+}
+
+/// The leaves that show `cores` vCPUs a socket, changed from a policy of Xen's.
+///
+/// vCPU N has the APIC id 2 N, so that a socket shows twice as many ids as vCPUs, each second one never used; this is what
+/// XenServer's guests have been shown since there were sockets.
+fn with_cores_per_socket(policy: &[CpuidLeaf], cores: u32) -> Vec<CpuidLeaf> {
+    const EAX: usize = 0;
+    const EBX: usize = 1;
+    const ECX: usize = 2;
+    let put = |register: u32, lowest: u32, width: u32, value: u32| {
+        let most = (1 << width) - 1;
+        register & !(most << lowest) | value.min(most) << lowest
+    };
+    let intel = policy.iter().any(|leaf| leaf.leaf == 0 && leaf.registers[EBX] == u32::from_le_bytes(*b"Genu"));
+    let ids = cores * 2;
+    policy
+        .iter()
+        .filter_map(|old| {
+            let mut leaf = *old;
+            match leaf.leaf {
+                // Logical processors in a package.
+                1 => leaf.registers[EBX] = put(leaf.registers[EBX], 16, 8, ids),
+                // Of each cache (type, bits 4:0): ids of cores in the package less 1; of threads that share it less 1.
+                4 if intel && leaf.registers[EAX] & 0x1f != 0 => {
+                    leaf.registers[EAX] = put(put(leaf.registers[EAX], 26, 6, ids - 1), 14, 12, 0);
+                }
+                // CmpLegacy: the package's logical processors are cores.
+                0x8000_0001 if !intel => leaf.registers[ECX] |= 1 << 1,
+                // Cores less 1; and that the APIC id's width follows from that.
+                0x8000_0008 if !intel => leaf.registers[ECX] = put(put(leaf.registers[ECX], 0, 8, ids - 1), 12, 4, 0),
+                _ => return None,
+            }
+            Some(leaf)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(leaf: u32, subleaf: u32, registers: [u32; 4]) -> CpuidLeaf {
+        CpuidLeaf { leaf, subleaf, registers }
+    }
+
+    const NONE: u32 = u32::MAX;
+
+    #[test]
+    fn sockets_of_amd_and_of_intel() {
+        let amd = [
+            leaf(0, NONE, [0xd, u32::from_le_bytes(*b"Auth"), 0, 0]),
+            leaf(1, NONE, [1, 0xff11_2233, 3, 4]),
+            leaf(4, 0, [0x21, 0, 0, 0]),
+            leaf(0x8000_0001, NONE, [0, 0, 0x20, 0]),
+            leaf(0x8000_0008, NONE, [0x3030, 0, 0xabcd_7fff, 5]),
+        ];
+        assert_eq!(
+            with_cores_per_socket(&amd, 2),
+            [
+                leaf(1, NONE, [1, 0xff04_2233, 3, 4]),
+                leaf(0x8000_0001, NONE, [0, 0, 0x22, 0]),
+                leaf(0x8000_0008, NONE, [0x3030, 0, 0xabcd_0f03, 5]),
+            ]
+        );
+        let intel = [
+            leaf(0, NONE, [0xd, u32::from_le_bytes(*b"Genu"), 0, 0]),
+            leaf(1, NONE, [1, 0, 3, 4]),
+            leaf(4, 0, [0xffff_c121, 1, 2, 3]),
+            leaf(4, 1, [0, 0, 0, 0]),
+            leaf(0x8000_0001, NONE, [0, 0, 0x20, 0]),
+        ];
+        assert_eq!(
+            with_cores_per_socket(&intel, 4),
+            [leaf(1, NONE, [1, 8 << 16, 3, 4]), leaf(4, 0, [7 << 26 | 0x121, 1, 2, 3])]
+        );
+        // What does not fit is as much as does.
+        assert_eq!(with_cores_per_socket(&intel[..2], 128), [leaf(1, NONE, [1, 0xff << 16, 3, 4])]);
+    }
+
+    #[test]
+    fn features_are_taken_away_and_given_where_the_host_has_them() {
+        let host = [u32::MAX; 22];
+        let mut words = vec![u32::MAX; 10];
+        choose_features(&mut words, &host, &Platform::default());
+        assert_eq!(words[0], !(1 << 6), "PAE");
+        assert_eq!((words[1], words[3]), (!(1 << 5), !(1 << 2)), "VMX and SVM");
+        assert_eq!(words[2], !(1 << 20), "NX");
+        assert_eq!(words[7], u32::MAX);
+
+        let mut all = Platform::default();
+        (all.nx, all.pae, all.nested) = (true, true, true);
+        let mut words = vec![0; 2];
+        choose_features(&mut words, &host, &all);
+        assert_eq!(words, [0, 1 << 5, 0, 1 << 2, 0, 0, 0, 1 << 8]);
+        let mut words = vec![0; 2];
+        choose_features(&mut words, &[0; 22], &all);
+        assert_eq!(words, [0, 0], "a host that has none");
+    }
+}

@@ -1,0 +1,77 @@
+//! What a domain is given besides memory: clocks, timers, the enlightenments of Hyper-V, and where its vCPUs run.
+
+use super::Context;
+use crate::config::Guest;
+use crate::error::{Error, Failure, Stage};
+use crate::memory::Kind;
+use crate::xen::{DomId, HvmParam};
+
+/// `SHUTDOWN_crash` (xen/include/public/sched.h).
+const CRASH: u64 = 3;
+
+/// Sets timers, clocks and enlightenments, each for the kinds of guest that have it.
+///
+/// # Errors
+/// The call that Xen refused.
+pub fn set_platform(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Failure> {
+    context.step(Stage::PlatformParams, || set_params(context, domid, guest))
+}
+
+fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+    let (kind, platform, xen) = (guest.plan.request.kind, &guest.platform, context.xen);
+    let set = |param, value: u64| xen.set_hvm_param(domid, param, value);
+    if kind == Kind::Hvm {
+        set(HvmParam::HpetEnabled, platform.hpet.into())?;
+        if let Some(align) = platform.vpt_align {
+            set(HvmParam::VptAlign, align.into())?;
+        }
+    }
+    if kind != Kind::Pv {
+        if let Some(mode) = platform.timer_mode {
+            set(HvmParam::TimerMode, mode.into())?;
+        }
+        if let Some(mask) = platform.viridian(guest.plan.request.vgpu) {
+            set(HvmParam::Viridian, mask.into())?;
+        }
+        if platform.crash_on_triple_fault {
+            set(HvmParam::TripleFaultReason, CRASH)?;
+        }
+        // Where the CPU saves it in one width alone, Xen has decided already.
+        if let Some(width) = platform.x87_fip_width
+            && xen.hvm_param(domid, HvmParam::X87FipWidth)? == 0
+        {
+            set(HvmParam::X87FipWidth, width.into())?;
+        }
+    }
+    xen.set_tsc_mode(domid, platform.tsc_mode)?;
+    if platform.time_offset != 0 {
+        xen.set_time_offset(domid, platform.time_offset)?;
+    }
+    Ok(())
+}
+
+/// Sets where the vCPUs may run, and their share of the CPUs. They must exist.
+///
+/// # Errors
+/// The call that Xen refused.
+pub fn set_scheduling(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Failure> {
+    context.step(Stage::Scheduling, || schedule(context, domid, guest))
+}
+
+fn schedule(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+    let (platform, xen) = (&guest.platform, context.xen);
+    for (vcpu, cpus) in &platform.affinity {
+        xen.set_vcpu_affinity(domid, *vcpu, cpus.bytes())?;
+    }
+    if platform.weight.is_none() && platform.cap.is_none() {
+        return Ok(());
+    }
+    match xen.cpu_share(domid)? {
+        Some((scheduler, weight, cap)) => {
+            let (weight, cap) = (platform.weight.unwrap_or(weight), platform.cap.unwrap_or(cap));
+            xen.set_cpu_share(domid, scheduler, weight, cap)?;
+        }
+        None => log::warn!("domain {domid} runs under neither credit nor credit2: its weight and cap are not set"),
+    }
+    Ok(())
+}

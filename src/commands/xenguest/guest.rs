@@ -1,0 +1,309 @@
+//! From the helper's options, and the keys in xenstore, to the guest that is to be built.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::options::Options;
+use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole, write_modules};
+use crate::config::pci::{SYSFS, Sizing, sizing};
+use crate::config::platform::number;
+use crate::config::{
+    Candidates, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
+    acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, smbios,
+};
+use crate::error::Error;
+use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
+use crate::xen::{DomId, DomainInfo, ImageLimits, Transaction, XenError};
+
+/// What is to be built, as far as the command line tells.
+pub(super) struct Job {
+    pub(super) kind: Kind,
+    pub(super) ports: Ports,
+    pub(super) memory_node: Option<u32>,
+    domid: DomId,
+    max: Mib,
+    start: Mib,
+    image: PathBuf,
+    cmdlines: Vec<CString>,
+    /// PVH: its modules. PV: its ramdisk, where it has one.
+    modules: Vec<PathBuf>,
+    features: CString,
+    flags: u32,
+    devices: Vec<PciAddress>,
+    sysfs: PathBuf,
+    vgpu: bool,
+    force: bool,
+}
+
+impl Job {
+    /// Checks that everything is there that the mode needs.
+    ///
+    /// # Errors
+    /// What is missing, or what is no such number.
+    pub(super) fn of(options: &Options, kind: Kind) -> Result<Self, String> {
+        let missing = |option: &str| format!("missing command line options: -{option}");
+        let number = |option: &str, value: i32| {
+            u32::try_from(value).map_err(|_| format!("'{value}' is not a valid integer (-{option})"))
+        };
+        let needed = |option: &str, value: Option<i32>| {
+            value.ok_or_else(|| missing(option)).and_then(|value| number(option, value))
+        };
+        let domain = |option: &str, value: i32| {
+            DomId::new(number(option, value)?).ok_or_else(|| format!("{value} is no domain (-{option})"))
+        };
+        let domid = options.domid.ok_or_else(|| missing("domid")).and_then(|domid| domain("domid", domid))?;
+        if domid == DomId::DOM0 {
+            return Err("domain 0 is the one that this runs in (-domid)".to_owned());
+        }
+        if kind != Kind::Hvm {
+            if options.cmdlines.is_empty() {
+                return Err(missing("cmdline"));
+            }
+            if options.features.is_none() {
+                return Err(missing("features"));
+            }
+        }
+        let ramdisk = options.ramdisk.clone();
+        let modules = match kind {
+            Kind::Hvm => Vec::new(),
+            Kind::Pvh => options.modules.clone(),
+            Kind::Pv => {
+                let ramdisk = ramdisk.ok_or_else(|| missing("ramdisk"))?;
+                Some(ramdisk).filter(|path| !path.as_os_str().is_empty()).into_iter().collect()
+            }
+        };
+        Ok(Self {
+            kind,
+            ports: super::ports(
+                (needed("store_port", options.store_port)?, domain("store_domid", options.store_domid)?),
+                (needed("console_port", options.console_port)?, domain("console_domid", options.console_domid)?),
+            ),
+            memory_node: options.mem_pnode.map(|node| number("mem_pnode", node)).transpose()?,
+            domid,
+            max: Mib(needed("mem_max_mib", options.mem_max_mib)?),
+            start: Mib(needed("mem_start_mib", options.mem_start_mib)?),
+            image: options.image.clone().ok_or_else(|| missing("image"))?,
+            cmdlines: options.cmdlines.clone(),
+            modules,
+            features: options.features.clone().unwrap_or_default(),
+            flags: number("flags", options.flags)?,
+            devices: devices(options.pci_passthrough.as_deref(), kind)?,
+            sysfs: options.sysfs.clone().unwrap_or_else(|| PathBuf::from(SYSFS)),
+            vgpu: options.vgpu,
+            force: options.force,
+        })
+    }
+
+    /// Makes sure that the domain is one that can be built into.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn check_domain(&self, context: &Context<'_>) -> Result<DomainInfo, Error> {
+        let domid = self.domid;
+        let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+        let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
+        if domain.dying || domain.shutdown.is_some() {
+            return refused("is shut down or being destroyed".to_owned());
+        }
+        if domain.kind != self.kind {
+            return refused(format!("was created as a {} guest, not as a {} one", domain.kind, self.kind));
+        }
+        if domain.existing_vcpus == 0 {
+            return refused("has no vCPUs yet: call xc_domain_max_vcpus first".to_owned());
+        }
+        if domain.owned_pages.0 > 0 && !self.force {
+            let pages = domain.owned_pages.0;
+            return refused(format!("owns {pages} pages already; only an empty domain can be built (--force does it)"));
+        }
+        Ok(domain)
+    }
+
+    /// The guest, with its files read.
+    ///
+    /// # Errors
+    /// A key or a file that cannot be used; numbers that make no guest; too little memory.
+    pub(super) fn guest(&self, context: &Context<'_>, domain: &DomainInfo) -> Result<Guest, Error> {
+        let nodes = Nodes::new(context.store.plain(), Keys::new(self.domid));
+        let platform = nodes.platform()?;
+        log::info!("settings: {platform:?}");
+        let vcpus = platform.vcpus.ok_or_else(|| {
+            Error::BadConfig("platform/vcpu/number is missing in xenstore: how many vCPUs has the guest?".to_owned())
+        })?;
+        if vcpus > domain.existing_vcpus {
+            return Err(Error::BadConfig(format!(
+                "platform/vcpu/number is {vcpus}, but domain {} has {} vCPUs",
+                self.domid, domain.existing_vcpus
+            )));
+        }
+        let vgpu = self.vgpu && self.kind == Kind::Hvm;
+        let Sizing { mmio_hole, reserved } = sizing(context.xen, &self.devices, vgpu, &self.sysfs)?;
+        let plan = Plan::new(&Request {
+            kind: self.kind,
+            model: Model::Xapi,
+            static_max: Some(self.max.to_kib()),
+            video: Some(Kib::ZERO),
+            vcpus,
+            mmio_hole,
+            reserved,
+            vgpu,
+            passthrough: !self.devices.is_empty() && !self.force,
+            ..Request::new(self.start.to_kib())
+        })?;
+        platform.check(vcpus, plan.pod.is_some() && !self.force)?;
+        if platform.nested && !domain.hap && !self.force {
+            return Err(Error::BadConfig("nested virtualisation needs hardware-assisted paging".to_owned()));
+        }
+        check_room(context, self.domid, plan.owned_pages_built)?;
+        let limits = nodes.limits()?;
+        let payload = match self.kind {
+            Kind::Hvm => self.firmware(&platform, &plan)?,
+            Kind::Pvh | Kind::Pv => self.kernel(limits)?,
+        };
+        let devices = self.devices.clone();
+        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO })
+    }
+
+    fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<Payload, Error> {
+        let kind = platform.firmware.unwrap_or_default();
+        let path = match (&platform.ovmf_override, kind) {
+            (Some(name), FirmwareKind::Ovmf) => Some(beside_ovmf(name)?),
+            _ => None,
+        };
+        let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.layout.lowmem_end)?;
+        let modules = self.modules_of_host(platform);
+        Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image))?, kind, firmware, modules })
+    }
+
+    /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.
+    fn modules_of_host(&self, platform: &Platform) -> FirmwareModules {
+        let warn = |error: Error| log::warn!("{error}");
+        FirmwareModules {
+            smbios: if platform.smbios_passthrough { smbios::of_host(&self.sysfs).map_err(warn).ok() } else { None },
+            acpi: if platform.acpi_passthrough {
+                acpi_tables::slic_of_host(&self.sysfs).map_err(warn).ok().flatten()
+            } else {
+                None
+            },
+        }
+    }
+
+    fn kernel(&self, limits: ImageLimits) -> Result<Payload, Error> {
+        let within = |what, path: &Path, data: Vec<u8>, limit: Bytes| {
+            if data.len() as u64 <= limit.0 {
+                return Ok(data);
+            }
+            let reason = format!("has {} bytes, but xenstore's /mh/limits allow {}", data.len(), limit.0);
+            Err(Error::BadFile { what, path: path.to_owned(), reason })
+        };
+        let mut cmdlines = self.cmdlines.iter().cloned();
+        let kernel = Module {
+            data: within("kernel", &self.image, read_guest_kernel(&self.image)?, limits.kernel)?,
+            path: self.image.clone(),
+            cmdline: cmdlines.next().unwrap_or_default(),
+        };
+        let modules = self.modules.iter().map(|path| {
+            let data = within("ramdisk", path, read_ramdisk(path)?, limits.module)?;
+            Ok::<_, Error>(Module { data, path: path.clone(), cmdline: cmdlines.next().unwrap_or_default() })
+        });
+        let modules = modules.collect::<Result<_, _>>()?;
+        Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
+    }
+
+    /// Writes what hvmloader and QEMU of an HVM guest look for, where the caller has not written it as they need it.
+    ///
+    /// # Errors
+    /// Where xenstored refuses.
+    pub(super) fn write_keys(&self, context: &Context<'_>, guest: &Guest) -> Result<(), XenError> {
+        let keys = Keys::new(self.domid);
+        let platform = &guest.platform;
+        let firmware = platform.firmware.unwrap_or_default().name();
+        context.store.transaction(|transaction| {
+            for (name, value) in [
+                ("platform/acpi", digit(platform.acpi)),
+                ("platform/acpi_s3", digit(platform.acpi_s3)),
+                ("platform/acpi_s4", digit(platform.acpi_s4)),
+                ("hvmloader/bios", firmware),
+            ] {
+                let path = keys.of_domain(name);
+                if transaction.read(&path)?.as_deref() != Some(value) {
+                    transaction.write(&path, value)?;
+                }
+            }
+            write_hole(transaction, &keys, &guest.plan)
+        })
+    }
+
+    /// Tells hvmloader where its tables are, where it has any.
+    ///
+    /// # Errors
+    /// Where xenstored refuses.
+    pub(super) fn write_modules(&self, context: &Context<'_>, rings: Rings) -> Result<(), XenError> {
+        write_modules(&context.store.plain(), &Keys::new(self.domid), rings.modules)
+    }
+}
+
+/// The devices of a list with commas. A PV guest's memory makes no room for them, so that they do not matter there.
+fn devices(list: Option<&str>, kind: Kind) -> Result<Vec<PciAddress>, String> {
+    let list = list.filter(|list| !list.is_empty() && kind != Kind::Pv);
+    if list.is_some() && kind == Kind::Pvh {
+        return Err("PCI passthrough is not supported under PVH (-pci_passthrough)".to_owned());
+    }
+    let devices = list.into_iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty());
+    devices.map(|word| word.parse().map_err(|reason| format!("'{word}': {reason} (-pci_passthrough)"))).collect()
+}
+
+/// A file in OVMF's own directory; a link there could lead anywhere.
+fn beside_ovmf(name: &str) -> Result<PathBuf, Error> {
+    let usual = Candidates::firmware(FirmwareKind::Ovmf);
+    let usual = usual.find().or_else(|| usual.paths.first().cloned()).unwrap_or_default();
+    let path = usual.with_file_name(name);
+    if path.is_symlink() {
+        let reason = "is a symbolic link; platform/ovmf-override takes a file".to_owned();
+        return Err(Error::BadFile { what: "firmware", path, reason });
+    }
+    Ok(path)
+}
+
+/// A domain's nodes. A directory is listed once, so that only what is there is read.
+struct Nodes<'a> {
+    transaction: Transaction<'a>,
+    keys: Keys,
+}
+
+impl<'a> Nodes<'a> {
+    fn new(transaction: Transaction<'a>, keys: Keys) -> Self {
+        Self { transaction, keys }
+    }
+
+    fn platform(&self) -> Result<Platform, Error> {
+        let mut listed: HashMap<String, Vec<String>> = HashMap::new();
+        Platform::of_keys(|name| {
+            let (directory, leaf) = name.rsplit_once('/').unwrap_or(("", name));
+            let names = match listed.get(directory) {
+                Some(names) => names,
+                None => {
+                    let names = self.transaction.children(&self.keys.of_domain(directory))?;
+                    listed.entry(directory.to_owned()).or_insert(names)
+                }
+            };
+            if !names.iter().any(|name| name == leaf) {
+                return Ok(None);
+            }
+            Ok(self.transaction.read(&self.keys.of_domain(name))?)
+        })
+    }
+
+    /// How large a kernel and a ramdisk may be, unpacked: the host's limits, where it has any.
+    fn limits(&self) -> Result<ImageLimits, Error> {
+        let limit = |what: &str| {
+            let path = format!("/mh/limits/pv-{what}-max_size");
+            let text = self.transaction.read(&path)?.filter(|text| !text.is_empty());
+            let Some(text) = text else { return Ok(ImageLimits::MOST) };
+            let bytes = number(&text).map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
+            Ok::<_, Error>(if bytes == 0 { ImageLimits::MOST } else { Bytes(bytes).min(ImageLimits::MOST) })
+        };
+        Ok(ImageLimits { kernel: limit("kernel")?, module: limit("ramdisk")? })
+    }
+}

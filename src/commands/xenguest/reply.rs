@@ -1,0 +1,136 @@
+//! What the helper answers: one line on the control descriptor, which its caller parses.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+use crate::builder::Rings;
+use crate::error::{Error, Failure, Stage};
+use crate::fd;
+use crate::memory::Kind;
+
+/// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
+const ATOMIC: usize = 4096;
+
+/// Where the answer goes.
+pub(super) enum Control {
+    /// The caller's pipe.
+    Pipe(File),
+    /// Standard output, where the caller named none or this.
+    Stdout,
+    /// Standard error, where the caller named that.
+    Stderr,
+}
+
+impl Control {
+    /// The descriptor that a command line names which is wrong elsewhere.
+    pub(super) fn of_words(words: &[OsString]) -> Self {
+        let named = |word: &OsString| matches!(word.to_str(), Some("-controloutfd" | "--controloutfd"));
+        let number = words.iter().position(named).and_then(|index| words.get(index + 1)?.to_str()?.parse().ok());
+        Self::take(number).unwrap_or(Self::Stdout)
+    }
+
+    /// The descriptor of this number.
+    ///
+    /// # Errors
+    /// Where it is not open, or not for writing.
+    pub(super) fn take(number: Option<i32>) -> Result<Self, String> {
+        match number {
+            None | Some(1) => Ok(Self::Stdout),
+            Some(2) => Ok(Self::Stderr),
+            Some(number) => {
+                let taken = fd::take(number).map_err(|error| format!("-controloutfd: {error}"))?;
+                if !taken.access.writes() {
+                    return Err(format!("-controloutfd: descriptor {number} is open for reading alone"));
+                }
+                Ok(Self::Pipe(File::from(taken.fd)))
+            }
+        }
+    }
+
+    /// Sends one line, in one write.
+    ///
+    /// # Errors
+    /// Where nobody takes it.
+    pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.write_all(line.as_bytes()),
+            Self::Stdout => io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()),
+            Self::Stderr => io::stderr().write_all(line.as_bytes()),
+        }
+    }
+}
+
+/// The descriptor that commands come on. No build has any, but it must be one, and no program started from here may
+/// have it.
+///
+/// # Errors
+/// Where it is not open.
+pub(super) fn take_control_in(number: Option<i32>) -> Result<Option<OwnedFd>, String> {
+    match number {
+        None | Some(0..=2) => Ok(None),
+        Some(number) => fd::take(number).map(|taken| Some(taken.fd)).map_err(|error| format!("-controlinfd: {error}")),
+    }
+}
+
+/// The line for a built guest: two numbers, and for PV its ABI.
+pub(super) fn result_line(rings: Rings, protocol: Option<&str>) -> String {
+    let protocol = protocol.map(|protocol| format!(" {protocol}")).unwrap_or_default();
+    format!("result:{} {}{protocol}\n", rings.store_gfn.0, rings.console_gfn.0)
+}
+
+/// The line for a failure before anything was built: of the helper itself.
+pub(super) fn usage_line(message: &str) -> String {
+    error_line(&format!("xenguest: {message}"))
+}
+
+/// The line for a failed build: a word that xenopsd knows, the errno, and the whole cause.
+///
+/// xenopsd raises a typed exception where the first word is `hvm_build`, `hvm_build_mem`, `hvm_build_params`,
+/// `xc_dom_allocate` or `xc_dom_linux_build` and the second a number (`receive_success`,
+/// ocaml/xenopsd/xc/xenguestHelper.ml).
+pub(super) fn failure_line(kind: Kind, failure: &Failure) -> String {
+    let (word, code) = (word_of(kind, failure), code_of(&failure.error));
+    error_line(&format!("{word} {code} {failure}"))
+}
+
+fn word_of(kind: Kind, failure: &Failure) -> &'static str {
+    match (&failure.error, failure.stage) {
+        (Error::Xen(error), _) if error.call == "xc_dom_allocate" => "xc_dom_allocate",
+        _ if kind == Kind::Pv => "xc_dom_linux_build",
+        (Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. } | Error::Plan(_), _) | (_, Stage::Populate) => {
+            "hvm_build_mem"
+        }
+        (_, Stage::PlatformParams | Stage::Scheduling | Stage::HvmInfo | Stage::HvmParams | Stage::CpuidPolicy) => {
+            "hvm_build_params"
+        }
+        _ => "hvm_build",
+    }
+}
+
+fn code_of(error: &Error) -> i32 {
+    let errno = match error {
+        Error::NotEnoughMemory { .. } => Errno::ENOMEM,
+        Error::LimitTooLow { .. } => Errno::E2BIG,
+        Error::NoSuchDomain(_) => Errno::ESRCH,
+        Error::Plan(_) | Error::BadConfig(_) => Errno::EINVAL,
+        Error::BadFile { .. } => Errno::ENOEXEC,
+        Error::Xen(error) => error.errno.unwrap_or(Errno::EINVAL),
+        _ => Errno::EIO,
+    };
+    errno as i32
+}
+
+/// One line, whatever stands in the message, and short enough to arrive whole.
+fn error_line(message: &str) -> String {
+    let mut line = format!("error:{}", message.trim().replace(['\n', '\r', '\0'], " "));
+    if line.len() >= ATOMIC {
+        let end = (0..ATOMIC - 1).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+        line.truncate(end);
+    }
+    line.push('\n');
+    line
+}

@@ -1,0 +1,110 @@
+//! The values that settings take.
+
+use crate::xen::enlightenment;
+
+/// Host CPUs, one bit each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuMap(Vec<u8>);
+
+impl CpuMap {
+    /// The bits, the lowest CPU in the lowest bit of the first byte.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The most CPUs that a map may name: more than Xen can be built for (`CONFIG_NR_CPUS`, xen/arch/Kconfig, Xen 4.20: 16383).
+const MOST_CPUS: usize = 16_384;
+
+/// A string of one `0` or `1` for each of the host's CPUs, CPU 0 first.
+pub(super) fn cpu_map(text: &str) -> Result<CpuMap, String> {
+    if text.len() > MOST_CPUS {
+        return Err(format!("{} CPUs are more than Xen can have", text.len()));
+    }
+    let mut bytes = vec![0_u8; text.len().div_ceil(8)];
+    for (index, digit) in text.bytes().enumerate() {
+        match digit {
+            b'0' => {}
+            b'1' => bytes[index / 8] |= 1 << (index % 8),
+            _ => return Err(format!("{:?} is neither 0 nor 1", char::from(digit))),
+        }
+    }
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Err("it names no CPU at all".to_owned());
+    }
+    Ok(CpuMap(bytes))
+}
+
+/// `true` or `false` in any case, or a number, of which 0 alone is false.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    if text.eq_ignore_ascii_case("true") {
+        return Ok(true);
+    }
+    if text.eq_ignore_ascii_case("false") {
+        return Ok(false);
+    }
+    number(text).map(|number| number != 0).map_err(|_| "it is neither true nor false".to_owned())
+}
+
+/// A number as C's strtoull takes it with base 0: decimal, octal with a leading 0, hexadecimal with 0x.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn number(text: &str) -> Result<u64, String> {
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
+        None => (text, 10),
+    };
+    // from_str_radix would take a sign.
+    if !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err("it is no number".to_owned());
+    }
+    u64::from_str_radix(digits, radix).map_err(|error| match error.kind() {
+        std::num::IntErrorKind::PosOverflow => "it is too large".to_owned(),
+        _ => "it is no number".to_owned(),
+    })
+}
+
+/// A number within bounds.
+pub(super) fn number_within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
+    let beyond = || format!("it is not within {least} and {most}");
+    number(text).and_then(|number| {
+        Some(number)
+            .filter(|number| (least..=most).contains(number))
+            .and_then(|n| T::try_from(n).ok())
+            .ok_or_else(beyond)
+    })
+}
+
+/// Words of a featureset in hexadecimal, with `-` or `:` between them.
+pub(super) fn featureset(text: &str) -> Result<Vec<u32>, String> {
+    /// Many times what any Xen has: 22 in Xen 4.20.
+    const MOST: usize = 256;
+    let words: Vec<&str> = text.split(['-', ':']).collect();
+    // One separator at the end has always been let through.
+    let words = match words.split_last() {
+        Some((&"", rest)) if !rest.is_empty() => rest,
+        _ => &words[..],
+    };
+    if words.len() > MOST {
+        return Err(format!("{} words are more than any Xen has", words.len()));
+    }
+    let parse = |word: &&str| {
+        let digits = word.strip_prefix("0x").unwrap_or(word);
+        let plain = digits.chars().all(|digit| digit.is_ascii_hexdigit());
+        u32::from_str_radix(digits, 16).ok().filter(|_| plain).ok_or_else(|| format!("{word:?} is no 32-bit word"))
+    };
+    words.iter().map(parse).collect()
+}
+
+/// The mask for `HVM_PARAM_VIRIDIAN`: the base with its frequencies and hotplug of vCPUs, and what was asked for. The
+/// synthetic timer brings the synthetic interrupt controller along.
+#[must_use]
+pub fn viridian_mask(more: u32, stimer: Option<bool>, vgpu: bool) -> u32 {
+    let clocks = more & (enlightenment::REFERENCE_TSC | enlightenment::TIME_REF_COUNT) != 0;
+    let timer = stimer.unwrap_or(vgpu && clocks);
+    let timer = if timer { enlightenment::SYNIC | enlightenment::STIMER } else { 0 };
+    more | enlightenment::BASE | enlightenment::CPU_HOTPLUG | timer
+}

@@ -1,0 +1,187 @@
+//! What CPUID tells a guest.
+
+use std::ptr::NonNull;
+
+use xen_sys as sys;
+
+use super::error::{self, XenError};
+use super::{DomId, Interface};
+
+/// A featureset of the hypervisor's (`XEN_SYSCTL_get_cpu_featureset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeaturesetOf {
+    /// What the host's CPUs have.
+    Host,
+    /// What PV guests are given.
+    Pv,
+    /// What HVM and PVH guests are given.
+    Hvm,
+}
+
+/// What a guest's CPUID policy is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuidBase<'a> {
+    /// Xen's default policy for the kind of guest, with these three changed. PAE and nested virtualisation are HVM's and
+    /// PVH's.
+    Default {
+        /// Physical address extension, without which there is no long mode either.
+        pae: bool,
+        /// An invariant TSC is promised.
+        itsc: bool,
+        /// VMX or SVM are shown; the domain must have been created for that.
+        nested: bool,
+    },
+    /// This featureset, word by word (xen/include/public/arch-x86/cpufeatureset.h).
+    Featureset(&'a [u32]),
+}
+
+/// One leaf of a CPUID policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuidLeaf {
+    /// EAX that asks for it.
+    pub leaf: u32,
+    /// ECX that asks for it; all ones where there are no subleaves.
+    pub subleaf: u32,
+    /// EAX, EBX, ECX and EDX of the answer.
+    pub registers: [u32; 4],
+}
+
+impl Interface {
+    /// One of the hypervisor's featuresets.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn featureset(&self, of: FeaturesetOf) -> Result<Vec<u32>, XenError> {
+        const CALL: &str = "xc_get_cpu_featureset";
+        let index = match of {
+            FeaturesetOf::Host => sys::XEN_SYSCTL_cpu_featureset_host,
+            FeaturesetOf::Pv => sys::XEN_SYSCTL_cpu_featureset_pv,
+            FeaturesetOf::Hvm => sys::XEN_SYSCTL_cpu_featureset_hvm,
+        };
+        let mut count = 0;
+        // SAFETY: a null buffer asks for the number of words.
+        let returned =
+            unsafe { sys::xc_get_cpu_featureset(self.as_raw(), index, &raw mut count, std::ptr::null_mut()) };
+        error::minus_one(CALL, format_args!("{of:?}, size"), returned)?;
+        let mut words = vec![0_u32; usize::try_from(count).unwrap_or(0)];
+        // SAFETY: the buffer has `count` words.
+        let returned = unsafe { sys::xc_get_cpu_featureset(self.as_raw(), index, &raw mut count, words.as_mut_ptr()) };
+        error::minus_one(CALL, format_args!("{of:?}"), returned)?;
+        words.truncate(usize::try_from(count).unwrap_or(0));
+        Ok(words)
+    }
+
+    /// Gives a guest its CPUID policy. Xen takes out what the host lacks, and what depends on that.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a featureset with more than this Xen knows.
+    pub fn apply_cpuid_policy(&self, domid: DomId, base: CpuidBase<'_>) -> Result<(), XenError> {
+        let (featureset, pae, itsc, nested) = match base {
+            CpuidBase::Default { pae, itsc, nested } => (&[][..], pae, itsc, nested),
+            CpuidBase::Featureset(words) => (words, false, false, false),
+        };
+        let words = if featureset.is_empty() { std::ptr::null() } else { featureset.as_ptr() };
+        let count = u32::try_from(featureset.len()).unwrap_or(u32::MAX);
+        // SAFETY: `words` points to `count` words, or is null for Xen's default; null overrides mean none.
+        let returned = unsafe {
+            sys::xc_cpuid_apply_policy(
+                self.as_raw(),
+                domid.get(),
+                false,
+                words,
+                count,
+                pae,
+                itsc,
+                nested,
+                std::ptr::null(),
+                std::ptr::null(),
+            )
+        };
+        error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}, {base:x?}"), returned)
+    }
+
+    /// A guest's CPUID policy, in order of leaf.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn cpuid_policy(&self, domid: DomId) -> Result<Vec<CpuidLeaf>, XenError> {
+        let (mut leaves, mut msrs) = (0, 0);
+        // SAFETY: both pointers are to live integers.
+        let returned = unsafe { sys::xc_cpu_policy_get_size(self.as_raw(), &raw mut leaves, &raw mut msrs) };
+        error::minus_one("xc_cpu_policy_get_size", format_args!(""), returned)?;
+
+        let policy = Policy::new()?;
+        // SAFETY: the handle and the policy are valid.
+        let returned = unsafe { sys::xc_cpu_policy_get_domain(self.as_raw(), domid.get(), policy.0.as_ptr()) };
+        error::minus_one("xc_cpu_policy_get_domain", format_args!("domid {domid}"), returned)?;
+
+        let mut buffer = vec![sys::xen_cpuid_leaf_t::default(); usize::try_from(leaves).unwrap_or(0)];
+        let mut no_msrs = 0;
+        // SAFETY: the buffer has room for `leaves` leaves; a null buffer of 0 MSRs asks for none.
+        let returned = unsafe {
+            sys::xc_cpu_policy_serialise(
+                self.as_raw(),
+                policy.0.as_ptr(),
+                buffer.as_mut_ptr(),
+                &raw mut leaves,
+                std::ptr::null_mut(),
+                &raw mut no_msrs,
+            )
+        };
+        error::minus_one("xc_cpu_policy_serialise", format_args!("domid {domid}"), returned)?;
+        buffer.truncate(usize::try_from(leaves).unwrap_or(0));
+        Ok(buffer
+            .iter()
+            .map(|raw| CpuidLeaf { leaf: raw.leaf, subleaf: raw.subleaf, registers: [raw.a, raw.b, raw.c, raw.d] })
+            .collect())
+    }
+
+    /// Replaces these leaves of a guest's CPUID policy; the others stay.
+    ///
+    /// # Errors
+    /// Where Xen refuses one of them.
+    pub fn set_cpuid_leaves(&self, domid: DomId, leaves: &[CpuidLeaf]) -> Result<(), XenError> {
+        let mut raw: Vec<_> = leaves
+            .iter()
+            .map(|leaf| {
+                let [a, b, c, d] = leaf.registers;
+                sys::xen_cpuid_leaf_t { leaf: leaf.leaf, subleaf: leaf.subleaf, a, b, c, d }
+            })
+            .collect();
+        let count = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+        let (mut bad_leaf, mut bad_subleaf, mut bad_msr) = (u32::MAX, u32::MAX, u32::MAX);
+        // SAFETY: the buffer has `count` leaves; there are no MSRs; the last three are live integers.
+        let returned = unsafe {
+            sys::xc_set_domain_cpu_policy(
+                self.as_raw(),
+                domid.get(),
+                count,
+                raw.as_mut_ptr(),
+                0,
+                std::ptr::null_mut(),
+                &raw mut bad_leaf,
+                &raw mut bad_subleaf,
+                &raw mut bad_msr,
+            )
+        };
+        let arguments = format_args!("domid {domid}, {leaves:x?}, refused leaf {bad_leaf:#x} {bad_subleaf:#x}");
+        error::minus_one("xc_set_domain_cpu_policy", arguments, returned).map(drop)
+    }
+}
+
+/// A `xc_cpu_policy_t`, freed when dropped.
+struct Policy(NonNull<sys::xc_cpu_policy_t>);
+
+impl Policy {
+    fn new() -> Result<Self, XenError> {
+        // SAFETY: takes nothing; the result is ours.
+        error::pointer("xc_cpu_policy_init", format_args!(""), unsafe { sys::xc_cpu_policy_init() }).map(Self)
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        // SAFETY: the policy came from xc_cpu_policy_init and is freed once.
+        unsafe { sys::xc_cpu_policy_destroy(self.0.as_ptr()) };
+    }
+}

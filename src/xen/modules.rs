@@ -1,0 +1,87 @@
+//! What hvmloader is handed besides the firmware: SMBIOS structures and ACPI tables of the caller's.
+
+use crate::memory::Bytes;
+
+/// Both begin at a multiple of this.
+const ALIGNMENT: usize = 16;
+
+/// The modules, as one piece for libxenguest to place.
+///
+/// libxenguest has a place for each of them, but puts an ACPI module into the guest twice: where `modules_init`
+/// (tools/libs/guest/xg_dom_hvmloader.c, Xen 4.17) has put it into RAM, `xc_dom_load_acpi` (xg_dom_core.c) populates these
+/// pages a second time, as it has to for a PVH guest. The first ones stay with the domain, and nobody can reach them. In one
+/// piece, both go where the SMBIOS module goes; hvmloader reads from xenstore where they are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HvmModules {
+    bytes: Vec<u8>,
+    /// Offset and length.
+    smbios: Option<(usize, usize)>,
+    acpi: Option<(usize, usize)>,
+}
+
+/// A module in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Guest-physical address of its first byte.
+    pub address: Bytes,
+    /// Its length.
+    pub length: Bytes,
+}
+
+/// Where the modules are in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlacedModules {
+    /// SMBIOS structures.
+    pub smbios: Option<Placed>,
+    /// ACPI tables.
+    pub acpi: Option<Placed>,
+}
+
+impl HvmModules {
+    /// One piece of both; what is `None` or empty is left out.
+    #[must_use]
+    pub fn new(smbios: Option<&[u8]>, acpi: Option<&[u8]>) -> Self {
+        let mut bytes = Vec::new();
+        let mut add = |data: Option<&[u8]>| {
+            let data = data.filter(|data| !data.is_empty())?;
+            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+            let offset = bytes.len();
+            bytes.extend_from_slice(data);
+            Some((offset, data.len()))
+        };
+        let (smbios, acpi) = (add(smbios), add(acpi));
+        Self { bytes, smbios, acpi }
+    }
+
+    /// What libxenguest is to place; empty where there is neither.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where the modules are when the piece begins at `start`.
+    pub(super) fn placed_at(&self, start: Bytes) -> PlacedModules {
+        let placed = |(offset, length): (usize, usize)| {
+            let length = Bytes(u64::try_from(length).ok()?);
+            Some(Placed { address: start.checked_add(Bytes(u64::try_from(offset).ok()?))?, length })
+        };
+        PlacedModules { smbios: self.smbios.and_then(placed), acpi: self.acpi.and_then(placed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_in_one_piece() {
+        let placed = |address, length| Some(Placed { address: Bytes(address), length: Bytes(length) });
+        let both = HvmModules::new(Some(b"smbios"), Some(b"acpi!"));
+        assert_eq!(both.bytes(), b"smbios\0\0\0\0\0\0\0\0\0\0acpi!");
+        let at = both.placed_at(Bytes(0x20_0000));
+        assert_eq!(at, PlacedModules { smbios: placed(0x20_0000, 6), acpi: placed(0x20_0010, 5) });
+        let acpi = HvmModules::new(None, Some(b"acpi!"));
+        assert_eq!((acpi.bytes(), acpi.placed_at(Bytes(4096)).acpi), (&b"acpi!"[..], placed(4096, 5)));
+        assert_eq!(acpi.placed_at(Bytes(4096)).smbios, None);
+        assert_eq!(HvmModules::new(Some(b""), None), HvmModules::default());
+    }
+}

@@ -1,0 +1,144 @@
+//! Where a domain's vCPUs may run, how much of a CPU they get, and where its memory comes from.
+
+use std::os::raw::c_int;
+
+use nix::errno::Errno;
+use xen_sys as sys;
+
+use super::error::{self, XenError};
+use super::{DomId, Interface};
+
+/// A scheduler that knows weights and caps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// The older one.
+    Credit,
+    /// Xen's default since 4.12.
+    Credit2,
+}
+
+impl Interface {
+    /// How many bytes a map of the host's CPUs has.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    fn cpu_map_size(&self) -> Result<usize, XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_get_cpumap_size(self.as_raw()) };
+        let size = error::minus_one("xc_get_cpumap_size", format_args!(""), returned)?;
+        Ok(usize::try_from(size).unwrap_or(0))
+    }
+
+    /// Lets a vCPU run on these CPUs and no others (hard affinity). `cpus` has one bit a CPU, the lowest first; what is
+    /// beyond the host's CPUs does not count.
+    ///
+    /// # Errors
+    /// `EINVAL` where none of the CPUs is there.
+    pub fn set_vcpu_affinity(&self, domid: DomId, vcpu: u32, cpus: &[u8]) -> Result<(), XenError> {
+        let mut map = cpus.to_vec();
+        map.resize(self.cpu_map_size()?, 0);
+        let index = c_int::try_from(vcpu).unwrap_or(c_int::MAX);
+        // SAFETY: the map has as many bytes as libxc reads and writes back; no map of soft affinity is wanted.
+        let returned = unsafe {
+            sys::xc_vcpu_setaffinity(
+                self.as_raw(),
+                domid.get(),
+                index,
+                map.as_mut_ptr(),
+                std::ptr::null_mut(),
+                sys::XEN_VCPUAFFINITY_HARD,
+            )
+        };
+        let arguments = format_args!("domid {domid}, vCPU {vcpu}, CPUs {cpus:02x?}");
+        error::minus_one("xc_vcpu_setaffinity", arguments, returned).map(drop)
+    }
+
+    /// The CPUs that a vCPU may run on, one bit each.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn vcpu_affinity(&self, domid: DomId, vcpu: u32) -> Result<Vec<u8>, XenError> {
+        let mut map = vec![0; self.cpu_map_size()?];
+        let index = c_int::try_from(vcpu).unwrap_or(c_int::MAX);
+        // SAFETY: the map has as many bytes as libxc writes; no map of soft affinity is wanted.
+        let returned = unsafe {
+            sys::xc_vcpu_getaffinity(
+                self.as_raw(),
+                domid.get(),
+                index,
+                map.as_mut_ptr(),
+                std::ptr::null_mut(),
+                sys::XEN_VCPUAFFINITY_HARD,
+            )
+        };
+        error::minus_one("xc_vcpu_getaffinity", format_args!("domid {domid}, vCPU {vcpu}"), returned)?;
+        Ok(map)
+    }
+
+    /// Lets Xen take a domain's memory from this NUMA node while it has any (`XEN_DOMCTL_setnodeaffinity`).
+    ///
+    /// # Errors
+    /// `EINVAL` where there is no such node.
+    pub fn set_node_affinity(&self, domid: DomId, node: u32) -> Result<(), XenError> {
+        const CALL: &str = "xc_domain_node_setaffinity";
+        // SAFETY: takes no pointers but the handle.
+        let size = unsafe { sys::xc_get_nodemap_size(self.as_raw()) };
+        let size = usize::try_from(error::minus_one("xc_get_nodemap_size", format_args!(""), size)?).unwrap_or(0);
+        let mut map = vec![0_u8; size];
+        let byte = usize::try_from(node / 8).ok().and_then(|index| map.get_mut(index));
+        let Some(byte) = byte else {
+            let detail = format!("this host has no NUMA node {node}");
+            return Err(XenError::unexpected(CALL, format!("domid {domid}, node {node}"), detail));
+        };
+        *byte = 1 << (node % 8);
+        // SAFETY: the map has as many bytes as libxc reads.
+        let returned = unsafe { sys::xc_domain_node_setaffinity(self.as_raw(), domid.get(), map.as_mut_ptr()) };
+        error::minus_one(CALL, format_args!("domid {domid}, node {node}"), returned).map(drop)
+    }
+
+    /// Weight and cap of a domain, and whose they are; `None` where its scheduler knows neither.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn cpu_share(&self, domid: DomId) -> Result<Option<(Scheduler, u16, u16)>, XenError> {
+        // Xen answers for the scheduler of the domain's own CPU pool, and for no other (sched_adjust, xen/common/sched).
+        let mut credit = sys::xen_domctl_sched_credit::default();
+        // SAFETY: the struct is live and of the type that the call fills.
+        let returned = unsafe { sys::xc_sched_credit_domain_get(self.as_raw(), domid.get(), &raw mut credit) };
+        match error::minus_one("xc_sched_credit_domain_get", format_args!("domid {domid}"), returned) {
+            Ok(_) => return Ok(Some((Scheduler::Credit, credit.weight, credit.cap))),
+            Err(error) if error.errno == Some(Errno::EINVAL) => {}
+            Err(error) => return Err(error),
+        }
+        let mut credit2 = sys::xen_domctl_sched_credit2::default();
+        // SAFETY: the struct is live and of the type that the call fills.
+        let returned = unsafe { sys::xc_sched_credit2_domain_get(self.as_raw(), domid.get(), &raw mut credit2) };
+        match error::minus_one("xc_sched_credit2_domain_get", format_args!("domid {domid}"), returned) {
+            Ok(_) => Ok(Some((Scheduler::Credit2, credit2.weight, credit2.cap))),
+            Err(error) if error.errno == Some(Errno::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets weight (1 to 65535; 256 is usual) and cap (percent of one CPU, 0 for none) of a domain.
+    ///
+    /// # Errors
+    /// Where Xen refuses them.
+    pub fn set_cpu_share(&self, domid: DomId, scheduler: Scheduler, weight: u16, cap: u16) -> Result<(), XenError> {
+        let arguments = format_args!("domid {domid}, weight {weight}, cap {cap}");
+        match scheduler {
+            Scheduler::Credit => {
+                let mut share = sys::xen_domctl_sched_credit { weight, cap };
+                // SAFETY: the struct is live and of the type that the call reads.
+                let returned = unsafe { sys::xc_sched_credit_domain_set(self.as_raw(), domid.get(), &raw mut share) };
+                error::minus_one("xc_sched_credit_domain_set", arguments, returned).map(drop)
+            }
+            Scheduler::Credit2 => {
+                let mut share = sys::xen_domctl_sched_credit2 { weight, cap };
+                // SAFETY: the struct is live and of the type that the call reads.
+                let returned = unsafe { sys::xc_sched_credit2_domain_set(self.as_raw(), domid.get(), &raw mut share) };
+                error::minus_one("xc_sched_credit2_domain_set", arguments, returned).map(drop)
+            }
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Every setting of the platform has its effect, read back from Xen, from the guest's memory or from Xen's own tools.
+
+use std::collections::BTreeMap;
+
+use dombuild::memory::{Gfn, Kind, Pages};
+use dombuild::xen::{DomId, HvmParam, Interface};
+
+use super::Test;
+use super::memory::Memory;
+use super::support::{create, dombuild, domid, file, path_text, shell};
+use super::toolstack::{USUAL, Vm};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("platform_vcpus_and_apic", vcpus_and_apic),
+    ("platform_affinity_weight_and_cap", affinity_weight_and_cap),
+    ("platform_cpuid", cpuid),
+    ("platform_viridian_and_timers", viridian_and_timers),
+    ("platform_clocks", clocks),
+    ("platform_acpi", acpi),
+    ("platform_firmware", firmware),
+    ("platform_flags_of_create", flags_of_create),
+];
+
+/// A guest of 64 MiB with these keys on top of the usual ones, built and paused.
+fn built(kind: Kind, vcpus: u32, keys: &[(&str, &str)]) -> Vm {
+    let vm = Vm::new(kind, vcpus, 64, 64, &[USUAL, keys].concat());
+    vm.build(&[]).result();
+    vm
+}
+
+/// hvm_info as it stands in the guest: APIC mode, vCPUs, online map (xen/include/public/hvm/hvm_info_table.h).
+fn hvm_info(domid: DomId) -> (u8, u32, [u8; 2]) {
+    let page = Interface::open().expect("Xen").map(domid, Gfn(0x9f), Pages(1)).expect("mapped");
+    let mut info = [0; 48];
+    page.read(0x800, &mut info);
+    assert!(info.starts_with(b"HVM INFO"));
+    assert_eq!(info.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "its checksum");
+    (info[13], u32::from_le_bytes([info[16], info[17], info[18], info[19]]), [info[32], info[33]])
+}
+
+fn param(domid: DomId, number: u32) -> u64 {
+    Interface::open().expect("Xen").hvm_param(domid, HvmParam::Number(number)).expect("a param")
+}
+
+fn vcpus_and_apic() {
+    let vm = built(Kind::Hvm, 4, &[("platform/vcpu/current", "3")]);
+    assert_eq!(hvm_info(vm.domid), (1, 4, [0b111, 0]));
+    vm.destroy();
+    let vm = built(Kind::Hvm, 9, &[("platform/apic", "false")]);
+    assert_eq!(hvm_info(vm.domid), (0, 9, [0xff, 1]));
+    vm.destroy();
+    // Fewer than were made, told by OpenXT's name.
+    let vm = built(
+        Kind::Hvm,
+        2,
+        &[("platform/vcpu/number", ""), ("platform/vcpu_number", "1"), ("platform/vcpu/current", "")],
+    );
+    assert_eq!(hvm_info(vm.domid), (1, 1, [1, 0]));
+    vm.destroy();
+    for (name, value, words) in [
+        ("platform/vcpu/number", "3", "platform/vcpu/number is 3, but domain"),
+        ("platform/vcpu/number", "", "platform/vcpu/number is missing"),
+        ("platform/vcpu/current", "3", "give 1 to 2"),
+    ] {
+        let vm = Vm::new(Kind::Hvm, 2, 64, 64, &[USUAL, &[(name, value)]].concat());
+        let line = vm.build(&[]).error("hvm_build 22 ");
+        assert!(line.contains(words), "{line}");
+        vm.destroy();
+    }
+}
+
+fn affinity_weight_and_cap() {
+    let keys = [
+        ("platform/vcpu/0/affinity", "01"),
+        ("platform/vcpu/1/affinity", "1"),
+        ("platform/vcpu/weight", "512"),
+        ("platform/vcpu/cap", "50"),
+    ];
+    for kind in Kind::ALL {
+        let vm = built(kind, 2, &keys);
+        // Name ID VCPU CPU State Time hard/soft
+        let list = shell("xl vcpu-list t");
+        let of = |vcpu: &str| {
+            let line = list.lines().find(|line| line.split_whitespace().nth(2) == Some(vcpu));
+            let hard = line
+                .and_then(|line| line.split_whitespace().find(|word| word.contains('/')))
+                .or_else(|| line?.split_whitespace().nth(6));
+            hard.unwrap_or_else(|| panic!("{list}")).to_owned()
+        };
+        assert!(of("0").starts_with('1') && of("1").starts_with('0'), "{list}");
+        let scheduler = shell("xl info | sed -n 's/^xen_scheduler *: //p'");
+        let shares = shell(&format!("xl sched-{} -d t", scheduler.trim()));
+        let line: Vec<&str> = shares.lines().last().expect("a line").split_whitespace().collect();
+        assert_eq!(line[line.len() - 2..], ["512", "50"], "{shares}");
+        vm.destroy();
+    }
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("platform/vcpu/0/affinity", "0000000000000000001")]].concat());
+    let line = vm.build(&[]).error("hvm_build_params 22 ");
+    assert!(line.contains("xc_vcpu_setaffinity"), "{line}");
+    vm.destroy();
+}
+
+/// A domain's CPUID, as Xen's own tool prints it: leaf and subleaf to EAX, EBX, ECX, EDX.
+fn policy(domid: DomId) -> BTreeMap<(u32, u32), [u32; 4]> {
+    let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-cpuid -p {domid}"));
+    let hex = |word: &str| u32::from_str_radix(word.trim(), 16).unwrap_or_else(|_| panic!("{word:?} in {text}"));
+    let parsed: BTreeMap<_, _> = text
+        .lines()
+        .filter_map(|line| {
+            let (leaf, registers) = line.split_once(" -> ")?;
+            let (leaf, subleaf) = leaf.trim().split_once(':')?;
+            let registers: Vec<u32> = registers.split(':').map(hex).collect();
+            Some(((hex(leaf), hex(subleaf)), registers.try_into().ok()?))
+        })
+        .collect();
+    assert!(parsed.len() > 8, "{text}");
+    parsed
+}
+
+fn cpuid() {
+    const NONE: u32 = u32::MAX;
+    const ALL: u32 = 0xffff_ffff;
+    let of = |kind, vcpus, keys: &[(&str, &str)]| {
+        let vm = built(kind, vcpus, keys);
+        let policy = policy(vm.domid);
+        vm.destroy();
+        policy
+    };
+    let bit = |policy: &BTreeMap<(u32, u32), [u32; 4]>, leaf: u32, register: usize, bit: u32| {
+        policy.get(&(leaf, NONE)).is_some_and(|registers| registers[register] >> bit & 1 == 1)
+    };
+    let (nx, pae, long_mode) = ((0x8000_0001, 3, 20), (1, 3, 6), (0x8000_0001, 3, 29));
+    let has = |policy: &_, (leaf, register, number)| bit(policy, leaf, register, number);
+
+    let plain = of(Kind::Hvm, 2, &[]);
+    assert!(has(&plain, nx) && has(&plain, pae) && has(&plain, long_mode), "{plain:x?}");
+    // The same as libxl gives a guest that asks for nothing.
+    let config = file(b"type=\"hvm\"\nname=\"x\"\nmemory=64\nvcpus=2\nvga=\"none\"\n");
+    shell(&format!("xl create -p {}", path_text(&config)));
+    let theirs = DomId::new(shell("xl domid x").trim().parse().expect("a domid")).expect("a domid");
+    assert_eq!(plain, policy(theirs), "xl's");
+    shell("xl destroy x");
+
+    let without_nx = of(Kind::Hvm, 2, &[("platform/nx", "false")]);
+    assert!(!has(&without_nx, nx) && has(&without_nx, pae) && has(&without_nx, long_mode), "{without_nx:x?}");
+    // A missing key is one that says no.
+    let without_pae = of(Kind::Hvm, 2, &[("platform/pae", "")]);
+    assert!(!has(&without_pae, pae) && !has(&without_pae, long_mode), "{without_pae:x?}");
+
+    // Everything but one feature: SSE3, bit 0 of leaf 1's ECX, word 1.
+    let words: Vec<String> = (0..10).map(|word| format!("{:08x}", if word == 1 { ALL & !1 } else { ALL })).collect();
+    for separator in ["-", ":"] {
+        let masked = of(Kind::Hvm, 2, &[("platform/featureset", &words.join(separator))]);
+        assert!(bit(&plain, 1, 2, 0) && !bit(&masked, 1, 2, 0), "{masked:x?}");
+        assert!(has(&masked, nx), "{masked:x?}");
+    }
+    let vm =
+        Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("platform/featureset", &format!("{}1", "0-".repeat(40)))]].concat());
+    let line = vm.build(&[]).error("hvm_build_params 22 ");
+    assert!(line.contains("word 40 of the featureset"), "{line}");
+    vm.destroy();
+
+    // Sockets: this host's CPUs are AMD's.
+    let sockets = of(Kind::Hvm, 4, &[("platform/cores-per-socket", "2")]);
+    let register = |policy: &BTreeMap<(u32, u32), [u32; 4]>, leaf: u32, number: usize| policy[&(leaf, NONE)][number];
+    assert_eq!(register(&sockets, 1, 1) >> 16 & 0xff, 4, "logical processors: two ids a vCPU: {sockets:x?}");
+    assert_eq!(register(&sockets, 0x8000_0008, 2) & 0xf0ff, 3, "{sockets:x?}");
+    assert!(bit(&sockets, 0x8000_0001, 2, 1), "CmpLegacy: {sockets:x?}");
+    let vm = Vm::new(Kind::Hvm, 3, 64, 64, &[USUAL, &[("platform/cores-per-socket", "2")]].concat());
+    assert!(vm.build(&[]).error("hvm_build 22 ").contains("does not divide"));
+    vm.destroy();
+
+    // SVM, which this host has; the invariant TSC, which it has not, as its own leaf says.
+    let svm = (0x8000_0001, 2, 2);
+    let nested = of(Kind::Hvm, 1, &[("platform/nested-virt", "true")]);
+    assert!(has(&nested, svm) && !has(&plain, svm), "{nested:x?}");
+    let host = Interface::open().expect("Xen").featureset(dombuild::xen::FeaturesetOf::Host).expect("the host's");
+    let nomigrate = of(Kind::Hvm, 1, &[("platform/nomigrate", "true")]);
+    let itsc = host.get(7).is_some_and(|word| word >> 8 & 1 == 1);
+    println!("the host has {} invariant TSC", if itsc { "an" } else { "no" });
+    assert_eq!(bit(&nomigrate, 0x8000_0007, 3, 8), itsc, "{nomigrate:x?}");
+
+    let pv = of(Kind::Pv, 1, &[("platform/nx", "0")]);
+    assert!(!has(&pv, nx) && has(&pv, long_mode), "{pv:x?}");
+}
+
+fn viridian_and_timers() {
+    // HVMPV_* of xen/include/public/hvm/params.h
+    const BASE: u64 = 1 | 1 << 12;
+    for (keys, mask) in [
+        (&[("platform/viridian_reference_tsc", "1")][..], 0),
+        (&[("platform/viridian", "true")], BASE),
+        (&[("platform/viridian", "true"), ("platform/viridian_time_ref_count", "true")], BASE | 1 << 2),
+        (&[("platform/viridian", "1"), ("platform/viridian_reference_tsc", "1")], BASE | 1 << 3),
+        (&[("platform/viridian", "1"), ("platform/viridian_hcall_remote_tlb_flush", "1")], BASE | 1 << 4),
+        (&[("platform/viridian", "1"), ("platform/viridian_apic_assist", "1")], BASE | 1 << 5),
+        (&[("platform/viridian", "1"), ("platform/viridian_crash_ctl", "1")], BASE | 1 << 6),
+        (&[("platform/viridian", "1"), ("platform/viridian_stimer", "1")], BASE | 1 << 7 | 1 << 8),
+        (&[("platform/viridian", "1"), ("platform/viridian_hcall_ipi", "1")], BASE | 1 << 9),
+    ] {
+        let vm = built(Kind::Hvm, 1, keys);
+        assert_eq!(param(vm.domid, 9), mask, "{keys:?}");
+        vm.destroy();
+    }
+    let vm = built(Kind::Hvm, 1, &[]);
+    assert_eq!(param(vm.domid, 11), 1, "a HPET, where nothing is said of it");
+    assert_eq!(param(vm.domid, 31), 3, "a triple fault is a crash");
+    assert_eq!((param(vm.domid, 10), param(vm.domid, 16)), (0, 0), "timer mode and alignment as they were");
+    vm.destroy();
+    let keys = [
+        ("platform/hpet", "false"),
+        ("platform/timer-mode", "2"),
+        ("platform/vpt-align", "1"),
+        ("platform/x87-fip-width", "8"),
+    ];
+    let vm = built(Kind::Hvm, 1, &keys);
+    assert_eq!((param(vm.domid, 11), param(vm.domid, 10), param(vm.domid, 16)), (0, 2, 1));
+    let width = param(vm.domid, 36);
+    assert_eq!(width, 8, "{width}");
+    vm.destroy();
+    let vm = built(Kind::Pvh, 1, &[("platform/viridian", "true"), ("platform/timer_mode", "3")]);
+    assert_eq!((param(vm.domid, 9), param(vm.domid, 10)), (BASE, 3));
+    vm.destroy();
+}
+
+fn clocks() {
+    for mode in ["0", "1", "2"] {
+        let vm = built(Kind::Pvh, 1, &[("platform/tsc_mode", mode)]);
+        // Xen's own dump: dom7(hvm): mode=1,...
+        shell("xl debug-keys s");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let dump = shell("xl dmesg");
+        let line = dump.lines().rev().find(|line| line.contains(&format!("dom{}", vm.domid)) && line.contains("mode="));
+        let line = line.unwrap_or_else(|| panic!("domain {} is not in the dump", vm.domid));
+        assert!(line.contains(&format!("mode={mode}")), "{line}");
+        vm.destroy();
+    }
+    // Ten years ahead, in the year of the CMOS clock (BCD or binary, the last two digits).
+    let year = |seconds: &str| {
+        let vm = built(Kind::Hvm, 1, &[("platform/timeoffset", seconds)]);
+        let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-hvmctx {}", vm.domid));
+        vm.destroy();
+        let line = text.lines().find(|line| line.contains("RTC: regs")).unwrap_or_else(|| panic!("{text}")).to_owned();
+        let registers: Vec<u8> = line
+            .split_whitespace()
+            .filter_map(|word| u8::from_str_radix(word.trim_start_matches("0x"), 16).ok())
+            .collect();
+        let (year, binary) = (registers[9], registers[11] & 4 != 0);
+        if binary { year } else { (year >> 4) * 10 + (year & 15) }
+    };
+    let (now, ahead) = (year("0"), year("315576000"));
+    assert_eq!(ahead, (now + 10) % 100);
+}
+
+fn acpi() {
+    // As hvmloader needs them, whatever was written.
+    let vm = built(Kind::Hvm, 1, &[("platform/acpi", "TRUE"), ("platform/acpi_s3", "0"), ("platform/acpi_s4", "")]);
+    let keys = ["acpi", "acpi_s3", "acpi_s4"].map(|name| vm.key(&format!("platform/{name}")));
+    assert_eq!(keys.map(Option::unwrap_or_default), ["1", "0", "0"]);
+    vm.destroy();
+    // Nothing of it where there is no hvmloader to read it.
+    let vm = built(Kind::Pvh, 1, &[("platform/acpi", "true")]);
+    assert_eq!(vm.key("platform/acpi").as_deref(), Some("true"));
+    vm.destroy();
+}
+
+fn firmware() {
+    let vm = built(Kind::Hvm, 1, &[("hvmloader/bios", "ovmf")]);
+    assert_eq!(vm.key("hvmloader/bios").as_deref(), Some("ovmf"));
+    vm.destroy();
+    // Another file in the same directory: it is in the guest, and no link leads elsewhere.
+    let directory = "/usr/share/ovmf";
+    shell(&format!("(cat {directory}/OVMF.fd; echo 'a firmware of our own') >{directory}/other.fd"));
+    shell(&format!("ln -sf OVMF.fd {directory}/link.fd"));
+    let vm = built(Kind::Hvm, 1, &[("hvmloader/bios", "ovmf"), ("platform/ovmf-override", "other.fd")]);
+    let memory = Memory::of(&Interface::open().expect("Xen"), vm.domid);
+    let found = memory.non_zero.values().any(|page| page.windows(21).any(|part| part == b"a firmware of our own"));
+    assert!(found, "the firmware is not in the guest");
+    vm.destroy();
+    for (name, words) in
+        [("link.fd", "is a symbolic link"), ("none.fd", "/usr/share/ovmf/none.fd"), ("a/b", "plain file name")]
+    {
+        let keys = [("hvmloader/bios", "ovmf"), ("platform/ovmf-override", name)];
+        let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &keys].concat());
+        assert!(vm.build(&[]).error("hvm_build ").contains(words), "{name}");
+        vm.destroy();
+    }
+    shell(&format!("rm {directory}/other.fd {directory}/link.fd"));
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("hvmloader/bios", "rombios")]].concat());
+    assert!(vm.build(&[]).error("hvm_build 22 ").contains("hvmloader/bios is \"rombios\""));
+    vm.destroy();
+}
+
+/// The same settings as flags.
+fn flags_of_create() {
+    let flags = [
+        "vcpu/current=1",
+        "vcpu/1/affinity=01",
+        "vcpu/weight=300",
+        "cores-per-socket=2",
+        "viridian=true",
+        "acpi_s3=false",
+        "timer_mode=3",
+    ];
+    let flags: Vec<&str> = flags.iter().flat_map(|flag| ["--platform", flag]).collect();
+    let plain = ["--memory", "80", "--vcpus", "2", "--device-model", "none", "--paused"];
+    let guest = domid(&create("t", &[&plain[..], &flags].concat()));
+    assert_eq!(hvm_info(guest), (1, 2, [1, 0]));
+    assert_eq!((param(guest, 9), param(guest, 10), param(guest, 16)), (1 | 1 << 12, 3, 1));
+    assert_eq!(shell(&format!("xenstore-read /local/domain/{guest}/platform/acpi_s3")).trim(), "0");
+    assert_eq!(shell(&format!("xenstore-read /local/domain/{guest}/cpu/1/availability")).trim(), "offline");
+    assert_eq!(policy(guest)[&(1, u32::MAX)][1] >> 16 & 0xff, 4);
+    assert!(shell("xl vcpu-list t").lines().any(|line| line.contains(" 1 / ") || line.contains("1 / all")), "affinity");
+    dombuild(&["destroy", "t"]).success();
+
+    let nested = domid(&create("t", &[&plain[..], &["--platform", "nested-virt=true"]].concat()));
+    assert_eq!(policy(nested)[&(0x8000_0001, u32::MAX)][2] >> 2 & 1, 1, "SVM");
+    dombuild(&["destroy", "t"]).success();
+    let words = ["create", "--name", "t", "--memory", "64", "--maxmem", "128", "--platform", "nested-virt=true"];
+    let error = dombuild(&words).failed_with(3, "bad-config");
+    assert!(error["message"].as_str().expect("text").contains("populated on demand"), "{error}");
+}

@@ -1,0 +1,423 @@
+//! A stand-in for xenopsd: it does with its own hands what the helper's caller does, and calls `xenguest` as xenopsd does.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use dombuild::memory::{Gfn, Kib, Kind};
+use dombuild::xen::{CreateDomain, DomId, EventPort, Interface, Permissions, Store};
+use uuid::Uuid;
+
+use super::Test;
+use super::linux::{forget_console, kernel_crashed, said};
+use super::support::{
+    GUEST_INITRD, GUEST_KERNEL, dombuild, pages_in_dump, path_text, script, shell, wait_for, wait_for_guest_line,
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("xenguest_starts_seabios", starts_seabios),
+    ("xenguest_starts_linux_as_pvh", || starts_linux(Kind::Pvh)),
+    ("xenguest_starts_linux_as_pv", || starts_linux(Kind::Pv)),
+    ("xenguest_builds_on_demand", builds_on_demand),
+    ("xenguest_tells_why_not", tells_why_not),
+    ("xenguest_hands_migration_over", hands_migration_over),
+    ("xenguest_leaves_its_callers_work_alone", leaves_its_callers_work_alone),
+    ("xenguest_killed_at_any_moment", killed_at_any_moment),
+];
+
+/// hvmloader of the running Xen.
+pub(crate) fn hvmloader() -> String {
+    shell("ls /usr/lib/xen-*/boot/hvmloader | head -1").trim().to_owned()
+}
+
+/// A domain that the stand-in has made, as far as a build needs it.
+pub(crate) struct Vm {
+    pub(crate) domid: DomId,
+    pub(crate) kind: Kind,
+    xen: Interface,
+    store: Store,
+    uuid: Uuid,
+    store_port: EventPort,
+    console_port: EventPort,
+    max_mib: u64,
+    start_mib: u64,
+}
+
+/// What the helper answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) text: String,
+    pub(crate) status: Option<i32>,
+}
+
+impl Reply {
+    /// The frames of the two rings, and the rest of the line.
+    pub(crate) fn result(&self) -> (u64, u64, Option<String>) {
+        assert_eq!(self.status, Some(0), "{self:?}");
+        let line = self.text.strip_prefix("result:").and_then(|rest| rest.strip_suffix('\n'));
+        let words: Vec<&str> = line.unwrap_or_else(|| panic!("{self:?}")).split(' ').collect();
+        let number = |index: usize| words[index].parse().unwrap_or_else(|_| panic!("{self:?}"));
+        assert!(words.len() <= 3 && !self.text.trim_end().contains('\n'), "one line: {self:?}");
+        (number(0), number(1), words.get(2).map(|word| (*word).to_owned()))
+    }
+
+    /// Checks that this is one error line with this beginning, and exit status 1; the line.
+    pub(crate) fn error(&self, beginning: &str) -> String {
+        assert_eq!(self.status, Some(1), "{self:?}");
+        assert!(self.text.ends_with('\n') && self.text.matches('\n').count() == 1, "one line: {self:?}");
+        assert!(self.text.starts_with(&format!("error:{beginning}")), "{self:?}");
+        self.text.trim_end().to_owned()
+    }
+}
+
+/// The keys without which a guest has nothing.
+pub(crate) const USUAL: &[(&str, &str)] = &[
+    ("platform/nx", "true"),
+    ("platform/pae", "true"),
+    ("platform/apic", "true"),
+    ("platform/acpi", "true"),
+    ("platform/acpi_s3", "1"),
+    ("platform/acpi_s4", "1"),
+];
+
+impl Vm {
+    /// Creates a domain, its vCPUs, limits and event channels, and writes its keys.
+    pub(crate) fn new(kind: Kind, vcpus: u32, start_mib: u64, max_mib: u64, keys: &[(&str, &str)]) -> Self {
+        let (xen, store) = (Interface::open().expect("Xen"), Store::open().expect("xenstored"));
+        let uuid = Uuid::new_v4();
+        let nested = keys.contains(&("platform/nested-virt", "true"));
+        let domid = xen
+            .create(&CreateDomain {
+                kind,
+                passthrough: false,
+                nested,
+                uuid,
+                vcpus,
+                max_event_channel: 1023,
+                max_grant_frames: None,
+                max_maptrack_frames: None,
+                grant_version: 2,
+                cpupool: 0,
+                ssid: 0,
+            })
+            .expect("a domain");
+        let path = format!("/local/domain/{domid}");
+        store
+            .transaction(|transaction| {
+                transaction.make(&path, Permissions::read_only_for(domid))?;
+                transaction.make(&format!("/vm/{uuid}"), Permissions::read_only_for(domid))?;
+                for node in ["control/shutdown", "data", "device", "drivers", "feature", "error", "attr"] {
+                    transaction.make(&format!("{path}/{node}"), Permissions::owned_by(domid))?;
+                }
+                transaction.write(&format!("{path}/vm"), &format!("/vm/{uuid}"))?;
+                transaction.write(&format!("{path}/name"), "t")?;
+                let count = vcpus.to_string();
+                let vcpu_keys = [("platform/vcpu/number", count.as_str()), ("platform/vcpu/current", count.as_str())];
+                for (name, value) in vcpu_keys.iter().chain(keys) {
+                    transaction.write(&format!("{path}/{name}"), value)?;
+                }
+                Ok::<_, dombuild::xen::XenError>(())
+            })
+            .expect("written");
+        xen.max_vcpus(domid, vcpus).expect("vCPUs");
+        xen.set_max_memory(domid, Kib((max_mib + 16 + 2) * 1024)).expect("a limit");
+        if kind == Kind::Pv {
+            xen.set_memory_map_limit(domid, Kib(max_mib * 1024)).expect("a memory map");
+        } else {
+            xen.set_paging_pool(domid, Kib(u64::from(vcpus) * 1024 + max_mib.div_ceil(128) * 1024)).expect("a pool");
+        }
+        let port = || xen.alloc_event_port(domid, DomId::DOM0).expect("a port");
+        let (store_port, console_port) = (port(), port());
+        Self { domid, kind, xen, store, uuid, store_port, console_port, max_mib, start_mib }
+    }
+
+    /// The helper's arguments, in xenopsd's order.
+    fn arguments(&self) -> Vec<String> {
+        let (mode, image) = match self.kind {
+            Kind::Hvm => ("hvm_build", hvmloader()),
+            Kind::Pvh => ("pvh_build", GUEST_KERNEL.to_owned()),
+            Kind::Pv => ("linux_build", GUEST_KERNEL.to_owned()),
+        };
+        let mut words: Vec<String> = ["-mode", mode, "-image", &image].map(str::to_owned).to_vec();
+        let mut add = |some: &[&str]| words.extend(some.iter().map(|word| (*word).to_owned()));
+        match self.kind {
+            Kind::Hvm => {}
+            Kind::Pvh => {
+                add(&["-cmdline", "console=hvc0", "-features", "", "-flags", "0", "-module", GUEST_INITRD]);
+            }
+            Kind::Pv => {
+                add(&["-cmdline", "console=hvc0", "-ramdisk", GUEST_INITRD, "-features", "", "-flags", "0"]);
+            }
+        }
+        for (option, value) in [
+            ("-domid", u64::from(self.domid.get())),
+            ("-store_port", self.store_port.0.into()),
+            ("-store_domid", 0),
+            ("-console_port", self.console_port.0.into()),
+            ("-console_domid", 0),
+            ("-mem_max_mib", self.max_mib),
+            ("-mem_start_mib", self.start_mib),
+        ] {
+            add(&[option, &value.to_string()]);
+        }
+        words
+    }
+
+    /// Starts the helper with these words behind its own.
+    fn spawn(&self, more: &[&str]) -> Child {
+        // The numbers are the caller's to choose; nothing else of the child's is connected with them.
+        const LINE: &str = "exec xenguest -controloutfd 7 -controlinfd 8 \"$@\" 7>&1 8</dev/zero >/dev/null";
+        Command::new("sh")
+            .args(["-c", LINE, "xenopsd"])
+            .args(self.arguments())
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh")
+    }
+
+    /// Runs the helper to its end.
+    pub(crate) fn build(&self, more: &[&str]) -> Reply {
+        let mut child = self.spawn(more);
+        let mut text = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
+        Reply { text, status: child.wait().expect("it ended").code() }
+    }
+
+    /// A node of the domain's.
+    pub(crate) fn key(&self, name: &str) -> Option<String> {
+        self.store.plain().read(&format!("/local/domain/{}/{name}", self.domid)).expect("asked")
+    }
+
+    /// Writes what guests look for, and introduces the domain.
+    fn introduce(&self, store: u64, console: u64) {
+        let path = format!("/local/domain/{}", self.domid);
+        for (name, value) in [
+            ("memory/static-max", self.max_mib * 1024),
+            ("memory/target", self.start_mib * 1024),
+            ("domid", self.domid.get().into()),
+            ("store/port", self.store_port.0.into()),
+            ("store/ring-ref", store),
+            ("console/port", self.console_port.0.into()),
+            ("console/ring-ref", console),
+            ("console/limit", 65_536),
+        ] {
+            self.store.plain().write(&format!("{path}/{name}"), &value.to_string()).expect("written");
+        }
+        self.store.introduce(self.domid, Gfn(store), self.store_port).expect("introduced");
+    }
+
+    /// Ends the domain as a toolstack does.
+    pub(crate) fn destroy(self) {
+        // Its device model, where it has one, is found by its domain.
+        if self.kind == Kind::Hvm {
+            dombuild(&["destroy", "--force", &self.domid.to_string()]).success();
+        } else {
+            self.xen.destroy(self.domid).expect("destroyed");
+        }
+        for path in [
+            format!("/local/domain/{}", self.domid),
+            format!("/vm/{}", self.uuid),
+            format!("/libxl/{}", self.domid),
+            format!("/local/domain/0/device-model/{}", self.domid),
+        ] {
+            self.store.plain().remove(&path).expect("removed");
+        }
+        wait_for("the domain is gone", 20, || self.xen.domain(self.domid).expect("asked").is_none());
+    }
+}
+
+fn starts_seabios() {
+    let vm = Vm::new(Kind::Hvm, 2, 240, 240, USUAL);
+    let (store, console, protocol) = vm.build(&[]).result();
+    assert_eq!((store, console, protocol), (0xfeffc, 0xfefff, None));
+    let (owned, _) = pages_in_dump(vm.domid);
+    assert_eq!(owned, 240 * 256 - 32 + 16);
+    assert_eq!(vm.key("hvmloader/bios").as_deref(), Some("seabios"), "nobody had written it");
+    assert_eq!(vm.key("platform/acpi").as_deref(), Some("1"), "hvmloader knows no true");
+    assert_eq!(vm.key("vm-data/mmio-hole-size").as_deref(), Some("268435456"));
+
+    vm.introduce(store, console);
+    vm.store
+        .plain()
+        .write(&format!("/local/domain/{}/hvmloader/allow-memory-relocate", vm.domid), "0")
+        .expect("written");
+    shell(&format!(
+        "/usr/libexec/xen-qemu-system-i386 -xen-domid {} -no-shutdown -nodefaults -no-user-config -display none -serial null \
+         -device VGA,vgamem_mb=16 -boot order=cda -smp 2,maxcpus=2 -net none -machine xenfv,suppress-vmdesc=on -m 240 \
+         >/dev/null 2>&1 &",
+        vm.domid
+    ));
+    let state = format!("/local/domain/0/device-model/{}/state", vm.domid);
+    wait_for("QEMU", 60, || vm.store.plain().read(&state).expect("asked").as_deref() == Some("running"));
+    vm.xen.unpause(vm.domid).expect("it starts");
+    wait_for_guest_line(vm.domid, "SeaBIOS (version", 180);
+    vm.destroy();
+}
+
+fn starts_linux(kind: Kind) {
+    let vm = Vm::new(kind, 2, 256, 256, USUAL);
+    let reply = vm.build(&[]);
+    let (store, console, protocol) = reply.result();
+    if kind == Kind::Pv {
+        assert_eq!(protocol.as_deref(), Some("x86_64-abi"), "{reply:?}");
+    } else {
+        assert_eq!((store, console, protocol), (0xfeffc, 0xfefff, None));
+    }
+    forget_console();
+    vm.introduce(store, console);
+    vm.xen.unpause(vm.domid).expect("it starts");
+    wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || kernel_crashed());
+    assert!(said("ready").is_some(), "the guest's kernel crashed");
+    assert_eq!(said("cpus").as_deref(), Some("2"), "both vCPUs");
+    vm.destroy();
+}
+
+fn builds_on_demand() {
+    let vm = Vm::new(Kind::Hvm, 1, 128, 256, USUAL);
+    vm.build(&[]).result();
+    assert_eq!(pages_in_dump(vm.domid).0, 128 * 256 - 32 + 16);
+    let pod = vm.xen.pod_pages(vm.domid).expect("asked");
+    assert!(pod.cache.0 > 30_000 && pod.entries.0 > 60_000, "{pod:?}");
+    vm.destroy();
+}
+
+fn tells_why_not() {
+    // Too little memory on the host: what is required and what is free, and the errno.
+    let vm = Vm::new(Kind::Hvm, 1, 900_000, 900_000, USUAL);
+    let line = vm.build(&[]).error("hvm_build_mem 12 ");
+    for words in ["not enough memory", "KiB are required", "KiB are free"] {
+        assert!(line.contains(words), "{line}");
+    }
+    vm.destroy();
+
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("platform/tsc_mode", "9")]].concat());
+    let line = vm.build(&[]).error("hvm_build 22 ");
+    assert!(line.contains("platform/tsc_mode is \"9\""), "{line}");
+    assert_eq!(pages_in_dump(vm.domid).0, 0, "nothing was populated");
+    vm.destroy();
+
+    // A limit that its caller set too low.
+    let vm = Vm::new(Kind::Hvm, 1, 128, 128, USUAL);
+    vm.xen.set_max_memory(vm.domid, Kib(64 << 10)).expect("a limit");
+    let line = vm.build(&[]).error("hvm_build_mem 7 ");
+    assert!(line.contains("may own 65536 KiB") && line.contains("xc_domain_setmaxmem"), "{line}");
+    vm.destroy();
+
+    // Of another kind, built already, or none at all.
+    let vm = Vm::new(Kind::Pvh, 1, 64, 64, USUAL);
+    let line = vm.build(&["-mode", "hvm_build", "-image", &hvmloader()]).error("hvm_build 22 ");
+    assert!(line.contains("was created as a pvh guest"), "{line}");
+    vm.build(&["-image", "/nowhere/vmlinuz"]).error("hvm_build 8 check-input: kernel /nowhere/vmlinuz: ");
+    vm.build(&[]).result();
+    vm.build(&[]).error("hvm_build 22 create-domain: domain ");
+    vm.build(&["-domid", "4711"]).error("hvm_build 3 create-domain: there is no domain 4711");
+    vm.build(&["-mem_pnode", "63"]).error("hvm_build 22 ");
+    vm.destroy();
+
+    let vm = Vm::new(Kind::Pv, 1, 64, 64, USUAL);
+    vm.build(&["-image", "/etc/passwd"]).error("xc_dom_linux_build 8 ");
+    vm.store.plain().write("/mh/limits/pv-kernel-max_size", "1000000").expect("written");
+    let line = vm.build(&[]).error("xc_dom_linux_build 8 ");
+    vm.store.plain().remove("/mh").expect("removed");
+    assert!(line.contains("/mh/limits allow 1000000"), "{line}");
+    vm.build(&["-mem_pnode", "0"]).result();
+    vm.destroy();
+
+    // Memory on demand excludes two things, unless its caller insists.
+    let vm = Vm::new(Kind::Hvm, 1, 64, 128, USUAL);
+    let line = vm.build(&["-pci_passthrough", "0000:00:00.0"]).error("hvm_build");
+    assert!(line.contains("on demand"), "{line}");
+    vm.destroy();
+}
+
+fn hands_migration_over() {
+    let vm = Vm::new(Kind::Pvh, 1, 64, 64, USUAL);
+    let line = vm.build(&["-mode", "hvm_save", "-fd", "0"]).error("xenguest: mode 'hvm_save'");
+    assert!(line.contains("xenguest.orig"), "{line}");
+    // The original gets its words and its descriptors, and nothing of ours.
+    let original = script("#!/bin/sh\necho \"result:$(echo \"$*\" | wc -w) $0\" >&7\n");
+    let path = path_text(&original).to_owned();
+    let words = vm.arguments().len();
+    let reply = vm.build(&["-mode", "save", "-fallback", &path, "-live"]);
+    assert_eq!(reply.status, Some(0), "{reply:?}");
+    // -controloutfd 7 -controlinfd 8, -mode save -live; two of the words are empty.
+    assert_eq!(reply.text, format!("result:{} {path}\n", words - 1 + 4 + 3));
+    assert_eq!(shell("xenguest -supports migration-v2"), "false\n");
+    let original = script("#!/bin/sh\necho \"true of $*\"\n");
+    let asked = shell(&format!("xenguest -supports migration-v2 --fallback {}", path_text(&original)));
+    assert_eq!(asked, "true of -supports migration-v2\n");
+    vm.destroy();
+}
+
+/// Never setmaxmem, paging pool, event channels or introduce.
+fn leaves_its_callers_work_alone() {
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+    let before = (
+        vm.xen.paging_pool(vm.domid).expect("asked"),
+        vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages,
+    );
+    let tree = |vm: &Vm| shell(&format!("xenstore-ls -f /local/domain/{}", vm.domid));
+    let (old, calls) = (tree(&vm), "/tmp/xenguest-calls");
+    shell("rm -f /tmp/xenguest-calls");
+    let reply = vm.build(&["-debuglog", calls, "-debug"]);
+    reply.result();
+    let log = std::fs::read_to_string(calls).expect("a log");
+    for call in ["setmaxmem", "mempool_size(", "evtchn_alloc", "max_vcpus", "xs_introduce", "domain_unpause"] {
+        assert!(!log.contains(&format!("xc_{call}")) && !log.contains(&format!("{call}(domid")), "{call} is in {log}");
+    }
+    assert!(log.contains("Command line: "), "{log}");
+    shell("rm -f /tmp/xenguest-calls");
+    let after = (
+        vm.xen.paging_pool(vm.domid).expect("asked"),
+        vm.xen.domain(vm.domid).expect("asked").expect("there").max_pages,
+    );
+    assert_eq!(before, after);
+    let new = tree(&vm);
+    let added: Vec<&str> = new.lines().filter(|line| !old.contains(*line)).collect();
+    let expected = ["platform/acpi = \"1\"", "hvmloader", "hvmloader/bios = \"seabios\"", "vm-data", "mmio-hole-size"];
+    assert!(added.iter().all(|line| expected.iter().any(|known| line.contains(known))), "{added:#?}");
+    vm.destroy();
+}
+
+/// SIGKILL, as xenopsd does it when a task is cancelled, and then what a toolstack does with the domain. That the host is
+/// as it was is checked after every test.
+fn killed_at_any_moment() {
+    const KILLS: u32 = 50;
+    let kinds = [Kind::Hvm, Kind::Pvh, Kind::Pv];
+    let whole = kinds.map(|kind| {
+        let vm = Vm::new(kind, 2, 128, 128, USUAL);
+        let began = Instant::now();
+        vm.build(&[]).result();
+        vm.destroy();
+        began.elapsed()
+    });
+    let mut killed = 0;
+    for round in 0..KILLS {
+        let index = round as usize % kinds.len();
+        let vm = Vm::new(kinds[index], 2, 128, 128, USUAL);
+        // Spread over the run, and not twice at the same place.
+        let random =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos() % 1000;
+        let part = (round * 1000 + random) / KILLS;
+        let mut child = vm.spawn(&[]);
+        thread::sleep(whole[index] * part / 1000);
+        child.kill().expect("signalled");
+        let status = child.wait().expect("it ended");
+        if status.signal() == Some(9) {
+            killed += 1;
+        }
+        let mut text = String::new();
+        child.stdout.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
+        assert!(text.is_empty() || text.ends_with('\n'), "half an answer: {text:?}");
+        vm.destroy();
+    }
+    println!("{killed} of {KILLS} helpers were killed before their end");
+    assert!(killed >= KILLS / 2, "only {killed} were killed in time");
+    assert!(Path::new("/proc/xen").exists());
+    thread::sleep(Duration::from_millis(100));
+}
