@@ -5,13 +5,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::process;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -174,7 +175,7 @@ impl Stream {
         let (told, written) = mpsc::sync_channel(1);
         thread::Builder::new().name("events".to_owned()).spawn(move || {
             for line in taken {
-                if told.send(file.write_all(line.as_bytes())).is_err() {
+                if told.send(write_whole(&mut file, line.as_bytes())).is_err() {
                     break;
                 }
             }
@@ -196,10 +197,28 @@ impl Stream {
     }
 }
 
+/// Writes a line, with one call where it is taken whole. Some callers' descriptors do not block: what does not fit yet is
+/// waited for, too.
+fn write_whole(file: &mut File, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match file.write(line) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => line = &line[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
 
     use serde_json::json;
 
@@ -254,6 +273,20 @@ mod tests {
         drop(reader);
         let error = stream.write(&Record::Result { result: &Value::Null }).expect_err("nobody is there");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_descriptor_that_does_not_block_gets_all_of_a_long_record() {
+        let (reader, writer) = UnixStream::pair().expect("a pair");
+        writer.set_nonblocking(true).expect("set");
+        let stream = Stream::new(File::from(OwnedFd::from(writer))).expect("a thread");
+        let listener = thread::spawn(|| BufReader::new(reader).lines().collect::<io::Result<Vec<_>>>().expect("read"));
+        let much = json!("x".repeat(4 << 20));
+        stream.write(&Record::Result { result: &much }).expect("written");
+        drop(stream);
+        let lines = listener.join().expect("it ends with the stream");
+        assert_eq!(lines.len(), 1);
+        assert_eq!(serde_json::from_str::<Value>(&lines[0]).expect("JSON")["result"], much);
     }
 
     /// More than a pipe holds, and nobody reads: the writer gives up instead of waiting for ever.

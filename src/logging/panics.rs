@@ -1,6 +1,6 @@
 //! A panic is an internal error, told like any other.
 
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
@@ -10,8 +10,18 @@ use crate::report;
 thread_local! {
     /// What the first panic of this thread said.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Whether somebody will tell it.
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+    static STATE: Cell<State> = const { Cell::new(State::Alone) };
+}
+
+/// What becomes of a panic in this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nobody catches it: the thread ends, and the run goes on.
+    Alone,
+    /// [`catch`] makes an error of it.
+    Caught,
+    /// All has been told, and the process is about to end.
+    Told,
 }
 
 /// Runs `work`, and makes an error of a panic in it: nothing is printed then, and all guards have done their work when the
@@ -23,7 +33,7 @@ thread_local! {
 /// Those of `work`, and [`Error::Internal`] for a panic.
 pub fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     panic::set_hook(Box::new(remember));
-    CAUGHT.set(true);
+    STATE.set(State::Caught);
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome,
         Err(_) => {
@@ -39,23 +49,33 @@ fn remember(panic: &PanicHookInfo<'_>) {
     let reason = text.unwrap_or("no reason is given");
     let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
     let said = format!("{reason}{place}");
-    // Empty unless RUST_BACKTRACE asks for it.
-    log::debug!("panicked: {said}\n{}", Backtrace::capture());
-    if !CAUGHT.get() {
-        log::error!("a part of dombuild has stopped: {said}");
+    if STATE.get() == State::Told {
+        // The runtime's own, which says that this is the end.
         return;
     }
-    let first = SAID.with_borrow_mut(|first| first.replace(said));
-    if let Some(first) = first {
-        report::last_words(&format!(
-            "this is a bug in dombuild: {first}; and while cleaning up after it: {reason}{place}"
-        ));
+    // Where RUST_BACKTRACE asks for it.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        log::debug!("panicked: {said}\n{trace}");
+    }
+    match (STATE.get(), SAID.take()) {
+        (State::Alone, _) => log::error!("a part of dombuild has stopped: {said}"),
+        (_, None) => SAID.set(Some(said)),
+        (_, Some(first)) => {
+            STATE.set(State::Told);
+            report::last_words(&format!("this is a bug in dombuild: {first}; and while cleaning up after it: {said}"));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::{env, fs};
+
     use super::*;
+    use crate::logging::{Destination, LogConfig, init};
 
     #[test]
     fn a_panic_is_an_internal_error_with_its_place() {
@@ -65,5 +85,39 @@ mod tests {
         panic::set_hook(before);
         assert!(error.starts_with("this is a bug in dombuild: no number (src/logging/panics.rs:"), "{error}");
         assert_eq!(fine, 1);
+    }
+
+    const LOG: &str = "DOMBUILD_TEST_LOG";
+
+    /// Ends the process; the next test runs it in one of its own.
+    #[test]
+    #[ignore = "it aborts, and is part of another test"]
+    fn panics_while_it_panics() {
+        struct Guard;
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                panic!("second");
+            }
+        }
+        let Some(path) = env::var_os(LOG) else { return };
+        init(&LogConfig { destinations: vec![Destination::File(path.into())], ..LogConfig::default() }).expect("a log");
+        let _ = catch::<()>(|| {
+            let _guard = Guard;
+            panic!("first")
+        });
+    }
+
+    #[test]
+    fn a_panic_while_another_unwinds_is_told_before_the_end() {
+        let log = tempfile::NamedTempFile::new().expect("a temporary file");
+        let mut alone = Command::new(env::current_exe().expect("this program"));
+        alone.args(["--ignored", "--exact", "logging::panics::tests::panics_while_it_panics"]).env(LOG, log.path());
+        let output = alone.output().expect("it starts");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+        let text = fs::read_to_string(log.path()).expect("a log");
+        let last = text.lines().last().expect("a line");
+        assert!(last.contains(" ERROR dombuild] this is a bug in dombuild: first (src/logging/panics.rs:"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(last.contains("and while cleaning up after it: second (src/logging/panics.rs:"), "{text}");
     }
 }

@@ -9,8 +9,9 @@ const ALIGNMENT: usize = 16;
 ///
 /// libxenguest has a place for each of them, but puts an ACPI module into the guest twice: where `modules_init`
 /// (tools/libs/guest/xg_dom_hvmloader.c, Xen 4.17) has put it into RAM, `xc_dom_load_acpi` (xg_dom_core.c) populates these
-/// pages a second time, as it has to for a PVH guest. The first ones stay with the domain, and nobody can reach them. In one
-/// piece, both go where the SMBIOS module goes; hvmloader reads from xenstore where they are.
+/// pages a second time, as it has to for a PVH guest. The first ones stay with the domain, and nobody can reach them (measured on
+/// Xen 4.17: with an `acpi_firmware` of 5000 bytes, an xl guest owns 2 pages more). In one piece, both go where the SMBIOS
+/// module goes; hvmloader reads from xenstore where they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HvmModules {
     bytes: Vec<u8>,

@@ -34,7 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A sysfs with one device, which takes 300 MiB.
-fn sysfs() -> tempfile::TempDir {
+pub(crate) fn sysfs() -> tempfile::TempDir {
     let sysfs = tempfile::tempdir().expect("a directory");
     let device = sysfs.path().join("bus/pci/devices/0000:03:00.0");
     fs::create_dir_all(&device).expect("made");
@@ -185,7 +185,7 @@ fn vgpu_memory() {
 }
 
 /// Bytes of a guest's memory, from any address on.
-fn guest_memory(domid: DomId, start: u64, length: u64) -> Vec<u8> {
+pub(crate) fn guest_memory(domid: DomId, start: u64, length: u64) -> Vec<u8> {
     let xen = Interface::open().expect("Xen");
     let pages = Pages((start % 4096 + length).div_ceil(4096));
     let mapped = xen.map(domid, Gfn(start / 4096), pages).expect("mapped");

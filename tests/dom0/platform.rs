@@ -7,6 +7,7 @@ use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
 use super::memory::Memory;
+use super::passthrough::{guest_memory, sysfs};
 use super::support::{create, dombuild, domid, file, path_text, shell};
 use super::toolstack::{USUAL, Vm};
 
@@ -18,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("platform_clocks", clocks),
     ("platform_acpi", acpi),
     ("platform_firmware", firmware),
+    ("platform_devices_and_tables_of_the_host", devices_and_tables_of_the_host),
     ("platform_flags_of_create", flags_of_create),
 ];
 
@@ -290,6 +292,58 @@ fn firmware() {
     shell(&format!("rm {directory}/other.fd {directory}/link.fd"));
     let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &[("hvmloader/bios", "rombios")]].concat());
     assert!(vm.build(&[]).error("hvm_build 22 ").contains("hvmloader/bios is \"rombios\""));
+    vm.destroy();
+}
+
+/// What the host has of its own, from a sysfs of the test's: SMBIOS strings, a licence table, and a device that needs room.
+fn devices_and_tables_of_the_host() {
+    let sysfs = sysfs();
+    let tables = sysfs.path().join("firmware/dmi/tables");
+    std::fs::create_dir_all(&tables).expect("made");
+    let system = [&[1, 8, 0, 1, 1, 2, 0, 0][..], b"A Maker of Hosts\0Host Three\0\0"].concat();
+    std::fs::write(tables.join("DMI"), [&system[..], &[127, 4, 0, 2, 0, 0]].concat()).expect("written");
+    let acpi = sysfs.path().join("firmware/acpi/tables");
+    std::fs::create_dir_all(&acpi).expect("made");
+    let mut slic = [&b"SLIC"[..], &50_u32.to_le_bytes(), &[1, 0], &[b'x'; 26], &[9; 14]].concat();
+    slic[9] = slic.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte));
+    std::fs::write(acpi.join("SLIC"), &slic).expect("written");
+    let sysfs = path_text(sysfs.path());
+
+    let keys = [("platform/smbios-pt", "true"), ("platform/acpi-pt", "1")];
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &keys].concat());
+    vm.build(&["--sysfs", sysfs]).result();
+    for (name, content) in [("smbios", &system), ("acpi", &slic)] {
+        let told = |what: &str| {
+            let text = vm.key(&format!("hvmloader/{name}/{what}")).expect(what);
+            u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number")
+        };
+        let there = guest_memory(vm.domid, told("address"), told("length"));
+        assert!(there.windows(content.len()).any(|part| part == *content), "{name}: {there:x?}");
+    }
+    assert_eq!(vm.key("vm-data/mmio-hole-size").as_deref(), Some("268435456"));
+    vm.destroy();
+    // A host that has none of them is no reason to fail.
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &keys].concat());
+    vm.build(&["--sysfs", "/nowhere"]).result();
+    assert_eq!(vm.key("hvmloader/smbios/address"), None);
+    vm.destroy();
+
+    for (more, hole, vram) in [
+        (&["-pci_passthrough", "0000:03:00.0"][..], "1073741824", None),
+        (&["-vgpu"], "536870912", Some("fb000000")),
+        (&["-vgpu", "-pci_passthrough", "0000:03:00.0"], "1073741824", Some("fb000000")),
+    ] {
+        let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+        vm.build(&[&["--sysfs", sysfs], more].concat()).result();
+        assert_eq!(vm.key("vm-data/mmio-hole-size").as_deref(), Some(hole), "{more:?}");
+        assert_eq!(vm.key("vm-data/vram-reserved-addr").as_deref(), vram, "{more:?}");
+        vm.destroy();
+    }
+    // With a vGPU the reference clock brings the synthetic timer along.
+    let keys = [("platform/viridian", "true"), ("platform/viridian_reference_tsc", "true")];
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, &[USUAL, &keys].concat());
+    vm.build(&["-vgpu"]).result();
+    assert_eq!(param(vm.domid, 9), 1 | 1 << 12 | 1 << 3 | 1 << 7 | 1 << 8);
     vm.destroy();
 }
 

@@ -2,10 +2,9 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use dombuild::memory::{Gfn, Kib, Kind};
 use dombuild::xen::{CreateDomain, DomId, EventPort, Interface, Permissions, Store};
@@ -213,8 +212,9 @@ impl Vm {
 
     /// Ends the domain as a toolstack does.
     pub(crate) fn destroy(self) {
-        // Its device model, where it has one, is found by its domain.
-        if self.kind == Kind::Hvm {
+        let model = self.store.plain().read(&format!("/local/domain/0/device-model/{}/state", self.domid));
+        if model.expect("asked").is_some() {
+            // It is found by its domain.
             dombuild(&["destroy", "--force", &self.domid.to_string()]).success();
         } else {
             self.xen.destroy(self.domid).expect("destroyed");
@@ -393,22 +393,22 @@ fn killed_at_any_moment() {
         let vm = Vm::new(kind, 2, 128, 128, USUAL);
         let began = Instant::now();
         vm.build(&[]).result();
+        let took = began.elapsed();
         vm.destroy();
-        began.elapsed()
+        took
     });
-    let mut killed = 0;
-    for round in 0..KILLS {
-        let index = round as usize % kinds.len();
+    let (mut killed, mut rounds) = (0, 0);
+    while killed < KILLS {
+        let index = rounds % kinds.len();
+        rounds += 1;
+        assert!(rounds <= 150, "only {killed} of {rounds} were killed in time");
         let vm = Vm::new(kinds[index], 2, 128, 128, USUAL);
-        // Spread over the run, and not twice at the same place.
         let random =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos() % 1000;
-        let part = (round * 1000 + random) / KILLS;
         let mut child = vm.spawn(&[]);
-        thread::sleep(whole[index] * part / 1000);
+        thread::sleep(whole[index] * random / 1000);
         child.kill().expect("signalled");
-        let status = child.wait().expect("it ended");
-        if status.signal() == Some(9) {
+        if child.wait().expect("it ended").signal() == Some(9) {
             killed += 1;
         }
         let mut text = String::new();
@@ -416,8 +416,5 @@ fn killed_at_any_moment() {
         assert!(text.is_empty() || text.ends_with('\n'), "half an answer: {text:?}");
         vm.destroy();
     }
-    println!("{killed} of {KILLS} helpers were killed before their end");
-    assert!(killed >= KILLS / 2, "only {killed} were killed in time");
-    assert!(Path::new("/proc/xen").exists());
-    thread::sleep(Duration::from_millis(100));
+    println!("{killed} helpers were killed before their end, of {rounds}");
 }

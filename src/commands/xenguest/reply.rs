@@ -134,3 +134,71 @@ fn error_line(message: &str) -> String {
     line.push('\n');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::AtStage;
+    use crate::memory::{Gfn, Kib, PlanError};
+    use crate::xen::{DomId, PlacedModules, XenError};
+
+    fn xen(call: &'static str, errno: Option<Errno>) -> Error {
+        XenError { call, arguments: "domid 7".to_owned(), errno, detail: None }.into()
+    }
+
+    fn line(kind: Kind, stage: Stage, error: Error) -> String {
+        failure_line(kind, &Err::<(), _>(error).at(stage).expect_err("it is one"))
+    }
+
+    #[test]
+    fn results_to_the_byte() {
+        let rings = Rings { store_gfn: Gfn(0xfeffc), console_gfn: Gfn(0xfefff), modules: PlacedModules::default() };
+        assert_eq!(result_line(rings, None), "result:1044476 1044479\n");
+        assert_eq!(result_line(rings, Some("x86_64-abi")), "result:1044476 1044479 x86_64-abi\n");
+    }
+
+    /// Word and number of each error, as xenopsd takes them apart: at spaces, with a number where it knows the word.
+    #[test]
+    fn every_word_and_its_number() {
+        let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024) };
+        let limit =
+            || Error::LimitTooLow { domid: DomId::new(7).expect("a domid"), required: Kib(2048), limit: Kib(1024) };
+        let config = || Error::BadConfig("platform/nx is \"x\"".to_owned());
+        let file = || Error::BadFile { what: "kernel", path: "/x".into(), reason: "is empty".to_owned() };
+        for (kind, stage, error, word, number) in [
+            (Kind::Hvm, Stage::CheckInput, memory(), "hvm_build_mem", 12),
+            (Kind::Pvh, Stage::CheckInput, limit(), "hvm_build_mem", 7),
+            (Kind::Hvm, Stage::CheckInput, Error::Plan(PlanError::NoVcpus), "hvm_build_mem", 22),
+            (Kind::Hvm, Stage::Populate, xen("xc_dom_boot_mem_init", Some(Errno::EBUSY)), "hvm_build_mem", 16),
+            (Kind::Hvm, Stage::PlatformParams, xen("xc_hvm_param_set", Some(Errno::EEXIST)), "hvm_build_params", 17),
+            (Kind::Hvm, Stage::Scheduling, xen("xc_vcpu_setaffinity", Some(Errno::EINVAL)), "hvm_build_params", 22),
+            (Kind::Hvm, Stage::HvmInfo, xen("xc_map_foreign_range", None), "hvm_build_params", 22),
+            (Kind::Pvh, Stage::HvmParams, xen("xc_hvm_param_get", Some(Errno::EPERM)), "hvm_build_params", 1),
+            (Kind::Pvh, Stage::CpuidPolicy, config(), "hvm_build_params", 22),
+            (Kind::Hvm, Stage::CheckInput, config(), "hvm_build", 22),
+            (Kind::Hvm, Stage::CheckInput, file(), "hvm_build", 8),
+            (Kind::Hvm, Stage::CreateDomain, Error::NoSuchDomain("7".to_owned()), "hvm_build", 3),
+            (Kind::Hvm, Stage::Xenstore, xen("xs_write", Some(Errno::EACCES)), "hvm_build", 13),
+            (Kind::Hvm, Stage::LoadImage, Error::Internal("odd".to_owned()), "hvm_build", 5),
+            (Kind::Hvm, Stage::ParseImage, xen("xc_dom_allocate", Some(Errno::ENOMEM)), "xc_dom_allocate", 12),
+            (Kind::Pv, Stage::ParseImage, xen("xc_dom_allocate", Some(Errno::ENOMEM)), "xc_dom_allocate", 12),
+            (Kind::Pv, Stage::Populate, memory(), "xc_dom_linux_build", 12),
+            (Kind::Pv, Stage::CheckInput, config(), "xc_dom_linux_build", 22),
+        ] {
+            let line = line(kind, stage, error);
+            let words: Vec<&str> = line.strip_prefix("error:").expect("its beginning").split(' ').collect();
+            assert_eq!((words[0], words[1].parse()), (word, Ok(number)), "{line}");
+            assert_eq!(words[2], format!("{stage}:"), "{line}");
+            assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line}");
+        }
+        assert_eq!(usage_line("no `-mode' option specified"), "error:xenguest: no `-mode' option specified\n");
+    }
+
+    #[test]
+    fn one_line_that_arrives_whole() {
+        let long = "ä\n%s\r".repeat(5000);
+        let line = line(Kind::Hvm, Stage::CheckInput, Error::BadConfig(long));
+        assert!(line.len() <= ATOMIC && line.len() > ATOMIC - 4, "{}", line.len());
+        assert!(line.starts_with("error:hvm_build 22 check-input: ä %s ") && line.matches('\n').count() == 1);
+    }
+}
