@@ -18,6 +18,7 @@ mod platform;
 mod support;
 mod toolstack;
 mod twin;
+mod xenopsd;
 
 use std::panic;
 use std::process::ExitCode;

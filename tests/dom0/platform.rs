@@ -9,7 +9,7 @@ use super::Test;
 use super::memory::Memory;
 use super::passthrough::{guest_memory, sysfs};
 use super::support::{create, dombuild, domid, file, path_text, shell};
-use super::toolstack::{USUAL, Vm};
+use super::xenopsd::{USUAL, Vm};
 
 pub(crate) const TESTS: &[Test] = &[
     ("platform_vcpus_and_apic", vcpus_and_apic),

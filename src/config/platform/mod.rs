@@ -5,6 +5,7 @@
 //! them; `create` and `build` take the same ones with `--platform KEY=VALUE`. Every setting is one line of [`SETTINGS`],
 //! which the parsers go by and docs/platform.md is made from.
 
+mod setting;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use std::collections::BTreeMap;
 
 use crate::error::Error;
 
-pub use settings::{SETTINGS, Setting, describe};
+pub use setting::{Setting, describe};
+pub use settings::SETTINGS;
 pub use value::{CpuMap, number, viridian_mask};
 
 use super::FirmwareKind;
@@ -99,7 +101,7 @@ impl Platform {
                 return Err(Error::BadConfig(format!("--platform {text:?} is not KEY=VALUE")));
             };
             let shown = format!("--platform {key}");
-            let Some((setting, vcpu)) = settings::find(key) else {
+            let Some((setting, vcpu)) = setting::find(key) else {
                 return Err(Error::BadConfig(format!(
                     "{shown}: there is no such setting; docs/platform.md has them all"
                 )));

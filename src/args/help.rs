@@ -1,0 +1,140 @@
+//! What stands below the options in the help of the program and of each verb.
+
+/// What a size looks like, for every verb that takes one.
+macro_rules! sizes {
+    () => {
+        "Sizes take KiB MiB GiB TiB or K M G T (powers of 1024); a bare number is MiB."
+    };
+}
+
+pub(super) const AFTER_HELP: &str = concat!(
+    sizes!(),
+    "
+--debug, or RUST_LOG=dombuild=debug, shows every call to Xen with its arguments.
+
+Examples:
+  dombuild plan --memory 1GiB --vcpus 2
+  dombuild inspect web
+  dombuild balloon web 3GiB
+  dombuild create --name web --memory 2GiB --maxmem 4GiB --vcpus 2 \\
+                  --dm-arg -cdrom --dm-arg /srv/debian.iso
+  dombuild destroy web
+
+Exit codes:
+  0 done                        5 Xen is absent or refused
+  1 internal, or QEMU died      6 xenstore
+  2 usage                       7 a domain was left behind
+  3 bad input                   8 timed out waiting
+  4 not enough memory           130, 143 after SIGINT, SIGTERM"
+);
+
+pub(super) const AFTER_PLAN: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild plan --memory 1GiB --vcpus 2
+  dombuild plan --memory 4GiB --maxmem 6GiB --json
+  dombuild plan --memory 4GiB --maxmem 6GiB --svg -
+  dombuild plan --memory 4GiB --pci 03:00.0
+
+Exit codes:
+  0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
+);
+
+pub(super) const AFTER_CREATE: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
+  dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
+  dombuild create --name test --memory 128 --device-model none --foreground
+  dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 --smbios-passthrough --paused
+  dombuild create --name fast --kind pvh --memory 1GiB --kernel /srv/vmlinuz --ramdisk /srv/initrd
+
+Exit codes:
+  0 done                        5 Xen is absent or refused
+  1 internal, or QEMU died      6 xenstore
+  2 usage                       7 the domain was left behind
+  3 bad input, or name taken    8 timed out waiting
+  4 not enough memory           130, 143 after SIGINT, SIGTERM
+Whatever fails, the domain is removed again; only after 7 is there something to clean up."
+);
+
+pub(super) const AFTER_BUILD: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild build --domid 7 --memory 2GiB --vcpus 2
+  dombuild build --domid 7 --memory 2GiB --vcpus 2 --store-port 1 --console-port 2 --json
+
+Exit codes:
+  0 done                        4 not enough memory
+  1 internal                    5 Xen is absent or refused
+  2 usage                       6 xenstore
+  3 bad input or domain         130, 143 after SIGINT, SIGTERM
+Whatever fails, the domain is left to whoever created it."
+);
+
+pub(super) const AFTER_INSPECT: &str = "\
+Examples:
+  dombuild inspect web
+  dombuild inspect 7 --watch
+  dombuild inspect 7 --svg memory.svg
+  dombuild inspect 7 --json
+
+Exit codes:
+  0 done             3 no such domain    6 xenstore
+  2 usage            5 Xen refused";
+
+pub(super) const AFTER_BALLOON: &str = concat!(
+    sizes!(),
+    "
+
+Examples:
+  dombuild balloon web 1GiB
+  dombuild balloon 7 512 --timeout 10 --json
+
+Exit codes:
+  0 done: it is there                 5 Xen refused
+  2 usage                             6 xenstore
+  3 no such guest, or no such size    8 it did not arrive in time
+  4 the host lacks the memory         130, 143 after SIGINT, SIGTERM"
+);
+
+pub(super) const AFTER_DESTROY: &str = "\
+Examples:
+  dombuild destroy web
+  dombuild destroy --force 7
+
+Exit codes:
+  0 done                            5 Xen is absent or refused
+  1 internal                        6 xenstore
+  2 usage                           7 the domain was left behind
+  3 no such domain, or another's";
+
+pub(super) const AFTER_FEATURES: &str = "\
+Examples:
+  dombuild features
+  dombuild features --json
+
+Exit codes:
+  0 done, whatever is missing   2 usage";
+
+pub(super) const AFTER_XENGUEST: &str = "\
+Options have one dash or two: -mode hvm_build|pvh_build|linux_build -domid N -image PATH -mem_max_mib N -mem_start_mib N
+-store_port N -console_port N [-store_domid N] [-console_domid N] [-controloutfd FD] [-controlinfd FD] [-cmdline TEXT]
+[-module PATH [-cmdline TEXT]]... [-ramdisk PATH] [-features TEXT] [-flags N] [-pci_passthrough SBDF,...] [-vgpu]
+[-mem_pnode NODE] [-force] [-debug] [-debuglog FILE]; -supports FEATURE; --fallback PATH to the original helper, which
+gets what is not for this one: -mode save, hvm_save, restore, hvm_restore, resume_slow, listen.
+
+One line is answered: result:STORE CONSOLE[ ABI], or error:WORD ERRNO MESSAGE. docs/toolstack.md has the contract.
+
+Examples:
+  dombuild xenguest -mode hvm_build -domid 7 -image /usr/lib/xen-4.17/boot/hvmloader \\
+                    -mem_max_mib 1008 -mem_start_mib 1008 -store_port 1 -console_port 2
+
+Exit codes:
+  0 done   1 anything else; there is no 2 usage here";

@@ -1,0 +1,80 @@
+//! What a setting is, how it is found by a name, and how all of them are told.
+
+use std::fmt::Write;
+
+use super::Platform;
+use super::settings::SETTINGS;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// The node below `/local/domain/DOMID`; N stands for a vCPU's number. `--platform` takes it without `platform/`.
+    pub name: &'static str,
+    /// Other spellings, older ones and OpenXT's; the first name that has a value counts.
+    pub others: &'static [&'static str],
+    /// What it can be, for people.
+    pub values: &'static str,
+    /// What counts where the node is missing or empty; nothing is left alone where this is empty.
+    pub absent: &'static str,
+    /// What counts for `create` and `build`, where nothing is asked for: libxl's default.
+    pub usual: &'static str,
+    /// The flag that `create` and `build` have for it instead of `--platform`.
+    pub flag: Option<&'static str>,
+    /// What it does.
+    pub effect: &'static str,
+    /// Where one sees that it did.
+    pub seen: &'static str,
+    /// Puts a value into a platform; the number is the vCPU's, where it is one's.
+    pub(super) apply: fn(&mut Platform, u32, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// Whether there is one of it for each vCPU.
+    #[must_use]
+    pub fn is_of_vcpu(&self) -> bool {
+        self.name.contains("/N/")
+    }
+
+    /// Every spelling.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.others.iter().copied())
+    }
+}
+
+/// The setting that `--platform` means by `key`, and the vCPU's number where it has one.
+pub(super) fn find(key: &str) -> Option<(&'static Setting, Option<u32>)> {
+    let short = |name: &'static str| name.strip_prefix("platform/").unwrap_or(name);
+    let key = key.strip_prefix("platform/").unwrap_or(key);
+    SETTINGS.iter().find_map(|setting| {
+        if let Some((before, after)) = short(setting.name).split_once('N') {
+            let number = key.strip_prefix(before)?.strip_suffix(after)?;
+            let number = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())??;
+            return Some((setting, Some(number)));
+        }
+        setting.names().any(|name| short(name) == key).then_some((setting, None))
+    })
+}
+
+/// The table for people, in Markdown.
+#[must_use]
+pub fn describe() -> String {
+    let mut table =
+        String::from("| node | takes | missing | `create`, `build` | effect | seen in |\n|---|---|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let code = |text: &str| format!("`{text}`");
+        let value = |text: &str| if text.is_empty() { String::new() } else { code(text) };
+        let names: Vec<String> = setting.names().map(code).collect();
+        let usual = setting.flag.map_or_else(|| value(setting.usual), code);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {usual} | {} | {} |",
+            names.join("<br>"),
+            setting.values,
+            value(setting.absent),
+            setting.effect,
+            setting.seen
+        );
+    }
+    table
+}
