@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{AtStage, Error, Failure, Stage};
-use crate::fd;
 use crate::logging::timestamp;
+use crate::xen::fd;
 
 /// The number of this interface, in the first record.
 pub const SCHEMA: u32 = 1;

@@ -15,7 +15,6 @@ pub mod config;
 pub mod device_model;
 pub mod error;
 pub mod events;
-pub mod fd;
 pub mod given;
 pub mod logging;
 pub mod memory;

@@ -1,6 +1,6 @@
 //! Safe, owning wrappers of Xen's C libraries: one file for each C handle.
 //!
-//! This module and the crate `xen-sys` are the only places with `unsafe`, but for [`crate::fd`]. Differences between Xen releases end here:
+//! This module and the crate `xen-sys` are the only places with `unsafe`. Differences between Xen releases end here:
 //! nothing above asks which release it runs on.
 
 #![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
@@ -8,6 +8,7 @@
 mod cpuid;
 mod domain;
 mod error;
+pub mod fd;
 mod foreign;
 mod host;
 mod hvm;

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 
 use crate::builder::Rings;
 use crate::error::{Error, Failure, Stage};
-use crate::fd;
 use crate::memory::Kind;
+use crate::xen::fd;
 
 /// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
 const ATOMIC: usize = 4096;

@@ -1,9 +1,7 @@
 //! File descriptors that a caller hands to this program by number.
 //!
-//! Outside of the boundary to Xen this is the only place with `unsafe`: nothing but a promise turns a number into
-//! something that is owned. What the promise stands on is checked first.
-
-#![expect(unsafe_code, reason = "a number of the command line becomes an owned descriptor")]
+//! Nothing of Xen's, but `unsafe` all the same: nothing but a promise turns a number into something that is owned. What the
+//! promise stands on is checked first.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
