@@ -122,10 +122,10 @@ pub enum Stage {
     CreateDomain,
     /// The host is given time to free the footprint.
     WaitFreeMemory,
-    /// Timers, clocks and the enlightenments of Hyper-V.
-    PlatformParams,
     /// The vCPUs are allocated.
     MaxVcpus,
+    /// Timers, clocks and the enlightenments of Hyper-V.
+    PlatformParams,
     /// Where the vCPUs may run, and their share of the CPUs.
     Scheduling,
     /// The domain's memory limit is set to xen max.

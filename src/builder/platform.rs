@@ -9,7 +9,7 @@ use crate::xen::{DomId, HvmParam};
 /// `SHUTDOWN_crash` (xen/include/public/sched.h).
 const CRASH: u64 = 3;
 
-/// Sets timers, clocks and enlightenments, each for the kinds of guest that have it.
+/// Sets timers, clocks and enlightenments, each for the kinds of guest that have it. Its vCPUs must exist.
 ///
 /// # Errors
 /// The call that Xen refused.

@@ -38,8 +38,9 @@ pub struct Ports {
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
 /// 1. wait until the host has the footprint free;
-/// 2. timers, clocks and enlightenments;
-/// 3. vCPUs, and where they run;
+/// 2. vCPUs;
+/// 3. timers, clocks and enlightenments, and where the vCPUs run. Xen 4.17 itself would crash where a guest that sees
+///    Hyper-V is unpaused before it has vCPUs, as setting its TSC mode does (`viridian_time_domain_thaw`);
 /// 4. the memory limit: xen max; for PV the memory map, one range up to static max;
 /// 5. the paging pool (HVM and PVH): the shadow size, read back;
 /// 6. the store's event channel, then the console's (guests depend on this order), unless `given`.
@@ -60,9 +61,9 @@ pub fn build_pre(
     // 1.
     context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest.wait_memory))?;
     // 2.
-    set_platform(context, domid, guest)?;
-    // 3.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
+    // 3.
+    set_platform(context, domid, guest)?;
     set_scheduling(context, domid, guest)?;
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
