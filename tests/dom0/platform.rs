@@ -236,23 +236,21 @@ fn clocks() {
         assert!(line.contains(&format!("mode={mode}")), "{line}");
         vm.destroy();
     }
-    // Ten years ahead, in the year of the CMOS clock (BCD or binary, the last two digits).
-    let year = |seconds: &str| {
-        let vm = built(Kind::Hvm, 1, &[("platform/timeoffset", seconds)]);
-        let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-hvmctx {}", vm.domid));
-        vm.destroy();
-        // 14 registers, on more than one line.
-        let registers = text.split_once("RTC: regs").unwrap_or_else(|| panic!("{text}")).1;
-        let registers: Vec<u8> = registers
-            .split_whitespace()
-            .take(14)
-            .map(|word| u8::from_str_radix(word.trim_matches(',').trim_start_matches("0x"), 16).expect("a register"))
-            .collect();
-        let (year, binary) = (registers[9], registers[11] & 4 != 0);
-        if binary { year } else { (year >> 4) * 10 + (year & 15) }
-    };
-    let (now, ahead) = (year("0"), year("315576000"));
-    assert_eq!(ahead, (now + 10) % 100);
+}
+
+/// The year that a guest's CMOS clock shows, its last two digits in BCD or binary. Xen brings the clock up to date when the
+/// guest reads it.
+pub(crate) fn rtc_year(domid: DomId) -> u8 {
+    let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-hvmctx {domid}"));
+    // 14 registers, on more than one line.
+    let registers = text.split_once("RTC: regs").unwrap_or_else(|| panic!("{text}")).1;
+    let registers: Vec<u8> = registers
+        .split_whitespace()
+        .take(14)
+        .map(|word| u8::from_str_radix(word.trim_matches(',').trim_start_matches("0x"), 16).expect("a register"))
+        .collect();
+    let (year, binary) = (registers[9], registers[11] & 4 != 0);
+    if binary { year } else { (year >> 4) * 10 + (year & 15) }
 }
 
 fn acpi() {

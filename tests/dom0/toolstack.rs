@@ -9,6 +9,7 @@ use dombuild::memory::{Kib, Kind};
 
 use super::Test;
 use super::linux::{forget_console, kernel_crashed, said};
+use super::platform::rtc_year;
 use super::support::{pages_in_dump, path_text, script, shell, wait_for, wait_for_guest_line};
 use super::xenopsd::{USUAL, Vm, hvmloader};
 
@@ -24,7 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn starts_seabios() {
-    let vm = Vm::new(Kind::Hvm, 2, 240, 240, USUAL);
+    // Ten years ahead of the host.
+    let vm = Vm::new(Kind::Hvm, 2, 240, 240, &[USUAL, &[("platform/timeoffset", "315576000")]].concat());
     let (store, console, protocol) = vm.build(&[]).result();
     assert_eq!((store, console, protocol), (0xfeffc, 0xfefff, None));
     let (owned, _) = pages_in_dump(vm.domid);
@@ -48,6 +50,8 @@ fn starts_seabios() {
     wait_for("QEMU", 60, || vm.store.plain().read(&state).expect("asked").as_deref() == Some("running"));
     vm.xen.unpause(vm.domid).expect("it starts");
     wait_for_guest_line(vm.domid, "SeaBIOS (version", 180);
+    let year: u8 = shell("date -u -d @$(($(date +%s) + 315576000)) +%y").trim().parse().expect("a year");
+    wait_for("the guest has read its clock", 60, || rtc_year(vm.domid) == year);
     vm.destroy();
 }
 

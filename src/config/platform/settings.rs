@@ -265,7 +265,7 @@ pub const SETTINGS: &[Setting] = &[
         usual: "0",
         flag: None,
         effect: "how far the guest's clock is ahead of the host's",
-        seen: "the RTC in `xen-hvmctx`",
+        seen: "the RTC in `xen-hvmctx`, once the guest has read it",
         apply: |platform, _, text| {
             platform.time_offset = text.parse().map_err(|_| "it is no number of seconds of 32 bits".to_owned())?;
             Ok(())
