@@ -52,7 +52,7 @@ impl XenError {
             }
             ("xc_flask_context_to_sid", Errno::EINVAL) => Some("the loaded FLASK policy does not know this label"),
             ("xc_domain_create", Errno::EINVAL) => {
-                Some("one of the limits or the CPU pool was refused; `xl dmesg` says which field")
+                Some("one of the limits, the CPU pool or nested virtualisation was refused; `xl dmesg` may say which")
             }
             ("xc_domain_create", Errno::ENOSYS | Errno::EOPNOTSUPP) => {
                 Some("this Xen cannot run HVM guests; `dombuild features` shows what it can")
