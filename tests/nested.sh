@@ -34,7 +34,7 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
   --results FOLDER   what the job wrote to /results is copied here when it ends
-  --timeout SECONDS  for the job, counted from the end of the boot (default 2400)
+  --timeout SECONDS  for the job, counted from the end of the boot (default 3600)
   --memory MIB       of the whole machine that Xen runs on (default 8192; taken from this host as it is touched);
                      dom0 gets 1024 of them
   --vcpus N          of that machine (default 2)
@@ -69,7 +69,7 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 JOB_TIMEOUT=2400 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
+    VERB='' XEN=4.17 JOB_TIMEOUT=3600 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
     BOOT_TIMEOUT=${BOOT_TIMEOUT:-240}
     case ${1:-} in
     demo | test | figures | run | shell) VERB=$1 ;;
