@@ -35,7 +35,8 @@ pub struct LogConfig {
     pub level: LevelFilter,
     /// What standard error takes, unless `RUST_LOG` says something else. `None`: nothing goes there, whatever it says.
     pub stderr: Option<LevelFilter>,
-    /// A destination that is not there is left out silently. Otherwise it is an error.
+    /// Syslog or a journal that is not there is left out silently. Otherwise it is an error, as a file that cannot be
+    /// opened is in any case.
     pub best_effort: bool,
 }
 
@@ -66,14 +67,14 @@ struct Logger {
 /// Opens the destinations and sends the process's log to them from here on; only the first call of a process does so.
 ///
 /// # Errors
-/// Unless it is `best_effort`: [`Error::BadFile`] for a file that cannot be opened, [`Error::BadConfig`] where there is no
+/// [`Error::BadFile`] for a file that cannot be opened; unless it is `best_effort`, [`Error::BadConfig`] where there is no
 /// syslog or journal. Nothing is set up then.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
     let mut destinations = Vec::new();
     for destination in &config.destinations {
         match destination.open(config.format) {
             Ok(sink) => destinations.push(sink),
-            Err(_) if config.best_effort => {}
+            Err(_) if config.best_effort && !matches!(destination, Destination::File(_)) => {}
             Err(error) => return Err(error),
         }
     }

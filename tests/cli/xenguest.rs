@@ -123,7 +123,7 @@ fn numbers_that_cannot_be() {
         (
             "-debuglog",
             "/nowhere/log",
-            "-debuglog /nowhere/log cannot be opened: No such file or directory (os error 2)",
+            "-debuglog: log /nowhere/log: cannot be opened: No such file or directory (os error 2)",
         ),
     ] {
         refused(&[HVM, &[option, value]].concat(), &format!("xenguest: {words}"));

@@ -10,7 +10,6 @@ mod options;
 mod reply;
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::process::ExitCode;
 
 use options::Options;
@@ -33,8 +32,8 @@ pub fn main(words: &[OsString]) -> ExitCode {
     let (control, line, succeeded) = match Options::parse(words) {
         Err(message) => (Control::of_words(words), reply::usage_line(&message), false),
         Ok(options) => {
-            if let Some(feature) = &options.supports {
-                return supports(&options, feature, words);
+            if options.supports.is_some() {
+                return supports(&options, words);
             }
             // Before the descriptors are taken: the original shall have them.
             let migrated = options.mode.as_deref().filter(|mode| MIGRATION.contains(mode));
@@ -70,12 +69,11 @@ fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
 }
 
 /// `-supports FEATURE`: what the original has, where there is one, is what this has.
-fn supports(options: &Options, feature: &str, words: &[OsString]) -> ExitCode {
+fn supports(options: &Options, words: &[OsString]) -> ExitCode {
     if let Some(original) = fallback::original(options.fallback.as_deref()) {
         report::print_stderr(&fallback::become_original(&original, words));
         return ExitCode::FAILURE;
     }
-    log::info!("{feature}: there is no original helper, which would migrate");
     match report::print_text("false") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -116,15 +114,11 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
 fn open_log(options: &Options) -> Result<(), String> {
     let domid = options.domid.map(|domid| format!("-{domid}")).unwrap_or_default();
     let mut destinations = vec![Destination::Syslog { ident: format!("xenguest{domid}-build") }];
-    if let Some(path) = &options.debug_log {
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.map_err(|error| format!("-debuglog {} cannot be opened: {error}", path.display()))?;
-        destinations.push(Destination::File(path.clone()));
-    }
+    destinations.extend(options.debug_log.clone().map(Destination::File));
     let level = if options.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let stderr = Some(log::LevelFilter::Warn);
     logging::init(&LogConfig { destinations, format: Format::Text, level, stderr, best_effort: true })
-        .map_err(|error| error.to_string())
+        .map_err(|error| format!("-debuglog: {error}"))
 }
 
 /// Hands over to the original helper; returns only where that cannot be.
