@@ -1,11 +1,10 @@
 //! `build` on a domain that somebody else created: here, this test, with nothing but libxenctrl.
 
 use dombuild::memory::Kind;
-use dombuild::xen::{CreateDomain, DomId, Interface};
-use uuid::Uuid;
+use dombuild::xen::{DomId, Interface};
 
 use super::Test;
-use super::support::{dombuild, number, pages_in_dump, shell};
+use super::support::{dombuild, empty_domain, number, pages_in_dump, shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("build_into_a_given_domain", build_into_a_given_domain),
@@ -15,31 +14,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("build_refuses_what_is_built_already", build_refuses_what_is_built),
 ];
 
-/// A domain as a toolstack of its own would create it: empty, without any key.
-fn empty_domain(xen: &Interface, vcpus: u32) -> DomId {
-    xen.create(&CreateDomain {
-        kind: Kind::Hvm,
-        passthrough: false,
-        nested: false,
-        uuid: Uuid::new_v4(),
-        vcpus,
-        max_event_channel: 1023,
-        max_grant_frames: None,
-        max_maptrack_frames: None,
-        grant_version: 1,
-        cpupool: 0,
-        ssid: 0,
-    })
-    .expect("a domain")
-}
-
 fn remove(domid: DomId) {
     dombuild(&["destroy", "--force", &domid.to_string()]).success();
 }
 
 fn build_into_a_given_domain() {
     let xen = Interface::open().expect("Xen");
-    let domid = empty_domain(&xen, 2);
+    let domid = empty_domain(&xen, Kind::Hvm, 2, false).expect("a domain");
     let text = domid.to_string();
     let built = dombuild(&["build", "--domid", &text, "--memory", "128", "--vcpus", "2"]).success().json();
     assert_eq!(number(&built, "domid"), u64::from(domid.get()));
@@ -56,7 +37,7 @@ fn build_into_a_given_domain() {
 
 fn build_with_given_ports() {
     let xen = Interface::open().expect("Xen");
-    let domid = empty_domain(&xen, 1);
+    let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let console = xen.alloc_event_port(domid, DomId::DOM0).expect("a port").to_string();
     let store = xen.alloc_event_port(domid, DomId::DOM0).expect("a port").to_string();
     let text = domid.to_string();
@@ -70,7 +51,7 @@ fn build_with_given_ports() {
 fn build_checks_the_vcpus_first() {
     let xen = Interface::open().expect("Xen");
     for created in [1, 3, 8] {
-        let domid = empty_domain(&xen, created);
+        let domid = empty_domain(&xen, Kind::Hvm, created, false).expect("a domain");
         assert_eq!(xen.created_vcpus(domid).expect("asked"), created);
         let text = domid.to_string();
         let ran = dombuild(&["build", "--domid", &text, "--memory", "64", "--vcpus", "2"]);
@@ -84,7 +65,7 @@ fn build_checks_the_vcpus_first() {
 
 fn build_never_destroys() {
     let xen = Interface::open().expect("Xen");
-    let domid = empty_domain(&xen, 1);
+    let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let text = domid.to_string();
     let ran = dombuild(&["build", "--domid", &text, "--memory", "1TiB", "--wait-memory", "0"]);
     let error = ran.failed_with(4, "not-enough-memory");

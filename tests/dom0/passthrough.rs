@@ -15,13 +15,12 @@ use dombuild::config::{
 };
 use dombuild::device_model::DeviceModel;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
-use dombuild::xen::{CreateDomain, DomId, ImageLimits, Interface, Store};
+use dombuild::xen::{DomId, ImageLimits, Interface, Store};
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::Test;
 use super::support::{
-    create, dombuild, domid, file, number, pages_in_dump, path_text, shell, wait_for, wait_for_guest_line,
+    create, dombuild, domid, empty_domain, file, number, pages_in_dump, path_text, shell, wait_for, wait_for_guest_line,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -51,23 +50,6 @@ fn key(domid: DomId, name: &str) -> Option<String> {
     (read.status == Some(0)).then(|| read.stdout.trim_end_matches('\n').to_owned())
 }
 
-fn empty_domain(xen: &Interface) -> DomId {
-    xen.create(&CreateDomain {
-        kind: Kind::Hvm,
-        passthrough: false,
-        nested: false,
-        uuid: Uuid::new_v4(),
-        vcpus: 1,
-        max_event_channel: 1023,
-        max_grant_frames: None,
-        max_maptrack_frames: None,
-        grant_version: 1,
-        cpupool: 0,
-        ssid: 0,
-    })
-    .expect("a domain")
-}
-
 fn hole_of_a_given_domain() {
     let xen = Interface::open().expect("Xen");
     let sysfs = sysfs();
@@ -75,7 +57,7 @@ fn hole_of_a_given_domain() {
     assert_eq!(xen.reserved_regions("0000:03:00.0".parse().expect("an address")).expect("asked"), []);
     let mut owned = Vec::new();
     for flags in [&["--pci", "3:0.0", "--sysfs", path_text(sysfs.path())][..], &["--passthrough"], &[]] {
-        let domid = empty_domain(&xen);
+        let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
         let text = domid.to_string();
         let built = dombuild(&[&["build", "--domid", &text, "--memory", "3328"], flags].concat()).success().json();
         let hole = if flags.len() > 1 { 1 << 30 } else { 256 << 20 };
@@ -154,7 +136,7 @@ fn reserved_memory() {
         devices: Vec::new(),
         wait_memory: Duration::from_secs(64),
     };
-    let domid = empty_domain(&xen);
+    let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
     let identity = Identity { uuid, name: Some("t".parse().expect("a name")) };
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");

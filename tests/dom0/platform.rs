@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use dombuild::memory::{Gfn, Kind, Pages};
-use dombuild::xen::{CreateDomain, DomId, HvmParam, Interface};
-use uuid::Uuid;
+use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
 use super::passthrough::{guest_memory, sysfs};
-use super::support::{create, dombuild, domid, file, path_text, shell};
+use super::support::{create, dombuild, domid, empty_domain, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -106,19 +105,7 @@ fn affinity_weight_and_cap() {
 /// there is no effect to read back.
 fn nested_virtualisation() -> bool {
     let xen = Interface::open().expect("Xen");
-    let created = xen.create(&CreateDomain {
-        kind: Kind::Hvm,
-        passthrough: false,
-        nested: true,
-        uuid: Uuid::new_v4(),
-        vcpus: 1,
-        max_event_channel: 1023,
-        max_grant_frames: None,
-        max_maptrack_frames: None,
-        grant_version: 1,
-        cpupool: 0,
-        ssid: 0,
-    });
+    let created = empty_domain(&xen, Kind::Hvm, 1, true);
     match &created {
         Ok(domid) => xen.destroy(*domid).expect("destroyed"),
         Err(error) => println!("this Xen gives no nested virtualisation on this CPU: {error}"),

@@ -8,8 +8,10 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dombuild::xen::{DomId, Interface};
+use dombuild::memory::Kind;
+use dombuild::xen::{CreateDomain, DomId, Interface, XenError};
 use serde_json::Value;
+use uuid::Uuid;
 
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
@@ -101,6 +103,23 @@ pub(crate) fn number(value: &Value, name: &str) -> u64 {
 /// A domain's number in what `create` printed.
 pub(crate) fn domid(value: &Value) -> DomId {
     u32::try_from(number(value, "domid")).ok().and_then(DomId::new).expect("a domid")
+}
+
+/// A domain as a toolstack of its own would create it: empty, without any key.
+pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool) -> Result<DomId, XenError> {
+    xen.create(&CreateDomain {
+        kind,
+        passthrough: false,
+        nested,
+        uuid: Uuid::new_v4(),
+        vcpus,
+        max_event_channel: 1023,
+        max_grant_frames: None,
+        max_maptrack_frames: None,
+        grant_version: 1,
+        cpupool: 0,
+        ssid: 0,
+    })
 }
 
 /// Waits until `done`, at most `seconds`.

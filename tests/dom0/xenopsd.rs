@@ -4,10 +4,10 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use dombuild::memory::{Gfn, Kib, Kind};
-use dombuild::xen::{CreateDomain, DomId, EventPort, Interface, Permissions, Store};
+use dombuild::xen::{DomId, EventPort, Interface, Permissions, Store};
 use uuid::Uuid;
 
-use super::support::{GUEST_INITRD, GUEST_KERNEL, dombuild, shell, wait_for};
+use super::support::{GUEST_INITRD, GUEST_KERNEL, dombuild, empty_domain, shell, wait_for};
 
 /// hvmloader of the running Xen.
 pub(crate) fn hvmloader() -> String {
@@ -68,23 +68,9 @@ impl Vm {
     /// Creates a domain, its vCPUs, limits and event channels, and writes its keys.
     pub(crate) fn new(kind: Kind, vcpus: u32, start_mib: u64, max_mib: u64, keys: &[(&str, &str)]) -> Self {
         let (xen, store) = (Interface::open().expect("Xen"), Store::open().expect("xenstored"));
-        let uuid = Uuid::new_v4();
         let nested = keys.contains(&("platform/nested-virt", "true"));
-        let domid = xen
-            .create(&CreateDomain {
-                kind,
-                passthrough: false,
-                nested,
-                uuid,
-                vcpus,
-                max_event_channel: 1023,
-                max_grant_frames: None,
-                max_maptrack_frames: None,
-                grant_version: 2,
-                cpupool: 0,
-                ssid: 0,
-            })
-            .expect("a domain");
+        let domid = empty_domain(&xen, kind, vcpus, nested).expect("a domain");
+        let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
         let path = format!("/local/domain/{domid}");
         store
             .transaction(|transaction| {
