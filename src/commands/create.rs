@@ -8,7 +8,7 @@ use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
     Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_paging_pool, check_uuid_free,
-    find_by_name, make_skeleton, measure, teardown,
+    find_by_name, make_skeleton, measure,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -34,13 +34,7 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
     };
     domain.keep();
     if config.foreground {
-        events::step(Stage::Destroy, || {
-            teardown(&connection.xen, &connection.store, domid).map_err(|cleanup| Error::LeftBehind {
-                domid,
-                cleanup,
-                cause: None,
-            })
-        })?;
+        connection.destroy(domid)?;
         return report::finish(json, &end.object, &end.summary);
     }
     Ok(end)

@@ -4,9 +4,8 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
-use crate::builder::{is_ours, teardown};
+use crate::builder::is_ours;
 use crate::error::{AtStage, Error, Stage};
-use crate::events;
 use crate::report::{self, Done};
 use crate::xen::DomId;
 
@@ -19,12 +18,6 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
-    events::step(Stage::Destroy, || {
-        teardown(&connection.xen, &connection.store, domid).map_err(|cleanup| Error::LeftBehind {
-            domid,
-            cleanup,
-            cause: None,
-        })
-    })?;
+    connection.destroy(domid)?;
     report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::args::{Cli, Command};
-use crate::builder::{Ports, Rings};
+use crate::builder::{Ports, Rings, teardown};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
@@ -61,6 +61,12 @@ impl Connection {
             let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
             Ok::<_, Error>(Self { xen: Interface::open()?, store: Store::open()?, cancel })
         })
+    }
+
+    /// Removes a domain and all that belongs to it.
+    fn destroy(&self, domid: DomId) -> Result<(), Failure> {
+        let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
+        events::step(Stage::Destroy, || teardown(&self.xen, &self.store, domid).map_err(left_behind))
     }
 }
 
