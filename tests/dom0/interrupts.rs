@@ -1,12 +1,11 @@
 //! SIGINT and SIGTERM at different moments: everything is removed, and the exit status tells the signal.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, close};
 use serde_json::Value;
 
 use super::Test;
@@ -15,7 +14,7 @@ use super::support::{DOMBUILD, create, path_text, script, shell, wait_for};
 pub(crate) const TESTS: &[Test] = &[
     ("sigterm_while_waiting_for_the_device_model", || while_waiting(Signal::SIGTERM, 143, "terminated")),
     ("sigint_while_waiting_for_the_device_model", || while_waiting(Signal::SIGINT, 130, "interrupted")),
-    ("sigint_at_any_moment", at_any_moment),
+    ("sigint_at_every_step", at_every_step),
     ("sigterm_ends_a_foreground_run", || foreground(Signal::SIGTERM)),
     ("a_lost_terminal_ends_a_foreground_run", || foreground(Signal::SIGHUP)),
 ];
@@ -54,25 +53,54 @@ fn while_waiting(with: Signal, status: i32, code: &str) {
     assert!(output["error"]["message"].as_str().expect("text").contains("nothing is left"), "{output}");
 }
 
-/// From before the domain exists until after QEMU has started. A run that had ended before the signal came has built its
-/// guest whole.
-fn at_any_moment() {
-    let mut stopped = 0;
-    for delay in [5, 20, 40, 80, 120, 200, 300, 500, 800] {
-        let child = start(&["--paused"]);
-        thread::sleep(Duration::from_millis(delay));
-        signal(&child, Signal::SIGINT);
-        let (status, output) = end(child);
-        match status {
-            Some(130) => stopped += 1,
-            Some(0) => drop(shell("dombuild destroy t")),
+/// At every step, as soon as the events tell that it has begun. Until QEMU is started, which takes far longer than a signal,
+/// each such run is stopped half way; a later one may have built its guest whole.
+fn at_every_step() {
+    const UNTIL_DEVICE_MODEL: usize = 23;
+    let whole = create_until(None);
+    assert_eq!(whole.status, Some(0), "{whole:?}");
+    assert_eq!(whole.steps.get(UNTIL_DEVICE_MODEL).map(String::as_str), Some("device-model"), "{:?}", whole.steps);
+    shell("dombuild destroy t");
+    for (index, step) in whole.steps.iter().enumerate() {
+        let ran = create_until(Some(index));
+        match ran.status {
+            Some(130) => assert_eq!(ran.output["error"]["code"], "interrupted", "at {step}: {ran:?}"),
+            Some(0) if index >= UNTIL_DEVICE_MODEL => drop(shell("dombuild destroy t")),
             // The handler was not in place yet: the default action ended it, with nothing done so far.
-            None => {}
-            other => panic!("{other:?} after {delay} ms: {output}"),
+            None if index < 2 => {}
+            other => panic!("{other:?} at {step}: {ran:?}"),
         }
-        assert!(!shell("xl list").contains("\nt "), "{delay} ms");
+        assert!(!shell("xl list").contains("\nt "), "at {step}");
     }
-    assert!(stopped >= 3, "only {stopped} runs were stopped half way");
+}
+
+/// What one run came to, and the steps that it began.
+#[derive(Debug)]
+struct Stopped {
+    status: Option<i32>,
+    output: Value,
+    steps: Vec<String>,
+}
+
+/// Runs `create`, and interrupts it when it begins the step of this number.
+fn create_until(stop_at: Option<usize>) -> Stopped {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
+    let child = start(&["--paused", "--events-fd", &events.to_string()]);
+    drop(writer);
+    close(events).expect("closed");
+    let mut steps = Vec::new();
+    for line in BufReader::new(reader).lines() {
+        let event: Value = serde_json::from_str(&line.expect("a line")).expect("an object");
+        if event["state"] == "started" {
+            if stop_at == Some(steps.len()) {
+                signal(&child, Signal::SIGINT);
+            }
+            steps.push(event["stage"].as_str().expect("a word").to_owned());
+        }
+    }
+    let (status, output) = end(child);
+    Stopped { status, output, steps }
 }
 
 fn foreground(with: Signal) {

@@ -22,6 +22,8 @@ mod xenopsd;
 
 use std::panic;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -57,9 +59,29 @@ fn main() -> ExitCode {
     ]
     .concat()
     .into_iter()
-    .map(|(name, test): Test| Trial::test(name, move || attempts(test)).with_ignored_flag(reason.is_some()))
+    .map(|(name, test): Test| Trial::test(name, move || timed(name, test)).with_ignored_flag(reason.is_some()))
     .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    print_slowest();
+    conclusion.exit_code()
+}
+
+/// How long each test took.
+static TIMES: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());
+
+fn timed(name: &'static str, test: fn()) -> Result<(), Failed> {
+    let began = Instant::now();
+    let outcome = attempts(test);
+    TIMES.lock().expect("one thread").push((began.elapsed(), name));
+    outcome
+}
+
+/// Where the time went: what to look at when a run takes too long.
+fn print_slowest() {
+    let mut times = TIMES.lock().expect("one thread");
+    times.sort_unstable_by(|one, other| other.cmp(one));
+    let shown = times.iter().take(20).map(|(time, name)| format!("{name} {}", time.as_secs()));
+    println!("slowest, in seconds: {}", shown.collect::<Vec<_>>().join(", "));
 }
 
 /// Runs a test, and once more, at most twice, where a Linux guest's kernel has crashed under it: the emulated CPU lets them
