@@ -31,6 +31,8 @@ on this machine. The first run installs the Debian packages it needs (so it want
 Options, anywhere after the verb (what stands behind -- goes to FILE or to the tests, unread):
   --xen 4.17|4.20    which Xen: 4.17 with Debian 12's dom0 (default), 4.20 with Debian 13's
   --only-dom0        test: leave out what needs no Xen
+  --full             test: the long walks whole, where a run usually takes a sample of them (about an hour more)
+  --seed N           test: the same sample again; a run prints its N
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
   --results FOLDER   what the job wrote to /results is copied here when it ends
@@ -80,7 +82,7 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --results | --timeout | --memory | --vcpus) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --results | --timeout | --memory | --vcpus | --seed) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} ;;
         --with) WITH+=("$2") && shift ;;
@@ -90,6 +92,8 @@ parse() {
         --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
         --no-build) BUILD='' ;;
         --only-dom0) ONLY_DOM0=yes ;;
+        --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=14400 ;;
+        --seed) number "$1" "$2" && export DOMBUILD_TEST_SEED=$2 && shift ;;
         -h | --help) help && exit 0 ;;
         --) shift && ARGS+=("$@") && break ;;
         -*) # behind FILE it is one of FILE's

@@ -15,6 +15,7 @@ mod linux;
 mod memory;
 mod passthrough;
 mod platform;
+mod sample;
 mod support;
 mod toolstack;
 mod twin;

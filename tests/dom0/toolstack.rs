@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use dombuild::memory::{Kib, Kind};
 
 use super::Test;
 use super::linux::{forget_console, kernel_crashed, said};
 use super::platform::rtc_year;
+use super::sample::{self, Random};
 use super::support::{pages_in_dump, path_text, script, shell, wait_for, wait_for_guest_line};
 use super::xenopsd::{USUAL, Vm, hvmloader};
 
@@ -191,7 +192,8 @@ fn leaves_its_callers_work_alone() {
 /// SIGKILL, as xenopsd does it when a task is cancelled, and then what a toolstack does with the domain. That the host is
 /// as it was is checked after every test.
 fn killed_at_any_moment() {
-    const KILLS: u32 = 50;
+    let kills = sample::count(15, 50);
+    let mut random = Random::new("kill xenguest");
     let kinds = [Kind::Hvm, Kind::Pvh, Kind::Pv];
     let whole = kinds.map(|kind| {
         let vm = Vm::new(kind, 2, 128, 128, USUAL);
@@ -202,15 +204,13 @@ fn killed_at_any_moment() {
         took
     });
     let (mut killed, mut rounds) = (0, 0);
-    while killed < KILLS {
+    while killed < kills {
         let index = rounds % kinds.len();
         rounds += 1;
         assert!(rounds <= 150, "only {killed} of {rounds} were killed in time");
         let vm = Vm::new(kinds[index], 2, 128, 128, USUAL);
-        let random =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").subsec_nanos() % 1000;
         let mut child = vm.spawn(&[]);
-        thread::sleep(whole[index] * random / 1000);
+        thread::sleep(whole[index].mul_f64(f64::from(random.permille()) / 1000.0));
         child.kill().expect("signalled");
         if child.wait().expect("it ended").signal() == Some(9) {
             killed += 1;

@@ -23,7 +23,7 @@ prepare_job() { # sets WORK, JOB, RESULTS
     install -m 755 "$nested/dom0-init" "$JOB/dom0-init"
     printf '%s\n' "$mode" >"$JOB/mode"
     printf '%s\n' "$@" >"$JOB/command"
-    env | grep -E '^(RUST_LOG|RUST_BACKTRACE)=' >"$JOB/environment" || true
+    env | grep -E '^(RUST_LOG|RUST_BACKTRACE|DOMBUILD_TEST_[A-Z]+)=' >"$JOB/environment" || true
 }
 
 boot_xen() {
