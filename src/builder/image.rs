@@ -111,19 +111,45 @@ pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<
     if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
 }
 
+/// Parameters that libxenguest sets without looking whether Xen took them (`alloc_magic_pages_hvm`,
+/// tools/libs/guest/xg_dom_x86.c, Xen 4.17); none of them is 0 then.
+const UNCHECKED: [HvmParam; 6] = [
+    HvmParam::BufioreqPfn,
+    HvmParam::IoreqPfn,
+    HvmParam::PagingRingPfn,
+    HvmParam::MonitorRingPfn,
+    HvmParam::SharingRingPfn,
+    HvmParam::IdentPt,
+];
+/// The same of guests with a device model.
+const UNCHECKED_IOREQ: [HvmParam; 2] = [HvmParam::IoreqServerPfn, HvmParam::IoreqServerPages];
+
 /// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
-/// that Xen has the frames which the guest will be told.
-pub(super) fn check_rings(context: &Context<'_>, domid: DomId, ports: Ports, rings: Rings) -> Result<(), Error> {
+/// that Xen has the frames which the guest will be told, and what else libxenguest meant to set.
+pub(super) fn check_params(
+    context: &Context<'_>,
+    domid: DomId,
+    kind: Kind,
+    ports: Ports,
+    rings: Rings,
+) -> Result<(), XenError> {
     let xen = context.xen;
     xen.set_hvm_param(domid, HvmParam::StorePort, u64::from(ports.store.0))?;
     xen.set_hvm_param(domid, HvmParam::ConsolePort, u64::from(ports.console.0))?;
+    let lost = |param: HvmParam, value: u64| {
+        let detail = format!("libxenguest took it for done, and the parameter is {value:#x}");
+        Err(XenError::unexpected("xc_hvm_param_set", format!("domid {domid}, {param:?}"), detail))
+    };
     for (param, gfn) in [(HvmParam::StorePfn, rings.store_gfn), (HvmParam::ConsolePfn, rings.console_gfn)] {
-        let told = xen.hvm_param(domid, param)?;
-        if told != gfn.0 {
-            return Err(Error::Internal(format!(
-                "{param:?} of domain {domid} is {told:#x}, but libxenguest says {:#x}",
-                gfn.0
-            )));
+        let value = xen.hvm_param(domid, param)?;
+        if value != gfn.0 {
+            return lost(param, value);
+        }
+    }
+    let ioreq: &[HvmParam] = if kind == Kind::Hvm { &UNCHECKED_IOREQ } else { &[] };
+    for param in UNCHECKED.iter().chain(ioreq) {
+        if xen.hvm_param(domid, *param)? == 0 {
+            return lost(*param, 0);
         }
     }
     Ok(())

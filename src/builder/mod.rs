@@ -27,7 +27,7 @@ use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 pub use balloon::balloon;
 pub use handover::{write_hole, write_modules};
 pub use image::{Rings, check_paging_pool, check_room};
-pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
+pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours};
 pub use measure::{count_special_pages, measure};
 pub use platform::{set_platform, set_scheduling};
 pub use post::{Identity, build_post, digit, make_skeleton};

@@ -43,24 +43,33 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
         log::debug!("{error}");
     }
     // Its handle is asked for while there is one: what /vm/UUID belongs to it, no node may claim.
-    let vm_path = vm_path(xen, domid).map_err(|error| error.to_string());
-    note(xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string()));
+    let vm_path = vm_path(xen, store, &keys).map_err(|error| error.to_string());
+    let destroyed = xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string());
+    // One that Xen refused to destroy will not go, however long it is waited for.
+    let goes = destroyed.is_ok();
+    note(destroyed);
     note(stop_device_model(domid));
     note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
     for file in files_of(domid) {
         note(remove_file(&file));
     }
-    note(wait_gone(xen, domid));
+    if goes {
+        note(wait_gone(xen, domid));
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// `/vm/UUID` of this domain, unless another one has the same UUID.
-fn vm_path(xen: &Interface, domid: DomId) -> Result<Option<String>, XenError> {
+/// `/vm/UUID` of this domain, unless another one has the same UUID. Where an earlier clean-up came no further than the
+/// domain itself, its mark tells the UUID.
+fn vm_path(xen: &Interface, store: &Store, keys: &Keys) -> Result<Option<String>, XenError> {
     let domains = xen.domains()?;
-    let own = domains.iter().find(|domain| domain.domid == domid);
-    Ok(own
-        .filter(|own| !domains.iter().any(|domain| domain.domid != domid && domain.uuid == own.uuid))
-        .map(|own| format!("/vm/{}", own.uuid)))
+    let uuid = match domains.iter().find(|domain| domain.domid == keys.domid) {
+        Some(own) => Some(own.uuid),
+        None => store.plain().read(&keys.mark())?.and_then(|text| text.parse().ok()),
+    };
+    Ok(uuid
+        .filter(|uuid| !domains.iter().any(|domain| domain.domid != keys.domid && domain.uuid == *uuid))
+        .map(|uuid| format!("/vm/{uuid}")))
 }
 
 fn ignore_gone(error: XenError) -> Result<(), XenError> {

@@ -7,6 +7,7 @@ mod create;
 mod documentation;
 mod events;
 mod failures;
+mod faults;
 mod foreign_domain;
 mod interrupts;
 mod life;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         toolstack::TESTS,
         documentation::TESTS,
         failures::TESTS,
+        faults::TESTS,
         interrupts::TESTS,
         events::TESTS,
     ]

@@ -37,7 +37,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             status: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -239,7 +239,8 @@ impl Host {
         }
     }
 
-    fn differences(&self, now: &Self) -> Vec<String> {
+    /// What is not as it was, a line each.
+    pub(crate) fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (what, before, after) in [
             ("domain", &self.domains, &now.domains),
