@@ -9,13 +9,16 @@ mod events;
 mod failures;
 mod foreign_domain;
 mod interrupts;
+mod kills;
 mod life;
 mod limits;
 mod linux;
 mod memory;
+mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
+mod soak;
 mod support;
 mod toolstack;
 mod twin;
@@ -56,6 +59,9 @@ fn main() -> ExitCode {
         documentation::TESTS,
         failures::TESTS,
         interrupts::TESTS,
+        kills::TESTS,
+        parallel::TESTS,
+        soak::TESTS,
         events::TESTS,
     ]
     .concat()
