@@ -145,6 +145,14 @@ impl Recorded {
         Ok(())
     }
 
+    /// There is something to clean up again: what was handed over is to be removed after all. A run that cannot be recorded
+    /// removes it as well.
+    pub fn resume(&mut self) {
+        if !self.there {
+            self.there = write(&self.directory, &self.run).is_ok();
+        }
+    }
+
     /// This run could not remove what it made: its record stays, so that a later cleanup finds it.
     pub fn leave(&mut self) {
         self.there = false;
@@ -316,6 +324,9 @@ mod tests {
         assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
         recorded.set_domain(DomId::new(7).expect("a domid")).expect("written");
         recorded.promise(Pages(5)).expect("written");
+        recorded.end().expect("removed");
+        assert_eq!(files(&path), [""; 0]);
+        recorded.resume();
         let read: Run = serde_json::from_str(&fs::read_to_string(&file).expect("read")).expect("a run");
         assert_eq!(read, recorded.run);
         assert_eq!((read.domid().map(DomId::get), read.promised()), (Some(7), Pages(5)));

@@ -70,9 +70,13 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     let directory = ledger::directory().map_err(failed)?;
     take_alone(&directory, RUNS_DIRECTORY, PATIENCE, "another cleanup is at it: call this one again")?;
 
-    // The ledger first: a run that is recorded later is not dead, nor is its domain anybody's that stands in here.
+    // A run is recorded before its domain exists. So a dead run's domain is among those that are listed after the ledger
+    // was read, and a domain that is listed has its living run in the ledger that is read after that.
     let entries = ledger::others()?;
-    let mut survey = Survey { xen, store, domains: xen.domains()?, living: living(&entries), apply, found: Vec::new() };
+    let domains = xen.domains()?;
+    let mut living = living(&entries);
+    living.extend(self::living(&ledger::others()?));
+    let mut survey = Survey { xen, store, domains, living, apply, found: Vec::new() };
     for entry in entries.iter().filter(|entry| !entry.alive) {
         survey.run(&entry.run)?;
     }

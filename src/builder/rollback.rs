@@ -55,6 +55,7 @@ impl<'a> NewDomain<'a> {
     #[must_use]
     pub fn undo(mut self, failure: Failure) -> Failure {
         self.armed = false;
+        self.run.resume();
         let domid = self.domid;
         let running = Running::begin(Stage::Destroy);
         match teardown(self.xen, self.store, domid) {

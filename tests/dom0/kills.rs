@@ -342,6 +342,16 @@ fn by_handles() {
         assert_eq!(whats, ["device-model", "files", "keys"]);
         assert!(qemu.wait().expect("waited for").signal().is_some());
     }
+    // What cannot be removed is told, and looked for again.
+    let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
+    let socket = format!("/run/xen/qmp-libxl-{number}");
+    fs::create_dir(&socket).expect("made");
+    record(uuid, own, Some(number), &dead);
+    let error = dombuild(&["cleanup", "--apply"]).failed_with(7, "left-behind");
+    assert!(error["message"].as_str().expect("text").contains(&socket), "{error}");
+    assert_eq!((&error["found"][0]["what"], &error["found"][0]["removed"]), (&json!("files"), &json!(false)));
+    fs::remove_dir(&socket).expect("removed");
+    assert_eq!(clean()[0]["what"], "record");
     // Another toolstack's rest is its own.
     shell("xenstore-write /libxl/32000/type hvm");
     assert_eq!(found(), [Value::Null; 0]);
