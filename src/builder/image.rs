@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::Context;
+use super::claim::claim;
 use super::pre::{Ports, set_paging_pool};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
@@ -26,7 +27,8 @@ pub struct Rings {
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
-/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once;
+/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once; and where memory is
+///    claimed, what is still to come of it once more;
 /// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
@@ -68,7 +70,8 @@ pub(super) fn build_image(
         let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
         let mib = size.to_mib_exact();
         let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
-        image.populate(mib).map_err(shortage)
+        image.populate(mib).map_err(shortage)?;
+        claim(context, domid, guest)
     })?;
     // 3.
     if !pv {

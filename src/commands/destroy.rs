@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
-use crate::builder::{has_keys, is_ours};
+use crate::builder::{Recorded, RunVerb, has_keys, is_ours};
 use crate::error::{AtStage, Error, Stage};
 use crate::report::{self, Done};
 use crate::xen::DomId;
@@ -18,7 +18,20 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
-    connection.destroy(domid)?;
+    // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
+    // domain goes all the same.
+    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
+    let run = domain.map(|domain| Recorded::begin(RunVerb::Destroy, domain.uuid, Some(domid))).transpose();
+    let mut run = run.unwrap_or_else(|error| {
+        log::warn!("{error}");
+        None
+    });
+    let destroyed = connection.destroy(domid);
+    if let (Err(_), Some(run)) = (&destroyed, &mut run) {
+        run.leave();
+    }
+    destroyed?;
+    drop(run);
     report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
 }
 

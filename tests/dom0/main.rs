@@ -10,13 +10,16 @@ mod failures;
 mod faults;
 mod foreign_domain;
 mod interrupts;
+mod kills;
 mod life;
 mod limits;
 mod linux;
 mod memory;
+mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
+mod soak;
 mod support;
 mod toolstack;
 mod twin;
@@ -58,6 +61,9 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         interrupts::TESTS,
+        kills::TESTS,
+        parallel::TESTS,
+        soak::TESTS,
         events::TESTS,
     ]
     .concat()

@@ -10,7 +10,7 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
+    Candidates, Claim, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
     acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, smbios,
 };
 use crate::error::Error;
@@ -162,7 +162,9 @@ impl Job {
             Kind::Pvh | Kind::Pv => self.kernel(limits)?,
         };
         let devices = self.devices.clone();
-        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO })
+        // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
+        let (claim, build_locks) = (Claim::Nothing, false);
+        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO, claim, build_locks })
     }
 
     fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<Payload, Error> {
