@@ -29,6 +29,8 @@ impl Code {
     pub const USAGE: Self = Self { word: "usage", exit: 2 };
     /// Something unexpected in this program.
     pub const INTERNAL: Self = Self { word: "internal", exit: 1 };
+    /// The caller may not do this.
+    pub const PERMISSION: Self = Self { word: "permission", exit: 5 };
 }
 
 /// The table: every error has one line here.
@@ -59,7 +61,7 @@ pub fn code_of(error: &Error) -> Code {
 fn code_of_call(error: &XenError) -> Code {
     let (word, exit) = match (error.call, error.errno) {
         (call, _) if call.starts_with("xs_") => ("xenstore", 6),
-        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => ("permission", 5),
+        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => return Code::PERMISSION,
         ("xc_interface_open", _) => ("no-xen", 5),
         ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
         // Without an errno, it is libxenguest's own judgement of what it was to load.

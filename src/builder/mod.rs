@@ -35,7 +35,7 @@ pub use pre::{Ports, build_pre};
 pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
-pub use teardown::{end_process, teardown};
+pub use teardown::{end_process, kill_users_of, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ mod interface;
 mod logger;
 mod modules;
 mod pci;
+pub mod process;
 mod scheduling;
 mod store;
 mod time;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use dombuild::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, make_skeleton, measure};
 use dombuild::cancel::Cancel;
 use dombuild::config::{
-    DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, pci, read_firmware, read_hvmloader,
-    resolve_device_model, smbios,
+    DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, RunAs, pci, read_firmware,
+    read_hvmloader, resolve_device_model, smbios,
 };
 use dombuild::device_model::DeviceModel;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
@@ -148,7 +148,8 @@ fn reserved_memory() {
     assert_eq!(key(domid, "platform/mmio_hole_size"), Some((0xe000_0000_u64).to_string()));
 
     let path = resolve_device_model(None).expect("QEMU").expect("not none");
-    let config = DeviceModelConfig { path, arguments: Vec::new(), timeout: Duration::from_secs(60) };
+    let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
+    let config = DeviceModelConfig { path, arguments, timeout, run_as };
     DeviceModel::start(&context, domid, "t", &guest.plan, &config).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");
