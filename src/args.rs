@@ -195,6 +195,9 @@ pub struct CreateArgs {
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Check all that can be checked, and tell what would be done; nothing is created, and nothing changed
+    #[arg(long)]
+    pub dry_run: bool,
     /// Leave the guest paused; `xl unpause` starts it
     #[arg(long)]
     pub paused: bool,

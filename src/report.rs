@@ -82,7 +82,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
         "message": failure.to_string(),
     });
     match &failure.error {
-        Error::NotEnoughMemory { required, free } => {
+        Error::NotEnoughMemory { required, free, .. } => {
             object["errno"] = json!("ENOMEM");
             object["required_kib"] = json!(required.0);
             object["free_kib"] = json!(free.0);
@@ -148,7 +148,7 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     }
     tell_error(&object, code, || {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {failure:#}");
+        let _ = writeln!(io::stderr(), "dombuild: {}", logging::one_line(&format!("{failure:#}")));
     })
 }
 
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_memory_error_tells_required_and_free() {
-        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024) })
+        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024), claims: None })
             .at(Stage::WaitFreeMemory)
             .expect_err("it is one");
         let (object, code) = error_object(&failure);

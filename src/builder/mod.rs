@@ -16,6 +16,7 @@ mod pv;
 mod pvh;
 mod record;
 mod rollback;
+mod shortage;
 mod teardown;
 
 use crate::cancel::Cancel;
@@ -35,6 +36,7 @@ pub use pre::{Ports, build_pre};
 pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
+pub use shortage::shortage;
 pub use teardown::{end_process, kill_users_of, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::platform::{set_platform, set_scheduling};
+use super::shortage::shortage;
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
@@ -116,7 +117,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Res
             grown = now;
         }
         if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
-            return Err(Error::NotEnoughMemory { required, free });
+            return Err(shortage(context, required, free));
         }
         let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
         context.progress.count(free.0, required.0, Unit::Kib, text);

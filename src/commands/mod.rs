@@ -4,6 +4,7 @@ mod balloon;
 mod build;
 mod create;
 mod destroy;
+mod dry_run;
 mod features;
 mod inspect;
 mod payload;
