@@ -16,7 +16,7 @@ use help::{
 };
 
 use crate::config::pci::SYSFS;
-use crate::config::{FirmwareChoice, PciAddress};
+use crate::config::{FirmwareChoice, PciAddress, UserChoice};
 use crate::logging::{Destination, Format};
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
@@ -204,6 +204,9 @@ pub struct CreateArgs {
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Check all that can be checked, and tell what would be done; nothing is created, and nothing changed
+    #[arg(long)]
+    pub dry_run: bool,
     /// Leave the guest paused; `xl unpause` starts it
     #[arg(long)]
     pub paused: bool,
@@ -216,6 +219,12 @@ pub struct CreateArgs {
     /// How long QEMU may take to get ready
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub dm_timeout: Duration,
+    /// Run QEMU as this user, with its rights on its own guest alone [default: a user for each guest]
+    #[arg(long, value_name = "USER|UID[:GID]", conflicts_with = "device_model_root")]
+    pub device_model_user: Option<UserChoice>,
+    /// Run QEMU as root, with every right
+    #[arg(long)]
+    pub device_model_root: bool,
     /// UUID of the guest [default: a random one]
     #[arg(long)]
     pub uuid: Option<Uuid>,

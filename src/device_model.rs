@@ -1,8 +1,9 @@
 //! QEMU as the device model: started with the same numbers as the builder, and waited for.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,14 @@ use serde_json::{Value, json};
 
 use nix::sys::signal::Signal;
 
-use crate::builder::{Context, Keys, end_process};
+use crate::builder::{Context, Keys, end_process, kill_users_of};
+use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
+use crate::greeting::Greeting;
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
-use crate::xen::{DomId, Leash};
+use crate::xen::{DomId, Leash, process};
 
 /// A monitor that answers no question in this time is stuck.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,11 +32,13 @@ pub struct DeviceModel {
     process: Child,
     leash: Option<Leash>,
     log: PathBuf,
+    /// It has no rights but on its own guest, and so none on xenstore.
+    confined: bool,
 }
 
 impl DeviceModel {
-    /// Starts QEMU for a built domain and waits until it says in xenstore that it is running. Its first serial port
-    /// becomes what `xl console` shows.
+    /// Starts QEMU for a built domain and waits until it is running: it says so in xenstore, or on its monitor where it has
+    /// given up xenstore. Its first serial port becomes what `xl console` shows.
     ///
     /// # Errors
     /// Where QEMU cannot be started, dies, or takes longer than it may; the message names its log.
@@ -47,20 +52,28 @@ impl DeviceModel {
         context.step(Stage::DeviceModel, || {
             let keys = Keys::new(domid);
             let (log, output) = open_log(name)?;
-            let arguments = arguments(domid, name, plan, &config.arguments);
+            let confinement = confinement(domid, &config.run_as)?;
+            let arguments = arguments(domid, name, plan, &confinement, &config.arguments);
             log::debug!("{} {}", config.path.display(), arguments.join(" "));
             context.store.transaction(|transaction| {
                 transaction.remove(&keys.device_model)?;
                 transaction.write(&keys.device_model, "")?;
                 transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
+                if let RunAs::User(user) = &config.run_as
+                    && let Some(uid) = user.libxl_user(domid)
+                {
+                    transaction.write(&keys.of_domain("image/device-model-kill-uid"), &uid.to_string())?;
+                }
                 transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
-            let (process, leash) = spawn(&config.path, &arguments, domid, &output).map_err(|error| Error::BadFile {
-                what: "device model",
-                path: config.path.clone(),
-                reason: format!("cannot be started: {error}"),
-            })?;
-            let mut model = Self { process, leash: Some(leash), log };
+            let confined = !confinement.is_empty();
+            let (process, leash) =
+                spawn(&config.path, &arguments, domid, &output, confined).map_err(|error| Error::BadFile {
+                    what: "device model",
+                    path: config.path.clone(),
+                    reason: format!("cannot be started: {error}"),
+                })?;
+            let mut model = Self { process, leash: Some(leash), log, confined };
             match model.get_ready(context, &keys, config.timeout) {
                 Ok(()) => Ok::<_, Error>(model),
                 Err(error) => {
@@ -96,7 +109,12 @@ impl DeviceModel {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
                 let last = last_line(&self.log).map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
-                Err(Error::DeviceModel { reason: format!("ended ({status}){last}"), log: self.log.clone() })
+                let advice = if self.confined && (last.contains("restrict") || last.contains("invalid option")) {
+                    "; --device-model-root runs it with every right"
+                } else {
+                    ""
+                };
+                Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
             }
             Err(error) => Err(Error::Internal(format!("cannot wait for process {}: {error}", self.pid()))),
         }
@@ -106,16 +124,33 @@ impl DeviceModel {
         context.store.plain().write(&keys.device_model_pid(), &self.pid().to_string())?;
         let state = keys.device_model_state();
         context.store.watch(&state)?;
-        let outcome = self.wait_running(context, &state, timeout);
+        let mut outcome = self.wait_running(context, keys, &state, timeout);
+        if self.confined && outcome.is_ok() {
+            // It cannot do so itself any more, and others look for it there.
+            outcome = context.store.plain().write(&state, "running").map_err(Error::from);
+        }
         context.store.unwatch(&state)?;
         outcome?;
         self.publish_serial_ports(context, keys)
     }
 
-    fn wait_running(&mut self, context: &Context<'_>, state: &str, timeout: Duration) -> Result<(), Error> {
+    fn wait_running(
+        &mut self,
+        context: &Context<'_>,
+        keys: &Keys,
+        state: &str,
+        timeout: Duration,
+    ) -> Result<(), Error> {
         let end = Instant::now() + timeout;
+        let mut greeting = Greeting::new(socket("libxl", keys.domid));
         loop {
-            if context.store.plain().read(state)?.as_deref() == Some("running") {
+            // QEMU greets from its main loop alone, when its rights are gone (os_setup_post, system/vl.c).
+            let ready = if self.confined {
+                greeting.has_come()
+            } else {
+                context.store.plain().read(state)?.as_deref() == Some("running")
+            };
+            if ready {
                 return Ok(());
             }
             self.check()?;
@@ -127,8 +162,9 @@ impl DeviceModel {
                     advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
                 });
             }
-            // The watch wakes us when QEMU writes; the short limit is for a QEMU that dies without writing.
-            context.store.wait(Duration::from_millis(50))?;
+            // The watch wakes us when QEMU writes; the short limit is for a QEMU that dies without writing. A monitor wakes
+            // nobody before it is there.
+            context.store.wait(Duration::from_millis(if self.confined { 5 } else { 50 }))?;
         }
     }
 
@@ -165,8 +201,8 @@ impl DeviceModel {
 }
 
 /// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17), less its VNC
-/// server, and the user's own at the end.
-fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<String> {
+/// server, then what confines it, and the user's own at the end.
+fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     let monitor = |id: &str| {
@@ -202,8 +238,32 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, own: &[String]) -> Vec<Strin
     }
     // QEMU places its video RAM right behind what it is told here: it must be what the builder populated.
     add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
+    all.extend_from_slice(confinement);
     all.extend_from_slice(own);
     all
+}
+
+/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root. What an earlier guest of the
+/// same number may have left of its user's is ended.
+fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
+    let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
+    let unusable = |reason: String| Error::Internal(format!("QEMU's root directory {EMPTY_DIRECTORY} {reason}"));
+    let missing = |error: std::io::Error| unusable(format!("cannot be made: {error}"));
+    let directory = Path::new(EMPTY_DIRECTORY);
+    let make = |mode, path: &Path| match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(missing(error)),
+        _ => Ok(()),
+    };
+    make(0o755, directory.parent().unwrap_or(directory))?;
+    // Not even to be entered: QEMU does so while it is root.
+    make(0, directory)?;
+    let there = fs::symlink_metadata(directory).map_err(missing)?;
+    let empty = fs::read_dir(directory).map_err(missing)?.next().is_none();
+    if !there.is_dir() || there.uid() != 0 || there.mode() & 0o7777 != 0 || !empty {
+        return Err(unusable("is not an empty directory of root's with mode 0: remove it, it is made anew".to_owned()));
+    }
+    kill_users_of(domid).map_err(Error::Internal)?;
+    user.arguments(domid)
 }
 
 /// QEMU takes its options with one dash or two.
@@ -211,10 +271,24 @@ pub(crate) fn is_option(argument: &str, name: &str) -> bool {
     argument.strip_prefix('-').is_some_and(|rest| rest.strip_prefix('-').unwrap_or(rest) == name)
 }
 
-fn spawn(path: &Path, arguments: &[String], domid: DomId, output: &File) -> std::io::Result<(Child, Leash)> {
+fn spawn(
+    path: &Path,
+    arguments: &[String],
+    domid: DomId,
+    output: &File,
+    confined: bool,
+) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
+    if confined {
+        process::confine(&mut command);
+    }
     command
         .args(arguments)
+        // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
+        .env_clear()
+        .envs(env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"XENSTORED_")))
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LANG", "C.UTF-8")
         .env("XEN_DOMAIN_ID", domid.to_string())
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)

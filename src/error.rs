@@ -45,14 +45,17 @@ pub enum Error {
     },
     /// The host lacks the memory.
     #[error(
-        "not enough memory on the host: {} KiB are required and {} KiB are free; shut down or balloon down another \
-         guest, or give this one less", required.0, free.0
+        "not enough memory on the host: {} KiB are required and {} KiB are free{}; shut down or balloon down another \
+         guest, or give this one less", required.0, free.0,
+        claims.as_ref().map(|claims| format!(", not counting {claims}")).unwrap_or_default()
     )]
     NotEnoughMemory {
         /// What the step needs.
         required: Kib,
         /// Free memory less outstanding claims.
         free: Kib,
+        /// Those claims, where there are any: how much for whom.
+        claims: Option<String>,
     },
     /// The domain may not own what it needs.
     #[error(

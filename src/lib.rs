@@ -16,6 +16,7 @@ pub mod device_model;
 pub mod error;
 pub mod events;
 pub mod given;
+mod greeting;
 pub mod logging;
 pub mod memory;
 pub mod report;

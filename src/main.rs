@@ -13,11 +13,17 @@ use dombuild::args::{Cli, TellArgs};
 use dombuild::error::{Error, Failure, Stage};
 use dombuild::logging::{self, LogConfig};
 use dombuild::report::{self, Code};
+use dombuild::xen::process;
 use dombuild::{commands, events, given};
 use log::LevelFilter;
+use nix::sys::stat::{Mode, umask};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
+    if process::has_borrowed_rights() {
+        return refuse_borrowed_rights(&arguments);
+    }
+    restrict_new_files();
     if let Some(words) = helper_words(&arguments) {
         return commands::xenguest::main(words);
     }
@@ -42,6 +48,23 @@ fn main() -> ExitCode {
             usage(&error, given.json)
         }
     }
+}
+
+/// What is made without a mode of its own is nobody's to write but the caller's; QEMU inherits that.
+fn restrict_new_files() {
+    let given = umask(Mode::empty());
+    umask(given | Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
+/// Paths, the environment and the log would all be the caller's word, and the rights another's. Nothing is opened that either
+/// names.
+fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
+    let message = "dombuild does not run set-uid, set-gid or with file capabilities: let root call it";
+    if given::despite_errors(arguments).json {
+        report::print_line(&report::error_message(Code::PERMISSION, message));
+    }
+    report::print_stderr(message);
+    ExitCode::from(Code::PERMISSION.exit)
 }
 
 fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {

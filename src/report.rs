@@ -29,6 +29,8 @@ impl Code {
     pub const USAGE: Self = Self { word: "usage", exit: 2 };
     /// Something unexpected in this program.
     pub const INTERNAL: Self = Self { word: "internal", exit: 1 };
+    /// The caller may not do this.
+    pub const PERMISSION: Self = Self { word: "permission", exit: 5 };
 }
 
 /// The table: every error has one line here.
@@ -59,7 +61,7 @@ pub fn code_of(error: &Error) -> Code {
 fn code_of_call(error: &XenError) -> Code {
     let (word, exit) = match (error.call, error.errno) {
         (call, _) if call.starts_with("xs_") => ("xenstore", 6),
-        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => ("permission", 5),
+        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => return Code::PERMISSION,
         ("xc_interface_open", _) => ("no-xen", 5),
         ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
         // Without an errno, it is libxenguest's own judgement of what it was to load.
@@ -80,7 +82,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
         "message": failure.to_string(),
     });
     match &failure.error {
-        Error::NotEnoughMemory { required, free } => {
+        Error::NotEnoughMemory { required, free, .. } => {
             object["errno"] = json!("ENOMEM");
             object["required_kib"] = json!(required.0);
             object["free_kib"] = json!(free.0);
@@ -147,7 +149,7 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     }
     tell_error(&object, code, || {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {failure:#}");
+        let _ = writeln!(io::stderr(), "dombuild: {}", logging::one_line(&format!("{failure:#}")));
     })
 }
 
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_memory_error_tells_required_and_free() {
-        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024) })
+        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024), claims: None })
             .at(Stage::WaitFreeMemory)
             .expect_err("it is one");
         let (object, code) = error_object(&failure);

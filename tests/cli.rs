@@ -5,6 +5,7 @@
 
 mod cli {
     mod devices;
+    mod escapes;
     mod events;
     mod help;
     mod host;

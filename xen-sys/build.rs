@@ -18,7 +18,7 @@ const FUNCTIONS: &str = concat!(
     "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|claim_pages|set_memory_map|set_memmap_limit|getinfolist",
     "|set_tsc_info|get_tsc_info|set_time_offset|hvm_getcontext|[gs]et_pod_target|node_setaffinity",
     "|get_native_protocol)|vcpu_(getinfo|[gs]etaffinity)|get_(cpumap|nodemap)_size",
-    "|sched_credit2?_domain_[gs]et|get_cpu_featureset",
+    "|sched_credit2?_domain_[gs]et|get_cpu_featureset|cpupool_(getinfo|infofree)",
     "|cpu_policy_(init|destroy|get_size|get_domain|serialise)|set_domain_cpu_policy",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
     "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",

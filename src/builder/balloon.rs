@@ -27,7 +27,7 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
         context.step(Stage::WaitFreeMemory, || {
             let free = context.xen.physinfo()?.available();
             let required = Pages(there.moved.0.saturating_sub(domain.owned_pages.0)).to_kib();
-            if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
+            if free < required { Err(super::shortage::shortage(context, None, required, free)) } else { Ok(()) }
         })?;
     }
     if limit > domain.max_pages {

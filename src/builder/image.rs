@@ -111,7 +111,7 @@ pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<
     let required = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
     // What is claimed for this domain is free for it.
     let free = Kib(host.available().0.saturating_add(domain.outstanding_pages.to_kib().0));
-    if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
+    if free < required { Err(super::shortage::shortage(context, Some(domid), required, free)) } else { Ok(()) }
 }
 
 /// Parameters that libxenguest sets without looking whether Xen took them (`alloc_magic_pages_hvm`,

@@ -21,6 +21,7 @@ mod pv;
 mod pvh;
 mod record;
 mod rollback;
+mod shortage;
 mod teardown;
 
 use crate::cancel::Cancel;
@@ -43,7 +44,8 @@ pub use pre::{Ports, build_pre};
 pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
-pub use teardown::{end_process, teardown};
+pub use shortage::shortage;
+pub use teardown::{end_process, kill_users_of, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::claim::{claim, promised_to_others};
 use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
+use super::shortage::shortage;
 use super::{Context, Recorded};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
@@ -133,7 +134,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
             grown = now;
         }
         if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
-            return Err(Error::NotEnoughMemory { required, free });
+            return Err(shortage(context, None, required, free));
         }
         let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
         context.progress.count(free.0, required.0, Unit::Kib, text);
@@ -149,7 +150,7 @@ pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) ->
         return Err(match (error.errno, free) {
             (Some(Errno::ENOMEM), Some(free)) if free < size => {
                 log::info!("{error}");
-                Error::NotEnoughMemory { required: size, free }
+                shortage(context, Some(domid), size, free)
             }
             _ => error.into(),
         });

@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 
 use super::Keys;
 use crate::config::RUN_DIRECTORY;
-use crate::xen::{DomId, Interface, Store, XenError};
+use crate::config::confinement::{REAPER, users_of};
+use crate::xen::{DomId, Interface, Store, XenError, process};
 
 /// How long QEMU may take to end by itself, with its disks written.
 const POLITE: Duration = Duration::from_secs(5);
@@ -50,6 +51,7 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
     let goes = destroyed.is_ok();
     note(destroyed);
     note(stop_device_model(domid));
+    note(kill_users_of(domid));
     note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
     for file in files_of(domid) {
         note(remove_file(&file));
@@ -89,6 +91,23 @@ pub(super) fn stop_device_model(domid: DomId) -> Result<(), String> {
         }
     }
     Err(format!("the device model (process {:?}) does not end", device_models_of(domid)))
+}
+
+/// Kills whatever a device model that was taken over has left behind: all processes of the users that belong to this
+/// domain. It could hide itself from its arguments and its process group, but not from its user.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn kill_users_of(domid: DomId) -> Result<(), String> {
+    for uid in users_of(domid) {
+        match process::kill_all_of(uid, REAPER) {
+            // There can be no such user here (a user namespace), and so no such process.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
+            Err(error) => return Err(format!("cannot end the processes of user {uid}: {error}")),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Signals a process, and with it what it started, where it leads a process group, as ours and xl's do.

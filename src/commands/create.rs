@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Built, Connection, settings};
+use super::{Built, Connection, dry_run, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
     Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
@@ -16,7 +16,7 @@ use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::{Kind, Pages};
 use crate::report::{self, Done};
-use crate::xen::{CreateDomain, DomId};
+use crate::xen::{CreateDomain, DomId, PhysInfo};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
     let mut config = events::step(Stage::CheckInput, || settings::create(arguments))?;
@@ -26,6 +26,9 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
 
     config.guest.ask_reserved(context.xen).at(Stage::CreateDomain)?;
+    if arguments.dry_run {
+        return dry_run::run(&context, &config, arguments.uuid, json);
+    }
     let mut domain = create_domain(&context, &config)?;
     let domid = domain.domid();
     let end = match start_and_tell(&context, &config, &mut domain, json) {
@@ -94,46 +97,53 @@ fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) ->
 }
 
 fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
-    let domain = context.step(Stage::CreateDomain, || {
-        if let Some(owner) = find_by_name(context.xen, &context.store.plain(), config.name.as_str())? {
-            return Err(Error::NameTaken { name: config.name.to_string(), owner });
-        }
-        check_uuid_free(context.xen, config.uuid, None)?;
-        let host = context.xen.physinfo()?;
-        let plan = &config.guest.plan;
-        let kind = plan.request.kind;
-        let lacks = match kind {
-            Kind::Hvm | Kind::Pvh => !(host.hvm && host.hap),
-            Kind::Pv => !host.pv,
-        };
-        if lacks {
-            return Err(Error::BadConfig(format!(
-                "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
-            )));
-        }
-        if plan.request.passthrough && !host.directio {
-            return Err(Error::BadConfig(
-                "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci".to_owned(),
-            ));
-        }
-        let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
+    context.step(Stage::CreateDomain, || {
+        let (wanted, host) = wanted(context, config)?;
         let run = Recorded::begin(RunVerb::Create, config.uuid, None)?;
-        let domid = context.xen.create(&CreateDomain {
-            kind,
-            passthrough: plan.request.passthrough,
-            nested: config.guest.platform.nested,
-            uuid: config.uuid,
-            vcpus: plan.vcpus,
-            max_event_channel: config.event_channels,
-            max_grant_frames: config.max_grant_frames,
-            max_maptrack_frames: config.max_maptrack_frames,
-            grant_version: if host.grant_v2 { 2 } else { 1 },
-            cpupool: config.cpupool,
-            ssid: ssid.unwrap_or(0),
-        })?;
+        let domid = context.xen.create(&wanted).map_err(|error| wanted.explain(error, &host))?;
         NewDomain::new(context.xen, context.store, domid, run)
-    })?;
-    Ok(domain)
+    })
+}
+
+/// What the domain is to be created with, once it is sure that nothing on this host stands against it.
+pub(super) fn wanted(context: &Context<'_>, config: &Create) -> Result<(CreateDomain, PhysInfo), Error> {
+    if let Some(owner) = find_by_name(context.xen, &context.store.plain(), config.name.as_str())? {
+        return Err(Error::NameTaken { name: config.name.to_string(), owner });
+    }
+    check_uuid_free(context.xen, config.uuid, None)?;
+    let host = context.xen.physinfo()?;
+    let plan = &config.guest.plan;
+    let kind = plan.request.kind;
+    let lacks = match kind {
+        Kind::Hvm | Kind::Pvh => !(host.hvm && host.hap),
+        Kind::Pv => !host.pv,
+    };
+    if lacks {
+        return Err(Error::BadConfig(format!(
+            "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
+        )));
+    }
+    if plan.request.passthrough && !host.directio {
+        return Err(Error::BadConfig(
+            "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci"
+                .to_owned(),
+        ));
+    }
+    let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
+    let wanted = CreateDomain {
+        kind,
+        passthrough: plan.request.passthrough,
+        nested: config.guest.platform.nested,
+        uuid: config.uuid,
+        vcpus: plan.vcpus,
+        max_event_channel: config.event_channels,
+        max_grant_frames: config.max_grant_frames,
+        max_maptrack_frames: config.max_maptrack_frames,
+        grant_version: if host.grant_v2 { 2 } else { 1 },
+        cpupool: config.cpupool,
+        ssid: ssid.unwrap_or(0),
+    };
+    Ok((wanted, host))
 }
 
 /// Everything from the empty domain to the running guest.

@@ -5,6 +5,7 @@ mod build;
 mod cleanup;
 mod create;
 mod destroy;
+mod dry_run;
 mod features;
 mod inspect;
 mod payload;

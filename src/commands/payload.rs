@@ -1,6 +1,7 @@
 //! The files that a guest starts with: which of the flags belong to which kind, and what is read.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
@@ -60,6 +61,20 @@ fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
     Ok(FirmwareModules { smbios, acpi: arguments.acpi.as_deref().map(acpi_tables::read).transpose()? })
 }
 
+/// A path that is written to xenstore for others to read: text of one line, and with its node not longer than what
+/// xenstored takes at once (`XENSTORE_PAYLOAD_MAX` is 4096, xen/include/public/io/xs_wire.h).
+fn check_path(flag: &str, path: &Path) -> Result<(), Error> {
+    const LONGEST: usize = 3072;
+    let bad =
+        |reason: String| Err(Error::BadConfig(format!("{flag} {path:?} {reason}: rename the file or use a link")));
+    match path.to_str() {
+        None => bad("is not UTF-8, which xenstore could not tell others".to_owned()),
+        Some(text) if text.chars().any(char::is_control) => bad("has a control character in it".to_owned()),
+        Some(text) if text.len() > LONGEST => bad(format!("has more than {LONGEST} bytes, which xenstore cannot hold")),
+        Some(_) => Ok(()),
+    }
+}
+
 /// What a PVH or PV guest starts with.
 fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let kind = plan.request.kind;
@@ -86,6 +101,14 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
             "a --cmdline of {} bytes is longer than the {LONGEST_CMDLINE} that every kernel takes",
             text.len()
         )));
+    }
+    if let Some(control) = text.chars().find(|char| char.is_control()) {
+        return Err(Error::BadConfig(format!(
+            "--cmdline has the control character {control:?} in it; a kernel takes one line"
+        )));
+    }
+    for (flag, path) in [("--kernel", Some(path)), ("--ramdisk", arguments.ramdisk.as_ref())] {
+        path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
     let file = Module { data: read_guest_kernel(path)?, path: path.clone(), cmdline };

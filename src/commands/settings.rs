@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
 use crate::config::pci::{agree, needed_hole};
-use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
+use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Platform, RunAs, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
@@ -80,6 +80,17 @@ fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
     }
 }
 
+/// Options of QEMU's by which it is told which guest it serves, and as whom.
+const OURS: [&str; 5] = ["xen-domid", "xen-domid-restrict", "chroot", "runas", "run-with"];
+
+/// QEMU, and as whom it runs.
+fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Error> {
+    let MemoryArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory;
+    let devices = passthrough || vgpu || !pci.is_empty();
+    let run_as = RunAs::asked(arguments.device_model_user.as_ref(), arguments.device_model_root, devices, &path)?;
+    Ok(DeviceModelConfig { path, arguments: arguments.dm_arg.clone(), timeout: arguments.dm_timeout, run_as })
+}
+
 /// Checks the flags of `create` and reads the files.
 ///
 /// # Errors
@@ -91,6 +102,16 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     if device_model.is_none() && !arguments.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
+    if device_model.is_none() && (arguments.device_model_root || arguments.device_model_user.is_some()) {
+        return Err(Error::BadConfig(
+            "--device-model-user and --device-model-root make no sense without a device model".to_owned(),
+        ));
+    }
+    if let Some(own) = OURS.iter().find(|own| arguments.dm_arg.iter().any(|argument| is_option(argument, own))) {
+        return Err(Error::BadConfig(format!(
+            "--dm-arg -{own} is dombuild's to give; --device-model-user and --device-model-root say as whom QEMU runs"
+        )));
+    }
     if arguments.dm_arg.iter().any(|argument| is_option(argument, "daemonize")) {
         return Err(Error::BadConfig(
             "--dm-arg -daemonize would hide QEMU from dombuild; QEMU stays without it as well".to_owned(),
@@ -100,6 +121,12 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         .name
         .parse()
         .map_err(|reason| Error::BadConfig(format!("--name {:?} cannot be: {reason}", arguments.name)))?;
+    let odd = |label: &str| label.len() > 1024 || !label.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(label) = arguments.seclabel.as_deref().filter(|label| odd(label)) {
+        return Err(Error::BadConfig(format!(
+            "--seclabel {label:?} is no label: user:role:type in at most 1024 printable ASCII characters"
+        )));
+    }
     if arguments.uuid.is_some_and(|uuid| uuid.is_nil()) {
         return Err(Error::BadConfig("the nil UUID belongs to dom0; give another, or none".to_owned()));
     }
@@ -113,11 +140,7 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         name,
         uuid: arguments.uuid.unwrap_or_else(Uuid::new_v4),
         guest: guest(&arguments.guest, plan, Claim::Running)?,
-        device_model: device_model.map(|path| DeviceModelConfig {
-            path,
-            arguments: arguments.dm_arg.clone(),
-            timeout: arguments.dm_timeout,
-        }),
+        device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,
         seclabel: arguments.seclabel.clone(),

@@ -1,6 +1,7 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
 pub mod acpi_tables;
+pub mod confinement;
 mod files;
 mod name;
 pub mod pci;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface};
 
+pub use confinement::{RunAs, UserChoice};
 use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
@@ -174,6 +176,8 @@ pub struct DeviceModelConfig {
     pub arguments: Vec<String>,
     /// How long it may take to get ready.
     pub timeout: Duration,
+    /// As whom it runs.
+    pub run_as: RunAs,
 }
 
 /// `build`, ready to be carried out.

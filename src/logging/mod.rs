@@ -17,6 +17,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 pub use destination::Destination;
 pub use panics::catch;
+pub(crate) use record::one_line;
 pub use record::{Format, timestamp};
 
 use crate::error::Error;

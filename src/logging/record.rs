@@ -80,7 +80,7 @@ pub fn timestamp() -> String {
 
 /// The text with every control character, and all else that begins a line, as its escape: a name with a newline in it must
 /// not look like a record of its own, nor speak to a terminal.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {

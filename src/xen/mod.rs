@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
 
+pub mod advice;
 mod cpuid;
 mod domain;
 mod error;
@@ -19,6 +20,8 @@ mod leash;
 mod logger;
 mod modules;
 mod pci;
+pub mod process;
+mod refusal;
 mod scheduling;
 mod store;
 mod time;

@@ -29,6 +29,32 @@ impl Interface {
         Ok(usize::try_from(size).unwrap_or(0))
     }
 
+    /// The CPUs of a CPU pool, one bit each; `None` where there is no such pool. Xen tells of the first pool from that number on
+    /// (`XEN_SYSCTL_CPUPOOL_OP_INFO`, xen/common/sched/cpupool.c, Xen 4.17).
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn pool_cpus(&self, pool: u32) -> Result<Option<Vec<u8>>, XenError> {
+        let size = self.cpu_map_size()?;
+        // SAFETY: takes no pointers but the handle.
+        let info = unsafe { sys::xc_cpupool_getinfo(self.as_raw(), pool) };
+        let info = match error::pointer("xc_cpupool_getinfo", format_args!("pool {pool}"), info) {
+            Ok(info) => info,
+            Err(error) if error.errno == Some(Errno::ENOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the call returned a struct that we own, whose map has as many bytes as a CPU map has; both are read before
+        // they are freed, once, by the function that is for that.
+        let (found, cpus) = unsafe {
+            let raw = info.as_ref();
+            let cpus = std::slice::from_raw_parts(raw.cpumap, size).to_vec();
+            let found = raw.cpupool_id;
+            sys::xc_cpupool_infofree(self.as_raw(), info.as_ptr());
+            (found, cpus)
+        };
+        Ok((found == pool).then_some(cpus))
+    }
+
     /// Lets a vCPU run on these CPUs and no others (hard affinity). `cpus` has one bit a CPU, the lowest first; what is
     /// beyond the host's CPUs does not count.
     ///

@@ -4,7 +4,9 @@
 
 mod agreement;
 mod create;
+mod device_model;
 mod documentation;
+mod dry_run;
 mod events;
 mod failures;
 mod faults;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
     }
     let trials = [
         create::TESTS,
+        device_model::TESTS,
+        dry_run::TESTS,
         life::TESTS,
         memory::TESTS,
         twin::TESTS,

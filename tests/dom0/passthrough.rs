@@ -12,7 +12,7 @@ use dombuild::builder::{
 };
 use dombuild::cancel::Cancel;
 use dombuild::config::{
-    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, pci, read_firmware,
+    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, RunAs, pci, read_firmware,
     read_hvmloader, resolve_device_model, smbios,
 };
 use dombuild::device_model::DeviceModel;
@@ -153,7 +153,8 @@ fn reserved_memory() {
     assert_eq!(key(domid, "platform/mmio_hole_size"), Some((0xe000_0000_u64).to_string()));
 
     let path = resolve_device_model(None).expect("QEMU").expect("not none");
-    let config = DeviceModelConfig { path, arguments: Vec::new(), timeout: Duration::from_secs(60) };
+    let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
+    let config = DeviceModelConfig { path, arguments, timeout, run_as };
     DeviceModel::start(&context, domid, "t", &guest.plan, &config).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");

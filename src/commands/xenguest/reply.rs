@@ -160,7 +160,7 @@ mod tests {
     /// Word and number of each error, as xenopsd takes them apart: at spaces, with a number where it knows the word.
     #[test]
     fn every_word_and_its_number() {
-        let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024) };
+        let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024), claims: None };
         let limit =
             || Error::LimitTooLow { domid: DomId::new(7).expect("a domid"), required: Kib(2048), limit: Kib(1024) };
         let config = || Error::BadConfig("platform/nx is \"x\"".to_owned());

@@ -1,0 +1,141 @@
+//! What only system calls without a safe wrapper can do for and to processes.
+//!
+//! Nothing of Xen's, but `unsafe` all the same, and so at home here.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What a device model may take of the host beside memory: no core file, which would hold the guest's memory, no queues,
+/// no locked memory, and so many processes and threads that a fork bomb ends.
+const LIMITS: [(libc::__rlimit_resource_t, libc::rlim_t); 5] = [
+    (libc::RLIMIT_CORE, 0),
+    (libc::RLIMIT_MSGQUEUE, 0),
+    (libc::RLIMIT_LOCKS, 0),
+    (libc::RLIMIT_MEMLOCK, 0),
+    (libc::RLIMIT_NPROC, 1024),
+];
+
+/// Has a program start in mount and IPC namespaces of its own, under limits, and without a way to gain rights by `execve`
+/// (`PR_SET_NO_NEW_PRIVS`): what libxl does for a restricted device model (tools/libs/light/libxl_linux.c,
+/// libxl__local_dm_preexec_restrict, Xen 4.17), and the last. A caller without the right to do so fails to start it.
+pub fn confine(command: &mut Command) {
+    // SAFETY: between fork and exec, the closure makes system calls and nothing else: it allocates nothing, takes no lock,
+    // and its pointer is to a local that lives through the call.
+    unsafe {
+        command.pre_exec(|| {
+            done(libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC))?;
+            for (resource, most) in LIMITS {
+                let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+                done(libc::setrlimit(resource, &raw const limit))?;
+            }
+            done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        });
+    }
+}
+
+fn done(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Kills every process of a user at once, those included that it is about to fork: between two looks at `/proc` it could
+/// always be another one.
+///
+/// A thread takes on the user's identity for that, its own alone (the system call, not the C library's function, which
+/// changes all threads). With the `reaper` as its real user, and root as its saved one, none of those processes may signal it
+/// (`kill_ok_by_cred`, kernel/signal.c), and so stop its process. Processes of the reaper are killed as well.
+///
+/// # Errors
+/// Where the system refuses; `EINVAL` for root.
+pub fn kill_all_of(uid: u32, reaper: u32) -> io::Result<()> {
+    if uid == 0 || reaper == 0 || uid == reaper {
+        return Err(Errno::EINVAL.into());
+    }
+    let killer = thread::Builder::new().spawn(move || {
+        become_user(reaper, uid)?;
+        match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    })?;
+    killer.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+/// Sets real and effective user of this thread, which ends soon after; its saved one is root.
+fn become_user(real: u32, effective: u32) -> io::Result<()> {
+    let word = libc::c_long::from;
+    // SAFETY: the call takes three numbers, touches no memory, and changes the calling thread's credentials alone.
+    let returned = unsafe { libc::syscall(libc::SYS_setresuid, word(real), word(effective), word(0_u32)) };
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether this program was started with more rights than its caller has: set-uid, set-gid, or with file capabilities
+/// (`AT_SECURE`). What its environment says then is the caller's word.
+#[must_use]
+pub fn has_borrowed_rights() -> bool {
+    // SAFETY: the call takes a number and touches no memory of ours.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// Where these tests are not root's there is nothing to see.
+    fn root() -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    #[test]
+    fn root_is_never_killed() {
+        for (uid, reaper) in [(0, 0), (0, 7), (7, 0), (7, 7)] {
+            assert_eq!(kill_all_of(uid, reaper).expect_err("refused").raw_os_error(), Some(libc::EINVAL));
+        }
+    }
+
+    #[test]
+    fn every_process_of_a_user_is_killed_and_no_other() {
+        if !root() {
+            return;
+        }
+        let start = |uid| Command::new("sleep").arg("1000").uid(uid).spawn().expect("sleep");
+        let (mut victim, mut other) = (start(2_130_700_001), start(2_130_700_002));
+        if kill_all_of(2_130_700_001, 2_130_700_003).is_ok() {
+            assert_eq!(victim.wait().expect("waited").signal(), Some(libc::SIGKILL));
+            assert!(other.try_wait().expect("waited").is_none(), "another user's process goes on");
+            assert!(nix::unistd::geteuid().is_root(), "and so does this one, as root");
+        }
+        let _ = victim.kill();
+        other.kill().expect("killed");
+        other.wait().expect("waited");
+    }
+
+    #[test]
+    fn a_confined_program_is_confined() {
+        if !root() {
+            return;
+        }
+        let mut command = Command::new("cat");
+        confine(command.arg("/proc/self/limits").arg("/proc/self/status"));
+        let Ok(output) = command.output() else { return };
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        let words = line("Max core file size");
+        assert!(words.split_whitespace().filter(|word| *word == "0").count() == 2, "{words}");
+        assert_eq!(line("NoNewPrivs:").split_whitespace().nth(1), Some("1"));
+        assert!(fs::metadata("/proc/self/ns/mnt").is_ok());
+    }
+
+    #[test]
+    fn a_test_has_borrowed_nothing() {
+        assert!(!has_borrowed_rights());
+    }
+}
