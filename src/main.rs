@@ -13,11 +13,14 @@ use dombuild::args::{Cli, TellArgs};
 use dombuild::error::{Error, Failure, Stage};
 use dombuild::logging::{self, LogConfig};
 use dombuild::report::{self, Code};
-use dombuild::{commands, events, given};
+use dombuild::{commands, config, events, given};
 use log::LevelFilter;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(words) = config::unpack_words(&arguments) {
+        return config::unpack_main(words);
+    }
     if let Some(words) = helper_words(&arguments) {
         return commands::xenguest::main(words);
     }

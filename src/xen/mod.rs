@@ -18,7 +18,9 @@ mod interface;
 mod logger;
 mod modules;
 mod pci;
+pub mod sandbox;
 mod scheduling;
+mod sealed;
 mod store;
 mod time;
 
@@ -36,6 +38,7 @@ pub use interface::{Interface, PodPages};
 pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::Scheduler;
+pub use sealed::{MemoryFile, Sealed};
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;
