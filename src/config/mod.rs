@@ -21,8 +21,8 @@ use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
 use files::firmware_needs;
 pub use files::{
-    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware,
-    read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
+    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_hvmloader,
+    read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
 };
 pub use kernel::{LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
 pub use name::DomainName;

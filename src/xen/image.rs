@@ -229,7 +229,9 @@ impl<'a> DomainImage<'a> {
             let detail = format!("takes no {modules} modules");
             return Err(XenError::unexpected("xc_dom_module_mem", format!("domid {}", self.domid), detail));
         }
-        for (number, (data, cmdline)) in parts.contents.direct().map_or(&[][..], |start| start.modules).iter().enumerate() {
+        for (number, (data, cmdline)) in
+            parts.contents.direct().map_or(&[][..], |start| start.modules).iter().enumerate()
+        {
             let (mut start, size, cmdline) = (data.as_ptr(), data.len(), null_if_empty(cmdline));
             if let Some(copy) = veil(data) {
                 // Moving the vector leaves its bytes where they are.

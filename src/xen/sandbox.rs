@@ -98,7 +98,8 @@ fn close_others() -> io::Result<()> {
         return Err(error);
     }
     // Linux before 5.9. The list holds the descriptor that reads it too, which is closed by then.
-    let names: Vec<_> = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let names: Vec<_> =
+        fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     for fd in names.iter().filter_map(|name| name.parse::<libc::c_int>().ok()).filter(|fd| *fd > 2) {
         // SAFETY: as above; a number that is not open is no more than EBADF.
         unsafe { libc::close(fd) };
@@ -174,6 +175,8 @@ fn filter() -> Result<BpfProgram, String> {
         libc::SYS_madvise,
         libc::SYS_futex,
         libc::SYS_getrandom,
+        // By it, Rust's handler of SIGSEGV gives way to the signal.
+        libc::SYS_rt_sigaction,
         libc::SYS_rt_sigprocmask,
         libc::SYS_rt_sigreturn,
         libc::SYS_sigaltstack,
@@ -185,4 +188,95 @@ fn filter() -> Result<BpfProgram, String> {
     SeccompFilter::new(calls, SeccompAction::KillProcess, SeccompAction::Allow, arch)
         .and_then(TryInto::try_into)
         .map_err(|error| text(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs::File;
+    use std::hint::black_box;
+    use std::net::UdpSocket;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    const VARIABLE: &str = "SANDBOX_TEST";
+
+    const FORBIDDEN: [&str; 10] =
+        ["open", "socket", "fork", "kill", "execute", "read", "write", "chdir", "setuid", "limits"];
+
+    /// Starts this program of tests once more, to do one thing behind the walls.
+    fn inside(what: &str) -> std::process::Output {
+        let program = env::current_exe().expect("a path");
+        Command::new(program)
+            .args(["--exact", "xen::sandbox::tests::behind_the_walls", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(VARIABLE, what)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it starts")
+    }
+
+    /// The program may have been started through another loader than its own, which it would not be the next time.
+    fn through_a_loader() -> bool {
+        env::current_exe().is_ok_and(|path| path.to_string_lossy().contains("/ld-"))
+    }
+
+    #[test]
+    fn what_is_forbidden_kills() {
+        if through_a_loader() {
+            return;
+        }
+        for what in FORBIDDEN {
+            let output = inside(what);
+            assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{what}: {output:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_there_up_to_the_limit() {
+        if through_a_loader() {
+            return;
+        }
+        let output = inside("memory");
+        assert_eq!(output.status.signal(), None, "{output:?}");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+
+    /// Not a test of its own: the other two start it.
+    #[test]
+    #[ignore = "it gives up all that its process has"]
+    fn behind_the_walls() {
+        let Ok(what) = env::var(VARIABLE) else { return };
+        let limits = Limits { address_space: 1 << 30, file_size: 1 << 20, cpu_seconds: 10 };
+        confine(&limits).expect("this machine has what is needed");
+        match what.as_str() {
+            "open" => drop(File::open("/")),
+            "socket" => drop(UdpSocket::bind("127.0.0.1:0")),
+            "fork" => drop(Command::new("/bin/true").status()),
+            "kill" => drop(nix::sys::signal::kill(unistd::Pid::from_raw(1), None)),
+            "execute" => {
+                let length = std::num::NonZeroUsize::MIN;
+                let (protection, flags) = (
+                    nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_EXEC,
+                    nix::sys::mman::MapFlags::MAP_PRIVATE,
+                );
+                // SAFETY: a new mapping harms nothing.
+                let _ = unsafe { nix::sys::mman::mmap_anonymous(None, length, protection, flags) };
+            }
+            // Another descriptor than its own three, and those in the other direction.
+            "read" => drop(unistd::read(io::stdout(), &mut [0])),
+            "write" => drop(unistd::write(io::stdin(), &[0])),
+            "chdir" => drop(unistd::chdir("/")),
+            "setuid" => drop(unistd::setuid(Uid::from_raw(0))),
+            "limits" => drop(setrlimit(Resource::RLIMIT_AS, u64::MAX, u64::MAX)),
+            "memory" => {
+                let enough = black_box(vec![1u8; 256 << 20]);
+                assert_eq!(enough.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 256 << 20);
+                let mut more = Vec::<u8>::new();
+                assert!(more.try_reserve_exact(1 << 30).is_err(), "over the limit");
+            }
+            _ => {}
+        }
+    }
 }

@@ -67,10 +67,9 @@ impl Task {
 
     fn of(words: &[OsString]) -> Option<Self> {
         match words {
-            [file, most] => Some(Self {
-                file: file.to_str()?.parse().ok()?,
-                most: Bytes(most.to_str()?.parse().ok()?),
-            }),
+            [file, most] => {
+                Some(Self { file: file.to_str()?.parse().ok()?, most: Bytes(most.to_str()?.parse().ok()?) })
+            }
             _ => None,
         }
     }

@@ -73,19 +73,21 @@ pub(super) fn unpack(file: &[u8], most: Bytes) -> Result<(Cow<'_, [u8]>, Packing
         let (inner, size) = split_size(file, Packing::Gzip)?;
         let inner = inflate(inner, Packing::Gzip, size, most)?;
         return match bzimage_payload(&inner)? {
-            Some(range) => payload(inner.get(range).unwrap_or_default(), most)
-                .map(|(inner, packing)| (Cow::Owned(inner), packing)),
+            Some(range) => {
+                payload(inner.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
+            }
             None if inner.starts_with(ELF) => Ok((Cow::Owned(inner), Packing::Gzip)),
-            None => Err("is packed with gzip, and what is in it is neither an ELF file nor a bzImage of Linux".to_owned()),
+            None => {
+                Err("is packed with gzip, and what is in it is neither an ELF file nor a bzImage of Linux".to_owned())
+            }
         };
     }
     match bzimage_payload(file)? {
-        Some(range) => payload(file.get(range).unwrap_or_default(), most)
-            .map(|(inner, packing)| (Cow::Owned(inner), packing)),
-        None if file.starts_with(ELF) => Ok((Cow::Borrowed(file), Packing::None)),
-        None => {
-            Err("is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned())
+        Some(range) => {
+            payload(file.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
         }
+        None if file.starts_with(ELF) => Ok((Cow::Borrowed(file), Packing::None)),
+        None => Err("is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned()),
     }
 }
 
@@ -205,8 +207,8 @@ fn lz4(packed: &[u8], size: u64, out: &mut Vec<u8>) -> Result<(), String> {
         }
         let at = packed.len() - rest.len();
         let block = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-        let (block, behind) =
-            block.ok_or_else(|| damaged(Packing::Lz4, format!("the block at {at} has {length} bytes, and the file ends")))?;
+        let (block, behind) = block
+            .ok_or_else(|| damaged(Packing::Lz4, format!("the block at {at} has {length} bytes, and the file ends")))?;
         let start = out.len();
         let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(start).min(LZ4_BLOCK);
         out.resize(start + room, 0);

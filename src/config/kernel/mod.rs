@@ -6,6 +6,9 @@
 
 mod child;
 mod container;
+#[cfg(test)]
+#[path = "../../../tests/data/images.rs"]
+mod images;
 mod notes;
 mod plain;
 mod program;
@@ -106,7 +109,10 @@ impl Unpacking {
             return Err(bad(format!("was unpacked to {} bytes, not to the {written} that were told", sealed.len())));
         }
         plain::check(&sealed, plan.request.kind, memory_from_0(plan)).map_err(bad)?;
-        log::debug!("{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load", path.display());
+        log::debug!(
+            "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
+            path.display()
+        );
         Ok(sealed)
     }
 }
@@ -183,7 +189,6 @@ fn ended(status: ExitStatus) -> String {
         Ok(Signal::SIGXFSZ) => " (too much came out)",
         Ok(Signal::SIGBUS) => " (memory)",
         Ok(Signal::SIGKILL) => " (by somebody, or memory was too short)",
-        Ok(Signal::SIGABRT) => " (memory was too short, or it gave up)",
         _ => "",
     };
     format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
@@ -194,4 +199,3 @@ fn shown(text: &str) -> String {
     const LONGEST: usize = 400;
     text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
 }
-

@@ -71,13 +71,17 @@ impl Notes {
             if self.seen > MOST_NOTES {
                 return Err(format!("has more than {MOST_NOTES} notes"));
             }
-            let word = |at: usize| rest.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+            let word =
+                |at: usize| rest.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
             let (name_size, size, kind) = (word(0), word(4), word(8));
             let at = data.len() - rest.len();
-            let cut = || format!("has a note at byte {at} of its notes, of {name_size} and {size} bytes, which is cut off");
+            let cut =
+                || format!("has a note at byte {at} of its notes, of {name_size} and {size} bytes, which is cut off");
             let (name, behind) = part(rest.get(HEADER..).unwrap_or_default(), name_size).ok_or_else(cut)?;
             let (value, behind) = part(behind, size).ok_or_else(cut)?;
-            if name == NAME && let Some(value) = read(kind, value)? {
+            if name == NAME
+                && let Some(value) = read(kind, value)?
+            {
                 self.list.push((kind, value));
             }
             rest = behind;
@@ -151,8 +155,8 @@ fn read(kind: u32, value: &[u8]) -> Result<Option<Value>, String> {
         Ok(u64::from_le_bytes(wide))
     };
     let read = match kind {
-        ENTRY | HYPERCALL_PAGE | VIRT_BASE | PADDR_OFFSET | HV_START_LOW | SUSPEND_CANCEL | INIT_P2M | MOD_START_PFN
-        | PHYS32_ENTRY => Value::Number(number()?),
+        ENTRY | HYPERCALL_PAGE | VIRT_BASE | PADDR_OFFSET | HV_START_LOW | SUSPEND_CANCEL | INIT_P2M
+        | MOD_START_PFN | PHYS32_ENTRY => Value::Number(number()?),
         SUPPORTED_FEATURES => match value.first_chunk().filter(|_| size.is_multiple_of(4)) {
             Some(word) => Value::Features(u32::from_le_bytes(*word)),
             None => return Err(format!("has a note {kind} for Xen of {size} bytes, which are no words")),

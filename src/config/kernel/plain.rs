@@ -120,3 +120,106 @@ fn header(kind: u32, flags: u32, at: usize, address: u64, in_file: usize, size: 
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::super::images::{good, good_forms, hostile};
+    use super::*;
+    use crate::config::kernel::container;
+
+    const MOST: Bytes = Bytes(1 << 24);
+
+    static FORMS: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(good_forms);
+
+    /// As the child writes it.
+    fn written(file: &[u8]) -> Result<Vec<u8>, String> {
+        let (unpacked, _) = container::unpack(file, MOST)?;
+        let plain = Plain::of(&Program::parse(&unpacked)?, largest(MOST))?;
+        let mut bytes = plain.head;
+        for (at, piece) in plain.pieces {
+            bytes.resize(at, 0);
+            bytes.extend_from_slice(&unpacked[piece]);
+        }
+        bytes.resize(plain.size, 0);
+        Ok(bytes)
+    }
+
+    #[test]
+    fn every_form_becomes_the_same_file() {
+        let plain = written(&good()).expect("good");
+        check(&plain, Kind::Pvh, MOST).expect("good for PVH");
+        check(&plain, Kind::Pv, MOST).expect("good for PV");
+        for (name, form) in good_forms() {
+            assert!(written(&form).expect(name) == plain, "{name}");
+        }
+        assert!(written(&plain).expect("good") == plain, "and so does the plain file");
+    }
+
+    #[test]
+    fn nothing_of_the_owners_is_where_signatures_are_searched() {
+        let plain = written(&good()).expect("good");
+        assert!(plain[usize::from(HEADER_SIZE)..HEADERS].iter().all(|byte| *byte == 0));
+        let source = Program::parse(&good()).expect("good");
+        let program = Program::parse(&plain).expect("good");
+        assert_eq!(program.notes.bytes(), source.notes.bytes());
+        for (segment, from) in program.segments.iter().zip(&source.segments) {
+            assert_eq!((segment.address, segment.size, segment.flags), (from.address, from.size, from.flags));
+            assert_eq!(plain[segment.file.clone()], good()[from.file.clone()]);
+        }
+    }
+
+    #[test]
+    fn hostile_files_are_refused() {
+        for (name, file, _) in hostile() {
+            let outcome = written(&file).and_then(|plain| check(&plain, Kind::Pvh, Bytes(64 << 20)));
+            assert!(outcome.is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_not_taken() {
+        assert!(check(&good(), Kind::Pvh, MOST).expect_err("not plain").contains("form"));
+        let plain = written(&good()).expect("good");
+        for at in [24, 40, 54, 60, 100, 0x2000, HEADERS + 16, HEADERS + 48, NOTES - 1, NOTES + 3, 0x4fff] {
+            let mut other = plain.clone();
+            other[at] ^= 1;
+            // A different entry point is a different kernel, and no other form.
+            assert!(at == 24 || check(&other, Kind::Pvh, MOST).is_err(), "{at:#x}");
+        }
+        assert!(check(&plain[..plain.len() - 1], Kind::Pvh, MOST).is_err());
+        assert!(check(&[plain, vec![0]].concat(), Kind::Pvh, MOST).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is changed: an error, or a plain file that stays what it is.
+        #[test]
+        fn changed_files_are_refused_or_plain(
+            form in 0..9usize,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..6),
+        ) {
+            let (_, mut file) = FORMS[form].clone();
+            for (at, value, early) in changes {
+                let room = if early { file.len().min(0x400) } else { file.len() };
+                file[at.index(room)] = value;
+            }
+            if let Ok(plain) = written(&file) {
+                prop_assert!(written(&plain).expect("it is one") == plain);
+                // Neither of them may panic.
+                let _ = (check(&plain, Kind::Pvh, MOST), check(&plain, Kind::Pv, MOST));
+            }
+        }
+
+        /// Bytes that are nothing, behind the signatures of something.
+        #[test]
+        fn noise_is_refused(start in 0..9usize, noise in prop::collection::vec(any::<u8>(), 0..2000)) {
+            let (_, file) = &FORMS[start];
+            let _ = written(&[&file[..file.len().min(6)], &noise].concat()).map_err(|reason| assert!(!reason.is_empty()));
+        }
+    }
+}

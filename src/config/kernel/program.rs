@@ -221,12 +221,70 @@ impl Program {
     }
 
     fn check_entry(&self, shown: u64, address: u64) -> Result<(), String> {
-        let holds = |segment: &Segment| {
-            address.checked_sub(segment.address).is_some_and(|offset| offset < segment.in_file())
-        };
+        let holds =
+            |segment: &Segment| address.checked_sub(segment.address).is_some_and(|offset| offset < segment.in_file());
         if self.segments.iter().any(holds) {
             return Ok(());
         }
         Err(format!("has its entry point at {shown:#x}, where nothing of it is loaded"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::images::{changed, good, notes};
+    use super::*;
+
+    #[test]
+    fn a_good_kernel_is_read() {
+        let program = Program::parse(&good()).expect("good");
+        let places: Vec<_> = program.segments.iter().map(|segment| (segment.address, segment.size)).collect();
+        assert_eq!(places, [(0x10_0000, 0x2000), (0x20_0000, 0x3000)]);
+        assert_eq!(program.segments[1].file, 0x1040..0x1080);
+        let all = Bytes(0x20_3000);
+        for kind in [Kind::Pvh, Kind::Pv] {
+            program.check(kind, all).expect("it fits exactly");
+            let error = program.check(kind, Bytes(all.0 - 1)).expect_err("a byte too little");
+            assert!(error.contains("up to 0x203000") && error.contains("0x202fff"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_32_bits_is_read() {
+        // The header, one segment at 1 MiB, and a note segment, as elf(5) has them.
+        let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([2, 0, 3, 0, 1, 0, 0, 0]);
+        for word in [0x10_0000u32, 52, 0, 0] {
+            file.extend(word.to_le_bytes());
+        }
+        for half in [52u16, 32, 2, 0, 0, 0] {
+            file.extend(half.to_le_bytes());
+        }
+        let notes = notes();
+        let size = u32::try_from(notes.len()).expect("small");
+        for words in [[1, 0, 0, 0x10_0000, 116, 0x1000, 5, 4096], [4, 116, 0, 0, size, size, 4, 4]] {
+            file.extend(words.iter().flat_map(|word: &u32| word.to_le_bytes()));
+        }
+        file.extend(&notes);
+        let program = Program::parse(&file).expect("good");
+        assert_eq!((program.machine, program.entry), (EM_386, 0x10_0000));
+        assert_eq!(program.segments, [Segment { file: 0..116, address: 0x10_0000, size: 0x1000, flags: 5 }]);
+        program.check(Kind::Pvh, Bytes(1 << 24)).expect("it fits");
+    }
+
+    #[test]
+    fn notes_may_stand_in_a_section() {
+        // No segment has them: its type is another.
+        let mut file = changed(64 + 2 * 56, &7u32.to_le_bytes());
+        assert!(Program::parse(&file).expect_err("none").contains("no ELF notes"));
+        let start = file.len();
+        for words in [[0u64; 8], [u64::from(SHT_NOTE) << 32, 0, 0, 0x200, notes().len() as u64, 0, 4, 0]] {
+            file.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        file[40..48].copy_from_slice(&(start as u64).to_le_bytes());
+        file[58..62].copy_from_slice(&[64, 0, 2, 0]);
+        let program = Program::parse(&file).expect("good");
+        assert_eq!(program.notes.number(PHYS32_ENTRY), Some(0x10_0000));
     }
 }
