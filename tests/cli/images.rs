@@ -14,10 +14,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::run::{Files, Ran, command, has_xen, skipped, text};
 
-#[path = "../data/images.rs"]
-mod images;
+#[path = "../data/kernels.rs"]
+mod kernels;
 
-use images::{NOTES, bzimage, changed, good, good_forms, hostile, note, sized, zstd_zeros};
+use kernels::{NOTES, bzimage, changed, good, good_forms, hostile, note, sized, zstd_zeros};
 
 /// A `create` of such a guest, with 64 MiB.
 fn create(kind: &str, kernel: &std::path::Path) -> Ran {
@@ -75,12 +75,12 @@ fn hostile_kernels_are_refused() {
 #[test]
 fn notes_that_do_not_fit_the_kind() {
     let files = Files::new();
-    // The order of images::notes: 16 bytes of header and name before each value.
+    // The order of kernels::notes: 16 bytes of header and name before each value.
     let with = |kind: u32, value: &[u8]| {
-        let notes = [images::notes(), note(kind, value)].concat();
+        let notes = [kernels::notes(), note(kind, value)].concat();
         let length = notes.len() as u64;
-        let header = images::header(4, 4, NOTES, 0, notes.len(), length);
-        let mut file = changed(images::PROGRAM_HEADERS + 2 * 56, &header);
+        let header = kernels::header(4, 4, NOTES, 0, notes.len(), length);
+        let mut file = changed(kernels::PROGRAM_HEADERS + 2 * 56, &header);
         file[NOTES..NOTES + notes.len()].copy_from_slice(&notes);
         file
     };
@@ -109,7 +109,7 @@ fn notes_that_do_not_fit_the_kind() {
         }
     }
     // The number of a note is at its third word.
-    let end = NOTES + images::notes().len();
+    let end = NOTES + kernels::notes().len();
     let pvh_only = files.add("no-pvh", &changed(end - 16, &99u32.to_le_bytes()));
     assert!(refused("no-pvh", "pvh", &pvh_only).contains("XEN_ELFNOTE_PHYS32_ENTRY"));
 }

@@ -8,6 +8,7 @@ mod documentation;
 mod events;
 mod failures;
 mod foreign_domain;
+mod images;
 mod interrupts;
 mod life;
 mod limits;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         toolstack::TESTS,
         documentation::TESTS,
         failures::TESTS,
+        images::TESTS,
         interrupts::TESTS,
         events::TESTS,
     ]

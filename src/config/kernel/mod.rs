@@ -7,8 +7,8 @@
 mod child;
 mod container;
 #[cfg(test)]
-#[path = "../../../tests/data/images.rs"]
-mod images;
+#[path = "../../../tests/data/kernels.rs"]
+mod kernels;
 mod notes;
 mod plain;
 mod program;

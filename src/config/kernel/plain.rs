@@ -127,7 +127,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::images::{good, good_forms, hostile};
+    use super::super::kernels::{good, good_forms, hostile};
     use super::*;
     use crate::config::kernel::container;
 
@@ -153,8 +153,8 @@ mod tests {
         let plain = written(&good()).expect("good");
         check(&plain, Kind::Pvh, MOST).expect("good for PVH");
         check(&plain, Kind::Pv, MOST).expect("good for PV");
-        for (name, form) in good_forms() {
-            assert!(written(&form).expect(name) == plain, "{name}");
+        for (name, form) in FORMS.iter() {
+            assert!(written(form).expect(name) == plain, "{name}");
         }
         assert!(written(&plain).expect("good") == plain, "and so does the plain file");
     }

@@ -232,7 +232,7 @@ impl Program {
 
 #[cfg(test)]
 mod tests {
-    use super::super::images::{changed, good, notes};
+    use super::super::kernels::{changed, good, notes};
     use super::*;
 
     #[test]
