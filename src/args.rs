@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use help::{
-    AFTER_BALLOON, AFTER_BUILD, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT, AFTER_PLAN,
-    AFTER_XENGUEST,
+    AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT,
+    AFTER_PLAN, AFTER_XENGUEST,
 };
 
 use crate::config::pci::SYSFS;
@@ -78,6 +78,9 @@ pub enum Command {
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
+    /// Find what killed runs of dombuild left behind, and remove it
+    #[command(after_help = AFTER_CLEANUP)]
+    Cleanup(CleanupArgs),
     /// Stand in for XenServer's helper xenguest, for the toolstacks that call it; a link to dombuild named xenguest does the
     /// same
     #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
@@ -183,6 +186,12 @@ pub struct GuestArgs {
     /// How long to wait for the host to free memory, while its free memory still grows
     #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
     pub wait_memory: Duration,
+    /// Do not claim the guest's memory before it is populated: for a host whose other toolstacks take memory without claims
+    #[arg(long)]
+    pub no_claim: bool,
+    /// Do not take the locks under which xl and OpenXT's toolstack build their guests
+    #[arg(long)]
+    pub no_build_lock: bool,
 }
 
 /// `create`.
@@ -301,6 +310,14 @@ pub struct DestroyArgs {
     /// Destroy it even though another toolstack made it
     #[arg(long)]
     pub force: bool,
+}
+
+/// `cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanupArgs {
+    /// Remove it; without this flag it is only told
+    #[arg(long)]
+    pub apply: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
-use crate::xen::DomId;
+use crate::xen::{DomId, Leash};
 
 /// A monitor that answers no question in this time is stuck.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct DeviceModel {
     process: Child,
+    leash: Option<Leash>,
     log: PathBuf,
 }
 
@@ -54,12 +55,12 @@ impl DeviceModel {
                 transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
                 transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
-            let process = spawn(&config.path, &arguments, domid, &output).map_err(|error| Error::BadFile {
+            let (process, leash) = spawn(&config.path, &arguments, domid, &output).map_err(|error| Error::BadFile {
                 what: "device model",
                 path: config.path.clone(),
                 reason: format!("cannot be started: {error}"),
             })?;
-            let mut model = Self { process, log };
+            let mut model = Self { process, leash: Some(leash), log };
             match model.get_ready(context, &keys, config.timeout) {
                 Ok(()) => Ok::<_, Error>(model),
                 Err(error) => {
@@ -69,6 +70,15 @@ impl DeviceModel {
                 }
             }
         })
+    }
+
+    /// QEMU may outlive this process from now on. Until then, and where nobody lets it go, it is killed with it.
+    ///
+    /// # Errors
+    /// Where the system refuses that.
+    pub fn let_go(&mut self) -> Result<(), Error> {
+        let cut = self.leash.take().map_or(Ok(()), Leash::cut);
+        cut.map_err(|error| Error::Internal(format!("cannot let the device model {} go: {error}", self.pid())))
     }
 
     /// QEMU's process number.
@@ -201,16 +211,17 @@ pub(crate) fn is_option(argument: &str, name: &str) -> bool {
     argument.strip_prefix('-').is_some_and(|rest| rest.strip_prefix('-').unwrap_or(rest) == name)
 }
 
-fn spawn(path: &Path, arguments: &[String], domid: DomId, output: &File) -> std::io::Result<Child> {
-    Command::new(path)
+fn spawn(path: &Path, arguments: &[String], domid: DomId, output: &File) -> std::io::Result<(Child, Leash)> {
+    let mut command = Command::new(path);
+    command
         .args(arguments)
         .env("XEN_DOMAIN_ID", domid.to_string())
-        .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)
         // A Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
-        .process_group(0)
-        .spawn()
+        .process_group(0);
+    let leash = Leash::on(&mut command)?;
+    Ok((command.spawn()?, leash))
 }
 
 fn socket(id: &str, domid: DomId) -> PathBuf {

@@ -105,6 +105,14 @@ pub enum Error {
         /// Why it was to be removed, unless that was asked for.
         cause: Option<Box<Failure>>,
     },
+    /// `cleanup` could not remove everything.
+    #[error("{problems}; `dombuild cleanup` shows what is left")]
+    NotCleaned {
+        /// What could not be removed, and why.
+        problems: String,
+        /// Everything that was found, as `cleanup` prints it.
+        found: serde_json::Value,
+    },
     /// Something that should be impossible, or a file operation of our own that failed.
     #[error("{0}")]
     Internal(String),
@@ -132,6 +140,8 @@ pub enum Stage {
     SetMaxMemory,
     /// The paging pool is set to the shadow size and read back.
     PagingPool,
+    /// The pages that the domain will own are set aside for it.
+    ClaimMemory,
     /// The store's and the console's event channels are allocated.
     EventChannels,
     /// The kernel is parsed.
@@ -174,6 +184,8 @@ pub enum Stage {
     WaitGuest,
     /// The domain and what belongs to it are removed.
     Destroy,
+    /// What killed runs left is looked for, and removed.
+    Cleanup,
 }
 
 impl Stage {
@@ -190,6 +202,7 @@ impl Stage {
             Self::Scheduling => "scheduling",
             Self::SetMaxMemory => "set-max-memory",
             Self::PagingPool => "paging-pool",
+            Self::ClaimMemory => "claim-memory",
             Self::EventChannels => "event-channels",
             Self::ParseImage => "parse-image",
             Self::Populate => "populate",
@@ -211,6 +224,7 @@ impl Stage {
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",
             Self::Destroy => "destroy",
+            Self::Cleanup => "cleanup",
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
         Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
-        Error::LeftBehind { .. } => ("left-behind", 7),
+        Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
         Error::TimedOut { .. } => ("timed-out", 8),
         Error::Interrupted { signal: 2 } => ("interrupted", 130),
         Error::Interrupted { .. } => ("terminated", 143),
@@ -90,6 +90,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
             object["call"] = json!(error.call);
         }
         Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
+        Error::NotCleaned { found, .. } => object["found"] = found.clone(),
         _ => {}
     }
     (json!({ "error": object }), code)

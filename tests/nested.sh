@@ -182,7 +182,7 @@ verb_figures() {
     local version table
     for version in 4.17 4.20; do
         FIGURES=$(mktemp -d)
-        "${BASH_SOURCE[0]}" test figures --only-dom0 --xen "$version" --results "$FIGURES" || return
+        "${BASH_SOURCE[0]}" test figures --only-dom0 --full --xen "$version" --results "$FIGURES" || return
         for table in "$FIGURES"/*.md; do
             put_into_page "$REPO/docs/memory.md" "$version $(basename "$table" .md)" "$table"
         done

@@ -15,7 +15,7 @@ const LIBRARIES: [&str; 4] = ["xenguest", "xencontrol", "xenstore", "xentoollog"
 
 const FUNCTIONS: &str = concat!(
     "xc_(interface_(open|close)|version|physinfo",
-    "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|set_memory_map|set_memmap_limit|getinfolist",
+    "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|claim_pages|set_memory_map|set_memmap_limit|getinfolist",
     "|set_tsc_info|get_tsc_info|set_time_offset|hvm_getcontext|[gs]et_pod_target|node_setaffinity",
     "|get_native_protocol)|vcpu_(getinfo|[gs]etaffinity)|get_(cpumap|nodemap)_size",
     "|sched_credit2?_domain_[gs]et|get_cpu_featureset",

@@ -115,6 +115,21 @@ Exit codes:
   2 usage                           7 the domain was left behind
   3 no such domain, or another's";
 
+pub(super) const AFTER_CLEANUP: &str = "\
+A run that ends by itself, or by SIGINT or SIGTERM, leaves nothing. One that was killed (SIGKILL, the kernel short of memory)
+leaves its record in /run/dombuild: by that its domain, its QEMU, its keys in xenstore and its claim on memory are known.
+A guest that was handed over is never touched, nor a living run's, nor another toolstack's.
+
+Examples:
+  dombuild cleanup
+  dombuild cleanup --apply --json
+
+Exit codes:
+  0 done, or nothing to do          5 Xen is absent or refused
+  1 internal                        6 xenstore
+  2 usage                           7 something could not be removed
+  8 another cleanup is at it";
+
 pub(super) const AFTER_FEATURES: &str = "\
 Examples:
   dombuild features

@@ -6,7 +6,7 @@
 
 use super::Context;
 use super::cpuid::apply_cpuid;
-use super::image::{Rings, build_image, check_rings};
+use super::image::{Rings, build_image, check_params};
 use super::pre::Ports;
 use crate::config::Guest;
 use crate::error::{Failure, Stage};
@@ -40,7 +40,7 @@ pub(super) fn hvm_build(
         HvmInfo::finish(context.xen, domid, plan.vcpus, platform.online(plan.vcpus), platform.apic)
     })?;
     // 3.
-    context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
+    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Hvm, ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Hvm, platform))?;
     Ok(rings)
 }

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::Context;
+use super::claim::claim;
 use super::pre::{Ports, set_paging_pool};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
@@ -26,7 +27,8 @@ pub struct Rings {
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
-/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once;
+/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once; and where memory is
+///    claimed, what is still to come of it once more;
 /// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
@@ -68,7 +70,8 @@ pub(super) fn build_image(
         let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
         let mib = size.to_mib_exact();
         let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
-        image.populate(mib).map_err(shortage)
+        image.populate(mib).map_err(shortage)?;
+        claim(context, domid, guest)
     })?;
     // 3.
     if !pv {
@@ -111,19 +114,45 @@ pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<
     if free < required { Err(Error::NotEnoughMemory { required, free }) } else { Ok(()) }
 }
 
+/// Parameters that libxenguest sets without looking whether Xen took them (`alloc_magic_pages_hvm`,
+/// tools/libs/guest/xg_dom_x86.c, Xen 4.17); none of them is 0 then.
+const UNCHECKED: [HvmParam; 6] = [
+    HvmParam::BufioreqPfn,
+    HvmParam::IoreqPfn,
+    HvmParam::PagingRingPfn,
+    HvmParam::MonitorRingPfn,
+    HvmParam::SharingRingPfn,
+    HvmParam::IdentPt,
+];
+/// The same of guests with a device model.
+const UNCHECKED_IOREQ: [HvmParam; 2] = [HvmParam::IoreqServerPfn, HvmParam::IoreqServerPages];
+
 /// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
-/// that Xen has the frames which the guest will be told.
-pub(super) fn check_rings(context: &Context<'_>, domid: DomId, ports: Ports, rings: Rings) -> Result<(), Error> {
+/// that Xen has the frames which the guest will be told, and what else libxenguest meant to set.
+pub(super) fn check_params(
+    context: &Context<'_>,
+    domid: DomId,
+    kind: Kind,
+    ports: Ports,
+    rings: Rings,
+) -> Result<(), XenError> {
     let xen = context.xen;
     xen.set_hvm_param(domid, HvmParam::StorePort, u64::from(ports.store.0))?;
     xen.set_hvm_param(domid, HvmParam::ConsolePort, u64::from(ports.console.0))?;
+    let lost = |param: HvmParam, value: u64| {
+        let detail = format!("libxenguest took it for done, and the parameter is {value:#x}");
+        Err(XenError::unexpected("xc_hvm_param_set", format!("domid {domid}, {param:?}"), detail))
+    };
     for (param, gfn) in [(HvmParam::StorePfn, rings.store_gfn), (HvmParam::ConsolePfn, rings.console_gfn)] {
-        let told = xen.hvm_param(domid, param)?;
-        if told != gfn.0 {
-            return Err(Error::Internal(format!(
-                "{param:?} of domain {domid} is {told:#x}, but libxenguest says {:#x}",
-                gfn.0
-            )));
+        let value = xen.hvm_param(domid, param)?;
+        if value != gfn.0 {
+            return lost(param, value);
+        }
+    }
+    let ioreq: &[HvmParam] = if kind == Kind::Hvm { &UNCHECKED_IOREQ } else { &[] };
+    for param in UNCHECKED.iter().chain(ioreq) {
+        if xen.hvm_param(domid, *param)? == 0 {
+            return lost(*param, 0);
         }
     }
     Ok(())

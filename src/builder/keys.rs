@@ -65,14 +65,23 @@ impl Keys {
     }
 }
 
-/// Whether dombuild created the domain.
+/// Whether dombuild created the domain, or that of which there are only keys any more.
 ///
 /// # Errors
 /// Where xenstored refuses to tell.
 pub fn is_ours(xen: &Interface, store: &Store, domid: DomId) -> Result<bool, XenError> {
     let mark = store.plain().read(&Keys::new(domid).mark())?;
     let domain = xen.domain(domid)?;
-    Ok(mark.zip(domain).is_some_and(|(mark, domain)| mark == domain.uuid.to_string()))
+    Ok(mark.is_some_and(|mark| domain.is_none_or(|domain| mark == domain.uuid.to_string())))
+}
+
+/// Whether a domain of this number has keys, although Xen may not know it any more.
+///
+/// # Errors
+/// Where xenstored refuses to tell.
+pub fn has_keys(store: &Store, domid: DomId) -> Result<bool, XenError> {
+    let (plain, keys) = (store.plain(), Keys::new(domid));
+    Ok(plain.read(&keys.domain)?.is_some() || plain.read(&keys.libxl)?.is_some())
 }
 
 /// Fails where a domain other than `except` has the UUID.

@@ -2,15 +2,20 @@
 
 mod acpi;
 mod balloon;
+mod claim;
 mod cpuid;
 mod handover;
 mod hvm;
 mod image;
 mod keys;
+mod ledger;
+mod leftovers;
+mod locks;
 mod measure;
 mod platform;
 mod post;
 mod pre;
+mod process;
 mod progress;
 mod pv;
 mod pvh;
@@ -25,9 +30,12 @@ use crate::memory::Kind;
 use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 
 pub use balloon::balloon;
+pub use claim::give_back_claim;
 pub use handover::{write_hole, write_modules};
 pub use image::{Rings, check_paging_pool, check_room};
-pub use keys::{Keys, check_uuid_free, find_by_name, is_ours};
+pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours};
+pub use ledger::{Recorded, RunVerb};
+pub use leftovers::{Leftover, What, clean_up};
 pub use measure::{count_special_pages, measure};
 pub use platform::{set_platform, set_scheduling};
 pub use post::{Identity, build_post, digit, make_skeleton};

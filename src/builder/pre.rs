@@ -3,10 +3,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::Serialize;
 
-use super::Context;
+use super::claim::{claim, promised_to_others};
+use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
+use super::{Context, Recorded};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
@@ -37,13 +40,14 @@ pub struct Ports {
 
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
-/// 1. wait until the host has the footprint free;
+/// 1. wait until the host has the footprint free, and keep others off it until 6 is done;
 /// 2. vCPUs;
 /// 3. timers, clocks and enlightenments, and where the vCPUs run. Xen 4.17 itself would crash where a guest that sees
 ///    Hyper-V is unpaused before it has vCPUs, as setting its TSC mode does (`viridian_time_domain_thaw`);
 /// 4. the memory limit: xen max; for PV the memory map, one range up to static max;
 /// 5. the paging pool (HVM and PVH): the shadow size, read back;
-/// 6. the store's event channel, then the console's (guests depend on this order), unless `given`.
+/// 6. what the domain will own is claimed, and told to other runs;
+/// 7. the store's event channel, then the console's (guests depend on this order), unless `given`.
 ///
 /// # Errors
 /// [`Error::NotEnoughMemory`], or the call that Xen refused.
@@ -52,6 +56,7 @@ pub fn build_pre(
     domid: DomId,
     guest: &Guest,
     given: Option<(EventPort, EventPort)>,
+    run: &mut Recorded,
 ) -> Result<Ports, Failure> {
     let xen = context.xen;
     let plan = &guest.plan;
@@ -59,7 +64,7 @@ pub fn build_pre(
     let kind = plan.request.kind;
 
     // 1.
-    context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest.wait_memory))?;
+    let locks = context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest))?;
     // 2.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
     // 3.
@@ -75,6 +80,12 @@ pub fn build_pre(
         context.step(Stage::PagingPool, || set_paging_pool(context, domid, plan.paging_pool))?;
     }
     // 6.
+    context.step(Stage::ClaimMemory, || {
+        claim(context, domid, guest)?;
+        run.promise(guest.owned_in_the_end())
+    })?;
+    drop(locks);
+    // 7.
     context.step(Stage::EventChannels, || {
         let store_domain = daemon_domain(context, "xenstored")?;
         let console_domain = daemon_domain(context, "xenconsoled")?;
@@ -99,17 +110,23 @@ fn daemon_domain(context: &Context<'_>, daemon: &str) -> Result<DomId, Error> {
     }
 }
 
-/// Waits until `required` is free and claimed by nobody: at most `wait`, and only while free memory still grows, as it
-/// does while a destroyed domain's pages are being given back.
-fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Result<(), Error> {
+/// Waits until `required` is free, claimed by nobody and promised to nobody: at most as long as the guest may, and only
+/// while free memory still grows, as it does while a destroyed domain's pages are being given back. Nobody who honours the
+/// locks takes of it until they are dropped.
+fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Result<BuildLocks, Error> {
+    let wait = guest.wait_memory;
     let start = Instant::now();
     let mut most = Kib(0);
     let mut grown = start;
     loop {
-        let free = context.xen.physinfo()?.available();
+        let locks = locks::take(context, guest.build_locks, wait)?;
+        let unclaimed = context.xen.physinfo()?.available();
+        let free = Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0));
         if free >= required {
-            return Ok(());
+            return Ok(locks);
         }
+        // A smaller guest may still fit.
+        drop(locks);
         let now = Instant::now();
         if free > most {
             most = free;
@@ -127,7 +144,16 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, wait: Duration) -> Res
 
 /// Sets the paging pool and makes sure that Xen has it: a pool that is too small lets populating fail half way.
 pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) -> Result<(), Error> {
-    context.xen.set_paging_pool(domid, size)?;
+    if let Err(error) = context.xen.set_paging_pool(domid, size) {
+        let free = context.xen.physinfo().map(|host| host.available()).ok();
+        return Err(match (error.errno, free) {
+            (Some(Errno::ENOMEM), Some(free)) if free < size => {
+                log::info!("{error}");
+                Error::NotEnoughMemory { required: size, free }
+            }
+            _ => error.into(),
+        });
+    }
     let got = context.xen.paging_pool(domid)?;
     if got < size {
         return Err(Error::Internal(format!(

@@ -4,7 +4,7 @@
 //! (xen/include/public/arch-x86/hvm/start_info.h).
 
 use super::cpuid::apply_cpuid;
-use super::image::{Rings, build_image, check_rings};
+use super::image::{Rings, build_image, check_params};
 use super::pre::Ports;
 use super::{Context, acpi};
 use crate::config::Guest;
@@ -29,7 +29,7 @@ pub(super) fn pvh_build(
     let tables = acpi::tables(guest.plan.vcpus, ACPI_START);
     let contents = Contents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
     let rings = build_image(context, domid, guest, ports, kernel, contents)?;
-    context.step(Stage::HvmParams, || check_rings(context, domid, ports, rings))?;
+    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Pvh, ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pvh, &guest.platform))?;
     Ok(rings)
 }

@@ -1,24 +1,43 @@
 //! The guard of a domain that this run created: it is destroyed on every path that does not end in success.
 
-use super::teardown;
+use super::{Recorded, teardown};
 use crate::error::{Error, Failure, Stage};
 use crate::events::Running;
 use crate::xen::{DomId, Interface, Store};
 
-/// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed.
+/// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed. Until it is handed over, the run's
+/// record tells a later `cleanup` of it.
 #[derive(Debug)]
 pub struct NewDomain<'a> {
     xen: &'a Interface,
     store: &'a Store,
     domid: DomId,
+    run: Recorded,
     armed: bool,
 }
 
 impl<'a> NewDomain<'a> {
-    /// Takes charge of a domain that was created just now.
-    #[must_use]
-    pub fn new(xen: &'a Interface, store: &'a Store, domid: DomId) -> Self {
-        Self { xen, store, domid, armed: true }
+    /// Takes charge of a domain that was created just now, in a run that was recorded before.
+    ///
+    /// # Errors
+    /// Where its number cannot be recorded; it is destroyed again then.
+    pub fn new(xen: &'a Interface, store: &'a Store, domid: DomId, run: Recorded) -> Result<Self, Error> {
+        let mut domain = Self { xen, store, domid, run, armed: true };
+        domain.run.set_domain(domid)?;
+        Ok(domain)
+    }
+
+    /// The run in which it is made.
+    pub fn run(&mut self) -> &mut Recorded {
+        &mut self.run
+    }
+
+    /// The guest is whole: killed from now on, this run leaves it to its user.
+    ///
+    /// # Errors
+    /// Where the run's record cannot be removed.
+    pub fn hand_over(&mut self) -> Result<(), Error> {
+        self.run.end()
     }
 
     /// Its number.
@@ -36,6 +55,7 @@ impl<'a> NewDomain<'a> {
     #[must_use]
     pub fn undo(mut self, failure: Failure) -> Failure {
         self.armed = false;
+        self.run.resume();
         let domid = self.domid;
         let running = Running::begin(Stage::Destroy);
         match teardown(self.xen, self.store, domid) {
@@ -43,11 +63,14 @@ impl<'a> NewDomain<'a> {
                 running.done();
                 Failure { aftermath: Some(format!("domain {domid} was destroyed again, nothing is left")), ..failure }
             }
-            Err(cleanup) => Failure {
-                stage: failure.stage,
-                error: Error::LeftBehind { domid, cleanup, cause: Some(Box::new(failure)) },
-                aftermath: None,
-            },
+            Err(cleanup) => {
+                self.run.leave();
+                Failure {
+                    stage: failure.stage,
+                    error: Error::LeftBehind { domid, cleanup, cause: Some(Box::new(failure)) },
+                    aftermath: None,
+                }
+            }
         }
     }
 }
@@ -57,6 +80,7 @@ impl Drop for NewDomain<'_> {
         if self.armed
             && let Err(problem) = teardown(self.xen, self.store, self.domid)
         {
+            self.run.leave();
             log::error!("domain {} was left behind: {problem}", self.domid);
         }
     }

@@ -29,7 +29,8 @@ const LIBXL_USERDATA: &str = "/var/lib/xen";
 /// dying domain only (`free_domheap_pages`), so that otherwise the next guest would find this one's last I/O in its RAM.
 /// The pages that QEMU maps stay until it has ended, and so does the domain's number.
 ///
-/// Goes on after a failure, so that as little as possible stays.
+/// Goes on after a failure, so that as little as possible stays. Killed half way, it is gone on with by `cleanup`, where the
+/// run was recorded.
 ///
 /// # Errors
 /// Everything that could not be removed, in one sentence.
@@ -43,24 +44,33 @@ pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), Stri
         log::debug!("{error}");
     }
     // Its handle is asked for while there is one: what /vm/UUID belongs to it, no node may claim.
-    let vm_path = vm_path(xen, domid).map_err(|error| error.to_string());
-    note(xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string()));
+    let vm_path = vm_path(xen, store, &keys).map_err(|error| error.to_string());
+    let destroyed = xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string());
+    // One that Xen refused to destroy will not go, however long it is waited for.
+    let goes = destroyed.is_ok();
+    note(destroyed);
     note(stop_device_model(domid));
     note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
     for file in files_of(domid) {
         note(remove_file(&file));
     }
-    note(wait_gone(xen, domid));
+    if goes {
+        note(wait_gone(xen, domid));
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// `/vm/UUID` of this domain, unless another one has the same UUID.
-fn vm_path(xen: &Interface, domid: DomId) -> Result<Option<String>, XenError> {
+/// `/vm/UUID` of this domain, unless another one has the same UUID. Where an earlier clean-up came no further than the
+/// domain itself, its mark tells the UUID.
+fn vm_path(xen: &Interface, store: &Store, keys: &Keys) -> Result<Option<String>, XenError> {
     let domains = xen.domains()?;
-    let own = domains.iter().find(|domain| domain.domid == domid);
-    Ok(own
-        .filter(|own| !domains.iter().any(|domain| domain.domid != domid && domain.uuid == own.uuid))
-        .map(|own| format!("/vm/{}", own.uuid)))
+    let uuid = match domains.iter().find(|domain| domain.domid == keys.domid) {
+        Some(own) => Some(own.uuid),
+        None => store.plain().read(&keys.mark())?.and_then(|text| text.parse().ok()),
+    };
+    Ok(uuid
+        .filter(|uuid| !domains.iter().any(|domain| domain.domid != keys.domid && domain.uuid == *uuid))
+        .map(|uuid| format!("/vm/{uuid}")))
 }
 
 fn ignore_gone(error: XenError) -> Result<(), XenError> {
@@ -69,7 +79,7 @@ fn ignore_gone(error: XenError) -> Result<(), XenError> {
 
 /// Ends every process that serves this domain as its device model, politely at first. They are found by their
 /// arguments: neither xenstored nor a process number from earlier has to be trusted for that.
-fn stop_device_model(domid: DomId) -> Result<(), String> {
+pub(super) fn stop_device_model(domid: DomId) -> Result<(), String> {
     for (signal, patience) in [(Signal::SIGTERM, POLITE), (Signal::SIGKILL, FINAL)] {
         for pid in device_models_of(domid) {
             end_process(pid, signal)?;
@@ -94,7 +104,7 @@ pub fn end_process(pid: i32, signal: Signal) -> Result<(), String> {
 }
 
 /// The processes with `-xen-domid N` among their arguments; one that has ended has no arguments any more.
-fn device_models_of(domid: DomId) -> Vec<i32> {
+pub(super) fn device_models_of(domid: DomId) -> Vec<i32> {
     let wanted = domid.to_string();
     let serves = |arguments: &[u8]| {
         let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
@@ -109,7 +119,7 @@ fn device_models_of(domid: DomId) -> Vec<i32> {
 }
 
 /// Removes every node that belongs to the domain, in one transaction.
-fn remove_keys(store: &Store, keys: &Keys, vm_path: Option<String>) -> Result<(), XenError> {
+pub(super) fn remove_keys(store: &Store, keys: &Keys, vm_path: Option<String>) -> Result<(), XenError> {
     store.transaction(|transaction| {
         if let Some(path) = &vm_path {
             transaction.remove(path)?;
@@ -125,7 +135,7 @@ fn remove_keys(store: &Store, keys: &Keys, vm_path: Option<String>) -> Result<()
 }
 
 /// QEMU's sockets, and what libxl keeps about a domain of its own.
-fn files_of(domid: DomId) -> Vec<PathBuf> {
+pub(super) fn files_of(domid: DomId) -> Vec<PathBuf> {
     let run = Path::new(RUN_DIRECTORY);
     let mut files = vec![run.join(format!("qmp-libxl-{domid}")), run.join(format!("qmp-libxenstat-{domid}"))];
     if let Ok(entries) = fs::read_dir(LIBXL_USERDATA) {
@@ -138,7 +148,7 @@ fn files_of(domid: DomId) -> Vec<PathBuf> {
     files
 }
 
-fn remove_file(path: &Path) -> Result<(), String> {
+pub(super) fn remove_file(path: &Path) -> Result<(), String> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -2,7 +2,10 @@
 
 use super::{Built, Connection, settings};
 use crate::args::BuildArgs;
-use crate::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, check_paging_pool, measure};
+use crate::builder::{
+    Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
+    give_back_claim, measure,
+};
 use crate::config::Build;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
@@ -27,8 +30,31 @@ pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
 
 fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
     let (domid, guest) = (config.domid, &config.guest);
-    let domain = context.step(Stage::CreateDomain, || check(context, config))?;
-    let ports = build_pre(context, domid, guest, config.ports)?;
+    let (domain, mut run) = context.step(Stage::CreateDomain, || {
+        let domain = check(context, config)?;
+        let run = Recorded::begin(RunVerb::Build, domain.uuid, Some(domid))?;
+        Ok::<_, Error>((domain, run))
+    })?;
+    let built = build_into(context, config, &domain, &mut run);
+    // The domain stays whatever happened; what is claimed for it and not used goes back.
+    let given_back = give_back_claim(context, domid, guest).at(Stage::ClaimMemory);
+    if given_back.is_err() {
+        run.leave();
+    }
+    // What went wrong first is what matters.
+    let built = built?;
+    given_back?;
+    Ok(built)
+}
+
+fn build_into(
+    context: &Context<'_>,
+    config: &Build,
+    domain: &DomainInfo,
+    run: &mut Recorded,
+) -> Result<Built, Failure> {
+    let (domid, guest) = (config.domid, &config.guest);
+    let ports = build_pre(context, domid, guest, config.ports, run)?;
     let rings = build_guest(context, domid, guest, ports)?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;

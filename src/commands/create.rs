@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{Built, Connection, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, Identity, NewDomain, Progress, build_guest, build_post, build_pre, check_paging_pool, check_uuid_free,
-    find_by_name, make_skeleton, measure,
+    Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
+    check_uuid_free, find_by_name, give_back_claim, make_skeleton, measure,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
-use crate::memory::Kind;
+use crate::memory::{Kind, Pages};
 use crate::report::{self, Done};
 use crate::xen::{CreateDomain, DomId};
 
@@ -26,28 +26,47 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
 
     config.guest.ask_reserved(context.xen).at(Stage::CreateDomain)?;
-    let domain = create_domain(&context, &config)?;
+    let mut domain = create_domain(&context, &config)?;
     let domid = domain.domid();
-    let end = match start_and_tell(&context, &config, domid, json) {
+    let end = match start_and_tell(&context, &config, &mut domain, json) {
         Ok(end) => end,
         Err(failure) => return Err(domain.undo(failure).into()),
     };
-    domain.keep();
     if config.foreground {
-        connection.destroy(domid)?;
+        // It has ended, and its record lasts until it is gone.
+        let destroyed = connection.destroy(domid);
+        if destroyed.is_err() {
+            domain.run().leave();
+        }
+        domain.keep();
+        destroyed?;
         return report::finish(json, &end.object, &end.summary);
     }
+    domain.keep();
     Ok(end)
 }
 
 /// Starts the guest and prints what came of it. A guest of which nobody could be told is a failure like any other. In the
-/// foreground, waits for its end and leaves that to be printed when it is gone.
-fn start_and_tell(context: &Context<'_>, config: &Create, domid: DomId, json: bool) -> Result<Done, Failure> {
-    let (built, mut model) = start(context, config, domid)?;
+/// foreground, waits for its end and leaves that to be printed when it is gone. Otherwise the guest is handed over first: a
+/// user who was told of it has it, even where this run is killed then.
+fn start_and_tell(
+    context: &Context<'_>,
+    config: &Create,
+    domain: &mut NewDomain<'_>,
+    json: bool,
+) -> Result<Done, Failure> {
+    let domid = domain.domid();
+    let (built, mut model) = start(context, config, domain)?;
     context.progress.clear();
     let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
     let told =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
+    if config.foreground {
+        domain.run().promise(Pages(0)).at(Stage::Unpause)?;
+    } else {
+        model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
+        domain.hand_over().at(Stage::Unpause)?;
+    }
     let state = if config.paused { "paused" } else { "running" };
     let summary = format!("{} is domain {domid}, {state}", config.name);
     if !json {
@@ -98,6 +117,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
             ));
         }
         let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
+        let run = Recorded::begin(RunVerb::Create, config.uuid, None)?;
         let domid = context.xen.create(&CreateDomain {
             kind,
             passthrough: plan.request.passthrough,
@@ -111,17 +131,22 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
             cpupool: config.cpupool,
             ssid: ssid.unwrap_or(0),
         })?;
-        Ok(NewDomain::new(context.xen, context.store, domid))
+        NewDomain::new(context.xen, context.store, domid, run)
     })?;
     Ok(domain)
 }
 
 /// Everything from the empty domain to the running guest.
-fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built, Option<DeviceModel>), Failure> {
+fn start(
+    context: &Context<'_>,
+    config: &Create,
+    domain: &mut NewDomain<'_>,
+) -> Result<(Built, Option<DeviceModel>), Failure> {
+    let domid = domain.domid();
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
-    let ports = build_pre(context, domid, guest, None)?;
+    let ports = build_pre(context, domid, guest, None, domain.run())?;
     let rings = build_guest(context, domid, guest, ports)?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
@@ -131,6 +156,7 @@ fn start(context: &Context<'_>, config: &Create, domid: DomId) -> Result<(Built,
     if let Some(wanted) = &config.device_model {
         model = Some(DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted)?);
     }
+    give_back_claim(context, domid, guest).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measure(context.xen, domid)).transpose().at(Stage::DeviceModel)?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;

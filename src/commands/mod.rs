@@ -2,6 +2,7 @@
 
 mod balloon;
 mod build;
+mod cleanup;
 mod create;
 mod destroy;
 mod features;
@@ -42,6 +43,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Done> {
         Command::Build(arguments) => build::run(arguments, cli.json),
         Command::Balloon(arguments) => balloon::run(arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(arguments, cli.json),
+        Command::Cleanup(arguments) => cleanup::run(arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(arguments, cli.json),
         Command::Features => features::run(cli.json),
     }

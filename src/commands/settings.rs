@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
 use crate::config::pci::{agree, needed_hole};
-use crate::config::{Build, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
+use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Platform, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
@@ -50,7 +50,7 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
     Ok(plan)
 }
 
-fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {
+fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim) -> Result<Guest, Error> {
     let platform = Platform::asked(&arguments.platform)?;
     platform.check(plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
@@ -63,6 +63,8 @@ fn guest(arguments: &GuestArgs, plan: Plan) -> Result<Guest, Error> {
         platform,
         limits: ImageLimits::default(),
         wait_memory: arguments.wait_memory,
+        claim: if arguments.no_claim { Claim::Nothing } else { claim },
+        build_locks: !arguments.no_build_lock,
     })
 }
 
@@ -110,7 +112,7 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     Ok(Create {
         name,
         uuid: arguments.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&arguments.guest, plan)?,
+        guest: guest(&arguments.guest, plan, Claim::Running)?,
         device_model: device_model.map(|path| DeviceModelConfig {
             path,
             arguments: arguments.dm_arg.clone(),
@@ -139,7 +141,7 @@ pub(super) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
     }
     Ok(Build {
         domid,
-        guest: guest(&arguments.guest, plan(&arguments.guest.memory, true)?)?,
+        guest: guest(&arguments.guest, plan(&arguments.guest.memory, true)?, Claim::Built)?,
         ports: ports.map(|(store, console)| (EventPort(store), EventPort(console))),
     })
 }

@@ -20,6 +20,15 @@ pub const LOG_DIRECTORY: &str = "/var/log/xen";
 /// Where QEMU's monitor sockets are; libxl looks for them there.
 pub const RUN_DIRECTORY: &str = "/var/run/xen";
 
+/// Where a run is recorded while it lasts, so that `cleanup` can tell what a killed one left.
+pub const RUNS_DIRECTORY: &str = "/run/dombuild";
+
+/// What xl locks with `fcntl` while it makes room for a guest and creates it (`XL_LOCK_FILE`, tools/xl/xl.h, Xen 4.17).
+pub const XL_LOCK: &str = "/var/lock/xl";
+
+/// What OpenXT's toolstack locks with `flock` while it builds a guest.
+pub const OPENXT_LOCK: &str = "/var/lock/xen-buildvm-lock";
+
 /// No hvmloader and no firmware is larger; OVMF has 4 MiB.
 const LARGEST_FILE: u64 = 16 << 20;
 

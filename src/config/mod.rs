@@ -16,13 +16,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::memory::{Plan, Request};
+use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
 use files::firmware_needs;
 pub use files::{
-    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, RUN_DIRECTORY, read_firmware, read_hvmloader,
-    read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
+    Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
+    read_firmware, read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
 };
 pub use kernel::{LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
 pub use name::DomainName;
@@ -44,9 +44,33 @@ pub struct Guest {
     pub devices: Vec<PciAddress>,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
+    /// What is claimed of the host's memory while it is built.
+    pub claim: Claim,
+    /// Other toolstacks' build locks are taken, where there are any.
+    pub build_locks: bool,
+}
+
+/// How much memory a build claims before it takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// None.
+    Nothing,
+    /// What the domain owns once it is built; its device model is somebody else's.
+    Built,
+    /// That, and what the device model adds.
+    Running,
 }
 
 impl Guest {
+    /// What the domain will own of what this run builds.
+    #[must_use]
+    pub fn owned_in_the_end(&self) -> Pages {
+        match self.claim {
+            Claim::Running => self.plan.owned_pages_running,
+            Claim::Built | Claim::Nothing => self.plan.owned_pages_built,
+        }
+    }
+
     /// Asks Xen what the host reserves for the guest's devices, and plans the memory anew around that.
     ///
     /// # Errors

@@ -39,6 +39,22 @@ pub enum HvmParam {
     TripleFaultReason,
     /// How wide FIP and FDP of the x87 are saved: 0 automatic, 4 or 8 bytes.
     X87FipWidth,
+    /// Frame of the ring of buffered I/O requests.
+    BufioreqPfn,
+    /// Frame of the I/O requests.
+    IoreqPfn,
+    /// Frame of the ring for memory paging events.
+    PagingRingPfn,
+    /// Frame of the ring for monitoring events.
+    MonitorRingPfn,
+    /// Frame of the ring for memory sharing events.
+    SharingRingPfn,
+    /// First frame for ioreq servers.
+    IoreqServerPfn,
+    /// How many frames there are for ioreq servers.
+    IoreqServerPages,
+    /// Address of the page table that maps the first 4 GiB one to one.
+    IdentPt,
     /// Any other, by number.
     Number(u32),
 }
@@ -56,6 +72,14 @@ impl HvmParam {
             Self::Viridian => sys::HVM_PARAM_VIRIDIAN,
             Self::TripleFaultReason => sys::HVM_PARAM_TRIPLE_FAULT_REASON,
             Self::X87FipWidth => sys::HVM_PARAM_X87_FIP_WIDTH,
+            Self::BufioreqPfn => sys::HVM_PARAM_BUFIOREQ_PFN,
+            Self::IoreqPfn => sys::HVM_PARAM_IOREQ_PFN,
+            Self::PagingRingPfn => sys::HVM_PARAM_PAGING_RING_PFN,
+            Self::MonitorRingPfn => sys::HVM_PARAM_MONITOR_RING_PFN,
+            Self::SharingRingPfn => sys::HVM_PARAM_SHARING_RING_PFN,
+            Self::IoreqServerPfn => sys::HVM_PARAM_IOREQ_SERVER_PFN,
+            Self::IoreqServerPages => sys::HVM_PARAM_NR_IOREQ_SERVER_PAGES,
+            Self::IdentPt => sys::HVM_PARAM_IDENT_PT,
             Self::Number(number) => number,
         }
     }

@@ -11,7 +11,10 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
 use super::{DomId, EventPort, HvmModules, Interface, PlacedModules};
-use crate::memory::{Bytes, Gfn, Layout, Mib, Pages};
+use crate::memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
+
+/// How every PV guest's start info begins (`magic`, xen/include/public/xen.h).
+const START_INFO_MAGIC: [u8; 4] = *b"xen-";
 
 /// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
 /// end.
@@ -306,7 +309,44 @@ impl<'a> DomainImage<'a> {
     /// Where Xen refuses one of these.
     pub fn boot(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and built.
-        self.call("xc_dom_boot_image", format_args!(""), |dom| unsafe { sys::xc_dom_boot_image(dom) })
+        self.call("xc_dom_boot_image", format_args!(""), |dom| unsafe { sys::xc_dom_boot_image(dom) })?;
+        if matches!(self.parts.contents, Contents::Pv(_)) { self.finish_pv_pages() } else { Ok(()) }
+    }
+
+    /// What libxenguest does to pages of a PV guest without looking whether it could: it empties the rings, and writes the
+    /// start info (`alloc_magic_pages_pv`, tools/libs/guest/xg_dom_x86.c, `xc_dom_boot_image`, Xen 4.17).
+    fn finish_pv_pages(&self) -> Result<(), XenError> {
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_ref() };
+        let map = |what: &str, pfn: u64| self.interface.map(self.domid, self.gfn_of(what, pfn)?, Pages(1));
+        let mut magic = [0; START_INFO_MAGIC.len()];
+        map("start info", dom.start_info_pfn)?.read(0, &mut magic);
+        if magic != START_INFO_MAGIC {
+            let detail = "left no start info in the guest".to_owned();
+            return Err(XenError::unexpected("xc_dom_boot_image", format!("domid {}", self.domid), detail));
+        }
+        let empty = vec![0; usize::try_from(PAGE_SIZE).unwrap_or(0)];
+        map("xenstore ring", dom.xenstore_pfn)?.write(0, &empty);
+        map("console ring", dom.console_pfn)?.write(0, &empty);
+        Ok(())
+    }
+
+    /// The frame by which Xen knows a page of the guest.
+    fn gfn_of(&self, what: &str, pfn: u64) -> Result<Gfn, XenError> {
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_ref() };
+        let gfn = match self.parts.contents {
+            // SAFETY: a PV image that was populated has a table of `p2m_size` frames, and the index is below it.
+            Contents::Pv(_) if !dom.pv_p2m.is_null() && pfn < dom.p2m_size => unsafe {
+                usize::try_from(pfn).ok().map(|index| *dom.pv_p2m.add(index))
+            },
+            Contents::Pv(_) => None,
+            Contents::Hvm { .. } | Contents::Pvh { .. } => Some(pfn),
+        };
+        gfn.map(Gfn).ok_or_else(|| {
+            let arguments = format!("domid {}", self.domid);
+            XenError::unexpected("xc_dom_build_image", arguments, format!("put the {what} at pfn {pfn:#x}"))
+        })
     }
 
     /// Seeds the grant table with the console and xenstore rings, and tells where they are.
@@ -318,23 +358,9 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_gnttab_init", format_args!(""), |dom| unsafe { sys::xc_dom_gnttab_init(dom) })?;
         // SAFETY: `raw` is a valid image that only we refer to.
         let dom = unsafe { self.raw.as_ref() };
-        let gfn = |pfn: u64| match self.parts.contents {
-            // SAFETY: a PV image that was populated has a table of `p2m_size` frames, and the index is below it.
-            Contents::Pv(_) if !dom.pv_p2m.is_null() && pfn < dom.p2m_size => unsafe {
-                usize::try_from(pfn).ok().map(|index| *dom.pv_p2m.add(index))
-            },
-            Contents::Pv(_) => None,
-            Contents::Hvm { .. } | Contents::Pvh { .. } => Some(pfn),
-        };
-        let ring = |name: &str, pfn: u64| {
-            gfn(pfn).map(Gfn).ok_or_else(|| {
-                let arguments = format!("domid {}", self.domid);
-                XenError::unexpected("xc_dom_build_image", arguments, format!("put the {name} ring at pfn {pfn:#x}"))
-            })
-        };
         Ok(Boot {
-            store_gfn: ring("xenstore", dom.xenstore_pfn)?,
-            console_gfn: ring("console", dom.console_pfn)?,
+            store_gfn: self.gfn_of("xenstore ring", dom.xenstore_pfn)?,
+            console_gfn: self.gfn_of("console ring", dom.console_pfn)?,
             modules: self.placed_modules()?,
         })
     }

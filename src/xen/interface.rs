@@ -66,6 +66,18 @@ impl Interface {
         error::minus_one("xc_domain_setmaxmem", format_args!("domid {domid}, {} KiB", most.0), returned).map(drop)
     }
 
+    /// Claims free memory for a domain: `total` pages is what it shall own in the end, and Xen sets those aside that it does
+    /// not own yet. 0 gives back what is claimed.
+    ///
+    /// # Errors
+    /// `ENOMEM` where the host has not got so many unclaimed; `EINVAL` where the domain has a claim already, owns as many, or
+    /// may not own so many (`domain_set_outstanding_pages`, xen/common/page_alloc.c, Xen 4.17).
+    pub fn claim(&self, domid: DomId, total: Pages) -> Result<(), XenError> {
+        // SAFETY: takes no pointers but the handle.
+        let returned = unsafe { sys::xc_domain_claim_pages(self.as_raw(), domid.get(), total.0) };
+        error::minus_one("xc_domain_claim_pages", format_args!("domid {domid}, {} pages", total.0), returned).map(drop)
+    }
+
     /// Sets the size of the paging pool of an HVM or PVH domain; whole pages.
     ///
     /// # Errors

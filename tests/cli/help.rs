@@ -2,7 +2,8 @@
 
 use super::run::line;
 
-const VERBS: [&str; 8] = ["plan", "create", "build", "inspect", "balloon", "destroy", "xenguest", "features"];
+const VERBS: [&str; 9] =
+    ["plan", "create", "build", "inspect", "balloon", "destroy", "cleanup", "xenguest", "features"];
 
 #[test]
 fn the_help_of_the_program_teaches() {
@@ -85,7 +86,8 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --platform --wait-memory";
+    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --platform --wait-memory \
+                 --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
         (
@@ -97,6 +99,7 @@ fn the_flags_of_each_verb() {
         ),
         ("build", format!("{memory} {guest} --domid --store-port --console-port")),
         ("destroy", "--force".to_owned()),
+        ("cleanup", "--apply".to_owned()),
         ("balloon", "--timeout --model --force".to_owned()),
         ("inspect", "--watch --svg --model".to_owned()),
         ("features", String::new()),

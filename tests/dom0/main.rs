@@ -7,16 +7,20 @@ mod create;
 mod documentation;
 mod events;
 mod failures;
+mod faults;
 mod foreign_domain;
 mod images;
 mod interrupts;
+mod kills;
 mod life;
 mod limits;
 mod linux;
 mod memory;
+mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
+mod soak;
 mod support;
 mod toolstack;
 mod twin;
@@ -56,8 +60,12 @@ fn main() -> ExitCode {
         toolstack::TESTS,
         documentation::TESTS,
         failures::TESTS,
+        faults::TESTS,
         images::TESTS,
         interrupts::TESTS,
+        kills::TESTS,
+        parallel::TESTS,
+        soak::TESTS,
         events::TESTS,
     ]
     .concat()

@@ -7,11 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dombuild::builder::{Context, Identity, Progress, build_guest, build_post, build_pre, make_skeleton, measure};
+use dombuild::builder::{
+    Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, make_skeleton, measure,
+};
 use dombuild::cancel::Cancel;
 use dombuild::config::{
-    DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, pci, read_firmware, read_hvmloader,
-    resolve_device_model, smbios,
+    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, pci, read_firmware,
+    read_hvmloader, resolve_device_model, smbios,
 };
 use dombuild::device_model::DeviceModel;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
@@ -135,12 +137,15 @@ fn reserved_memory() {
         limits: ImageLimits::default(),
         devices: Vec::new(),
         wait_memory: Duration::from_secs(64),
+        claim: Claim::Built,
+        build_locks: true,
     };
     let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
     let identity = Identity { uuid, name: Some("t".parse().expect("a name")) };
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
-    let ports = build_pre(&context, domid, &guest, None).expect("pre");
+    let mut run = Recorded::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
+    let ports = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
     let rings = build_guest(&context, domid, &guest, ports).expect("built");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_built);
     build_post(&context, domid, &guest, &identity, ports, rings).expect("post");

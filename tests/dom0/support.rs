@@ -20,6 +20,9 @@ pub(crate) const DOMBUILD: &str = "dombuild";
 pub(crate) const GUEST_KERNEL: &str = "/srv/guest/vmlinuz";
 pub(crate) const GUEST_INITRD: &str = "/srv/guest/initrd";
 
+/// Where runs are recorded while they last.
+pub(crate) const RUNS: &str = "/run/dombuild";
+
 /// Why these tests cannot run here, if they cannot.
 pub(crate) fn why_not_here() -> Option<String> {
     if !Path::new("/proc/xen/privcmd").exists() {
@@ -37,7 +40,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         Self {
             status: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -210,12 +213,13 @@ impl Host {
             domains: xen.domains().expect("domains").iter().map(|domain| domain.domid.to_string()).collect(),
             xenstore: shell("xenstore-ls -f").lines().filter(|line| is_lasting(line)).map(str::to_owned).collect(),
             processes: processes(),
-            files: ["/run/xen", "/var/lib/xen"]
+            files: ["/run/xen", "/var/lib/xen", RUNS]
                 .iter()
-                .flat_map(|directory| fs::read_dir(directory).expect("readable"))
+                // The last is there after the first run.
+                .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
                 .map(|entry| entry.expect("an entry").path())
-                // libxl's own list of numbers that were in use not long ago
-                .filter(|path| !path.ends_with("domid-history"))
+                // libxl's own list of numbers that were in use not long ago, and the lock of our builds
+                .filter(|path| !path.ends_with("domid-history") && !path.ends_with("build.lock"))
                 .map(|path| path.display().to_string())
                 .collect(),
             free_kib: info.free_kib.0,
@@ -239,7 +243,8 @@ impl Host {
         }
     }
 
-    fn differences(&self, now: &Self) -> Vec<String> {
+    /// What is not as it was, a line each.
+    pub(crate) fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (what, before, after) in [
             ("domain", &self.domains, &now.domains),
@@ -261,7 +266,7 @@ impl Host {
 }
 
 /// What Xen's own allocator may keep of a guest larger than any before it. The least that a lost guest would take is its
-/// paging pool, 1 MiB; `many_guests_cost_nothing` watches for less.
+/// paging pool, 1 MiB; `a_soak_costs_nothing` watches for less.
 const XENS_OWN_KIB: u64 = 512;
 
 /// Not so the directories that no domain owns, which the first guest after boot brings about and xl leaves as well.

@@ -40,6 +40,7 @@ build_dom0_tests() {
         return 1
     }
     install -m 755 "$program" "$JOB/bin/dom0-tests"
+    cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
 }
 
 # Format, lints, documentation, and the tests that need no Xen. Every step runs; adds to FAILED.

@@ -10,8 +10,8 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
-    Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
+    Candidates, Claim, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress,
+    Platform, Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -162,7 +162,9 @@ impl Job {
             Kind::Pvh | Kind::Pv => self.kernel(limits, &plan)?,
         };
         let devices = self.devices.clone();
-        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO })
+        // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
+        let (claim, build_locks) = (Claim::Nothing, false);
+        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO, claim, build_locks })
     }
 
     fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<Payload, Error> {

@@ -1,0 +1,75 @@
+//! Memory that is set aside before it is taken, so that of two builds which do not both fit one is built whole.
+//!
+//! A claim is Xen's: free pages that only this domain may have. libxenguest gives back every claim when it has populated a
+//! guest (`meminit_hvm` and `meminit_pv`, tools/libs/guest/xg_dom_x86.c, Xen 4.17), so that what is still to come is claimed
+//! again then. The paging pool and what Xen keeps of a domain itself are no pages of the domain's, and not claimed; while
+//! those are allocated, runs of dombuild keep each other off by a lock.
+
+use nix::errno::Errno;
+
+use super::Context;
+use super::image::check_room;
+use super::ledger;
+use crate::config::{Claim, Guest};
+use crate::error::Error;
+use crate::memory::Pages;
+use crate::xen::{DomId, XenError};
+
+/// Claims what the domain does not own yet of what it will own in the end; nothing where no claim is wanted.
+///
+/// # Errors
+/// [`Error::NotEnoughMemory`], or what Xen says.
+pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+    if guest.claim == Claim::Nothing {
+        return Ok(());
+    }
+    let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+    // Xen refuses a claim above the limit, and one of what is owned already.
+    let total = Pages(guest.owned_in_the_end().0.min(domain.max_pages.0));
+    if domain.owned_pages.0.saturating_add(domain.outstanding_pages.0) >= total.0 {
+        return Ok(());
+    }
+    // There may be one claim at a time.
+    if domain.outstanding_pages.0 > 0 {
+        context.xen.claim(domid, Pages(0))?;
+    }
+    context.xen.claim(domid, total).map_err(|error| match error.errno {
+        Some(Errno::ENOMEM) => match check_room(context, domid, total) {
+            Err(cause @ Error::NotEnoughMemory { .. }) => {
+                log::info!("{error}");
+                cause
+            }
+            _ => error.into(),
+        },
+        _ => error.into(),
+    })
+}
+
+/// Gives back what is left of a domain's claim.
+///
+/// # Errors
+/// Where Xen refuses it.
+pub fn give_back_claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), XenError> {
+    if guest.claim == Claim::Nothing { Ok(()) } else { context.xen.claim(domid, Pages(0)) }
+}
+
+/// Free memory that other living runs count on although it is not claimed at the moment: between populating and the claim
+/// that follows, or because they do not claim.
+///
+/// # Errors
+/// Where the ledger cannot be read, or Xen refuses to tell.
+pub(super) fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
+    let runs: Vec<_> =
+        ledger::others()?.into_iter().filter(|entry| entry.alive && entry.run.promised().0 > 0).collect();
+    if runs.is_empty() {
+        return Ok(Pages(0));
+    }
+    let domains = context.xen.domains()?;
+    let missing = runs.iter().filter_map(|entry| {
+        let domain = domains.iter().find(|domain| Some(domain.domid) == entry.run.domid())?;
+        (domain.uuid == entry.run.uuid).then_some(())?;
+        let has = domain.owned_pages.0.saturating_add(domain.outstanding_pages.0);
+        Some(entry.run.promised().0.saturating_sub(has))
+    });
+    Ok(Pages(missing.fold(0, u64::saturating_add)))
+}

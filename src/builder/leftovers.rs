@@ -1,0 +1,236 @@
+//! What killed runs left behind: found by the ledger of runs and by the marks in xenstore, and removed.
+//!
+//! Nothing is taken for a dead run's unless the handle of the domain says so, and the run's record or the mark does too. A
+//! domain that is there and was handed over, a living run's domain and another toolstack's are never touched.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::ledger::{self, Entry, Run};
+use super::locks::take_alone;
+use super::teardown::{device_models_of, files_of, remove_file, remove_keys, stop_device_model};
+use super::{Keys, RunVerb, teardown};
+use crate::config::RUNS_DIRECTORY;
+use crate::error::Error;
+use crate::memory::Pages;
+use crate::xen::{DomId, DomainInfo, Interface, Store, XenError};
+
+/// How long another cleanup may take; removing one domain takes less than half of that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Something that a killed run left.
+#[derive(Debug, Serialize)]
+pub struct Leftover {
+    /// The domain's number, where it is known; the domain itself may be gone.
+    pub domid: Option<DomId>,
+    /// The domain's handle.
+    pub uuid: Uuid,
+    /// What the run was doing; none where a mark in xenstore is all that tells of it.
+    pub verb: Option<RunVerb>,
+    /// The process that was killed.
+    pub pid: Option<i32>,
+    /// What it is.
+    pub what: What,
+    /// It is gone now.
+    pub removed: bool,
+    /// Why it could not be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What can be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A domain, with all that belongs to it.
+    Domain,
+    /// A claim on memory for somebody else's domain.
+    Claim,
+    /// QEMU of a domain that is gone.
+    DeviceModel,
+    /// Keys in xenstore of a domain that is gone.
+    Keys,
+    /// Sockets and files of a domain that is gone.
+    Files,
+    /// Nothing but the record of the run.
+    Record,
+}
+
+/// Finds what killed runs left, and removes it where `apply` says so. Goes on where something cannot be removed.
+///
+/// # Errors
+/// Where it cannot be looked for: the ledger cannot be read, Xen or xenstored refuse to tell, or another cleanup is at it.
+pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Leftover>, Error> {
+    let failed = |error| Error::Internal(format!("cannot use {RUNS_DIRECTORY}: {error}"));
+    // Two at once would remove the same things, and one would call that an error. Held until the end.
+    let directory = ledger::directory().map_err(failed)?;
+    take_alone(&directory, RUNS_DIRECTORY, PATIENCE, "another cleanup is at it: call this one again")?;
+
+    // A run is recorded before its domain exists. So a dead run's domain is among those that are listed after the ledger
+    // was read, and a domain that is listed has its living run in the ledger that is read after that.
+    let entries = ledger::others()?;
+    let domains = xen.domains()?;
+    let mut living = living(&entries);
+    living.extend(self::living(&ledger::others()?));
+    let mut survey = Survey { xen, store, domains, living, apply, found: Vec::new() };
+    for entry in entries.iter().filter(|entry| !entry.alive) {
+        survey.run(&entry.run)?;
+    }
+    survey.marks()?;
+    if apply {
+        ledger::forget_halves();
+    }
+    Ok(survey.found)
+}
+
+fn living(entries: &[Entry]) -> BTreeSet<Uuid> {
+    entries.iter().filter(|entry| entry.alive).map(|entry| entry.run.uuid).collect()
+}
+
+struct Survey<'a> {
+    xen: &'a Interface,
+    store: &'a Store,
+    domains: Vec<DomainInfo>,
+    /// Handles of domains on which a living run is working.
+    living: BTreeSet<Uuid>,
+    apply: bool,
+    found: Vec<Leftover>,
+}
+
+impl Survey<'_> {
+    /// What a dead run left, and its record once the rest is gone.
+    fn run(&mut self, run: &Run) -> Result<(), Error> {
+        let before = self.found.len();
+        if !self.living.contains(&run.uuid) {
+            match self.domain_of(run)? {
+                Some(domain) => self.domain(run, &domain),
+                None if run.verb == RunVerb::Build => {}
+                None => {
+                    if let Some(domid) = run.domid() {
+                        self.rest(run.uuid, domid, Some(run))?;
+                    }
+                }
+            }
+        }
+        if self.found.len() == before {
+            self.note(run.uuid, run.domid(), Some(run), What::Record, || {
+                ledger::forget(run).map_err(|error| error.to_string())
+            });
+        } else if self.apply && self.found.iter().skip(before).all(|left| left.removed) {
+            // What could not be removed is looked for again next time.
+            ledger::forget(run)
+                .map_err(|error| Error::Internal(format!("cannot remove the record of a run: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// The domain on which a run was working, where it is still there.
+    fn domain_of(&self, run: &Run) -> Result<Option<DomainInfo>, XenError> {
+        let same = self.domains.iter().filter(|domain| domain.uuid == run.uuid);
+        for domain in same {
+            let known = match run.domid() {
+                Some(domid) => domain.domid == domid,
+                // Killed before it could note the number: there is nothing in such a domain yet, not even a mark.
+                None => run.verb == RunVerb::Create && self.is_bare(domain)?,
+            };
+            if known {
+                return Ok(Some(domain.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nobody has given the domain anything: no vCPU, no page, no key.
+    fn is_bare(&self, domain: &DomainInfo) -> Result<bool, XenError> {
+        let (keys, plain) = (Keys::new(domain.domid), self.store.plain());
+        Ok(domain.existing_vcpus == 0
+            && domain.owned_pages == Pages(0)
+            && plain.read(&keys.domain)?.is_none()
+            && plain.read(&keys.libxl)?.is_none())
+    }
+
+    /// The domain of a dead run, which is there.
+    fn domain(&mut self, run: &Run, domain: &DomainInfo) {
+        let (xen, store, domid) = (self.xen, self.store, domain.domid);
+        match run.verb {
+            RunVerb::Create => {
+                self.note(run.uuid, Some(domid), Some(run), What::Domain, || teardown(xen, store, domid));
+            }
+            // It lives: whoever called `destroy` can see that, and call it again.
+            RunVerb::Destroy if !domain.dying => {}
+            RunVerb::Destroy => {
+                self.note(run.uuid, Some(domid), Some(run), What::Domain, || teardown(xen, store, domid));
+            }
+            RunVerb::Build if domain.outstanding_pages == Pages(0) => {}
+            RunVerb::Build => self.note(run.uuid, Some(domid), Some(run), What::Claim, || {
+                xen.claim(domid, Pages(0)).map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    /// Marks of ours whose domain is gone, which no record tells of.
+    fn marks(&mut self) -> Result<(), XenError> {
+        for name in self.store.plain().children("/libxl")? {
+            let Some(domid) = name.parse().ok().and_then(DomId::new) else { continue };
+            let mark = self.store.plain().read(&Keys::new(domid).mark())?;
+            let Some(uuid) = mark.and_then(|mark| mark.parse::<Uuid>().ok()) else { continue };
+            let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
+            if !known && !self.living.contains(&uuid) {
+                self.rest(uuid, domid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of a domain that is gone, unless its number is another one's by now.
+    fn rest(&mut self, uuid: Uuid, domid: DomId, run: Option<&Run>) -> Result<(), XenError> {
+        if self.domains.iter().any(|domain| domain.domid == domid || domain.uuid == uuid) {
+            return Ok(());
+        }
+        if !device_models_of(domid).is_empty() {
+            self.note(uuid, Some(domid), run, What::DeviceModel, || stop_device_model(domid));
+        }
+        let store = self.store;
+        let vm_path = format!("/vm/{uuid}");
+        let keys = Keys::new(domid);
+        if self.has_keys_of(uuid, &keys)? {
+            self.note(uuid, Some(domid), run, What::Keys, || {
+                remove_keys(store, &keys, Some(vm_path)).map_err(|error| error.to_string())
+            });
+        }
+        let files: Vec<PathBuf> = files_of(domid).into_iter().filter(|path| path.exists()).collect();
+        if !files.is_empty() {
+            self.note(uuid, Some(domid), run, What::Files, || files.iter().try_for_each(|file| remove_file(file)));
+        }
+        Ok(())
+    }
+
+    /// Whether what stands at a domain's number is this domain's: by our mark, or by the path that every toolstack writes.
+    fn has_keys_of(&self, uuid: Uuid, keys: &Keys) -> Result<bool, XenError> {
+        let plain = self.store.plain();
+        let (mark, vm) = (plain.read(&keys.mark())?, plain.read(&keys.of_domain("vm"))?);
+        Ok(mark == Some(uuid.to_string()) || vm == Some(format!("/vm/{uuid}")))
+    }
+
+    /// Notes something that is left, and removes it where it is to be removed.
+    fn note(
+        &mut self,
+        uuid: Uuid,
+        domid: Option<DomId>,
+        run: Option<&Run>,
+        what: What,
+        remove: impl FnOnce() -> Result<(), String>,
+    ) {
+        let outcome = if self.apply { remove().map(|()| true) } else { Ok(false) };
+        let (removed, problem) = match outcome {
+            Ok(removed) => (removed, None),
+            Err(problem) => (false, Some(problem)),
+        };
+        let (verb, pid) = (run.map(|run| run.verb), run.map(|run| run.pid));
+        self.found.push(Leftover { domid, uuid, verb, pid, what, removed, problem });
+    }
+}

@@ -1,0 +1,81 @@
+//! What the kernel tells of processes (proc(5)).
+
+use std::fs;
+
+/// When a process began, in clock ticks since boot: with its number, that is which process it is. `None` where there is no
+/// such process, or it has ended and only its parent has not taken note.
+pub(super) fn start_time(pid: i32) -> Option<u64> {
+    let (state, fields) = stat(pid)?;
+    (!matches!(state.as_str(), "Z" | "X")).then_some(())?;
+    // Field 22, counted from 1; the first three are not among these.
+    fields.get(22 - 4)?.parse().ok()
+}
+
+/// The name of a process's program, shortened by the kernel to 15 bytes.
+pub(super) fn name(pid: i32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
+/// This process and those that it descends from, the nearest first.
+pub(super) fn lineage() -> Vec<i32> {
+    let mut pids = Vec::new();
+    let mut next = i32::try_from(std::process::id()).ok();
+    while let Some(pid) = next.filter(|pid| *pid > 0 && !pids.contains(pid)) {
+        pids.push(pid);
+        next = stat(pid).and_then(|(_, fields)| fields.first()?.parse().ok());
+    }
+    pids
+}
+
+/// The state of a process, and the fields behind it.
+fn stat(pid: i32) -> Option<(String, Vec<String>)> {
+    let text = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
+    parse_stat(&text)
+}
+
+fn parse_stat(text: &str) -> Option<(String, Vec<String>)> {
+    // The program's name stands in parentheses, and may have blanks and parentheses itself.
+    let mut words = text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned);
+    Some((words.next()?, words.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, id};
+
+    use super::*;
+
+    fn own() -> i32 {
+        i32::try_from(id()).expect("a pid")
+    }
+
+    #[test]
+    fn a_name_may_have_anything_in_it() {
+        let text = "7 (a) S 1 (b c) R 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 4711 23";
+        let (state, fields) = parse_stat(text).expect("a state");
+        assert_eq!((state.as_str(), fields[0].as_str()), ("R", "5"));
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn this_process_lives_and_its_parent_is_known() {
+        assert!(start_time(own()).is_some_and(|ticks| ticks > 0));
+        let lineage = lineage();
+        assert_eq!(lineage[0], own());
+        assert_eq!(lineage[1], i32::try_from(std::os::unix::process::parent_id()).expect("a pid"));
+        assert!(name(own()).is_some_and(|name| !name.is_empty()));
+    }
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_is_dead() {
+        let mut child = Command::new("true").spawn().expect("it starts");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while start_time(pid).is_some() {
+            assert!(std::time::Instant::now() < end, "it does nothing");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(child.wait().expect("waited for").success());
+        assert_eq!(start_time(pid), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! `cleanup`: what killed runs left behind is found, and removed.
+
+use super::Connection;
+use crate::args::CleanupArgs;
+use crate::builder::{Leftover, RunVerb, What, clean_up};
+use crate::error::{AtStage, Error, Stage};
+use crate::events;
+use crate::report::{self, Done};
+
+pub(super) fn run(arguments: &CleanupArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(false)?;
+    let found = events::step(Stage::Cleanup, || clean_up(&connection.xen, &connection.store, arguments.apply))?;
+    let object = serde_json::to_value(&found)?;
+    let problems: Vec<String> = found.iter().filter_map(problem).collect();
+    if !problems.is_empty() {
+        return Ok(Err(Error::NotCleaned { problems: problems.join("; "), found: object }).at(Stage::Cleanup)?);
+    }
+    report::finish(json, &object, &text(&found, arguments.apply))
+}
+
+fn problem(left: &Leftover) -> Option<String> {
+    left.problem.as_ref().map(|problem| format!("{} could not be removed: {problem}", name(left)))
+}
+
+/// What it is, and of whose.
+fn name(left: &Leftover) -> String {
+    let of =
+        left.domid.map_or_else(|| format!("domain {}", left.uuid), |domid| format!("domain {domid} ({})", left.uuid));
+    match left.what {
+        What::Domain => of,
+        What::Claim => format!("the claim on memory of {of}"),
+        What::DeviceModel => format!("the device model of {of}"),
+        What::Keys => format!("the keys of {of}"),
+        What::Files => format!("the files of {of}"),
+        What::Record => format!("the record of {of}"),
+    }
+}
+
+fn text(found: &[Leftover], apply: bool) -> String {
+    if found.is_empty() {
+        return "nothing was left behind".to_owned();
+    }
+    let things = if found.len() == 1 { "1 thing" } else { &format!("{} things", found.len()) };
+    let end = if apply { "removed" } else { "found; --apply removes it" };
+    let mut lines = vec![format!("{things} of killed runs {end}")];
+    for left in found {
+        let verb = left.verb.map(|verb| match verb {
+            RunVerb::Create => "create",
+            RunVerb::Build => "build",
+            RunVerb::Destroy => "destroy",
+        });
+        let by = verb.zip(left.pid).map(|(verb, pid)| format!(", by {verb}, process {pid}")).unwrap_or_default();
+        lines.push(format!("  {}{by}", name(left)));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,401 @@
+//! Every call fails once: of all that dombuild and libxenguest ask of Xen and of xenstored, one call after the other is made
+//! to fail (tests/nested/fault-shim.c). Each time the exit code is right, the error names the call, and the host is as it
+//! was; where the clean-up fails as well, the error says what is left, and `dombuild destroy` removes it.
+
+mod guest;
+mod shim;
+
+use std::collections::BTreeMap;
+
+use dombuild::memory::{Gfn, Kind, Pages};
+use dombuild::xen::{DomId, Interface};
+use nix::errno::Errno;
+use serde_json::Value;
+
+use super::Test;
+use super::sample::Random;
+use super::support::{Host, Ran, destroy_everything, dombuild, domid, empty_domain, number};
+use guest::Guest;
+use shim::{Call, Traced, points, traced};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("faults_every_call_can_be_made_to_fail", shim::every_call_has_a_stub),
+    ("faults_in_create_hvm", || create_walk("hvm", 10)),
+    ("faults_in_create_pvh", || create_walk("pvh", 6)),
+    ("faults_in_create_pv", || create_walk("pv", 6)),
+    ("faults_in_create_with_a_device_model", device_model_walk),
+    ("faults_in_build_hvm", || build_walk(Kind::Hvm, 5)),
+    ("faults_in_build_pvh", || build_walk(Kind::Pvh, 3)),
+    ("faults_in_build_pv", || build_walk(Kind::Pv, 3)),
+    ("faults_while_cleaning_up", clean_up_walk),
+    ("faults_in_destroy", destroy_walk),
+    ("faults_a_transaction_that_collides_is_tried_again", transactions_again),
+];
+
+/// Calls that may fail without any harm.
+struct Harmless {
+    /// dombuild's call.
+    outer: &'static str,
+    /// The one that fails: that one or one below it; empty for any.
+    inner: &'static str,
+    /// Only behind this call of dombuild's; empty for everywhere.
+    behind: &'static str,
+}
+
+const HARMLESS: &[Harmless] = &[
+    // A domain about to be destroyed need not stop first.
+    Harmless { outer: "xc_domain_pause", inner: "", behind: "" },
+    // Whether a destroyed domain is gone is asked until there is an answer.
+    Harmless { outer: "xc_domain_getinfolist", inner: "", behind: "xc_domain_destroy" },
+    // libxenguest takes smaller pages where it gets no large ones; that the guest has them all is checked.
+    Harmless { outer: "xc_dom_boot_mem_init", inner: "xc_domain_populate_physmap", behind: "" },
+    Harmless { outer: "xc_dom_boot_mem_init", inner: "xc__hypercall_buffer_alloc", behind: "" },
+    Harmless { outer: "xc_dom_boot_mem_init", inner: "xc__hypercall_bounce_pre", behind: "" },
+    Harmless { outer: "xc_dom_boot_mem_init", inner: "xc_memory_op", behind: "" },
+    Harmless { outer: "xc_dom_boot_mem_init", inner: "ioctl", behind: "" },
+    // The rings of a PVH and an HVM guest are emptied twice, and those of a PV guest by dombuild again; that they are empty is
+    // checked. What is mapped for them, others look at.
+    Harmless { outer: "xc_dom_build_image", inner: "xc_clear_domain_pages", behind: "" },
+    Harmless { outer: "xc_dom_build_image", inner: "xc_map_foreign_range", behind: "" },
+    Harmless { outer: "xc_dom_build_image", inner: "mmap", behind: "" },
+    Harmless { outer: "xc_dom_build_image", inner: "ioctl", behind: "" },
+    // The release of the hypervisor is asked for the log alone, and where a library looks for an older kernel's ways.
+    Harmless { outer: "xc_dom_boot_xen_init", inner: "xc_version", behind: "" },
+    Harmless { outer: "xc_dom_boot_xen_init", inner: "ioctl", behind: "" },
+    Harmless { outer: "xc_interface_open", inner: "ioctl", behind: "" },
+    // The x86 has no caches to flush for a guest: the function does nothing there.
+    Harmless { outer: "xc_dom_build_image", inner: "xc_domain_cacheflush", behind: "" },
+    Harmless { outer: "xc_dom_boot_image", inner: "xc_domain_cacheflush", behind: "" },
+    Harmless { outer: "xc_dom_gnttab_init", inner: "xc_domain_cacheflush", behind: "" },
+];
+
+/// Whether the last of these calls is one of them.
+fn is_harmless(calls: &[Call]) -> bool {
+    let Some((call, before)) = calls.split_last() else { return false };
+    HARMLESS.iter().any(|harmless| {
+        harmless.outer == call.outer
+            && (harmless.inner.is_empty() || harmless.inner == call.inner)
+            && (harmless.behind.is_empty() || before.iter().any(|earlier| earlier.outer == harmless.behind))
+    })
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a count")
+}
+
+/// One walk: goes on after a problem, and tells of all in the end.
+struct Walk {
+    name: String,
+    host: Host,
+    of: usize,
+    failed: usize,
+    harmless: BTreeMap<Call, usize>,
+    problems: Vec<String>,
+    random: Random,
+}
+
+impl Walk {
+    fn new(name: &str, host: Host, calls: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            host,
+            of: calls,
+            failed: 0,
+            harmless: BTreeMap::new(),
+            problems: Vec::new(),
+            random: Random::new(name),
+        }
+    }
+
+    /// What the next call fails with: never what means an answer somewhere, as ENOENT and ESRCH do.
+    fn errno(&mut self) -> Errno {
+        if self.random.below(2) == 0 { Errno::EIO } else { Errno::ENOMEM }
+    }
+
+    /// The failure of the call of this number, and what it came to: whether it was noticed.
+    fn step(&mut self, point: usize, run: &Traced, outcome: Result<bool, String>) {
+        // Where a run waits for something, it asks as often as it takes, and this call may not have been one of them.
+        let Some(call) = run.calls.get(point) else { return };
+        self.failed += 1;
+        let outcome = outcome.and_then(|noticed| {
+            if !noticed {
+                *self.harmless.entry(call.clone()).or_default() += 1;
+            }
+            if noticed || is_harmless(&run.calls[..=point]) { Ok(()) } else { Err("nobody noticed".to_owned()) }
+        });
+        let problem = outcome.and_then(|()| self.host.assert_back());
+        if let Err(problem) = problem {
+            self.problems.push(format!("{point}, {} in {}: {problem}\n    {:?}", call.inner, call.outer, run.ran));
+            destroy_everything();
+            self.host = Host::now();
+        }
+    }
+
+    fn end(self) {
+        let Self { name, of, failed, harmless, problems, .. } = self;
+        println!("{name}: {failed} calls failed, of {of}");
+        for (call, times) in harmless {
+            println!("  without harm: {} in {}, {times} times", call.inner, call.outer);
+        }
+        assert!(problems.is_empty(), "{name}: {} problems\n{}", problems.len(), problems.join("\n"));
+        assert!(failed > 0, "{name}: no call failed");
+    }
+}
+
+/// Checks the error of a run in which this call failed.
+fn check_error(ran: &Ran, call: &Call, errno: Errno) -> Result<Value, String> {
+    let error = serde_json::from_str::<Value>(&ran.stdout).map_err(|error| error.to_string())?["error"].clone();
+    let message = error["message"].as_str().unwrap_or_default();
+    let named = error["call"].as_str().unwrap_or_default();
+    if ![&call.outer, &call.inner].contains(&&named.to_owned()) || !message.contains(&format!("{named}(")) {
+        return Err(format!("{} is not named", call.outer));
+    }
+    // libxc may have another errno for what fails below it.
+    if call.inner == call.outer && error["errno"] != format!("{errno:?}") {
+        return Err(format!("{errno:?} is not told"));
+    }
+    let (exit, code) = match (named, error["errno"].as_str()) {
+        (call, _) if call.starts_with("xs_") => (6, "xenstore"),
+        ("xc_interface_open", _) => (5, "no-xen"),
+        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => (3, "bad-kernel"),
+        (_, Some("ENOMEM")) => (4, "not-enough-memory"),
+        _ => (5, "xen-refused"),
+    };
+    if ran.status != Some(exit) || error["code"] != code {
+        return Err(format!("it should be {exit}, {code}"));
+    }
+    if ran.stderr.contains(message) { Ok(error) } else { Err("stderr has not the message".to_owned()) }
+}
+
+/// A guest that is built although a call has failed must be whole: all of its memory, and rings that nobody has used.
+fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
+    let built = ran.json();
+    let (owned, planned) =
+        (number(&built["measured_built"], "owned_pages"), number(&built["plan"], "owned_pages_built"));
+    if owned != planned {
+        return Err(format!("{owned} pages of {planned}"));
+    }
+    // Requests, answers and indices (xen/include/public/io/xs_wire.h and console.h); behind them is what xenstored says.
+    for (ring, length) in [("store_gfn", 2 * 1024 + 16), ("console_gfn", 3 * 1024 + 16)] {
+        let page = xen.map(domid(&built), Gfn(number(&built, ring)), Pages(1)).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; length];
+        page.read(0, &mut bytes);
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(format!("the ring at {ring} is not empty"));
+        }
+    }
+    Ok(())
+}
+
+fn create_walk(kind: &'static str, wanted: u64) {
+    let xen = Interface::open().expect("Xen");
+    let guest = Guest::new(kind);
+    let host = Host::now();
+    let whole = traced(&guest.create(), &[]);
+    check_whole(&xen, &whole.ran).expect("a guest without faults");
+    dombuild(&["destroy", "t"]).success();
+    host.assert_back().expect("nothing is left");
+    walk_of_create(
+        Walk::new(&format!("create {kind}"), host, whole.calls.len()),
+        &guest.create(),
+        &whole.calls,
+        0,
+        wanted,
+    );
+}
+
+fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], first: usize, wanted: u64) {
+    let xen = Interface::open().expect("Xen");
+    for point in points(calls, first, &walk.name, wanted) {
+        let errno = walk.errno();
+        let run = traced(arguments, &[(point, errno)]);
+        let call = run.calls.get(point).unwrap_or(&calls[point]).clone();
+        let outcome = if run.ran.status == Some(0) {
+            let whole = check_whole(&xen, &run.ran);
+            dombuild(&["destroy", "t"]).success();
+            whole.map(|()| false)
+        } else {
+            check_error(&run.ran, &call, errno).and_then(|error| {
+                let told = error["message"].as_str().unwrap_or_default().contains("nothing is left");
+                // Before it is there, nothing needs to be said.
+                let made = run.calls[..point].iter().any(|call| call.outer == "xc_domain_max_vcpus");
+                if made && !told { Err("what became of the domain is not told".to_owned()) } else { Ok(true) }
+            })
+        };
+        walk.step(point, &run, outcome);
+    }
+    walk.end();
+}
+
+/// What comes after the build: a QEMU that is there by then goes with the domain.
+fn device_model_walk() {
+    let arguments = ["create", "--name", "t", "--memory", "64"];
+    let host = Host::now();
+    let without = traced(&[&arguments[..], &["--device-model", "none", "--paused"]].concat(), &[]);
+    without.ran.success();
+    dombuild(&["destroy", "t"]).success();
+    let whole = traced(&arguments, &[]);
+    whole.ran.success();
+    dombuild(&["destroy", "t"]).success();
+    host.assert_back().expect("nothing is left");
+    let first = without.calls.len();
+    let walk = Walk::new("create hvm with a device model", host, whole.calls.len() - first);
+    walk_of_create(walk, &arguments, &whole.calls, first, 3);
+}
+
+fn build_walk(kind: Kind, wanted: u64) {
+    let xen = Interface::open().expect("Xen");
+    let guest = Guest::of(kind);
+    let host = Host::now();
+    let build = |faults: &[(usize, Errno)]| {
+        let domid = empty_domain(&xen, kind, 2, false).expect("a domain");
+        let text = domid.to_string();
+        let run = traced(&[&["build", "--domid", &text][..], &guest.arguments()].concat(), faults);
+        (domid, run)
+    };
+    let (domid, whole) = build(&[]);
+    check_whole(&xen, &whole.ran).expect("a guest without faults");
+    dombuild(&["destroy", "--force", &domid.to_string()]).success();
+    host.assert_back().expect("nothing is left");
+    let mut walk = Walk::new(&format!("build {kind}"), host, whole.calls.len());
+    for point in points(&whole.calls, 0, &walk.name, wanted) {
+        let errno = walk.errno();
+        let (domid, run) = build(&[(point, errno)]);
+        let call = run.calls.get(point).unwrap_or(&whole.calls[point]).clone();
+        let outcome = if run.ran.status == Some(0) {
+            check_whole(&xen, &run.ran).map(|()| false)
+        } else {
+            check_left_alone(&xen, &walk.host, domid).and_then(|()| check_error(&run.ran, &call, errno)).and_then(
+                |error| {
+                    let told = error["message"].as_str().unwrap_or_default().contains("is left to whoever created it");
+                    if told { Ok(true) } else { Err("whose the domain is, is not told".to_owned()) }
+                },
+            )
+        };
+        dombuild(&["destroy", "--force", &domid.to_string()]).success();
+        walk.step(point, &run, outcome);
+    }
+    walk.end();
+}
+
+/// A domain into which a build failed is there for its owner, and it alone: nothing else of the host has changed but what
+/// is free, by what the domain owns.
+fn check_left_alone(xen: &Interface, host: &Host, domid: DomId) -> Result<(), String> {
+    let there = xen.domain(domid).map_err(|error| error.to_string())?;
+    if there.is_none_or(|info| info.dying) {
+        return Err("the domain is gone".to_owned());
+    }
+    let uuid = xen.domain(domid).ok().flatten().map(|info| info.uuid.to_string()).unwrap_or_default();
+    let its_own = [
+        format!("new domain: {domid}"),
+        format!("new key: /local/domain/{domid}"),
+        format!("new key: /local/domain/0/backend/console/{domid}"),
+        format!("new key: /libxl/{domid}"),
+        format!("new key: /vm/{uuid}"),
+        "free memory:".to_owned(),
+    ];
+    let others: Vec<String> = host
+        .differences(&Host::now())
+        .into_iter()
+        .filter(|difference| !its_own.iter().any(|own| difference.starts_with(own.as_str())))
+        .collect();
+    if others.is_empty() { Ok(()) } else { Err(others.join("\n")) }
+}
+
+/// `create` fails at its last call, and then a call fails by which the domain is removed.
+fn clean_up_walk() {
+    let guest = Guest::new("hvm");
+    let arguments = guest.create();
+    let host = Host::now();
+    let whole = traced(&arguments, &[]);
+    whole.ran.success();
+    dombuild(&["destroy", "t"]).success();
+    let last = whole.calls.len() - 1;
+    let undone = traced(&arguments, &[(last, Errno::EIO)]);
+    let mut walk = Walk::new("clean-up of create", host, undone.calls.len() - last - 1);
+    for point in points(&undone.calls, last + 1, &walk.name, 6) {
+        let errno = walk.errno();
+        let run = traced(&arguments, &[(last, Errno::EIO), (point, errno)]);
+        let call = run.calls.get(point).unwrap_or(&undone.calls[point]).clone();
+        let outcome = if run.ran.status == Some(7) {
+            check_left_behind(&run.ran, &[&call.outer, &whole.calls[last].outer])
+        } else {
+            check_error(&run.ran, &whole.calls[last], Errno::EIO).map(|_| false)
+        };
+        walk.step(point, &run, outcome);
+    }
+    walk.end();
+}
+
+/// Checks an error that tells of a domain left behind, and does what it says.
+fn check_left_behind(ran: &Ran, calls: &[&str]) -> Result<bool, String> {
+    let error = ran.json()["error"].clone();
+    let message = error["message"].as_str().unwrap_or_default();
+    if error["code"] != "left-behind" {
+        return Err("it should be left-behind".to_owned());
+    }
+    if let Some(call) = calls.iter().find(|call| !message.contains(**call)) {
+        return Err(format!("{call} is not named"));
+    }
+    let domid = number(&error, "domid").to_string();
+    if !message.contains(&format!("dombuild destroy --force {domid}")) {
+        return Err("what to do is not told".to_owned());
+    }
+    let removed = dombuild(&["destroy", "--force", &domid]);
+    if removed.status == Some(0) { Ok(true) } else { Err(format!("it cannot be removed either: {removed:?}")) }
+}
+
+fn destroy_walk() {
+    let guest = Guest::new("hvm");
+    let arguments = guest.create();
+    let host = Host::now();
+    let made = || dombuild(&arguments).success();
+    made();
+    let whole = traced(&["destroy", "t"], &[]);
+    whole.ran.success();
+    let mut walk = Walk::new("destroy", host, whole.calls.len());
+    for point in points(&whole.calls, 0, &walk.name, 6) {
+        let errno = walk.errno();
+        made();
+        let run = traced(&["destroy", "t"], &[(point, errno)]);
+        let call = run.calls.get(point).unwrap_or(&whole.calls[point]).clone();
+        let outcome = match run.ran.status {
+            Some(0) => Ok(false),
+            Some(7) => check_left_behind(&run.ran, &[&call.outer]),
+            // It was not begun.
+            _ => check_error(&run.ran, &call, errno).map(|_| {
+                dombuild(&["destroy", "t"]).success();
+                true
+            }),
+        };
+        walk.step(point, &run, outcome);
+    }
+    walk.end();
+}
+
+/// xenstored says EAGAIN where another has written what a transaction reads.
+fn transactions_again() {
+    let xen = Interface::open().expect("Xen");
+    let ends = |calls: &[Call]| {
+        let found = calls.iter().enumerate().filter(|(_, call)| call.inner == "xs_transaction_end");
+        found.map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    let guest = Guest::new("hvm");
+    let whole = traced(&guest.create(), &[]);
+    whole.ran.success();
+    dombuild(&["destroy", "t"]).success();
+    let points = ends(&whole.calls);
+    assert!(!points.is_empty(), "there are transactions");
+    for point in points {
+        let run = traced(&guest.create(), &[(point, Errno::EAGAIN)]);
+        check_whole(&xen, &run.ran).expect("built all the same");
+        assert!(run.calls.len() > whole.calls.len(), "once more");
+        let removed = traced(&["destroy", "t"], &[]);
+        removed.ran.success();
+        dombuild(&guest.create()).success();
+        let point = *ends(&removed.calls).first().expect("a transaction");
+        let run = traced(&["destroy", "t"], &[(point, Errno::EAGAIN)]);
+        run.ran.success();
+        assert_eq!(run.failed, 1);
+    }
+}
