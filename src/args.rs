@@ -170,10 +170,10 @@ pub struct GuestArgs {
     /// HVM: ACPI tables for the guest, one after the other in one file
     #[arg(long, value_name = "FILE")]
     pub acpi: Option<PathBuf>,
-    /// PVH, PV: the guest's kernel. HVM: hvmloader [default: the installed Xen's]
+    /// PVH, PV: the guest's kernel, at most 512 MiB, also unpacked. HVM: hvmloader [default: the installed Xen's]
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
-    /// PVH, PV: initial ramdisk for the kernel
+    /// PVH, PV: initial ramdisk for the kernel, at most 1 GiB; it is not looked into
     #[arg(long, value_name = "PATH")]
     pub ramdisk: Option<PathBuf>,
     /// PVH, PV: command line for the kernel

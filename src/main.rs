@@ -14,7 +14,7 @@ use dombuild::error::{Error, Failure, Stage};
 use dombuild::logging::{self, LogConfig};
 use dombuild::report::{self, Code};
 use dombuild::xen::process;
-use dombuild::{commands, events, given};
+use dombuild::{commands, config, events, given};
 use log::LevelFilter;
 use nix::sys::stat::{Mode, umask};
 
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         return refuse_borrowed_rights(&arguments);
     }
     restrict_new_files();
+    if let Some(words) = config::unpack_words(&arguments) {
+        return config::unpack_main(words);
+    }
     if let Some(words) = helper_words(&arguments) {
         return commands::xenguest::main(words);
     }

@@ -9,6 +9,7 @@ mod cli {
     mod events;
     mod help;
     mod host;
+    mod images;
     mod input;
     mod logs;
     mod output;

@@ -23,7 +23,7 @@ const FUNCTIONS: &str = concat!(
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
     "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
-    "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init))",
+    "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init|pfn_to_ptr))",
     "|xs_(open|close|read|write|rm|mkdir|directory|set_permissions|transaction_(start|end)",
     "|introduce_domain|watch|unwatch|check_watch|fileno)",
     "|vasprintf",

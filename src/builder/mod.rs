@@ -85,8 +85,7 @@ pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Po
             hvm::hvm_build(context, domid, guest, ports, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules, features, start_flags } => {
-            let modules: Vec<_> =
-                modules.iter().map(|module| (module.data.as_slice(), module.cmdline.as_c_str())).collect();
+            let modules: Vec<_> = modules.iter().map(|module| (&*module.data, module.cmdline.as_c_str())).collect();
             let start =
                 DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
             let build = if guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };

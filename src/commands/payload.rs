@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    FirmwareModules, Module, Payload, acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk,
-    read_shim, smbios,
+    Content, FirmwareModules, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, read_firmware, read_hvmloader,
+    read_ramdisk, read_shim, read_shim_kernel, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
@@ -111,11 +111,18 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
         path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
-    let file = Module { data: read_guest_kernel(path)?, path: path.clone(), cmdline };
+    // It is unpacked while the ramdisk is read.
+    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL)?) };
     let ramdisk = arguments.ramdisk.as_deref().map(|path| {
-        Ok::<_, Error>(Module { data: read_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
+        let data = Content::Read(read_ramdisk(path)?);
+        Ok::<_, Error>(Module { data, path: path.to_owned(), cmdline: CString::default() })
     });
     let ramdisk = ramdisk.transpose()?;
+    let data = match unpacking {
+        Some(unpacking) => Content::Sealed(unpacking.finish(plan)?),
+        None => Content::Read(read_shim_kernel(path)?),
+    };
+    let file = Module { data, path: path.clone(), cmdline };
     if !plan.request.shim {
         return Ok(payload(file, ramdisk.into_iter().collect()));
     }
@@ -127,7 +134,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let (data, path) = read_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(payload(Module { data, path, cmdline }, modules))
+    Ok(payload(Module { data: Content::Read(data), path, cmdline }, modules))
 }
 
 fn payload(kernel: Module, modules: Vec<Module>) -> Payload {

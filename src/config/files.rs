@@ -1,7 +1,8 @@
 //! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
 
@@ -218,12 +219,12 @@ fn check_kernel(data: &[u8]) -> Result<(), String> {
     if entered { Ok(()) } else { Err("has no segment with its entry point".to_owned()) }
 }
 
-/// Reads the kernel of a guest without firmware, and checks that it is of a form that libxenguest knows: an ELF file, or
-/// a bzImage of Linux.
+/// Reads the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
+/// of a form that Xen knows: an ELF file, or a bzImage of Linux.
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub fn read_guest_kernel(path: &Path) -> Result<Vec<u8>, Error> {
+pub fn read_shim_kernel(path: &Path) -> Result<Vec<u8>, Error> {
     const KIND: &str = "kernel";
     let data = read(KIND, path, LARGEST_IMAGE)?;
     let elf = data.starts_with(b"\x7fELF");
@@ -314,8 +315,24 @@ fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) ->
 
 /// A whole file, which is not empty and has at most `largest` bytes.
 pub(super) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
+    let bad = |error: std::io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+    let (file, size) = open(kind, path, largest)?;
+    log::debug!("{kind} {}, {size} bytes", path.display());
+    let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // It may grow while it is read.
+    file.take(largest).read_to_end(&mut data).map_err(bad)?;
+    Ok(data)
+}
+
+/// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no
+/// reason to wait.
+pub(super) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), Error> {
     let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
-    let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    // Links are followed: /vmlinuz is one.
+    let file = options.open(path).map_err(|error| bad(error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| bad(error.to_string()))?;
     if !metadata.is_file() {
         return Err(bad("is not a regular file".to_owned()));
     }
@@ -325,8 +342,7 @@ pub(super) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<
     if metadata.len() > largest {
         return Err(bad(format!("has {} bytes; more than {largest} cannot be right", metadata.len())));
     }
-    log::debug!("{kind} {}, {} bytes", path.display(), metadata.len());
-    fs::read(path).map_err(|error| bad(error.to_string()))
+    Ok((file, metadata.len()))
 }
 
 #[cfg(test)]

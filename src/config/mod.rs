@@ -3,12 +3,14 @@
 pub mod acpi_tables;
 pub mod confinement;
 mod files;
+mod kernel;
 mod name;
 pub mod pci;
 pub mod platform;
 pub mod smbios;
 
 use std::ffi::CString;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,14 +18,15 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
-use crate::xen::{DomId, EventPort, ImageLimits, Interface};
+use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
 pub use confinement::{RunAs, UserChoice};
 use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
-    read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, read_shim, resolve_device_model,
+    read_firmware, read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
 };
+pub use kernel::{LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
 pub use name::DomainName;
 pub use pci::PciAddress;
 pub use platform::Platform;
@@ -109,7 +112,7 @@ pub enum Payload {
     },
     /// PVH and PV: a kernel.
     Kernel {
-        /// The file: a bzImage or an ELF file.
+        /// The kernel, as the plain ELF file that it was unpacked to; or the PV shim.
         kernel: Module,
         /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
         modules: Vec<Module>,
@@ -133,11 +136,31 @@ pub struct FirmwareModules {
 #[derive(Debug)]
 pub struct Module {
     /// Its bytes.
-    pub data: Vec<u8>,
+    pub data: Content,
     /// Where they were read from.
     pub path: PathBuf,
     /// The command line that goes with it.
     pub cmdline: CString,
+}
+
+/// What is in a file.
+#[derive(Debug)]
+pub enum Content {
+    /// As it was read.
+    Read(Vec<u8>),
+    /// What was made of it, checked.
+    Sealed(Sealed),
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Sealed(bytes) => bytes,
+        }
+    }
 }
 
 /// `create`, ready to be carried out.

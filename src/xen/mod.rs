@@ -22,7 +22,9 @@ mod modules;
 mod pci;
 pub mod process;
 mod refusal;
+pub mod sandbox;
 mod scheduling;
+mod sealed;
 mod store;
 mod time;
 
@@ -41,6 +43,7 @@ pub use leash::Leash;
 pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::Scheduler;
+pub use sealed::{MemoryFile, Sealed};
 pub use store::{Access, Permissions, Store, Transaction};
 
 use serde::Serialize;

@@ -11,6 +11,7 @@ mod events;
 mod failures;
 mod faults;
 mod foreign_domain;
+mod images;
 mod interrupts;
 mod kills;
 mod life;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         documentation::TESTS,
         failures::TESTS,
         faults::TESTS,
+        images::TESTS,
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,

@@ -10,8 +10,8 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Claim, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress, Platform,
-    acpi_tables, read_firmware, read_guest_kernel, read_hvmloader, read_ramdisk, smbios,
+    Candidates, Claim, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress,
+    Platform, Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -159,7 +159,7 @@ impl Job {
         let limits = nodes.limits()?;
         let payload = match self.kind {
             Kind::Hvm => self.firmware(&platform, &plan)?,
-            Kind::Pvh | Kind::Pv => self.kernel(limits)?,
+            Kind::Pvh | Kind::Pv => self.kernel(limits, &plan)?,
         };
         let devices = self.devices.clone();
         // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
@@ -191,25 +191,29 @@ impl Job {
         }
     }
 
-    fn kernel(&self, limits: ImageLimits) -> Result<Payload, Error> {
-        let within = |what, path: &Path, data: Vec<u8>, limit: Bytes| {
-            if data.len() as u64 <= limit.0 {
-                return Ok(data);
+    fn kernel(&self, limits: ImageLimits, plan: &Plan) -> Result<Payload, Error> {
+        let within = |what, path: &Path, size: u64, limit: Bytes| {
+            if size <= limit.0 {
+                return Ok(());
             }
-            let reason = format!("has {} bytes, but xenstore's /mh/limits allow {}", data.len(), limit.0);
+            let reason = format!("has {size} bytes, but xenstore's /mh/limits allow {}", limit.0);
             Err(Error::BadFile { what, path: path.to_owned(), reason })
         };
         let mut cmdlines = self.cmdlines.iter().cloned();
-        let kernel = Module {
-            data: within("kernel", &self.image, read_guest_kernel(&self.image)?, limits.kernel)?,
-            path: self.image.clone(),
-            cmdline: cmdlines.next().unwrap_or_default(),
-        };
+        // The size that counts is looked at when it is opened; this one is for the message.
+        let size = std::fs::metadata(&self.image).map_or(0, |metadata| metadata.len());
+        within("kernel", &self.image, size, limits.kernel)?;
+        let unpacking = Unpacking::start(&self.image, limits.kernel)?;
+        let cmdline = cmdlines.next().unwrap_or_default();
         let modules = self.modules.iter().map(|path| {
-            let data = within("ramdisk", path, read_ramdisk(path)?, limits.module)?;
+            let data = read_ramdisk(path)?;
+            within("ramdisk", path, data.len() as u64, limits.module)?;
+            let data = Content::Read(data);
             Ok::<_, Error>(Module { data, path: path.clone(), cmdline: cmdlines.next().unwrap_or_default() })
         });
         let modules = modules.collect::<Result<_, _>>()?;
+        let data = Content::Sealed(unpacking.finish(plan)?);
+        let kernel = Module { data, path: self.image.clone(), cmdline };
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }
 

@@ -1,0 +1,221 @@
+//! What a kernel's ELF file comes in: a bzImage of Linux, gzip, or nothing. Of the bzImage, the six ways in which Linux packs
+//! itself that libxenguest knows too, less LZO.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Read;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::memory::Bytes;
+
+/// How a kernel was packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// bzip2.
+    Bzip2,
+    /// XZ.
+    Xz,
+    /// LZMA, the format before XZ.
+    Lzma,
+    /// LZ4, with its older framing.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "nothing",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "XZ",
+            Self::Lzma => "LZMA",
+            Self::Lz4 => "LZ4",
+            Self::Zstd => "Zstandard",
+        })
+    }
+}
+
+const ELF: &[u8] = b"\x7fELF";
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// What Linux puts before what it packed, by which libxenguest tells as well (tools/libs/guest/xg_dom_bzimageloader.c).
+const SIGNATURES: [(&[u8], Packing); 6] = [
+    (GZIP, Packing::Gzip),
+    (b"BZh", Packing::Bzip2),
+    (b"\xfd7zXZ\0", Packing::Xz),
+    (&[0x28, 0xb5, 0x2f, 0xfd], Packing::Zstd),
+    (&[0x5d, 0x00], Packing::Lzma),
+    (&[0x02, 0x21, 0x4c, 0x18], Packing::Lz4),
+];
+
+/// The memory that XZ and LZMA may take, as libxenguest's since Xen 4.20.
+const LZMA_MEMORY: u64 = 256 << 20;
+
+/// A block of the older LZ4 framing has at most so much, unpacked.
+const LZ4_BLOCK: usize = 8 << 20;
+
+/// The ELF file in a kernel's file, and how it was packed; at most `most` bytes of it.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn unpack(file: &[u8], most: Bytes) -> Result<(Cow<'_, [u8]>, Packing), String> {
+    // As libxenguest: a file of any kind may be packed with gzip as a whole, once.
+    if file.starts_with(GZIP) {
+        let (inner, size) = split_size(file, Packing::Gzip)?;
+        let inner = inflate(inner, Packing::Gzip, size, most)?;
+        return match bzimage_payload(&inner)? {
+            Some(range) => {
+                payload(inner.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
+            }
+            None if inner.starts_with(ELF) => Ok((Cow::Owned(inner), Packing::Gzip)),
+            None => {
+                Err("is packed with gzip, and what is in it is neither an ELF file nor a bzImage of Linux".to_owned())
+            }
+        };
+    }
+    match bzimage_payload(file)? {
+        Some(range) => {
+            payload(file.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
+        }
+        None if file.starts_with(ELF) => Ok((Cow::Borrowed(file), Packing::None)),
+        None => Err("is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned()),
+    }
+}
+
+/// Where a bzImage has what it packed (Linux, Documentation/arch/x86/boot.rst); `None` for a file that is none.
+fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
+    const SECTOR: u64 = 512;
+    let byte = |at: usize| file.get(at).copied().map(u64::from);
+    let word = |at: usize| Some(u64::from(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?)));
+    if file.get(0x202..0x206) != Some(b"HdrS") {
+        return Ok(None);
+    }
+    let fields = (byte(0x1f1), byte(0x206), byte(0x207), word(0x248), word(0x24c));
+    let (Some(sectors), Some(minor), Some(major), Some(offset), Some(length)) = fields else {
+        return Err(format!("is a bzImage cut off in its header, after {} bytes", file.len()));
+    };
+    if (major, minor) < (2, 8) {
+        return Err(format!("is a bzImage of boot protocol {major}.{minor:02}; Xen starts those of 2.08 and above"));
+    }
+    // 0 stands for 4.
+    let sectors = if sectors == 0 { 4 } else { sectors };
+    let start = (sectors + 1) * SECTOR + offset;
+    let end = start + length;
+    if length == 0 || end > file.len() as u64 {
+        return Err(format!(
+            "is a bzImage that has its kernel in {length} bytes at {start}, but the file has {} bytes",
+            file.len()
+        ));
+    }
+    let range = |end: u64| usize::try_from(end).unwrap_or(usize::MAX);
+    Ok(Some(range(start)..range(end)))
+}
+
+fn payload(payload: &[u8], most: Bytes) -> Result<(Vec<u8>, Packing), String> {
+    let known = SIGNATURES.iter().find(|(signature, _)| payload.starts_with(signature));
+    let Some((_, packing)) = known else {
+        let what = if payload.starts_with(b"\x89LZO") { "LZO" } else { "something unknown" };
+        return Err(format!(
+            "is a bzImage packed with {what}; take one with gzip, bzip2, XZ, LZMA, LZ4 or Zstandard (CONFIG_KERNEL_*)"
+        ));
+    };
+    let (inner, size) = split_size(payload, *packing)?;
+    let inner = inflate(inner, *packing, size, most)?;
+    if !inner.starts_with(ELF) {
+        return Err("is a bzImage, and what is packed in it is no ELF file".to_owned());
+    }
+    Ok((inner, *packing))
+}
+
+/// What was packed, and the size that it had, which stands behind it: in gzip's own trailer, or where Linux puts it.
+fn split_size(packed: &[u8], packing: Packing) -> Result<(&[u8], u64), String> {
+    let (rest, size) =
+        packed.split_last_chunk().ok_or_else(|| format!("has {packing} data of only {} bytes", packed.len()))?;
+    let inner = if packing == Packing::Gzip { packed } else { rest };
+    Ok((inner, u64::from(u32::from_le_bytes(*size))))
+}
+
+/// Unpacks what has to become exactly `size` bytes.
+fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Vec<u8>, String> {
+    if size > most.0 {
+        return Err(format!("unpacks to {size} bytes, as it says itself; more than {} are not allowed", most.0));
+    }
+    let length = usize::try_from(size).unwrap_or(usize::MAX);
+    let mut out = Vec::new();
+    // Of memory, it takes what is written.
+    out.try_reserve_exact(length).map_err(|_| format!("unpacks to {size} bytes, for which memory is too short"))?;
+    let lzma = |error: liblzma::stream::Error| format!("cannot be unpacked: {error}");
+    match packing {
+        Packing::None => return Err("is not packed".to_owned()),
+        Packing::Gzip => stream(flate2::bufread::GzDecoder::new(packed), packing, size, &mut out)?,
+        Packing::Bzip2 => stream(bzip2::bufread::BzDecoder::new(packed), packing, size, &mut out)?,
+        Packing::Xz => {
+            let decoder = liblzma::stream::Stream::new_stream_decoder(LZMA_MEMORY, 0).map_err(lzma)?;
+            stream(liblzma::bufread::XzDecoder::new_stream(packed, decoder), packing, size, &mut out)?;
+        }
+        Packing::Lzma => {
+            let decoder = liblzma::stream::Stream::new_lzma_decoder(LZMA_MEMORY).map_err(lzma)?;
+            stream(liblzma::bufread::XzDecoder::new_stream(packed, decoder), packing, size, &mut out)?;
+        }
+        Packing::Lz4 => lz4(packed, size, &mut out)?,
+        Packing::Zstd => {
+            let done = zstd_safe::decompress(&mut out, packed);
+            done.map_err(|error| damaged(packing, zstd_safe::get_error_name(error)))?;
+        }
+    }
+    if out.len() as u64 == size { Ok(out) } else { Err(differs(out.len() as u64, size)) }
+}
+
+fn damaged(packing: Packing, error: impl fmt::Display) -> String {
+    format!("is damaged: its {packing} data cannot be unpacked: {error}")
+}
+
+fn differs(size: u64, told: u64) -> String {
+    format!("unpacks to {size} bytes, but says that it has {told}")
+}
+
+/// Reads to the end of the stream, but not further than its size.
+fn stream(mut decoder: impl Read, packing: Packing, size: u64, out: &mut Vec<u8>) -> Result<(), String> {
+    let failed = |error: std::io::Error| damaged(packing, error);
+    decoder.by_ref().take(size).read_to_end(out).map_err(failed)?;
+    // What checks it stands at the end, which has to be read as well.
+    match decoder.read(&mut [0]).map_err(failed)? {
+        0 => Ok(()),
+        _ => Err(format!("unpacks to more than the {size} bytes that it says it has")),
+    }
+}
+
+/// Blocks with their lengths before them, as `lz4 -l` makes them.
+fn lz4(packed: &[u8], size: u64, out: &mut Vec<u8>) -> Result<(), String> {
+    const MAGIC: u32 = 0x184c_2102;
+    let mut rest = packed;
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        rest = behind;
+        let length = u32::from_le_bytes(*length);
+        // Files that were put together have it again.
+        if length == MAGIC {
+            continue;
+        }
+        let at = packed.len() - rest.len();
+        let block = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+        let (block, behind) = block
+            .ok_or_else(|| damaged(Packing::Lz4, format!("the block at {at} has {length} bytes, and the file ends")))?;
+        let start = out.len();
+        let room = usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(start).min(LZ4_BLOCK);
+        out.resize(start + room, 0);
+        let done = lz4_flex::block::decompress_into(block, out.get_mut(start..).unwrap_or_default());
+        let done = done.map_err(|error| damaged(Packing::Lz4, error))?;
+        out.truncate(start + done);
+        rest = behind;
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The kernel of a PVH or PV guest, which comes from the guest's owner.
+//!
+//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]); that one is sealed, checked
+//! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
+//! thread that started it.
+
+mod child;
+mod container;
+#[cfg(test)]
+#[path = "../../../tests/data/kernels.rs"]
+mod kernels;
+mod notes;
+mod plain;
+mod program;
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+pub use child::{unpack_main, unpack_words};
+pub use container::Packing;
+
+use super::files::open;
+use crate::error::Error;
+use crate::memory::{Bytes, Kind, Plan};
+use crate::xen::{MemoryFile, Sealed};
+use child::{Answer, Task};
+
+/// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
+pub const LARGEST_KERNEL: Bytes = Bytes(512 << 20);
+
+/// How long the child may take, whatever it waits for.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The child's line is shorter than this.
+const LONGEST_ANSWER: usize = 4096;
+
+/// This very program, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+const KIND: &str = "kernel";
+
+/// A kernel that is being unpacked. Dropped, the child is ended.
+#[derive(Debug)]
+pub struct Unpacking {
+    path: PathBuf,
+    task: Task,
+    child: Running,
+    memory: MemoryFile,
+    end: Instant,
+}
+
+impl Unpacking {
+    /// Starts to unpack a kernel that has at most `most` bytes, before and after. No handle of Xen's has to be open yet; the
+    /// child would not have it.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::Internal`] where no child can be
+    /// started.
+    pub fn start(path: &Path, most: Bytes) -> Result<Self, Error> {
+        let most = most.min(LARGEST_KERNEL);
+        let (file, size) = open(KIND, path, most.0)?;
+        let task = Task { file: size, most };
+        let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
+        let memory = MemoryFile::new(c"kernel").map_err(failed)?;
+        let writer = memory.writer().map_err(failed)?;
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
+        command.stdin(file).stdout(writer).stderr(Stdio::piped());
+        let child = Running(command.spawn().map_err(failed)?);
+        log::debug!("{KIND} {}, {size} bytes: process {} unpacks it", path.display(), child.0.id());
+        Ok(Self { path: path.to_owned(), task, child, memory, end: Instant::now() + PATIENCE })
+    }
+
+    /// Waits for the child and checks what it made, for the guest of this plan.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::Internal`] where the host cannot confine the child.
+    pub fn finish(mut self, plan: &Plan) -> Result<Sealed, Error> {
+        let path = self.path.clone();
+        let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+        let (line, status) = self.child.wait(self.end).map_err(bad)?;
+        let (packing, unpacked, written) = match serde_json::from_slice(&line) {
+            Ok(Answer::Unpacked { packing, unpacked, written, missing }) if status.success() => {
+                for wall in missing {
+                    log::debug!("the child that unpacks kernels: {}", shown(&wall));
+                }
+                (packing, unpacked, written)
+            }
+            Ok(Answer::Refused(reason)) => return Err(bad(shown(&reason))),
+            Ok(Answer::Unsafe(reason)) => {
+                return Err(Error::Internal(format!(
+                    "this host cannot confine a child that looks into a guest's kernel: {}",
+                    shown(&reason)
+                )));
+            }
+            _ => return Err(bad(ended(status))),
+        };
+        let sealed = self.memory.seal(plain::largest(self.task.most).0);
+        let sealed = sealed.map_err(|error| bad(format!("was not unpacked into usable memory: {error}")))?;
+        if sealed.len() as u64 != written {
+            return Err(bad(format!("was unpacked to {} bytes, not to the {written} that were told", sealed.len())));
+        }
+        plain::check(&sealed, plan.request.kind, memory_from_0(plan)).map_err(bad)?;
+        log::debug!(
+            "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
+            path.display()
+        );
+        Ok(sealed)
+    }
+}
+
+/// How far the guest's memory goes, from 0 on and without a hole.
+fn memory_from_0(plan: &Plan) -> Bytes {
+    match plan.request.kind {
+        Kind::Hvm | Kind::Pvh => plan.layout.lowmem_end,
+        // It has no addresses but those in its own tables.
+        Kind::Pv => plan.memory.build_start.to_bytes().unwrap_or(Bytes(u64::MAX)),
+    }
+}
+
+/// A child that does not outlive this.
+#[derive(Debug)]
+struct Running(Child);
+
+impl Running {
+    /// What it said and how it ended.
+    fn wait(&mut self, end: Instant) -> Result<(Vec<u8>, ExitStatus), String> {
+        let failed = |error: io::Error| format!("cannot be unpacked: {error}");
+        let Some(mut pipe) = self.0.stderr.take() else { return Err("was unpacked before".to_owned()) };
+        let mut line = Vec::new();
+        loop {
+            if Instant::now() >= end {
+                return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs()));
+            }
+            let left = end.saturating_duration_since(Instant::now()).min(Duration::from_secs(10));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            let mut part = [0; LONGEST_ANSWER];
+            let count = pipe.read(&mut part).map_err(failed)?;
+            line.extend_from_slice(part.get(..count).unwrap_or_default());
+            if line.len() > LONGEST_ANSWER {
+                return Err(format!("made the child that unpacks it say more than {LONGEST_ANSWER} bytes"));
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        // It cannot close the pipe but by ending.
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Ok((line, status)),
+                Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+                Ok(None) => return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs())),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Where it has been waited for, neither does anything.
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
+        }
+    }
+}
+
+/// What a child that gave no answer died of.
+fn ended(status: ExitStatus) -> String {
+    let Some(signal) = status.signal() else {
+        return format!("made the child that unpacks it end without an answer ({status})");
+    };
+    let why = match Signal::try_from(signal) {
+        Ok(Signal::SIGXCPU) => return format!("took longer than {} s of CPU time to unpack", child::CPU_SECONDS),
+        Ok(Signal::SIGSYS) => " (seccomp)",
+        Ok(Signal::SIGXFSZ) => " (too much came out)",
+        Ok(Signal::SIGBUS) => " (memory)",
+        Ok(Signal::SIGKILL) => " (by somebody, or memory was too short)",
+        _ => "",
+    };
+    format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
+}
+
+/// The child's words, which the kernel's owner may have chosen, fit for a terminal.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 400;
+    text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
+}
