@@ -109,6 +109,7 @@ pub const TABLE: &[Call] = &[
         "xc_dom_parse_image",
         &[(Errno::EINVAL, "the kernel is of no form that libxenguest knows"), (Errno::ENOMEM, LIBRARY)],
     ),
+    ("xc_dom_pfn_to_ptr", &[(Errno::EINVAL, LIBRARY), (Errno::ENOMEM, LOCAL_MEMORY)]),
     (
         "xc_domain_claim_pages",
         &[
