@@ -58,6 +58,7 @@ const HARMLESS: &[Harmless] = &[
     // checked. What is mapped for them, others look at.
     Harmless { outer: "xc_dom_build_image", inner: "xc_clear_domain_pages", behind: "" },
     Harmless { outer: "xc_dom_build_image", inner: "xc_map_foreign_range", behind: "" },
+    Harmless { outer: "xc_dom_build_image", inner: "xc_map_foreign_pages", behind: "" },
     Harmless { outer: "xc_dom_build_image", inner: "mmap", behind: "" },
     Harmless { outer: "xc_dom_build_image", inner: "ioctl", behind: "" },
     // The release of the hypervisor is asked for the log alone, and where a library looks for an older kernel's ways.
