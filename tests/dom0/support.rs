@@ -211,7 +211,13 @@ impl Host {
         let info = xen.physinfo().expect("physinfo");
         Self {
             domains: xen.domains().expect("domains").iter().map(|domain| domain.domid.to_string()).collect(),
-            xenstore: shell("xenstore-ls -f").lines().filter(|line| is_lasting(line)).map(str::to_owned).collect(),
+            xenstore: run("xenstore-ls", &["-f"])
+                .success()
+                .stdout
+                .lines()
+                .filter(|line| is_lasting(line))
+                .map(str::to_owned)
+                .collect(),
             processes: processes(),
             files: ["/run/xen", "/var/lib/xen", RUNS]
                 .iter()

@@ -30,7 +30,8 @@ build_dombuild() {
     ln -sf dombuild "$JOB/bin/xenguest"
 }
 
-# The tests that run in dom0 are an ordinary cargo test target; cargo names the program it made.
+# The tests that run in dom0 are an ordinary cargo test target; cargo names the program it made. Beside it, the library with
+# which they let calls fail.
 build_dom0_tests() {
     local version=$1 messages program
     messages=$(cd "$REPO" && cargo_for "$version" test --release --no-run --test dom0 --message-format=json) || return

@@ -1,0 +1,101 @@
+//! What a run of dombuild's in which a call has failed must have come to.
+
+use dombuild::memory::{Gfn, Pages};
+use dombuild::xen::{DomId, Interface};
+use nix::errno::Errno;
+use serde_json::Value;
+
+use super::super::support::{Host, Ran, dombuild, domid, number};
+use super::shim::Call;
+
+/// Checks the error of a run in which this call failed.
+pub(super) fn check_error(ran: &Ran, call: &Call, errno: Errno) -> Result<Value, String> {
+    let error = serde_json::from_str::<Value>(&ran.stdout).map_err(|error| error.to_string())?["error"].clone();
+    let message = error["message"].as_str().unwrap_or_default();
+    let named = error["call"].as_str().unwrap_or_default();
+    if ![&call.outer, &call.inner].contains(&&named.to_owned()) || !message.contains(&format!("{named}(")) {
+        return Err(format!("{} is not named", call.outer));
+    }
+    // libxc may have another errno for what fails below it.
+    if call.inner == call.outer && error["errno"] != format!("{errno:?}") {
+        return Err(format!("{errno:?} is not told"));
+    }
+    let (exit, code) = match (named, error["errno"].as_str()) {
+        (call, _) if call.starts_with("xs_") => (6, "xenstore"),
+        ("xc_interface_open", _) => (5, "no-xen"),
+        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => (3, "bad-kernel"),
+        (_, Some("ENOMEM")) => (4, "not-enough-memory"),
+        _ => (5, "xen-refused"),
+    };
+    if ran.status != Some(exit) || error["code"] != code {
+        return Err(format!("it should be {exit}, {code}"));
+    }
+    if ran.stderr.contains(message) { Ok(error) } else { Err("stderr has not the message".to_owned()) }
+}
+
+/// A guest that is built although a call has failed must be whole: all of its memory and nothing claimed beyond it, and rings
+/// that nobody has used.
+pub(super) fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
+    let built = ran.json();
+    let (owned, planned) =
+        (number(&built["measured_built"], "owned_pages"), number(&built["plan"], "owned_pages_built"));
+    if owned != planned {
+        return Err(format!("{owned} pages of {planned}"));
+    }
+    let claimed = number(&built["measured_built"], "claimed_pages");
+    if claimed != 0 {
+        return Err(format!("{claimed} pages are still claimed"));
+    }
+    // Requests, answers and indices (xen/include/public/io/xs_wire.h and console.h); behind them is what xenstored says.
+    for (ring, length) in [("store_gfn", 2 * 1024 + 16), ("console_gfn", 3 * 1024 + 16)] {
+        let page = xen.map(domid(&built), Gfn(number(&built, ring)), Pages(1)).map_err(|error| error.to_string())?;
+        let mut bytes = vec![0; length];
+        page.read(0, &mut bytes);
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(format!("the ring at {ring} is not empty"));
+        }
+    }
+    Ok(())
+}
+
+/// A domain into which a build failed is there for its owner, and it alone: nothing else of the host has changed but what
+/// is free, by what the domain owns.
+pub(super) fn check_left_alone(xen: &Interface, host: &Host, domid: DomId) -> Result<(), String> {
+    let there = xen.domain(domid).map_err(|error| error.to_string())?;
+    if there.is_none_or(|info| info.dying) {
+        return Err("the domain is gone".to_owned());
+    }
+    let uuid = xen.domain(domid).ok().flatten().map(|info| info.uuid.to_string()).unwrap_or_default();
+    let its_own = [
+        format!("new domain: {domid}"),
+        format!("new key: /local/domain/{domid}"),
+        format!("new key: /local/domain/0/backend/console/{domid}"),
+        format!("new key: /libxl/{domid}"),
+        format!("new key: /vm/{uuid}"),
+        "free memory:".to_owned(),
+    ];
+    let others: Vec<String> = host
+        .differences(&Host::now())
+        .into_iter()
+        .filter(|difference| !its_own.iter().any(|own| difference.starts_with(own.as_str())))
+        .collect();
+    if others.is_empty() { Ok(()) } else { Err(others.join("\n")) }
+}
+
+/// Checks an error that tells of a domain left behind, and does what it says.
+pub(super) fn check_left_behind(ran: &Ran, calls: &[&str]) -> Result<bool, String> {
+    let error = ran.json()["error"].clone();
+    let message = error["message"].as_str().unwrap_or_default();
+    if error["code"] != "left-behind" {
+        return Err("it should be left-behind".to_owned());
+    }
+    if let Some(call) = calls.iter().find(|call| !message.contains(**call)) {
+        return Err(format!("{call} is not named"));
+    }
+    let domid = number(&error, "domid").to_string();
+    if !message.contains(&format!("dombuild destroy --force {domid}")) {
+        return Err("what to do is not told".to_owned());
+    }
+    let removed = dombuild(&["destroy", "--force", &domid]);
+    if removed.status == Some(0) { Ok(true) } else { Err(format!("it cannot be removed either: {removed:?}")) }
+}
