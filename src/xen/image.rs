@@ -10,6 +10,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
+use super::veil::Veil;
 use super::{DomId, EventPort, HvmModules, Interface, PlacedModules};
 use crate::memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
 
@@ -128,8 +129,7 @@ pub struct DomainImage<'a> {
     domid: DomId,
     /// libxenguest reads it when it writes the start info.
     memory_map: Vec<sys::e820entry>,
-    /// Copies that stand in for modules, by their numbers.
-    veiled: Vec<(usize, Vec<u8>)>,
+    veil: Veil,
     parts: ImageParts<'a>,
 }
 
@@ -163,7 +163,7 @@ impl<'a> DomainImage<'a> {
             sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
-        let mut image = Self { raw, interface, domid, memory_map, veiled: Vec::new(), parts };
+        let mut image = Self { raw, interface, domid, memory_map, veil: Veil::default(), parts };
         image.fill_in(&parts)?;
         Ok(image)
     }
@@ -235,34 +235,13 @@ impl<'a> DomainImage<'a> {
         for (number, (data, cmdline)) in
             parts.contents.direct().map_or(&[][..], |start| start.modules).iter().enumerate()
         {
-            let (mut start, size, cmdline) = (data.as_ptr(), data.len(), null_if_empty(cmdline));
-            if let Some(copy) = veil(data) {
-                // Moving the vector leaves its bytes where they are.
-                start = copy.as_ptr();
-                self.veiled.push((number, copy));
-            }
+            let (size, cmdline) = (data.len(), null_if_empty(cmdline));
+            let start = self.veil.over(number, data).as_ptr();
             // SAFETY: the module, or its copy, lives as long as this image and is only read; its command line is copied,
             // and null means none.
             self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
                 sys::xc_dom_module_mem(dom, start.cast(), size, cmdline)
             })?;
-        }
-        Ok(())
-    }
-
-    /// Puts the first bytes of veiled modules where they belong, in the guest.
-    fn unveil(&mut self) -> Result<(), XenError> {
-        for (number, copy) in std::mem::take(&mut self.veiled) {
-            // SAFETY: `raw` is a valid image that only we refer to.
-            let segment = unsafe { self.raw.as_ref() }.modules.get(number).map(|module| module.seg);
-            let arguments = format!("module {number} of {} bytes", copy.len());
-            let lost = || XenError::unexpected("xc_dom_build_image", arguments.clone(), "put it nowhere".to_owned());
-            let segment = segment.filter(|segment| segment.pages > 0).ok_or_else(lost)?;
-            // SAFETY: the image is built, and the frames are those of a segment of it, which it has mapped.
-            let pointer = unsafe { sys::xc_dom_pfn_to_ptr(self.raw.as_ptr(), segment.pfn, segment.pages) };
-            let first = NonNull::new(pointer.cast::<u8>()).ok_or_else(lost)?;
-            // SAFETY: the mapping has at least a page, and stays until the image is booted; nobody else refers to it.
-            unsafe { first.write(GZIP[0]) };
         }
         Ok(())
     }
@@ -300,7 +279,7 @@ impl<'a> DomainImage<'a> {
     pub fn load(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and populated.
         self.call("xc_dom_build_image", format_args!(""), |dom| unsafe { sys::xc_dom_build_image(dom) })?;
-        self.unveil()
+        self.veil.lift(self.raw, self.domid)
     }
 
     /// Writes start info, hvm_info or page tables, and the first vCPU's state, and sets the event channel parameters.
@@ -391,23 +370,6 @@ impl<'a> DomainImage<'a> {
         let returned = run(self.raw.as_ptr());
         error::builder(name, arguments, returned)
     }
-}
-
-/// What gzip's files begin with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-
-/// A copy of a module that does not look like gzip, where libxenguest would unpack it: up to Xen 4.19, in this process, and
-/// into what the module's own trailer says (`xc_dom_build_module`, tools/libs/guest/xg_dom_core.c). What is in a module is for
-/// the guest to find out.
-fn veil(data: &[u8]) -> Option<Vec<u8>> {
-    if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP) {
-        return None;
-    }
-    let mut copy = data.to_vec();
-    if let Some(first) = copy.first_mut() {
-        *first = 0;
-    }
-    Some(copy)
 }
 
 /// libxenguest takes a null pointer for no command line.

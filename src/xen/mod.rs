@@ -27,6 +27,7 @@ mod scheduling;
 mod sealed;
 mod store;
 mod time;
+mod veil;
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Gid, Uid};
 use seccompiler::{
@@ -64,7 +64,10 @@ pub fn confine(limits: &Limits) -> Result<Vec<String>, String> {
         (Resource::RLIMIT_CORE, 0, 0),
         (Resource::RLIMIT_MEMLOCK, 0, 0),
     ] {
-        setrlimit(resource, soft, hard).map_err(|error| format!("{resource:?} cannot be set to {soft}: {error}"))?;
+        // One that is lower already stays.
+        getrlimit(resource)
+            .and_then(|(_, most)| setrlimit(resource, soft.min(most), hard.min(most)))
+            .map_err(|error| format!("{resource:?} cannot be set to {soft}: {error}"))?;
     }
     if root {
         drop_bounding_set().map_err(|error| need("the capability bounding set cannot be emptied")(&error))?;

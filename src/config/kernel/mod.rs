@@ -90,7 +90,7 @@ impl Unpacking {
         let (packing, unpacked, written) = match serde_json::from_slice(&line) {
             Ok(Answer::Unpacked { packing, unpacked, written, missing }) if status.success() => {
                 for wall in missing {
-                    log::debug!("the child that unpacks kernels: {}", shown(&wall));
+                    log::info!("the child that unpacks kernels: {}", shown(&wall));
                 }
                 (packing, unpacked, written)
             }

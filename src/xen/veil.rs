@@ -1,0 +1,76 @@
+//! Modules that libxenguest shall not unpack.
+//!
+//! Up to Xen 4.19 it unpacks a module packed with gzip, in this process, and into as much as the module's own trailer says
+//! (`xc_dom_build_module`, tools/libs/guest/xg_dom_core.c). What is in a module is for the guest to find out.
+
+use std::ptr::NonNull;
+
+use xen_sys as sys;
+
+use super::DomId;
+use super::error::XenError;
+
+/// What gzip's files begin with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Copies that stand in for modules, by their numbers, and do not look like gzip: their first byte is 0 until they are in the
+/// guest.
+#[derive(Debug, Default)]
+pub(super) struct Veil {
+    copies: Vec<(usize, Vec<u8>)>,
+}
+
+impl Veil {
+    /// What libxenguest is to be handed for a module: the module itself, or a copy, which lives as long as this.
+    pub(super) fn over<'a>(&'a mut self, number: usize, data: &'a [u8]) -> &'a [u8] {
+        if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP) {
+            return data;
+        }
+        let mut copy = data.to_vec();
+        if let Some(first) = copy.first_mut() {
+            *first = 0;
+        }
+        // Where the vector of them moves, their bytes stay where they are.
+        self.copies.push((number, copy));
+        self.copies.last().map_or(data, |(_, copy)| copy)
+    }
+
+    /// Puts the first bytes where they belong, in the guest. The image must be built, and not be booted yet.
+    ///
+    /// # Errors
+    /// Where libxenguest has put a module nowhere.
+    pub(super) fn lift(&self, mut image: NonNull<sys::xc_dom_image>, domid: DomId) -> Result<(), XenError> {
+        for (number, copy) in &self.copies {
+            let lost = || {
+                let arguments = format!("domid {domid}, module {number} of {} bytes", copy.len());
+                XenError::unexpected("xc_dom_build_image", arguments, "put it nowhere".to_owned())
+            };
+            // SAFETY: the caller's image is valid, and nobody else refers to it during this call.
+            let image = unsafe { image.as_mut() };
+            let segment = image.modules.get(*number).map(|module| module.seg).filter(|segment| segment.pages > 0);
+            let segment = segment.ok_or_else(lost)?;
+            // SAFETY: the image is built, and the frames are those of a segment of it, which it has mapped.
+            let start = unsafe { sys::xc_dom_pfn_to_ptr(image, segment.pfn, segment.pages) };
+            let first = NonNull::new(start.cast::<u8>()).ok_or_else(lost)?;
+            // SAFETY: the mapping has at least a page, and stays until the image is booted; nobody else refers to it.
+            unsafe { first.write(GZIP[0]) };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_veiled_and_nothing_else() {
+        let mut veil = Veil::default();
+        for plain in [&b""[..], b"\x1f", b"070701", b"\x28\xb5\x2f\xfd", b"\x8b\x1f"] {
+            assert_eq!(veil.over(0, plain).as_ptr(), plain.as_ptr());
+        }
+        let packed = [0x1f, 0x8b, 8, 0];
+        let wanted = if cfg!(xen_4_20_or_later) { packed } else { [0, 0x8b, 8, 0] };
+        assert_eq!(veil.over(1, &packed), wanted);
+    }
+}
