@@ -219,8 +219,8 @@ pub struct CreateArgs {
     /// How long QEMU may take to get ready
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub dm_timeout: Duration,
-    /// Run QEMU as this user, with its rights on its own guest alone [default: a user for each guest]
-    #[arg(long, value_name = "USER|UID[:GID]", conflicts_with = "device_model_root")]
+    /// Run QEMU as this user, given by name, UID or UID:GID [default: one of its own for each guest]
+    #[arg(long, value_name = "USER", conflicts_with = "device_model_root")]
     pub device_model_user: Option<UserChoice>,
     /// Run QEMU as root, with every right
     #[arg(long)]
