@@ -16,7 +16,7 @@ use super::xenopsd::{USUAL, Vm};
 mod kernels;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("images_that_are_hostile", hostile_images),
+    ("walk_hostile_images", hostile_images),
     ("images_become_what_xl_makes_of_them", the_same_kernel_as_xls),
     ("images_ramdisks_reach_the_guest_unread", ramdisks),
 ];

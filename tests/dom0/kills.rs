@@ -20,10 +20,10 @@ use super::support::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("a_killed_create_is_cleaned_up_after", killed_creates),
+    ("walk_kills_of_create", killed_creates),
     ("a_killed_foreground_run_takes_its_device_model_along", killed_foreground),
     ("a_killed_build_gives_its_claim_back", killed_build),
-    ("a_killed_destroy_is_gone_on_with", killed_destroys),
+    ("walk_kills_of_destroy", killed_destroys),
     ("cleanup_touches_what_is_dead_alone", dead_alone),
     ("cleanup_goes_by_handles", by_handles),
 ];

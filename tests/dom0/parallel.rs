@@ -15,7 +15,7 @@ use super::sample::{Random, count};
 use super::support::{DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, dombuild, file, number, path_text, run, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("as_many_builds_succeed_as_there_is_room_for", as_many_as_fit),
+    ("walk_builds_at_once", as_many_as_fit),
     ("claimed_memory_is_nobody_elses", claimed_memory),
     ("builds_wait_for_the_lock_of_xl", xl_lock),
     ("builds_wait_for_the_lock_of_openxt", openxt_lock),

@@ -10,7 +10,7 @@ use super::Test;
 use super::sample::count;
 use super::support::{GUEST_INITRD, GUEST_KERNEL, create, dombuild, figures, shell};
 
-pub(crate) const TESTS: &[Test] = &[("a_soak_costs_nothing", a_soak_costs_nothing)];
+pub(crate) const TESTS: &[Test] = &[("walk_soak", a_soak_costs_nothing)];
 
 /// What may grow.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("xenguest_tells_why_not", tells_why_not),
     ("xenguest_hands_migration_over", hands_migration_over),
     ("xenguest_leaves_its_callers_work_alone", leaves_its_callers_work_alone),
-    ("xenguest_killed_at_any_moment", killed_at_any_moment),
+    ("walk_kills_of_xenguest", killed_at_any_moment),
 ];
 
 fn starts_seabios() {

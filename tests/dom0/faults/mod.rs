@@ -21,13 +21,13 @@ use shim::{Call, Traced, points, traced};
 
 pub(crate) const TESTS: &[Test] = &[
     ("faults_every_call_can_be_made_to_fail", shim::every_call_has_a_stub),
-    ("faults_in_create_hvm", || create_walk("hvm", 5)),
-    ("faults_in_create_pvh", || create_walk("pvh", 2)),
-    ("faults_in_create_pv", || create_walk("pv", 3)),
-    ("faults_in_create_with_a_device_model", device_model_walk),
-    ("faults_in_build", build_walks),
-    ("faults_while_cleaning_up", clean_up_walk),
-    ("faults_in_destroy", destroy_walk),
+    ("walk_faults_in_create_hvm", || create_walk("hvm", 5)),
+    ("walk_faults_in_create_pvh", || create_walk("pvh", 2)),
+    ("walk_faults_in_create_pv", || create_walk("pv", 3)),
+    ("walk_faults_in_create_with_a_device_model", device_model_walk),
+    ("walk_faults_in_build", build_walks),
+    ("walk_faults_in_cleaning_up", clean_up_walk),
+    ("walk_faults_in_destroy", destroy_walk),
     ("faults_a_transaction_that_collides_is_tried_again", transactions_again),
 ];
 
