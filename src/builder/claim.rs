@@ -58,7 +58,7 @@ pub fn give_back_claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Re
 ///
 /// # Errors
 /// Where the ledger cannot be read, or Xen refuses to tell.
-pub(super) fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
+pub fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
     let runs: Vec<_> =
         ledger::others()?.into_iter().filter(|entry| entry.alive && entry.run.promised().0 > 0).collect();
     if runs.is_empty() {

@@ -8,10 +8,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::create;
-use crate::builder::{Context, shortage};
+use crate::builder::{Context, promised_to_others, shortage};
 use crate::config::{Create, LOG_DIRECTORY, RUN_DIRECTORY, RunAs};
 use crate::error::{Error, Stage};
-use crate::memory::{Kind, render};
+use crate::memory::{Kib, Kind, render};
 use crate::report::{self, Done};
 use crate::xen::{CreateDomain, PhysInfo, XenError};
 
@@ -36,7 +36,8 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
     checks.push(format!("CPU pool {}, vCPU affinity and label", config.cpupool));
     let memory = &config.guest.plan.memory;
     let free = context.step(Stage::WaitFreeMemory, || {
-        let free = context.xen.physinfo()?.available();
+        let unclaimed = context.xen.physinfo()?.available();
+        let free = Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0));
         if free < memory.footprint { Err(shortage(context, None, memory.footprint, free)) } else { Ok(free) }
     })?;
     checks.push(format!("{} KiB are free and unclaimed, {} are needed", free.0, memory.footprint.0));
@@ -115,9 +116,9 @@ fn check_directories() -> Result<(), Error> {
 /// What `create` would do, step by step.
 fn steps(config: &Create) -> Vec<Stage> {
     use Stage::{
-        BootImage, CheckPagingPool, CpuidPolicy, CreateDomain, DeviceModel, EventChannels, GrantTable, HvmInfo,
-        HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage, PlatformParams, Populate,
-        Scheduling, SetMaxMemory, Unpause, WaitFreeMemory, Xenstore,
+        BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, EventChannels, GrantTable,
+        HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage, PlatformParams,
+        Populate, Scheduling, SetMaxMemory, Unpause, WaitFreeMemory, Xenstore,
     };
     let kind = config.guest.plan.request.kind;
     let pv = kind == Kind::Pv;
@@ -131,6 +132,7 @@ fn steps(config: &Create) -> Vec<Stage> {
         (SetMaxMemory, true),
         (MemoryMap, pv),
         (PagingPool, !pv),
+        (ClaimMemory, true),
         (EventChannels, true),
         (ParseImage, true),
         (Populate, true),

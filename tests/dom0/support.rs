@@ -224,8 +224,9 @@ impl Host {
                 // The last is there after the first run.
                 .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
                 .map(|entry| entry.expect("an entry").path())
-                // libxl's own list of numbers that were in use not long ago, and the lock of our builds
-                .filter(|path| !path.ends_with("domid-history") && !path.ends_with("build.lock"))
+                // libxl's own list of numbers that were in use not long ago, the lock of our builds, and the root directory of
+                // every QEMU
+                .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
                 .map(|path| path.display().to_string())
                 .collect(),
             free_kib: info.free_kib.0,
