@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Test;
+use super::faults::tiny_kernel;
 use super::sample::{Random, count};
 use super::support::{
-    DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, RUNS, create, dombuild, empty_domain, figures, file, path_text, script,
-    shell, wait_for,
+    DOMBUILD, Host, RUNS, create, dombuild, empty_domain, figures, file, path_text, script, shell, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -27,8 +27,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("cleanup_touches_what_is_dead_alone", dead_alone),
     ("cleanup_goes_by_handles", by_handles),
 ];
-
-const KERNEL: [&str; 6] = ["--kind", "pvh", "--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD];
 
 fn start(arguments: &[&str]) -> Child {
     Command::new(DOMBUILD)
@@ -120,8 +118,10 @@ fn killed_creates() {
     let standing = device_models();
     let before = Host::now();
     let mut random = Random::new("kills");
+    let kernel = file(&tiny_kernel());
+    let pvh = ["--kind", "pvh", "--kernel", path_text(&kernel), "--ramdisk", path_text(&kernel)];
     let kinds: [(&str, &[&str]); 3] =
-        [("hvm", &[]), ("hvm without device model", &["--device-model", "none"]), ("pvh", &KERNEL)];
+        [("hvm", &[]), ("hvm without device model", &["--device-model", "none"]), ("pvh", &pvh)];
     // How long such a run takes.
     let lengths = kinds.map(|(_, arguments)| {
         let start = Instant::now();

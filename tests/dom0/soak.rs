@@ -1,14 +1,16 @@
 //! Guest after guest in one dom0: what each leaves in Xen, in xenstored and in the daemons is nothing.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use dombuild::xen::Interface;
 
 use super::Test;
+use super::faults::tiny_kernel;
 use super::sample::count;
-use super::support::{GUEST_INITRD, GUEST_KERNEL, create, dombuild, figures, shell};
+use super::support::{create, dombuild, figures, file, path_text, shell};
 
 pub(crate) const TESTS: &[Test] = &[("walk_soak", a_soak_costs_nothing)];
 
@@ -53,8 +55,8 @@ fn pid_of(daemon: &str) -> String {
 }
 
 /// One in five with a device model: those take the longest.
-fn one_more(number: u32) {
-    let kernel = ["--kind", "pvh", "--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD];
+fn one_more(number: u32, kernel: &Path) {
+    let kernel = ["--kind", "pvh", "--kernel", path_text(kernel), "--ramdisk", path_text(kernel)];
     let bare = ["--device-model", "none", "--vcpus", "2"];
     let kind: &[&str] = match number % 5 {
         0 => &["--vcpus", "2"],
@@ -68,9 +70,10 @@ fn one_more(number: u32) {
 /// The first ten bring about what stays by design: directories, the daemons' own buffers.
 fn a_soak_costs_nothing() {
     let cycles = count(25, 500);
-    (0..10).for_each(one_more);
+    let kernel = file(&tiny_kernel());
+    (0..10).for_each(|number| one_more(number, &kernel));
     let before = Use::settled();
-    (0..cycles).for_each(one_more);
+    (0..cycles).for_each(|number| one_more(number, &kernel));
     let after = Use::settled();
     figures("soak", &format!("{cycles} guests, one after the other: {before:?} before, {after:?} after\n"));
     assert!(after.free_kib + 64 >= before.free_kib, "{before:?} {after:?}");

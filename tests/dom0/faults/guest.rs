@@ -49,7 +49,7 @@ impl Guest {
 }
 
 /// An ELF file that libxenguest takes for a kernel, for PVH and for PV: it halts.
-fn tiny_kernel() -> Vec<u8> {
+pub(crate) fn tiny_kernel() -> Vec<u8> {
     const VIRTUAL: u64 = 0xffff_ffff_8000_0000;
     const START: u64 = 0x10_0000;
     const HEADERS: usize = 64 + 2 * 56;

@@ -17,6 +17,7 @@ use super::sample::Random;
 use super::support::{Host, destroy_everything, dombuild, empty_domain};
 use check::{check_error, check_left_alone, check_left_behind, check_whole};
 use guest::Guest;
+pub(crate) use guest::tiny_kernel;
 use shim::{Call, Traced, points, traced};
 
 pub(crate) const TESTS: &[Test] = &[
