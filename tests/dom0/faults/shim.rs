@@ -18,7 +18,9 @@ use super::count;
 const WITHOUT_STUB: &[(&str, &str)] = &[
     ("xc_interface_close", "gives back what the process has, and has nobody to tell"),
     ("xc_dom_release", "returns nothing"),
+    ("xc_dom_pfn_to_ptr", "what can fail in it is a mapping, which is counted below it"),
     ("xc_cpu_policy_destroy", "returns nothing"),
+    ("xc_cpupool_infofree", "returns nothing"),
     ("xs_close", "returns nothing"),
     ("xs_fileno", "reads a field"),
     ("xc__hypercall_bounce_post", "returns nothing"),
