@@ -70,9 +70,17 @@ impl Keys {
 /// # Errors
 /// Where xenstored refuses to tell.
 pub fn is_ours(xen: &Interface, store: &Store, domid: DomId) -> Result<bool, XenError> {
-    let mark = store.plain().read(&Keys::new(domid).mark())?;
+    let mark = mark_of(store, domid)?;
     let domain = xen.domain(domid)?;
-    Ok(mark.is_some_and(|mark| domain.is_none_or(|domain| mark == domain.uuid.to_string())))
+    Ok(mark.is_some_and(|mark| domain.is_none_or(|domain| mark == domain.uuid)))
+}
+
+/// The handle of the domain for which a number's keys were made, where dombuild made them.
+///
+/// # Errors
+/// Where xenstored refuses to tell.
+pub fn mark_of(store: &Store, domid: DomId) -> Result<Option<Uuid>, XenError> {
+    Ok(store.plain().read(&Keys::new(domid).mark())?.and_then(|mark| mark.parse().ok()))
 }
 
 /// Whether a domain of this number has keys, although Xen may not know it any more.

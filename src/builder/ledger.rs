@@ -217,6 +217,18 @@ fn others_in(directory: &Path) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// Removes what dead runs have recorded of a domain that is gone with all that belonged to it.
+///
+/// # Errors
+/// [`Error::Internal`] where the directory cannot be read, or a file cannot be removed.
+pub fn forget_dead(uuid: Uuid) -> Result<(), Error> {
+    for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.uuid == uuid) {
+        forget(&entry.run)
+            .map_err(|error| Error::Internal(format!("cannot remove the record of a dead run: {error}")))?;
+    }
+    Ok(())
+}
+
 /// Removes the record of a dead run.
 ///
 /// # Errors

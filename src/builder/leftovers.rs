@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::ledger::{self, Entry, Run};
 use super::locks::take_alone;
 use super::teardown::{device_models_of, files_of, remove_file, remove_keys, stop_device_model};
-use super::{Keys, RunVerb, teardown};
+use super::{Keys, RunVerb, mark_of, teardown};
 use crate::config::RUNS_DIRECTORY;
 use crate::error::Error;
 use crate::memory::Pages;
@@ -176,8 +176,7 @@ impl Survey<'_> {
     fn marks(&mut self) -> Result<(), XenError> {
         for name in self.store.plain().children("/libxl")? {
             let Some(domid) = name.parse().ok().and_then(DomId::new) else { continue };
-            let mark = self.store.plain().read(&Keys::new(domid).mark())?;
-            let Some(uuid) = mark.and_then(|mark| mark.parse::<Uuid>().ok()) else { continue };
+            let Some(uuid) = mark_of(self.store, domid)? else { continue };
             let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
             if !known && !self.living.contains(&uuid) {
                 self.rest(uuid, domid, None)?;
@@ -212,8 +211,8 @@ impl Survey<'_> {
     /// Whether what stands at a domain's number is this domain's: by our mark, or by the path that every toolstack writes.
     fn has_keys_of(&self, uuid: Uuid, keys: &Keys) -> Result<bool, XenError> {
         let plain = self.store.plain();
-        let (mark, vm) = (plain.read(&keys.mark())?, plain.read(&keys.of_domain("vm"))?);
-        Ok(mark == Some(uuid.to_string()) || vm == Some(format!("/vm/{uuid}")))
+        let vm = plain.read(&keys.of_domain("vm"))?;
+        Ok(mark_of(self.store, keys.domid)? == Some(uuid) || vm == Some(format!("/vm/{uuid}")))
     }
 
     /// Notes something that is left, and removes it where it is to be removed.

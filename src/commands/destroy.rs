@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
-use crate::builder::{Recorded, RunVerb, has_keys, is_ours};
+use crate::builder::{Recorded, RunVerb, forget_dead, has_keys, is_ours, mark_of};
 use crate::error::{AtStage, Error, Stage};
 use crate::report::{self, Done};
 use crate::xen::DomId;
@@ -20,18 +20,23 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     }
     // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
     // domain goes all the same.
-    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
-    let run = domain.map(|domain| Recorded::begin(RunVerb::Destroy, domain.uuid, Some(domid))).transpose();
+    let uuid = connection.xen.domain(domid).at(Stage::Destroy)?.map(|domain| domain.uuid);
+    let run = uuid.map(|uuid| Recorded::begin(RunVerb::Destroy, uuid, Some(domid))).transpose();
     let mut run = run.unwrap_or_else(|error| {
         log::warn!("{error}");
         None
     });
+    let uuid = uuid.map_or_else(|| mark_of(&connection.store, domid), |uuid| Ok(Some(uuid))).at(Stage::Destroy)?;
     let destroyed = connection.destroy(domid);
     if let (Err(_), Some(run)) = (&destroyed, &mut run) {
         run.leave();
     }
     destroyed?;
     drop(run);
+    // What earlier runs could not remove of it is gone as well.
+    if let Some(Err(error)) = uuid.map(forget_dead) {
+        log::warn!("{error}");
+    }
     report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
 }
 
