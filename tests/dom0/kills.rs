@@ -1,6 +1,7 @@
 //! SIGKILL at any moment: `cleanup` finds what is left and removes it, and touches nothing else.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use dombuild::memory::{Kind, Pages};
 use dombuild::xen::{DomId, Interface};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::close;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -185,6 +188,23 @@ fn killed_foreground() {
     assert_eq!(removed[0]["pid"], child.id());
 }
 
+/// Starts a run, and kills it so long after it has told that it begins this step.
+fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
+    let mut child = start(&[&["--events-fd", &events.to_string()], arguments].concat());
+    drop(writer);
+    close(events).expect("closed");
+    let began = |line: std::io::Result<String>| {
+        let event: Value = serde_json::from_str(&line.expect("a line")).expect("an object");
+        event["state"] == "started" && event["stage"] == step
+    };
+    assert!(BufReader::new(reader).lines().any(began), "{step} is one of its steps");
+    thread::sleep(delay);
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+}
+
 /// A `build` is killed while memory is claimed for somebody else's domain: that stays, and its claim goes.
 fn killed_build() {
     let xen = Interface::open().expect("Xen");
@@ -192,11 +212,8 @@ fn killed_build() {
     let mut with_claim = 0;
     for _ in 0..count(10, 40) {
         let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
-        let length = Duration::from_millis(20 + random.below(180));
-        let mut child = start(&["build", "--domid", &domid.to_string(), "--memory", "2GiB"]);
-        thread::sleep(length);
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
+        let words = ["build", "--domid", &domid.to_string(), "--memory", "2GiB"];
+        kill_in("populate", &words, Duration::from_millis(random.below(60)));
         let claimed = xen.domain(domid).expect("asked").expect("there").outstanding_pages;
         let removed = clean();
         if claimed > Pages(0) {
@@ -211,6 +228,7 @@ fn killed_build() {
         remove(domid);
     }
     println!("{with_claim} builds were killed while they had a claim");
+    assert!(with_claim > 0, "populating takes longer than that");
 }
 
 /// A `destroy` that was killed: the domain is there, and can be destroyed again; or it is gone, and the rest goes too.
@@ -223,10 +241,7 @@ fn killed_destroys() {
     let runs = count(8, 60);
     for _ in 0..runs {
         create("t", &["--memory", "64", "--paused"]);
-        let mut child = start(&["destroy", "t"]);
-        thread::sleep(Duration::from_millis(random.below(120)));
-        child.kill().expect("killed");
-        child.wait().expect("waited for");
+        kill_in("destroy", &["destroy", "t"], Duration::from_millis(random.below(120)));
         let removed = clean();
         let is = |what: &str| removed.iter().any(|left| left["what"] == what);
         rest += u32::from(is("domain") || is("keys") || is("files") || is("device-model"));
@@ -242,6 +257,7 @@ fn killed_destroys() {
         before.assert_back().unwrap_or_else(|error| panic!("{removed:?}: {error}"));
     }
     println!("{runs} destroys killed: {unharmed} before the domain was, {rest} half way");
+    assert!(rest > 0, "QEMU takes some time to end");
     remove(empty);
     shell("xl destroy theirs");
 }
