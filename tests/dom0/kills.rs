@@ -133,7 +133,7 @@ fn killed_creates() {
         dombuild(&["destroy", "t"]).success();
         length
     });
-    let runs = count(15, 210);
+    let runs = count(9, 210);
     let mut table = String::new();
     for (index, (name, arguments)) in kinds.iter().enumerate() {
         let (mut caught, mut left, mut handed_over) = (0, 0, 0);
@@ -210,7 +210,7 @@ fn killed_build() {
     let xen = Interface::open().expect("Xen");
     let mut random = Random::new("killed builds");
     let mut with_claim = 0;
-    for _ in 0..count(10, 40) {
+    for _ in 0..count(4, 40) {
         let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
         let words = ["build", "--domid", &domid.to_string(), "--memory", "2GiB"];
         kill_in("populate", &words, Duration::from_millis(random.below(60)));
@@ -238,7 +238,7 @@ fn killed_destroys() {
     let before = Host::now();
     let mut random = Random::new("killed destroys");
     let (mut unharmed, mut rest) = (0, 0);
-    let runs = count(8, 60);
+    let runs = count(5, 60);
     for _ in 0..runs {
         create("t", &["--memory", "64", "--paused"]);
         kill_in("destroy", &["destroy", "t"], Duration::from_millis(random.below(120)));

@@ -67,7 +67,7 @@ fn as_many_as_fit() {
     let bare = ["--device-model", "none"];
     let mut random = Random::new("parallel");
     let mut table = String::new();
-    for round in 0..count(2, 12) {
+    for round in 0..count(1, 12) {
         let before = Host::now();
         let (kind, arguments): (&str, &[&str]) = match round % 3 {
             0 => ("hvm without device model", &bare),

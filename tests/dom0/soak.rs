@@ -69,7 +69,7 @@ fn one_more(number: u32, kernel: &Path) {
 
 /// The first ten bring about what stays by design: directories, the daemons' own buffers.
 fn a_soak_costs_nothing() {
-    let cycles = count(25, 500);
+    let cycles = count(10, 500);
     let kernel = file(&tiny_kernel());
     (0..10).for_each(|number| one_more(number, &kernel));
     let before = Use::settled();

@@ -193,7 +193,7 @@ fn leaves_its_callers_work_alone() {
 /// SIGKILL, as xenopsd does it when a task is cancelled, and then what a toolstack does with the domain. That the host is
 /// as it was is checked after every test.
 fn killed_at_any_moment() {
-    let kills = sample::count(15, 50);
+    let kills = sample::count(9, 50);
     let mut random = Random::new("kill xenguest");
     let kinds = [Kind::Hvm, Kind::Pvh, Kind::Pv];
     // A small one, lest most of the time go into its unpacking, where there is nothing to leave behind.
