@@ -9,7 +9,7 @@ use dombuild::xen::{DomId, Interface};
 use super::Test;
 use super::memory::Memory;
 use super::sample;
-use super::support::{GUEST_INITRD, GUEST_KERNEL, dombuild, file, path_text, shell};
+use super::support::{GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, dombuild, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
 
 #[path = "../data/kernels.rs"]
@@ -73,12 +73,12 @@ fn domid(name: &str) -> DomId {
 
 /// xl hands libxenguest the file itself.
 fn the_same_kernel_as_xls() {
-    let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=256\nkernel=\"{GUEST_KERNEL}\"\nextra=\"console=hvc0\"\n");
+    let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=256\nkernel=\"{PACKED_KERNEL}\"\nextra=\"console=hvc0\"\n");
     let config = file(config.as_bytes());
     shell(&format!("xl create -p {}", path_text(&config)));
     let xen = Interface::open().expect("Xen");
     let theirs = Memory::of(&xen, domid("x"));
-    let (ours, log) = build("pvh", GUEST_KERNEL, None);
+    let (ours, log) = build("pvh", PACKED_KERNEL, None);
     let ours = Memory::of(&xen, ours);
     let (first, count) = segment(&log, "kernel");
     let inside = |gfn: &u64| (first..first + count).contains(gfn);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Test;
 use super::support::{
-    GUEST_INITRD, GUEST_KERNEL, create, dombuild, domid, figures, number, pages_in_dump, shell, wait_for,
+    GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, create, dombuild, domid, figures, number, pages_in_dump, shell, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -23,8 +23,12 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Starts the small Linux guest and waits until it is up.
 pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
+    start_kernel(GUEST_KERNEL, arguments, words)
+}
+
+fn start_kernel(kernel: &str, arguments: &[&str], words: &str) -> Value {
     let cmdline = format!("console=hvc0 {words}");
-    let files = ["--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
+    let files = ["--kernel", kernel, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
     forget_console();
     let built = create("t", &[arguments, &files].concat());
     wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || kernel_crashed());
@@ -82,7 +86,7 @@ fn ram_between(start: u64, end: u64) -> u64 {
 }
 
 fn linux_pvh() {
-    let built = start(&["--kind", "pvh", "--memory", "256", "--vcpus", "4"], "");
+    let built = start_kernel(PACKED_KERNEL, &["--kind", "pvh", "--memory", "256", "--vcpus", "4"], "");
     assert_eq!(said_number("cpus"), 4);
     // It counts what its memory map calls usable.
     assert!(said_number("balloon current_kb").abs_diff(256 << 10) <= 1024);
@@ -107,7 +111,7 @@ fn linux_pvh() {
 }
 
 fn linux_pv() {
-    let built = start(&["--kind", "pv", "--memory", "256", "--vcpus", "2"], "");
+    let built = start_kernel(PACKED_KERNEL, &["--kind", "pv", "--memory", "256", "--vcpus", "2"], "");
     assert_eq!(said_number("cpus"), 2);
     assert_eq!(said_number("balloon current_kb"), 256 << 10);
     assert_eq!(ram_between(1 << 20, u64::MAX), 255 << 20);

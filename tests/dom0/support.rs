@@ -16,8 +16,11 @@ use uuid::Uuid;
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
 
-/// The small Linux guest that dom0 of the nested Xen has, for PVH and PV (tests/nested/guest-init).
-pub(crate) const GUEST_KERNEL: &str = "/srv/guest/vmlinuz";
+/// The small Linux guest that dom0 of the nested Xen has, for PVH and PV (tests/nested/guest-init). Its kernel is unpacked
+/// already: that takes seconds of every guest here.
+pub(crate) const GUEST_KERNEL: &str = "/srv/guest/vmlinux";
+/// The same kernel as Debian ships it.
+pub(crate) const PACKED_KERNEL: &str = "/srv/guest/vmlinuz";
 pub(crate) const GUEST_INITRD: &str = "/srv/guest/initrd";
 
 /// Where runs are recorded while they last.

@@ -123,11 +123,15 @@ make_initrd() {
 
 cpio_of() { (cd "$1" && find . | bin/busybox cpio -o -H newc 2>/dev/null); }
 
-# The kernel is dom0's own; in its initrd, guest-init and nothing but busybox.
+# The kernel is dom0's own, as it is and unpacked; in its initrd, guest-init and nothing but busybox.
 make_guest() {
-    local root=$1 guest=$1/srv/guest tree
+    local root=$1 guest=$1/srv/guest tree sectors offset length
     mkdir -p "$guest"
     ln "$root"/boot/vmlinuz-* "$guest/vmlinuz"
+    # Linux' boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; a length of 4 bytes is behind it
+    read -r sectors < <(od -An -tu1 -j 0x1f1 -N 1 "$guest/vmlinuz")
+    read -r offset length < <(od -An -tu4 -j 0x248 -N 8 "$guest/vmlinuz")
+    tail -c "+$(((sectors + 1) * 512 + offset + 1))" "$guest/vmlinuz" | head -c "$((length - 4))" | xz -dc >"$guest/vmlinux"
     tree=$(mktemp -d)
     mkdir "$tree"/{bin,dev,proc,sys}
     cp "$root/bin/busybox" "$tree/bin/busybox"
