@@ -131,7 +131,7 @@ make_guest() {
     # Linux' boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; a length of 4 bytes is behind it
     read -r sectors < <(od -An -tu1 -j 0x1f1 -N 1 "$guest/vmlinuz")
     read -r offset length < <(od -An -tu4 -j 0x248 -N 8 "$guest/vmlinuz")
-    tail -c "+$(((sectors + 1) * 512 + offset + 1))" "$guest/vmlinuz" | head -c "$((length - 4))" | xz -dc >"$guest/vmlinux"
+    head -c "$(((sectors + 1) * 512 + offset + length - 4))" "$guest/vmlinuz" | tail -c "$((length - 4))" | xz -dc >"$guest/vmlinux"
     tree=$(mktemp -d)
     mkdir "$tree"/{bin,dev,proc,sys}
     cp "$root/bin/busybox" "$tree/bin/busybox"
