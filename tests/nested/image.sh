@@ -10,7 +10,7 @@
 
 # What must be on the host. libxen-dev is for its runtime half: `cargo test` runs programs linked to it.
 HOST_PACKAGES=(mmdebstrap libxen-dev libclang-dev clang qemu-system-x86 seabios pkg-config
-    gcc libc6-dev e2fsprogs xz-utils ca-certificates debian-archive-keyring)
+    gcc libc6-dev e2fsprogs xz-utils zstd ca-certificates debian-archive-keyring)
 
 install_host_packages() {
     local package missing=()
@@ -131,7 +131,12 @@ make_guest() {
     # Linux' boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; a length of 4 bytes is behind it
     read -r sectors < <(od -An -tu1 -j 0x1f1 -N 1 "$guest/vmlinuz")
     read -r offset length < <(od -An -tu4 -j 0x248 -N 8 "$guest/vmlinuz")
-    head -c "$(((sectors + 1) * 512 + offset + length - 4))" "$guest/vmlinuz" | tail -c "$((length - 4))" | xz -dc >"$guest/vmlinux"
+    head -c "$(((sectors + 1) * 512 + offset + length - 4))" "$guest/vmlinuz" | tail -c "$((length - 4))" >"$guest/payload"
+    case $(od -An -tx1 -N 4 "$guest/payload") in
+    ' fd 37 7a 58') xz -dc ;;   # Debian 12
+    ' 28 b5 2f fd') zstd -dc ;; # Debian 13
+    esac <"$guest/payload" >"$guest/vmlinux"
+    rm "$guest/payload"
     tree=$(mktemp -d)
     mkdir "$tree"/{bin,dev,proc,sys}
     cp "$root/bin/busybox" "$tree/bin/busybox"
