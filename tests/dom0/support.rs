@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dombuild::memory::Kind;
-use dombuild::xen::{CreateDomain, DomId, Interface, XenError};
+use dombuild::xen::{CreateDomain, DomId, Interface, Store, XenError};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -214,13 +214,7 @@ impl Host {
         let info = xen.physinfo().expect("physinfo");
         Self {
             domains: xen.domains().expect("domains").iter().map(|domain| domain.domid.to_string()).collect(),
-            xenstore: run("xenstore-ls", &["-f"])
-                .success()
-                .stdout
-                .lines()
-                .filter(|line| is_lasting(line))
-                .map(str::to_owned)
-                .collect(),
+            xenstore: tree(),
             processes: processes(),
             files: ["/run/xen", "/var/lib/xen", RUNS]
                 .iter()
@@ -249,7 +243,7 @@ impl Host {
             if Instant::now() >= end {
                 return Err(format!("something was left behind:\n{}", differences.join("\n")));
             }
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -278,6 +272,29 @@ impl Host {
 /// What Xen's own allocator may keep of a guest larger than any before it. The least that a lost guest would take is its
 /// paging pool, 1 MiB; `a_soak_costs_nothing` watches for less.
 const XENS_OWN_KIB: u64 = 512;
+
+/// Every lasting key of xenstore, with its value. Not by xenstore-ls: the walks ask thousands of times.
+fn tree() -> BTreeSet<String> {
+    let store = Store::open().expect("xenstored");
+    let store = store.plain();
+    let mut found = BTreeSet::new();
+    let mut left = vec![String::new()];
+    while let Some(path) = left.pop() {
+        let under = if path.is_empty() { "/" } else { &path };
+        for child in store.children(under).expect("listed") {
+            let path = format!("{path}/{child}");
+            // Another may remove it meanwhile.
+            if let Some(value) = store.read(&path).expect("read") {
+                let line = format!("{path} = {value:?}");
+                if is_lasting(&line) {
+                    found.insert(line);
+                }
+                left.push(path);
+            }
+        }
+    }
+    found
+}
 
 /// Not so the directories that no domain owns, which the first guest after boot brings about and xl leaves as well.
 fn is_lasting(line: &str) -> bool {

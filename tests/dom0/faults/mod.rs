@@ -7,6 +7,7 @@ mod guest;
 mod shim;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use dombuild::memory::Kind;
 use dombuild::xen::Interface;
@@ -95,6 +96,7 @@ struct Walk {
     harmless: BTreeMap<Call, usize>,
     problems: Vec<String>,
     random: Random,
+    began: Instant,
 }
 
 impl Walk {
@@ -107,6 +109,7 @@ impl Walk {
             harmless: BTreeMap::new(),
             problems: Vec::new(),
             random: Random::new(name),
+            began: Instant::now(),
         }
     }
 
@@ -135,8 +138,8 @@ impl Walk {
     }
 
     fn end(self) {
-        let Self { name, of, failed, harmless, problems, .. } = self;
-        println!("{name}: {failed} calls failed, of {of}");
+        let Self { name, of, failed, harmless, problems, began, .. } = self;
+        println!("{name}: {failed} calls failed, of {of}, in {} s", began.elapsed().as_secs());
         for (call, times) in harmless {
             println!("  without harm: {} in {}, {times} times", call.inner, call.outer);
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -69,10 +70,13 @@ pub(super) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
         .env("DOMBUILD_FAULTS_LOG", &log)
         .env("DOMBUILD_FAULTS", wanted.join(","))
         .output();
-    let text = fs::read(&log).expect("the log");
-    let text = String::from_utf8_lossy(&text[..text.iter().position(|byte| *byte == 0).unwrap_or(text.len())]);
+    // Behind the lines it is a hole.
+    let mut text = Vec::new();
+    let log = File::open(&log).expect("the log");
+    BufReader::new(log).read_until(0, &mut text).expect("readable");
+    let text = String::from_utf8_lossy(&text);
     let (mut calls, mut failed) = (Vec::new(), 0);
-    for line in text.lines() {
+    for line in text.trim_end_matches('\0').lines() {
         let mut words = line.split_whitespace().map(str::to_owned);
         let mut word = || words.next().expect("three words");
         calls.push(Call { outer: word(), inner: word() });
