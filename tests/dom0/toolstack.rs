@@ -9,7 +9,7 @@ use dombuild::memory::{Kib, Kind};
 
 use super::Test;
 use super::faults::tiny_kernel;
-use super::linux::{forget_console, kernel_crashed, said};
+use super::linux::{expect_guest, panicked, said};
 use super::platform::rtc_year;
 use super::sample::{self, Random};
 use super::support::{file, pages_in_dump, path_text, script, shell, wait_for, wait_for_guest_line};
@@ -66,10 +66,10 @@ fn starts_linux(kind: Kind) {
     } else {
         assert_eq!((store, console, protocol), (0xfeffc, 0xfefff, None));
     }
-    forget_console();
+    expect_guest();
     vm.introduce(store, console);
     vm.xen.unpause(vm.domid).expect("it starts");
-    wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || kernel_crashed());
+    wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || panicked());
     assert!(said("ready").is_some(), "the guest's kernel crashed");
     assert_eq!(said("cpus").as_deref(), Some("2"), "both vCPUs");
     vm.destroy();
