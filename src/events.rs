@@ -36,6 +36,17 @@ pub enum Unit {
     Pages,
 }
 
+impl Unit {
+    /// So many of them, in bytes.
+    #[must_use]
+    pub const fn bytes(self, count: u64) -> u64 {
+        match self {
+            Self::Kib => count.saturating_mul(1024),
+            Self::Pages => count.saturating_mul(4096),
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Record<'a> {

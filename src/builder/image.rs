@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Context;
 use super::claim::claim;
+use super::populate::populate;
 use super::pre::{Ports, set_paging_pool};
 use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
@@ -27,8 +28,7 @@ pub struct Rings {
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
-/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once; and where memory is
-///    claimed, what is still to come of it once more;
+/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once, by libxenguest;
 /// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
@@ -70,8 +70,13 @@ pub(super) fn build_image(
         let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
         let mib = size.to_mib_exact();
         let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
-        image.populate(mib).map_err(shortage)?;
-        claim(context, domid, guest)
+        image.set_size(mib)?;
+        if pv {
+            image.populate_pv().map_err(shortage)?;
+            // libxenguest has given it back.
+            return claim(context, domid, guest);
+        }
+        populate(context, domid, plan)
     })?;
     // 3.
     if !pv {
@@ -87,7 +92,7 @@ pub(super) fn build_image(
 }
 
 /// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.
-fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
+pub(super) fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
     match check_room(context, domid, wanted) {
         Ok(()) => error.into(),
         Err(cause) => {

@@ -13,6 +13,7 @@ mod leftovers;
 mod locks;
 mod measure;
 mod platform;
+mod populate;
 mod post;
 mod pre;
 mod process;

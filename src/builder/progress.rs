@@ -8,6 +8,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::error::Stage;
 use crate::events::{self, Running, Unit};
 
+/// A step alone, and one that is counted in memory.
+const STEP: &str = "{spinner} {msg} [{elapsed}]";
+const AMOUNT: &str =
+    "{spinner} {msg} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+
+fn show(line: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        line.set_style(style.progress_chars("=> "));
+    }
+}
+
 /// Where the procedure is. Dropping it takes the line off the terminal.
 #[derive(Debug)]
 pub struct Progress {
@@ -21,9 +32,7 @@ impl Progress {
         let line = (stderr().is_terminal() && log::max_level() < log::Level::Debug).then(|| {
             let line = ProgressBar::new_spinner();
             line.enable_steady_tick(Duration::from_millis(120));
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
-                line.set_style(style);
-            }
+            show(&line, STEP);
             line
         });
         Self { line }
@@ -31,6 +40,10 @@ impl Progress {
 
     /// The procedure has come to this step.
     pub fn begin(&self, stage: Stage) -> Running {
+        if let Some(line) = self.line.as_ref().filter(|line| line.length().is_some()) {
+            line.unset_length();
+            show(line, STEP);
+        }
         self.note(stage.name().to_owned());
         Running::begin(stage)
     }
@@ -38,6 +51,14 @@ impl Progress {
     /// How far the present step is, in numbers and in words.
     pub fn count(&self, done: u64, total: u64, unit: Unit, text: String) {
         events::progress(done, total, unit, &text);
+        if let Some(line) = &self.line {
+            if line.length().is_none() {
+                line.reset();
+                show(line, AMOUNT);
+            }
+            line.set_length(unit.bytes(total));
+            line.set_position(unit.bytes(done));
+        }
         self.note(text);
     }
 

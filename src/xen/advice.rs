@@ -186,6 +186,21 @@ pub const TABLE: &[Call] = &[
             (Errno::EUSERS, "it was paused too many times"),
         ],
     ),
+    (
+        "xc_domain_populate_physmap",
+        &[
+            (
+                Errno::EBUSY,
+                "the host's memory and the domain's limit would do: its paging pool is too small for so many pages",
+            ),
+            (
+                Errno::EINVAL,
+                "the domain cannot be populated like this: it is of another kind than --kind, or is not empty any more",
+            ),
+            (Errno::ESRCH, GONE),
+            (Errno::ENOMEM, LOCAL_MEMORY),
+        ],
+    ),
     ("xc_domain_set_memmap_limit", &[(Errno::ESRCH, GONE), (Errno::ENOMEM, XEN_HEAP)]),
     (
         "xc_domain_set_memory_map",

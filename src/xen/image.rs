@@ -260,16 +260,30 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_parse_image", format_args!(""), |dom| unsafe { sys::xc_dom_parse_image(dom) })
     }
 
-    /// Populates `size` of memory as the layout says.
+    /// Tells libxenguest how much RAM the guest has. It populates a PV guest itself, and takes that of others for populated.
     ///
     /// # Errors
-    /// Where the host or the domain's maximum lacks the memory.
-    pub fn populate(&mut self, size: Mib) -> Result<(), XenError> {
+    /// Where libxenguest refuses it.
+    pub fn set_size(&mut self, size: Mib) -> Result<(), XenError> {
         let mib = size.0;
         // SAFETY: the image is valid and parsed.
         self.call("xc_dom_mem_init", format_args!("{mib} MiB"), |dom| unsafe { sys::xc_dom_mem_init(dom, mib) })?;
-        // SAFETY: as above, and its layout adds up to that size.
-        self.call("xc_dom_boot_mem_init", format_args!("{mib} MiB"), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
+        // What `meminit_hvm` leaves behind for the calls that follow (tools/libs/guest/xg_dom_x86.c, Xen 4.17).
+        let end = self.parts.layout.lowmem_end.max(self.parts.layout.highmem_end);
+        if !matches!(self.parts.contents, Contents::Pv(_)) {
+            // SAFETY: `raw` is a valid image that only we refer to.
+            unsafe { self.raw.as_mut() }.p2m_size = end.to_pages_floor().0;
+        }
+        Ok(())
+    }
+
+    /// Populates the memory of a PV guest.
+    ///
+    /// # Errors
+    /// Where the host or the domain's maximum lacks the memory.
+    pub fn populate_pv(&mut self) -> Result<(), XenError> {
+        // SAFETY: the image is valid and parsed, and its size is set.
+        self.call("xc_dom_boot_mem_init", format_args!(""), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
     }
 
     /// Loads the kernel and what goes with it, and makes the special pages.

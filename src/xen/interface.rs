@@ -3,10 +3,12 @@
 use std::fmt;
 use std::ptr::NonNull;
 
+use nix::errno::Errno;
 use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, EventPort, ForeignPages, logger};
+use crate::memory::layout::Extents;
 use crate::memory::{Bytes, Gfn, Kib, Pages};
 
 /// What is left of a guest to be populated on demand.
@@ -76,6 +78,30 @@ impl Interface {
         // SAFETY: takes no pointers but the handle.
         let returned = unsafe { sys::xc_domain_claim_pages(self.as_raw(), domid.get(), total.0) };
         error::minus_one("xc_domain_claim_pages", format_args!("domid {domid}, {} pages", total.0), returned).map(drop)
+    }
+
+    /// Populates extents of an HVM or PVH domain, or marks them to be populated on demand: how many of them, from the first
+    /// on, which are fewer where the host has no more of that size, or the domain may not own more.
+    ///
+    /// # Errors
+    /// Where Xen refuses even the first; with `EBUSY` as from libxc (`xc_domain_populate_physmap_exact`), where single pages
+    /// are not all populated.
+    pub fn populate(&self, domid: DomId, extents: Extents, on_demand: bool) -> Result<u64, XenError> {
+        let Extents { first, order, count } = extents;
+        let mut frames: Vec<_> = (0..count).map(|index| first.0.saturating_add(extents.pages(index).0)).collect();
+        let flags = if on_demand { sys::XENMEMF_populate_on_demand } else { 0 };
+        let arguments = format!("domid {domid}, {count} extents of order {order} from gfn {:#x} on", first.0);
+        // SAFETY: libxc reads and writes `count` frames, as many as there are.
+        let returned = unsafe {
+            sys::xc_domain_populate_physmap(self.as_raw(), domid.get(), count, order, flags, frames.as_mut_ptr())
+        };
+        let done =
+            error::minus_one("xc_domain_populate_physmap", format_args!("{arguments}"), returned).map(u64::from)?;
+        if done < count && order == 0 {
+            let detail = Some(format!("{done} were populated"));
+            return Err(XenError { call: "xc_domain_populate_physmap", arguments, errno: Some(Errno::EBUSY), detail });
+        }
+        Ok(done)
     }
 
     /// Sets the size of the paging pool of an HVM or PVH domain; whole pages.

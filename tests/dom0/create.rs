@@ -95,7 +95,7 @@ fn our_log_alone() {
     let line = "RUST_LOG=dombuild=debug dombuild create --name t --memory 64 --device-model none --paused 2>&1";
     let log = shell(line);
     for call in
-        ["xc_domain_create(", "xc_domain_setmaxmem(domid ", "xc_dom_boot_mem_init(48 MiB)", "xs_introduce_domain("]
+        ["xc_domain_create(", "xc_domain_setmaxmem(domid ", "xc_domain_populate_physmap(", "xs_introduce_domain("]
     {
         assert!(log.contains(call), "{call} is not in {log}");
     }

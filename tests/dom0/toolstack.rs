@@ -165,7 +165,7 @@ fn leaves_its_callers_work_alone() {
     let reply = vm.build(&["-debuglog", calls, "-debug"]);
     reply.result();
     let log = std::fs::read_to_string(calls).expect("a log");
-    assert!(log.contains("xc_dom_boot_mem_init("), "calls stand in it: {log}");
+    assert!(log.contains("xc_domain_populate_physmap("), "calls stand in it: {log}");
     for call in [
         "xc_domain_setmaxmem",
         "xc_set_paging_mempool_size",

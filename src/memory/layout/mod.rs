@@ -2,12 +2,14 @@
 
 mod address;
 mod e820;
+mod extents;
 mod reserved;
 #[cfg(test)]
 mod tests;
 
 pub use address::*;
 pub use e820::{E820Entry, E820Kind};
+pub use extents::{Extents, ORDERS};
 pub use reserved::{LOWMEM_STEP, MAX_E820_ENTRIES, MIN_LOWMEM, Reserved, VGPU_VRAM, VGPU_VRAM_START};
 
 use super::error::PlanError;

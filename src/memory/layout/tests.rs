@@ -314,3 +314,57 @@ proptest! {
         }
     }
 }
+
+/// Populates all of it in a host that gives `granted` of each order's extents at most; what was asked for.
+fn populate(layout: &Layout, granted: &mut impl FnMut(Extents) -> u64) -> Vec<(u64, u64, u32)> {
+    let mut got = Vec::new();
+    for (start, end) in layout.populated() {
+        let (mut at, mut most) = (start, ORDERS[0]);
+        while at < end {
+            let extents = Extents::next(at, end, most);
+            assert!((1..=512).contains(&extents.count) && extents.first.0 == at, "{extents:?}");
+            assert_eq!(at % (1 << extents.order), 0, "{extents:?}");
+            let done = if extents.order == 0 { extents.count } else { granted(extents).min(extents.count) };
+            got.push((at, extents.pages(done).0, extents.order));
+            at += extents.pages(done).0;
+            most = extents.smaller().filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
+        }
+        assert_eq!(at, end, "and no further");
+    }
+    got
+}
+
+#[test]
+fn the_largest_pages_that_fit() {
+    let layout = hvm(1024 + 512 + 1, DEFAULT_MMIO_HOLE).expect("a layout");
+    assert_eq!(
+        populate(&layout, &mut |extents| extents.count),
+        [(0, 0xa0, 0), (0xc0, 0x140, 0), (0x200, 0x3_fe00, 9), (0x4_0000, 0x2_0000, 9), (0x6_0000, 0x100, 0)]
+    );
+    let layout = Layout::new(Kind::Pvh, Mib(5 << 10).to_kib(), None).expect("a layout");
+    assert_eq!(
+        populate(&layout, &mut |extents| extents.count),
+        [
+            (0, 0x4_0000, 18),
+            (0x4_0000, 0x4_0000, 18),
+            (0x8_0000, 0x4_0000, 18),
+            (0xc_0000, 0x3_c000, 9),
+            (0x10_0000, 0x4_0000, 18),
+            (0x14_0000, 0x4000, 9)
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn every_frame_of_ram_is_populated_once(build_max in 2_u32..1 << 15, given in prop::collection::vec(0_u64..600, 1..9)) {
+        for kind in [Kind::Hvm, Kind::Pvh] {
+            let layout = Layout::new(kind, Mib(build_max).to_kib(), None).expect("a layout");
+            let mut turn = given.iter().cycle();
+            let all = populate(&layout, &mut |_| *turn.next().expect("endless"));
+            let pages: u64 = all.iter().map(|(_, pages, _)| pages).sum();
+            let hole = if kind == Kind::Hvm { VGA_HOLE_PAGES.0 } else { 0 };
+            prop_assert_eq!(pages + hole, u64::from(build_max) * 256);
+        }
+    }
+}

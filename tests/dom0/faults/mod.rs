@@ -48,7 +48,8 @@ const HARMLESS: &[Harmless] = &[
     Harmless { outer: "xc_domain_pause", inner: "", behind: "" },
     // Whether a destroyed domain is gone is asked until there is an answer.
     Harmless { outer: "xc_domain_getinfolist", inner: "", behind: "xc_domain_destroy" },
-    // libxenguest takes smaller pages where it gets no large ones; that the guest has them all is checked.
+    // Where there are no large pages, small ones are taken; that the guest has them all is checked.
+    Harmless { outer: "xc_domain_populate_physmap", inner: "", behind: "" },
     Harmless { outer: "xc_dom_boot_mem_init", inner: "xc_domain_populate_physmap", behind: "" },
     Harmless { outer: "xc_dom_boot_mem_init", inner: "xc__hypercall_buffer_alloc", behind: "" },
     Harmless { outer: "xc_dom_boot_mem_init", inner: "xc__hypercall_bounce_pre", behind: "" },
