@@ -26,7 +26,7 @@ use crate::xen::{DomId, Leash, process};
 /// A monitor that answers no question in this time is stuck.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A QEMU that is ready.
+/// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
 #[derive(Debug)]
 pub struct DeviceModel {
     process: Child,
@@ -34,14 +34,17 @@ pub struct DeviceModel {
     log: PathBuf,
     /// It has no rights but on its own guest, and so none on xenstore.
     confined: bool,
+    /// When it has to be ready, and how long that was from its start.
+    end: Instant,
+    timeout: Duration,
 }
 
 impl DeviceModel {
-    /// Starts QEMU for a built domain and waits until it is running: it says so in xenstore, or on its monitor where it has
-    /// given up xenstore. Its first serial port becomes what `xl console` shows.
+    /// Starts QEMU for a domain that has its vCPUs, its limits and its keys, and no memory yet. Its first serial port becomes
+    /// what `xl console` shows.
     ///
     /// # Errors
-    /// Where QEMU cannot be started, dies, or takes longer than it may; the message names its log.
+    /// Where QEMU cannot be started.
     pub fn start(
         context: &Context<'_>,
         domid: DomId,
@@ -49,7 +52,7 @@ impl DeviceModel {
         plan: &Plan,
         config: &DeviceModelConfig,
     ) -> Result<Self, Failure> {
-        context.step(Stage::DeviceModel, || {
+        context.step(Stage::StartDeviceModel, || {
             let keys = Keys::new(domid);
             let (log, output) = open_log(name)?;
             let confinement = confinement(domid, &config.run_as)?;
@@ -73,15 +76,37 @@ impl DeviceModel {
                     path: config.path.clone(),
                     reason: format!("cannot be started: {error}"),
                 })?;
-            let mut model = Self { process, leash: Some(leash), log, confined };
-            match model.get_ready(context, &keys, config.timeout) {
+            let mut model = Self {
+                process,
+                leash: Some(leash),
+                log,
+                confined,
+                end: Instant::now() + config.timeout,
+                timeout: config.timeout,
+            };
+            let pid = model.pid().to_string();
+            match context.store.plain().write(&keys.device_model_pid(), &pid) {
                 Ok(()) => Ok::<_, Error>(model),
                 Err(error) => {
-                    // Whatever it was that we started, and even where xenstore cannot tell any more.
                     model.kill();
-                    Err(error)
+                    Err(error.into())
                 }
             }
+        })
+    }
+
+    /// Waits until QEMU is running: it says so in xenstore, or on its monitor where it has given up xenstore.
+    ///
+    /// # Errors
+    /// Where QEMU dies, or takes longer than it may; the message names its log.
+    pub fn get_ready(&mut self, context: &Context<'_>, domid: DomId) -> Result<(), Failure> {
+        context.step(Stage::DeviceModel, || {
+            let outcome = self.wait_and_publish(context, &Keys::new(domid));
+            if outcome.is_err() {
+                // Whatever it was that we started, and even where xenstore cannot tell any more.
+                self.kill();
+            }
+            outcome
         })
     }
 
@@ -120,11 +145,10 @@ impl DeviceModel {
         }
     }
 
-    fn get_ready(&mut self, context: &Context<'_>, keys: &Keys, timeout: Duration) -> Result<(), Error> {
-        context.store.plain().write(&keys.device_model_pid(), &self.pid().to_string())?;
+    fn wait_and_publish(&mut self, context: &Context<'_>, keys: &Keys) -> Result<(), Error> {
         let state = keys.device_model_state();
         context.store.watch(&state)?;
-        let mut outcome = self.wait_running(context, keys, &state, timeout);
+        let mut outcome = self.wait_running(context, keys, &state);
         if self.confined && outcome.is_ok() {
             // It cannot do so itself any more, and others look for it there.
             outcome = context.store.plain().write(&state, "running").map_err(Error::from);
@@ -134,14 +158,7 @@ impl DeviceModel {
         self.publish_serial_ports(context, keys)
     }
 
-    fn wait_running(
-        &mut self,
-        context: &Context<'_>,
-        keys: &Keys,
-        state: &str,
-        timeout: Duration,
-    ) -> Result<(), Error> {
-        let end = Instant::now() + timeout;
+    fn wait_running(&mut self, context: &Context<'_>, keys: &Keys, state: &str) -> Result<(), Error> {
         let mut greeting = Greeting::new(socket("libxl", keys.domid));
         loop {
             // QEMU greets from its main loop alone, when its rights are gone (os_setup_post, system/vl.c).
@@ -155,10 +172,10 @@ impl DeviceModel {
             }
             self.check()?;
             context.cancel.check()?;
-            if Instant::now() >= end {
+            if Instant::now() >= self.end {
                 return Err(Error::TimedOut {
                     what: format!("the device model {} did not get ready", self.pid()),
-                    after: timeout,
+                    after: self.timeout,
                     advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
                 });
             }

@@ -179,7 +179,9 @@ pub enum Stage {
     WaitBalloon,
     /// A domain is measured.
     Inspect,
-    /// QEMU starts and gets ready.
+    /// QEMU is started.
+    StartDeviceModel,
+    /// QEMU gets ready.
     DeviceModel,
     /// The guest is allowed to run.
     Unpause,
@@ -223,6 +225,7 @@ impl Stage {
             Self::BalloonTarget => "balloon-target",
             Self::WaitBalloon => "wait-balloon",
             Self::Inspect => "inspect",
+            Self::StartDeviceModel => "start-device-model",
             Self::DeviceModel => "device-model",
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",

@@ -57,7 +57,7 @@ fn build_into(
     let ports = build_pre(context, domid, guest, config.ports, run)?;
     let rings = build_guest(context, domid, guest, ports)?;
     check_paging_pool(context, domid, &guest.plan)?;
-    let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
+    let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
     let identity = Identity { uuid: domain.uuid, name: None };
     build_post(context, domid, guest, &identity, ports, rings)?;
     Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })

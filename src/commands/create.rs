@@ -157,17 +157,19 @@ fn start(
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;
+    // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
+    let model = config.device_model.as_ref();
+    let model = model.map(|wanted| DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted));
+    let mut model = model.transpose()?;
     let rings = build_guest(context, domid, guest, ports)?;
     check_paging_pool(context, domid, &guest.plan)?;
-    let measured_built = measure(context.xen, domid).at(Stage::CheckPagingPool)?;
+    let measured = || measure(context.xen, domid);
+    let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
 
-    let mut model = None;
-    if let Some(wanted) = &config.device_model {
-        model = Some(DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted)?);
-    }
+    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid))?;
     give_back_claim(context, domid, guest).at(Stage::ClaimMemory)?;
-    let measured_running = model.as_ref().map(|_| measure(context.xen, domid)).transpose().at(Stage::DeviceModel)?;
+    let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;
     }

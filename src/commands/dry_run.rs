@@ -118,7 +118,7 @@ fn steps(config: &Create) -> Vec<Stage> {
     use Stage::{
         BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, EventChannels, GrantTable,
         HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage, PlatformParams,
-        Populate, Scheduling, SetMaxMemory, Unpause, WaitFreeMemory, Xenstore,
+        Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, WaitFreeMemory, Xenstore,
     };
     let kind = config.guest.plan.request.kind;
     let pv = kind == Kind::Pv;
@@ -134,6 +134,7 @@ fn steps(config: &Create) -> Vec<Stage> {
         (PagingPool, !pv),
         (ClaimMemory, true),
         (EventChannels, true),
+        (StartDeviceModel, config.device_model.is_some()),
         (ParseImage, true),
         (Populate, true),
         (MemoryMap, !pv),

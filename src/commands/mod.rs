@@ -81,8 +81,9 @@ struct Built {
     rings: Rings,
     #[serde(flatten)]
     ports: Ports,
-    /// What Xen shows at the end of the build.
-    measured_built: Measured,
+    /// What Xen shows at the end of the build; nothing where a device model took its own memory meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured_built: Option<Measured>,
     /// What Xen shows once the device model is ready, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     measured_running: Option<Measured>,
@@ -96,13 +97,17 @@ impl fmt::Display for Built {
             writeln!(formatter, "  {what:<22} {planned:>12} {xen:>12}{verdict}")
         };
         writeln!(formatter, "  {:<22} {:>12} {:>12}", "", "planned", "Xen shows")?;
-        let built = &self.measured_built;
-        row(formatter, "max pages", self.plan.max_pages.0, built.max_pages.0)?;
-        row(formatter, "owned pages, built", self.plan.owned_pages_built.0, built.owned_pages.0)?;
-        if let Some(running) = &self.measured_running {
-            row(formatter, "owned pages, running", self.plan.owned_pages_running.0, running.owned_pages.0)?;
+        let plan = &self.plan;
+        let measured = [
+            (&self.measured_built, "owned pages, built", plan.owned_pages_built),
+            (&self.measured_running, "owned pages, running", plan.owned_pages_running),
+        ];
+        for (seen, what, planned) in measured {
+            let Some(seen) = seen else { continue };
+            row(formatter, "max pages", plan.max_pages.0, seen.max_pages.0)?;
+            row(formatter, what, planned.0, seen.owned_pages.0)?;
+            row(formatter, "paging pool, KiB", plan.paging_pool.0, seen.paging_pool_kib.0)?;
         }
-        row(formatter, "paging pool, KiB", self.plan.paging_pool.0, built.paging_pool_kib.0)?;
         write!(
             formatter,
             "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",

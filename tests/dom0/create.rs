@@ -34,13 +34,13 @@ fn assert_as_planned(built: &Value, running: bool) {
     assert_eq!(number(plan, "max_pages"), most);
     assert_eq!(pages_in_dump(domid), (owned, most), "Xen's own dump");
 
-    let measured = &built["measured_built"];
-    assert_eq!(number(measured, "owned_pages"), number(plan, "owned_pages_built"));
+    // QEMU takes its own memory while the rest is populated: there is no moment of the build alone.
+    let (told, other) = if running { ("running", "built") } else { ("built", "running") };
+    let measured = &built[format!("measured_{told}")];
+    assert_eq!(number(measured, "owned_pages"), owned);
     assert_eq!(number(measured, "max_pages"), most);
     assert_eq!(number(measured, "paging_pool_kib"), number(plan, "shadow_kib"));
-    if running {
-        assert_eq!(number(&built["measured_running"], "owned_pages"), owned);
-    }
+    assert!(built.get(format!("measured_{other}")).is_none(), "{built}");
 
     let xen = Interface::open().expect("Xen");
     let pool = xen.paging_pool(domid).expect("the paging pool");

@@ -53,10 +53,10 @@ fn while_waiting(with: Signal, status: i32, code: &str) {
     assert!(output["error"]["message"].as_str().expect("text").contains("nothing is left"), "{output}");
 }
 
-/// At every step, as soon as the events tell that it has begun. Until QEMU is started, which takes far longer than a signal,
-/// each such run is stopped half way; a later one may have built its guest whole.
+/// At every step, as soon as the events tell that it has begun. Until QEMU is waited for, each such run is
+/// stopped half way; a later one may have built its guest whole.
 fn at_every_step() {
-    const UNTIL_DEVICE_MODEL: usize = 24;
+    const UNTIL_DEVICE_MODEL: usize = 25;
     let whole = create_until(None);
     assert_eq!(whole.status, Some(0), "{whole:?}");
     assert_eq!(whole.steps.get(UNTIL_DEVICE_MODEL).map(String::as_str), Some("device-model"), "{:?}", whole.steps);

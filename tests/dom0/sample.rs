@@ -60,7 +60,12 @@ impl Random {
 
     /// `wanted` different numbers below `total`, in order; all of them in a full run, and where there are no more.
     pub(crate) fn sample(&mut self, total: u64, wanted: u64) -> Vec<u64> {
-        if full() || wanted >= total {
+        self.choose(total, if full() { total } else { wanted })
+    }
+
+    /// The same in a full run as in others.
+    pub(crate) fn choose(&mut self, total: u64, wanted: u64) -> Vec<u64> {
+        if wanted >= total {
             return (0..total).collect();
         }
         let mut chosen = BTreeSet::new();

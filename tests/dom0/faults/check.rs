@@ -37,12 +37,13 @@ pub(super) fn check_error(ran: &Ran, call: &Call, errno: Errno) -> Result<Value,
 /// that nobody has used.
 pub(super) fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
     let built = ran.json();
-    let (owned, planned) =
-        (number(&built["measured_built"], "owned_pages"), number(&built["plan"], "owned_pages_built"));
+    let when = if built.get("measured_running").is_some() { "running" } else { "built" };
+    let measured = &built[format!("measured_{when}")];
+    let (owned, planned) = (number(measured, "owned_pages"), number(&built["plan"], &format!("owned_pages_{when}")));
     if owned != planned {
         return Err(format!("{owned} pages of {planned}"));
     }
-    let claimed = number(&built["measured_built"], "claimed_pages");
+    let claimed = number(measured, "claimed_pages");
     if claimed != 0 {
         return Err(format!("{claimed} pages are still claimed"));
     }

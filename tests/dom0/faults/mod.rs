@@ -14,7 +14,7 @@ use dombuild::xen::Interface;
 use nix::errno::Errno;
 
 use super::Test;
-use super::sample::Random;
+use super::sample::{self, Random};
 use super::support::{Host, destroy_everything, dombuild, empty_domain};
 use check::{check_error, check_left_alone, check_left_behind, check_whole};
 use guest::Guest;
@@ -82,6 +82,10 @@ fn is_harmless(calls: &[Call]) -> bool {
             && (harmless.inner.is_empty() || harmless.inner == call.inner)
             && (harmless.behind.is_empty() || before.iter().any(|earlier| earlier.outer == harmless.behind))
     })
+}
+
+fn all(calls: &[Call]) -> Vec<usize> {
+    (0..calls.len()).collect()
 }
 
 fn count(length: usize) -> u64 {
@@ -161,14 +165,14 @@ fn create_walk(kind: &'static str, wanted: u64) {
         Walk::new(&format!("create {kind}"), host, whole.calls.len()),
         &guest.create(),
         &whole.calls,
-        0,
+        &all(&whole.calls),
         wanted,
     );
 }
 
-fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], first: usize, wanted: u64) {
+fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], among: &[usize], wanted: u64) {
     let xen = Interface::open().expect("Xen");
-    for point in points(calls, first, &walk.name, wanted) {
+    for point in points(calls, among, &walk.name, wanted) {
         let errno = walk.errno();
         let run = traced(arguments, &[(point, errno)]);
         let call = run.calls.get(point).unwrap_or(&calls[point]).clone();
@@ -189,7 +193,7 @@ fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], first: usi
     walk.end();
 }
 
-/// What comes after the build: a QEMU that is there by then goes with the domain.
+/// What is done for QEMU alone, and some of the rest: a QEMU that was started goes with the domain.
 fn device_model_walk() {
     let arguments = ["create", "--name", "t", "--memory", "64"];
     let host = Host::now();
@@ -200,9 +204,20 @@ fn device_model_walk() {
     whole.ran.success();
     dombuild(&["destroy", "t"]).success();
     host.assert_back().expect("nothing is left");
-    let first = without.calls.len();
-    let walk = Walk::new("create hvm with a device model", host, whole.calls.len() - first);
-    walk_of_create(walk, &arguments, &whole.calls, first, 1);
+    let (of_qemus, others) = beside(&whole.calls, &without.calls);
+    let mut among = of_qemus;
+    if sample::full() {
+        let some = Random::new("beside a device model").choose(count(others.len()), 30);
+        among.extend(some.into_iter().map(|index| others[usize::try_from(index).expect("small")]));
+    }
+    let walk = Walk::new("create hvm with a device model", host, among.len());
+    walk_of_create(walk, &arguments, &whole.calls, &among, 1);
+}
+
+/// The calls of a run that another one has not, and those that it has.
+fn beside(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
+    let mut left = less.iter().peekable();
+    (0..calls.len()).partition(|index| left.next_if_eq(&&calls[*index]).is_none())
 }
 
 /// Every kind of guest, or one: the calls are those of `create`, and what differs is what becomes of the domain.
@@ -228,7 +243,7 @@ fn build_walk(kind: Kind, wanted: u64) {
     dombuild(&["destroy", "--force", &domid.to_string()]).success();
     host.assert_back().expect("nothing is left");
     let mut walk = Walk::new(&format!("build {kind}"), host, whole.calls.len());
-    for point in points(&whole.calls, 0, &walk.name, wanted) {
+    for point in points(&whole.calls, &all(&whole.calls), &walk.name, wanted) {
         let errno = walk.errno();
         let (domid, run) = build(&[(point, errno)]);
         let call = run.calls.get(point).unwrap_or(&whole.calls[point]).clone();
@@ -259,7 +274,7 @@ fn clean_up_walk() {
     let last = whole.calls.len() - 1;
     let undone = traced(&arguments, &[(last, Errno::EIO)]);
     let mut walk = Walk::new("clean-up of create", host, undone.calls.len() - last - 1);
-    for point in points(&undone.calls, last + 1, &walk.name, 3) {
+    for point in points(&undone.calls, &(last + 1..undone.calls.len()).collect::<Vec<_>>(), &walk.name, 3) {
         let errno = walk.errno();
         let run = traced(&arguments, &[(last, Errno::EIO), (point, errno)]);
         let call = run.calls.get(point).unwrap_or(&undone.calls[point]).clone();
@@ -282,7 +297,7 @@ fn destroy_walk() {
     let whole = traced(&["destroy", "t"], &[]);
     whole.ran.success();
     let mut walk = Walk::new("destroy", host, whole.calls.len());
-    for point in points(&whole.calls, 0, &walk.name, 2) {
+    for point in points(&whole.calls, &all(&whole.calls), &walk.name, 2) {
         let errno = walk.errno();
         made();
         let run = traced(&["destroy", "t"], &[(point, errno)]);

@@ -85,14 +85,14 @@ pub(super) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
     Traced { ran: Ran::new(&output.expect("it starts")), calls, failed }
 }
 
-/// The numbers of calls to let fail: all from `first` on in a full run; else so many, each of another kind.
-pub(super) fn points(calls: &[Call], first: usize, purpose: &str, wanted: u64) -> Vec<usize> {
+/// The numbers of calls to let fail: all of those `among` in a full run; else so many, each of another kind.
+pub(super) fn points(calls: &[Call], among: &[usize], purpose: &str, wanted: u64) -> Vec<usize> {
     if sample::full() {
-        return (first..calls.len()).collect();
+        return among.to_vec();
     }
     let mut kinds: BTreeMap<&Call, Vec<usize>> = BTreeMap::new();
-    for (index, call) in calls.iter().enumerate().skip(first) {
-        kinds.entry(call).or_default().push(index);
+    for index in among {
+        kinds.entry(&calls[*index]).or_default().push(*index);
     }
     let kinds: Vec<_> = kinds.into_values().collect();
     let mut random = Random::new(purpose);
