@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    Content, FirmwareModules, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, read_firmware, read_hvmloader,
-    read_ramdisk, read_shim, read_shim_kernel, smbios,
+    Content, FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, read_firmware,
+    read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
@@ -22,10 +22,10 @@ const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
 ///
 /// # Errors
 /// Where a flag belongs to another kind of guest, or a file is not usable.
-pub(super) fn read(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+pub(super) fn read(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Error> {
     match plan.request.kind {
         Kind::Hvm => firmware(arguments, plan),
-        Kind::Pvh | Kind::Pv => kernel(arguments, plan),
+        Kind::Pvh | Kind::Pv => kernel(arguments, plan, keep),
     }
 }
 
@@ -76,7 +76,7 @@ fn check_path(flag: &str, path: &Path) -> Result<(), Error> {
 }
 
 /// What a PVH or PV guest starts with.
-fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
+fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Error> {
     let kind = plan.request.kind;
     if arguments.firmware.is_some() {
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
@@ -112,7 +112,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
     // It is unpacked while the ramdisk is read.
-    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL)?) };
+    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL, keep)?) };
     let ramdisk = arguments.ramdisk.as_deref().map(|path| {
         let data = Content::Read(read_ramdisk(path)?);
         Ok::<_, Error>(Module { data, path: path.to_owned(), cmdline: CString::default() })

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
 use crate::config::pci::{agree, needed_hole};
-use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Platform, RunAs, resolve_device_model};
+use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Keep, Platform, RunAs, resolve_device_model};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
@@ -50,14 +50,14 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
     Ok(plan)
 }
 
-fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim) -> Result<Guest, Error> {
+fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<Guest, Error> {
     let platform = Platform::asked(&arguments.platform)?;
     platform.check(plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
     Ok(Guest {
-        payload: payload::read(arguments, &plan)?,
+        payload: payload::read(arguments, &plan, keep)?,
         devices: arguments.memory.pci.clone(),
         plan,
         platform,
@@ -136,10 +136,11 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
             arguments.event_channels
         )));
     }
+    let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
     Ok(Create {
         name,
         uuid: arguments.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&arguments.guest, plan, Claim::Running)?,
+        guest: guest(&arguments.guest, plan, Claim::Running, keep)?,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,
@@ -164,7 +165,7 @@ pub(super) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
     }
     Ok(Build {
         domid,
-        guest: guest(&arguments.guest, plan(&arguments.guest.memory, true)?, Claim::Built)?,
+        guest: guest(&arguments.guest, plan(&arguments.guest.memory, true)?, Claim::Built, Keep::Yes)?,
         ports: ports.map(|(store, console)| (EventPort(store), EventPort(console))),
     })
 }

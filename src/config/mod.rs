@@ -26,7 +26,7 @@ pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
     read_firmware, read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
 };
-pub use kernel::{LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
+pub use kernel::{KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
 pub use name::DomainName;
 pub use pci::PciAddress;
 pub use platform::Platform;

@@ -1,11 +1,13 @@
-//! Memory that another process fills and nobody can change afterwards.
+//! Bytes that nobody can change: in memory that another process has filled, or in a file of this user's own.
 
 use std::ffi::CStr;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -13,6 +15,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
+use nix::unistd::geteuid;
 
 /// A file without a name, in memory; closed by `execve`.
 #[derive(Debug)]
@@ -46,19 +49,14 @@ impl MemoryFile {
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&self.fd, FcntlArg::F_ADD_SEALS(seals))?;
         let size = fstat(&self.fd)?.st_size;
-        let unusable = || io::Error::other(format!("it has {size} bytes"));
-        let length = u64::try_from(size).ok().filter(|size| *size <= most);
-        let length = length.and_then(|size| usize::try_from(size).ok()).and_then(NonZeroUsize::new);
-        let length = length.ok_or_else(unusable)?;
-        // SAFETY: a new mapping at an address of the kernel's choice harms nothing that is there.
-        let start = unsafe {
-            mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE, self.fd.as_fd(), 0)
-        }?;
-        Ok(Sealed { start: start.cast(), length })
+        map(self.fd, u64::try_from(size).unwrap_or(0), most)
     }
 }
 
 /// Bytes that stay as they are.
+///
+/// # Invariant
+/// Nobody but root, who could write into this process as well, can change what is mapped here.
 pub struct Sealed {
     start: NonNull<u8>,
     length: NonZeroUsize,
@@ -69,12 +67,38 @@ unsafe impl Send for Sealed {}
 // SAFETY: as above.
 unsafe impl Sync for Sealed {}
 
+impl Sealed {
+    /// Shows a file to which this user alone has any right, and which has one name.
+    ///
+    /// # Errors
+    /// Where it is another one, is empty, or has more than `most` bytes.
+    pub fn of_own_file(file: &File, most: u64) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let own = metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1;
+        if !own || metadata.mode() & 0o077 != 0 {
+            return Err(io::Error::other("others than this user have rights on the file, or it has another name"));
+        }
+        map(file, metadata.len(), most)
+    }
+}
+
+/// Maps a whole file for reading, all of it at once.
+fn map(file: impl AsFd, size: u64, most: u64) -> io::Result<Sealed> {
+    let length = usize::try_from(size).ok().filter(|_| size <= most).and_then(NonZeroUsize::new);
+    let length = length.ok_or_else(|| io::Error::other(format!("it has {size} bytes")))?;
+    let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
+    // SAFETY: a new mapping at an address of the kernel's choice harms nothing that is there.
+    let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, flags, file, 0) }?;
+    Ok(Sealed { start: start.cast(), length })
+}
+
 impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         // SAFETY: the mapping is as long as this and lives as long. The seals on its file were set before it was made, and
-        // let nobody write to it, shorten it, or take them off: the bytes do not change, and none of them goes away.
+        // let nobody write to it, shorten it, or take them off; or it is a file that nobody else may write, and that nothing
+        // here changes once it has a name. The bytes do not change, and none of them goes away.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length.get()) }
     }
 }
@@ -96,7 +120,6 @@ impl fmt::Debug for Sealed {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Write;
 
     use super::*;

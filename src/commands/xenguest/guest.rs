@@ -10,8 +10,8 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Claim, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Module, Payload, PciAddress,
-    Platform, Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
+    Candidates, Claim, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload,
+    PciAddress, Platform, Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -203,7 +203,7 @@ impl Job {
         // The size that counts is looked at when it is opened; this one is for the message.
         let size = std::fs::metadata(&self.image).map_or(0, |metadata| metadata.len());
         within("kernel", &self.image, size, limits.kernel)?;
-        let unpacking = Unpacking::start(&self.image, limits.kernel)?;
+        let unpacking = Unpacking::start(&self.image, limits.kernel, Keep::Yes)?;
         let cmdline = cmdlines.next().unwrap_or_default();
         let modules = self.modules.iter().map(|path| {
             let data = read_ramdisk(path)?;

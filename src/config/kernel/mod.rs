@@ -2,8 +2,9 @@
 //!
 //! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]); that one is sealed, checked
 //! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
-//! thread that started it.
+//! thread that started it. A packed kernel that was seen before is found in a [`cache`].
 
+mod cache;
 mod child;
 mod container;
 #[cfg(test)]
@@ -13,17 +14,21 @@ mod notes;
 mod plain;
 mod program;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use elf::abi::ELFMAGIC;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
+pub use cache::KERNELS_DIRECTORY;
 pub use child::{unpack_main, unpack_words};
 pub use container::Packing;
 
@@ -31,6 +36,7 @@ use super::files::open;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::xen::{MemoryFile, Sealed};
+use cache::{Cache, Key};
 use child::{Answer, Task};
 
 /// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
@@ -47,14 +53,28 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 const KIND: &str = "kernel";
 
+/// What becomes of a kernel that was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is kept for the next time.
+    Yes,
+    /// Nothing of the host is changed.
+    No,
+}
+
 /// A kernel that is being unpacked. Dropped, the child is ended.
 #[derive(Debug)]
 pub struct Unpacking {
     path: PathBuf,
-    task: Task,
-    child: Running,
-    memory: MemoryFile,
-    end: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It was kept.
+    Known(Sealed),
+    /// A child is at it.
+    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, keep: Option<Key> },
 }
 
 impl Unpacking {
@@ -64,11 +84,25 @@ impl Unpacking {
     /// # Errors
     /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::Internal`] where no child can be
     /// started.
-    pub fn start(path: &Path, most: Bytes) -> Result<Self, Error> {
+    pub fn start(path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
         let most = most.min(LARGEST_KERNEL);
-        let (file, size) = open(KIND, path, most.0)?;
+        let (mut file, size) = open(KIND, path, most.0)?;
         let task = Task { file: size, most };
         let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
+        let mut key = None;
+        // Under a smaller limit the child may say otherwise.
+        if most == LARGEST_KERNEL && is_packed(&file) {
+            let copy = MemoryFile::new(c"packed kernel").and_then(|memory| memory.writer()).map_err(failed)?.into();
+            let bad =
+                |error: io::Error| Error::BadFile { what: KIND, path: path.to_owned(), reason: error.to_string() };
+            let found = Key::of(&file, &copy).map_err(bad)?;
+            if let Some(sealed) = Cache::of_host().find(&found) {
+                log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
+                return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
+            }
+            // What is unpacked is what the digest is of.
+            (file, key) = (copy, Some(found));
+        }
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
         let mut command = Command::new(OWN_PROGRAM);
@@ -76,17 +110,24 @@ impl Unpacking {
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let child = Running(command.spawn().map_err(failed)?);
         log::debug!("{KIND} {}, {size} bytes: process {} unpacks it", path.display(), child.0.id());
-        Ok(Self { path: path.to_owned(), task, child, memory, end: Instant::now() + PATIENCE })
+        let keep = key.filter(|_| keep == Keep::Yes);
+        let state = State::Unknown { task, child, memory, end: Instant::now() + PATIENCE, keep };
+        Ok(Self { path: path.to_owned(), state })
     }
 
     /// Waits for the child and checks what it made, for the guest of this plan.
     ///
     /// # Errors
     /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::Internal`] where the host cannot confine the child.
-    pub fn finish(mut self, plan: &Plan) -> Result<Sealed, Error> {
-        let path = self.path.clone();
+    pub fn finish(self, plan: &Plan) -> Result<Sealed, Error> {
+        let path = self.path;
         let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
-        let (line, status) = self.child.wait(self.end).map_err(bad)?;
+        let check = |sealed: &Sealed| plain::check(sealed, plan.request.kind, memory_from_0(plan)).map_err(bad);
+        let (task, mut child, memory, end, keep) = match self.state {
+            State::Known(sealed) => return check(&sealed).map(|()| sealed),
+            State::Unknown { task, child, memory, end, keep } => (task, child, memory, end, keep),
+        };
+        let (line, status) = child.wait(end).map_err(bad)?;
         let (packing, unpacked, written) = match serde_json::from_slice(&line) {
             Ok(Answer::Unpacked { packing, unpacked, written, missing }) if status.success() => {
                 for wall in missing {
@@ -103,18 +144,27 @@ impl Unpacking {
             }
             _ => return Err(bad(ended(status))),
         };
-        let sealed = self.memory.seal(plain::largest(self.task.most).0);
+        let sealed = memory.seal(plain::largest(task.most).0);
         let sealed = sealed.map_err(|error| bad(format!("was not unpacked into usable memory: {error}")))?;
         if sealed.len() as u64 != written {
             return Err(bad(format!("was unpacked to {} bytes, not to the {written} that were told", sealed.len())));
         }
-        plain::check(&sealed, plan.request.kind, memory_from_0(plan)).map_err(bad)?;
+        check(&sealed)?;
         log::debug!(
             "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
             path.display()
         );
+        if let Some(key) = keep {
+            Cache::of_host().keep(&key, &sealed);
+        }
         Ok(sealed)
     }
+}
+
+/// Whether there is anything to unpack, which there is not in an ELF file.
+fn is_packed(file: &File) -> bool {
+    let mut magic = [0; ELFMAGIC.len()];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic != ELFMAGIC
 }
 
 /// How far the guest's memory goes, from 0 on and without a hole.
