@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use dombuild::config::KERNELS_DIRECTORY;
 use dombuild::memory::{Gfn, Kind, Pages};
 use dombuild::xen::{DomId, Interface};
 
@@ -78,17 +79,24 @@ fn the_same_kernel_as_xls() {
     shell(&format!("xl create -p {}", path_text(&config)));
     let xen = Interface::open().expect("Xen");
     let theirs = Memory::of(&xen, domid("x"));
-    let (ours, log) = build("pvh", PACKED_KERNEL, None);
-    let ours = Memory::of(&xen, ours);
-    let (first, count) = segment(&log, "kernel");
-    let inside = |gfn: &u64| (first..first + count).contains(gfn);
-    let pages = ours.non_zero.keys().filter(|gfn| inside(gfn)).count();
-    assert!(pages > 5000, "{pages} pages of kernel");
-    let different: Vec<_> = theirs.differences(&ours).into_iter().filter(inside).collect();
-    assert_eq!(different, [0; 0], "pages of the kernel that differ");
-    println!("{pages} pages of kernel are the same as xl's");
+    shell(&format!("rm -rf {KERNELS_DIRECTORY}"));
+    // The second time it is found unpacked.
+    for how in ["unpacks it", "was unpacked before"] {
+        let (ours, log) = build("pvh", PACKED_KERNEL, None);
+        assert!(log.contains(how), "{how:?} is not in {log}");
+        let ours = Memory::of(&xen, ours);
+        let (first, count) = segment(&log, "kernel");
+        let inside = |gfn: &u64| (first..first + count).contains(gfn);
+        let pages = ours.non_zero.keys().filter(|gfn| inside(gfn)).count();
+        assert!(pages > 5000, "{pages} pages of kernel");
+        let different: Vec<_> = theirs.differences(&ours).into_iter().filter(inside).collect();
+        assert_eq!(different, [0; 0], "pages of the kernel that differ");
+        println!("{pages} pages of kernel are the same as xl's: {how}");
+        dombuild(&["destroy", "t"]).success();
+    }
     shell("xl destroy x");
-    dombuild(&["destroy", "t"]).success();
+    let kept = shell(&format!("find {KERNELS_DIRECTORY} -mindepth 1 -printf '%M %u\\n'"));
+    assert_eq!(kept, "-r-------- root\n", "one file of root's");
 }
 
 fn ramdisks() {
