@@ -24,6 +24,7 @@ on this machine. The first run installs the Debian packages it needs (so it want
   tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
                                      ARGS go to the program of the tests in dom0 (a name to filter by, --list, ...)
   tests/nested.sh figures            measures the figures in docs/memory.md again, on both Xens, and writes them there
+  tests/nested.sh bench              measures how long guests take to build, and writes docs/benchmarks.md, on both Xens
   tests/nested.sh run FILE [ARGS...] runs FILE in dom0 as root: a script or a program. What it prints comes out here as
                                      it is printed, and its exit status is the exit status of this command
   tests/nested.sh shell              a shell in dom0 on this terminal; leave it with exit, or at once with Ctrl-A x
@@ -34,12 +35,17 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --full             test: the long walks whole, where a run usually takes a sample of them (about an hour more)
   --seed N           test: the same sample again; a run prints its N
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
+  --breakdown        bench: where the time of a build goes, stage by stage; writes nothing
+  --check            bench: a few figures of Xen 4.17, held against tests/bench/expected-4.17.json; writes nothing, but
+  --update           writes that file anew
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
   --results FOLDER   what the job wrote to /results is copied here when it ends
   --timeout SECONDS  for the job, counted from the end of the boot (default 3600)
   --memory MIB       of the whole machine that Xen runs on (default 8192; taken from this host as it is touched);
                      dom0 gets 1024 of them
   --vcpus N          of that machine (default 2)
+  --virtual-time     run, shell: one vCPU, on which an instruction takes a nanosecond and idling takes no time of yours:
+                     what a program in dom0 measures by its clock is the same each time, however busy this host is
 
 In dom0: dombuild and Xen's tools are on the PATH, FILE is /job/files/FILE, `xl dmesg` has Xen's and the guests' firmware's
 lines, NESTED_XEN is the version. RUST_LOG and RUST_BACKTRACE are handed on. Nothing that is changed there outlives the run.
@@ -71,10 +77,10 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 JOB_TIMEOUT=3600 MEMORY=8192 VCPUS=2 BUILD=yes ONLY_DOM0='' RESULTS_TO='' WITH=() ARGS=()
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
     BOOT_TIMEOUT=${BOOT_TIMEOUT:-240}
     case ${1:-} in
-    demo | test | figures | run | shell) VERB=$1 ;;
+    demo | test | figures | bench | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
     '') usage 'which verb?' ;;
     *) usage "there is no verb $1" ;;
@@ -83,13 +89,16 @@ parse() {
     while (($#)); do
         case $1 in
         --xen | --with | --results | --timeout | --memory | --vcpus | --seed) (($# > 1)) || usage "$1 needs a value" ;;&
-        --xen) XEN=$2 && shift ;;
-        --xen=*) XEN=${1#*=} ;;
+        --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
+        --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
         --results) RESULTS_TO=$2 && shift ;;
         --timeout) number "$1" "$2" && JOB_TIMEOUT=$2 && shift ;;
         --memory) number "$1" "$2" && MEMORY=$2 && shift ;;
         --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
+        --virtual-time) VIRTUAL_TIME=yes ;;
+        --breakdown | --check) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
+        --update) UPDATE=yes ;;
         --no-build) BUILD='' ;;
         --only-dom0) ONLY_DOM0=yes ;;
         --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=14400 ;;
@@ -104,11 +113,14 @@ parse() {
         esac
         shift
     done
+    # Guests of 8 GiB, and dom0; measuring takes long, and idling none of it
+    [[ $VERB != bench ]] || : "${MEMORY:=11264}" "${JOB_TIMEOUT:=14400}"
+    : "${MEMORY:=8192}" "${JOB_TIMEOUT:=3600}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
     local file
     case $VERB in
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
-    demo | figures | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
+    demo | figures | bench | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
     esac
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
@@ -188,6 +200,48 @@ verb_figures() {
         done
         rm -rf "$FIGURES"
     done
+}
+
+# Everything but the last table in virtual time; that one by the clock, since one processor cannot show what runs side by side.
+verb_bench() {
+    local version table expected=$REPO/tests/bench/expected-4.17.json
+    FIGURES=$(mktemp -d)
+    case $BENCH_PART in
+    breakdown) bench_in_dom0 breakdown ;;
+    check)
+        local status=0
+        JOB_FILES=("$expected")
+        bench_in_dom0 check "/job/files/${expected##*/}" || status=$?
+        [[ -z $UPDATE || ! -e $FIGURES/expected.json ]] || { cp "$FIGURES/expected.json" "$expected" && say "written: $expected" && status=0; }
+        return "$status"
+        ;;
+    *)
+        for version in ${XEN_GIVEN:-4.17 4.20}; do
+            XEN=$version
+            ensure_image "$XEN"
+            VIRTUAL_TIME=yes bench_in_dom0 table || return
+            VIRTUAL_TIME='' bench_in_dom0 wall || return
+            for table in "$FIGURES"/*.md; do
+                put_into_page "$REPO/docs/benchmarks.md" "$version $(basename "$table" .md)" "$table"
+            done
+            # One chart: the other Xen's looks the same.
+            [[ $version != 4.17 ]] || cp "$FIGURES/benchmarks.svg" "$REPO/docs/benchmarks.svg"
+        done
+        ;;
+    esac
+}
+
+bench_in_dom0() { # ARGS
+    local status=0
+    prepare_job run bench-tests "$@"
+    ((!${#JOB_FILES[@]})) || { mkdir -p "$JOB/files" && cp "${JOB_FILES[@]}" "$JOB/files/" 2>/dev/null || true; }
+    build_dombuild "$XEN" && build_bench "$XEN" || die "the benchmark does not build for Xen $XEN"
+    boot_xen "$XEN" || status=$?
+    cp -r "$RESULTS/." "$FIGURES/"
+    [[ -z $RESULTS_TO ]] || { mkdir -p "$RESULTS_TO/$XEN" && cp -r "$RESULTS/." "$RESULTS_TO/$XEN/"; }
+    rm -rf "$WORK"
+    WORK=''
+    return "$status"
 }
 
 put_into_page() { # PAGE NAME TABLE

@@ -46,13 +46,16 @@ boot_xen() {
         printf '%s\n' TERM=dumb >>"$JOB/environment"
         exec </dev/null
     fi
+    local accelerator=(-accel 'tcg,thread=multi' -smp "$VCPUS")
+    # One instruction is one nanosecond, and a processor that has nothing to do skips to the next timer.
+    [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -smp 1)
     say "Xen $version: booting"
     # Xen scrubs free memory while idle, as on a real host: without that, guests would find what the boot left in it, and
     # two that are built alike would differ. Without what guards processors against each other's speculation: emulating that
     # takes a third of the time, and nobody attacks this machine. dom0: a busy host is not a soft lockup.
     # setpriv: should this shell be killed outright, QEMU goes too.
     setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-        -machine pc -accel tcg,thread=multi -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -smp "$VCPUS" -m "$MEMORY" \
+        -machine pc "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$MEMORY" \
         -kernel "$IMAGE/xen" \
         -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no" \
         -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 mitigations=off panic=1,$IMAGE/initrd" \

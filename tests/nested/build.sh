@@ -30,18 +30,32 @@ build_dombuild() {
     ln -sf dombuild "$JOB/bin/xenguest"
 }
 
-# The tests that run in dom0 are an ordinary cargo test target; cargo names the program it made. Beside it, the library with
-# which they let calls fail.
-build_dom0_tests() {
-    local version=$1 messages program
-    messages=$(cd "$REPO" && cargo_for "$version" test --release --no-run --test dom0 --message-format=json) || return
-    program=$(grep -E '"kind":\["test"\].*"name":"dom0"' <<<"$messages" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+# The programs that run in dom0 are ordinary cargo test targets; cargo names the program it made.
+build_test_program() { # VERSION TARGET
+    local version=$1 target=$2 messages program
+    messages=$(cd "$REPO" && cargo_for "$version" test --release --no-run --test "$target" --message-format=json) || return
+    program=$(grep -E '"kind":\["test"\].*"name":"'"$target"'"' <<<"$messages" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     [[ -n $program ]] || {
-        say 'cargo made no test program named dom0'
+        say "cargo made no test program named $target"
         return 1
     }
-    install -m 755 "$program" "$JOB/bin/dom0-tests"
+    install -m 755 "$program" "$JOB/bin/$target-tests"
+}
+
+# The tests, and the library with which they let calls fail.
+build_dom0_tests() {
+    build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
+}
+
+# The benchmark, and what it measures with.
+build_bench() {
+    local root=$IMAGE/root compile
+    compile=(cc -O2 -Wall -Wextra -Werror -isystem "$root/usr/include" -L "$root/usr/lib/x86_64-linux-gnu" -Wl,--allow-shlib-undefined)
+    build_test_program "$1" bench || return
+    "${compile[@]}" -o "$JOB/bin/floor" "$REPO/tests/bench/floor.c" -lxenguest -lxenctrl &&
+        "${compile[@]}" -o "$JOB/bin/unpause" "$REPO/tests/bench/unpause.c" -lxenctrl &&
+        cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/launch" "$REPO/tests/bench/launch.c"
 }
 
 # Format, lints, documentation, and the tests that need no Xen. Every step runs; adds to FAILED.

@@ -1,0 +1,82 @@
+//! The benchmark: run as root in dom0 by `tests/nested.sh bench`. docs/benchmarks.md tells what it measures and how.
+//!
+//! Outside Xen, and where no part of it is named, it says that it was skipped.
+
+mod breakdown;
+mod chart;
+mod check;
+mod figures;
+mod guests;
+mod run;
+mod start;
+#[path = "../dom0/support.rs"]
+#[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]
+mod support;
+mod ways;
+#[path = "../dom0/xenopsd.rs"]
+#[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]
+mod xenopsd;
+
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+
+use guests::{HVM_1_GIB, HVM_8_GIB, HVM_128_MIB};
+use ways::{Bench, Way};
+
+/// How many pairs are measured by the clock.
+const PAIRS: usize = 12;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let part: fn(&Bench, &[&str]) -> ExitCode = match words.first() {
+        Some(&"table") => table,
+        Some(&"wall") => wall,
+        Some(&"breakdown") => |bench, _| breakdown::print(bench),
+        Some(&"check") => |bench, words| check::run(bench, words[0]),
+        _ => {
+            eprintln!("skipped: no part of the benchmark is named; see tests/nested.sh --help");
+            return ExitCode::SUCCESS;
+        }
+    };
+    if let Some(reason) = support::why_not_here() {
+        eprintln!("skipped: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    part(&Bench::open(), &words[1..])
+}
+
+/// Everything in virtual time.
+fn table(bench: &Bench, _: &[&str]) -> ExitCode {
+    let version = guests::xen_version();
+    let rows = figures::measure_all(bench, guests::ALL);
+    support::figures("table.md", &figures::table(&rows, &version));
+    let qemu = [HVM_128_MIB, HVM_8_GIB].map(|guest| {
+        let alone = |way| start::qemu_alone(bench, &guest, way);
+        (guest.title, alone(Way::Create), alone(Way::Xl))
+    });
+    support::figures("device-model.md", &figures::rest_table(&rows, &qemu, &version));
+    let firmware =
+        [Way::Create, Way::Xl].map(|way| (HVM_128_MIB.title, way, start::firmware(bench, &HVM_128_MIB, way)));
+    support::figures("firmware.md", &figures::firmware_table(&firmware, &version));
+    let chart = chart::draw(&rows, &version);
+    fs::write("/results/benchmarks.svg", chart).expect("written");
+    let json = serde_json::json!({ "xen": version, "rows": rows, "qemu_own_start_ns": qemu, "firmware_ns": firmware });
+    fs::write("/results/benchmarks.json", format!("{json:#}\n")).expect("written");
+    ExitCode::SUCCESS
+}
+
+/// What virtual time on one processor cannot show: how much runs side by side on two.
+fn wall(bench: &Bench, _: &[&str]) -> ExitCode {
+    let version = guests::xen_version();
+    let guests = [HVM_128_MIB, HVM_1_GIB].map(|guest| {
+        // The first ones load files.
+        start::pairs(bench, &guest, 1);
+        (guest.title, start::pairs(bench, &guest, PAIRS))
+    });
+    support::figures("wall.md", &figures::wall_table(&guests, &version));
+    let json = serde_json::json!({ "xen": version, "pairs_ns": guests });
+    fs::write("/results/wall.json", format!("{json:#}\n")).expect("written");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,69 @@
+//! Programs, run by the launcher that takes their time, or under strace, which counts what they ask of Xen and xenstored.
+
+use std::fs;
+use std::process::Command;
+
+/// Where a measured program's output goes: memory, not a disk.
+const OUTPUT: &str = "/tmp/bench-output";
+const TRACE: &str = "/tmp/bench-trace";
+
+/// How a program's run went.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// From spawn to exit.
+    pub(crate) ns: u64,
+    /// The most that it, or a process of its that it waited for, had in memory at once.
+    pub(crate) rss_kib: u64,
+    /// What it wrote to descriptor 7, each line with its time since spawn.
+    pub(crate) lines: Vec<(u64, String)>,
+    /// What it printed.
+    pub(crate) output: String,
+}
+
+/// Calls that cross a border, by the program itself; those of a QEMU that it starts do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// ioctls on privcmd: hypercalls, and mappings of guests' memory.
+    pub(crate) xen: u32,
+    /// Requests to xenstored, each of which is answered.
+    pub(crate) xenstore: u32,
+}
+
+/// Runs a program that must succeed; `lines` gives it descriptors 7, a pipe, and 8, zeros without end.
+pub(crate) fn launch(lines: bool, words: &[String]) -> Ran {
+    let option: &[&str] = if lines { &["-l"] } else { &[] };
+    let output = Command::new("launch").args(option).arg(OUTPUT).args(words).output().expect("the launcher");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = fs::read_to_string(OUTPUT).expect("its output");
+    let mut numbered: Vec<_> = said.lines().filter_map(|line| line.split_once(' ')).collect();
+    let (ns, rest) = numbered.pop().unwrap_or_else(|| panic!("{words:?}: the launcher failed: {output:?}"));
+    let (status, rss) = rest.split_once(' ').expect("a status and a size");
+    assert_eq!(status, "0", "{words:?}: {said}{printed}");
+    let number = |text: &str| text.parse().expect("a number");
+    Ran {
+        ns: number(ns),
+        rss_kib: number(rss),
+        lines: numbered.into_iter().map(|(ns, line)| (number(ns), line.to_owned())).collect(),
+        output: printed,
+    }
+}
+
+/// Runs it once more, for its calls alone: what it printed, and how many there were.
+pub(crate) fn count(lines: bool, words: &[String]) -> (Ran, Calls) {
+    // -Y names the program in front of each line, -y what a descriptor is; -xx: content that cannot be mistaken.
+    let strace = "strace -f -Y -y -xx -s 4 -e trace=ioctl,write,writev,sendmsg -o";
+    let strace = strace.split(' ').map(str::to_owned).chain([TRACE.to_owned()]);
+    let ran = launch(lines, &strace.chain(words.iter().cloned()).collect::<Vec<_>>());
+    let trace = fs::read_to_string(TRACE).expect("a trace");
+    (ran, count_in(&trace))
+}
+
+fn count_in(trace: &str) -> Calls {
+    let own = || trace.lines().filter(|line| !line.split_whitespace().next().is_some_and(|word| word.contains("qemu")));
+    let count = |wanted: &dyn Fn(&str) -> bool| u32::try_from(own().filter(|line| wanted(line)).count()).expect("few");
+    Calls {
+        xen: count(&|line| line.contains("ioctl(") && line.contains("/xen/privcmd>")),
+        // A request's header begins with its type, a small 32-bit number; whatever else goes to a socket is text.
+        xenstore: count(&|line| line.contains("<socket:") && line.contains("\\x00\\x00\\x00\"")),
+    }
+}
