@@ -24,7 +24,8 @@ on this machine. The first run installs the Debian packages it needs (so it want
   tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
                                      ARGS go to the program of the tests in dom0 (a name to filter by, --list, ...)
   tests/nested.sh figures            measures the figures in docs/memory.md again, on both Xens, and writes them there
-  tests/nested.sh bench              measures how long guests take to build, and writes docs/benchmarks.md, on both Xens
+  tests/nested.sh bench [WORDS...]   measures how long guests take to build, and writes docs/benchmarks.md, on both Xens;
+                                     WORDS: guests alone that have one of them in their titles, and writes nothing
   tests/nested.sh run FILE [ARGS...] runs FILE in dom0 as root: a script or a program. What it prints comes out here as
                                      it is printed, and its exit status is the exit status of this command
   tests/nested.sh shell              a shell in dom0 on this terminal; leave it with exit, or at once with Ctrl-A x
@@ -120,7 +121,7 @@ parse() {
     local file
     case $VERB in
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
-    demo | figures | bench | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
+    demo | figures | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
     esac
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
@@ -219,7 +220,8 @@ verb_bench() {
         for version in ${XEN_GIVEN:-4.17 4.20}; do
             XEN=$version
             ensure_image "$XEN"
-            VIRTUAL_TIME=yes bench_in_dom0 table || return
+            VIRTUAL_TIME=yes bench_in_dom0 table "${ARGS[@]}" || return
+            ((!${#ARGS[@]})) || continue
             VIRTUAL_TIME='' bench_in_dom0 wall || return
             for table in "$FIGURES"/*.md; do
                 put_into_page "$REPO/docs/benchmarks.md" "$version $(basename "$table" .md)" "$table"

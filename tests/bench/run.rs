@@ -48,14 +48,18 @@ pub(crate) fn launch(lines: bool, words: &[String]) -> Ran {
     }
 }
 
-/// Runs it once more, for its calls alone: what it printed, and how many there were.
-pub(crate) fn count(lines: bool, words: &[String]) -> (Ran, Calls) {
-    // -Y names the program in front of each line, -y what a descriptor is; -xx: content that cannot be mistaken.
-    let strace = "strace -f -Y -y -xx -s 4 -e trace=ioctl,write,writev,sendmsg -o";
+/// Runs it under strace; [`calls`] has what came of that once nothing of it runs any more.
+pub(crate) fn trace(lines: bool, words: &[String]) -> Ran {
+    // -D: the program ends for us when it ends, and not with the QEMU that it leaves. -Y names the program in front of each
+    // line, -y what a descriptor is; -xx: content that cannot be mistaken.
+    let strace = "strace -D -f -Y -y -xx -s 4 -e trace=ioctl,write,writev,sendmsg -o";
     let strace = strace.split(' ').map(str::to_owned).chain([TRACE.to_owned()]);
-    let ran = launch(lines, &strace.chain(words.iter().cloned()).collect::<Vec<_>>());
-    let trace = fs::read_to_string(TRACE).expect("a trace");
-    (ran, count_in(&trace))
+    launch(lines, &strace.chain(words.iter().cloned()).collect::<Vec<_>>())
+}
+
+/// The calls of the program that was traced last.
+pub(crate) fn calls() -> Calls {
+    count_in(&fs::read_to_string(TRACE).expect("a trace"))
 }
 
 fn count_in(trace: &str) -> Calls {

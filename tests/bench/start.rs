@@ -71,16 +71,12 @@ fn arguments_of(bench: &Bench, guest: &Guest, way: Way) -> Vec<String> {
     let pid = shell(&format!("xenstore-read /local/domain/{domid}/image/device-model-pid"));
     let line = fs::read_to_string(format!("/proc/{}/cmdline", pid.trim())).expect("it runs");
     bench.end(way);
-    let number = domid.to_string();
-    let user = (FIRST_USER + domid.get()).to_string();
-    let blank = |word: &str| {
-        if word == number {
-            "@".to_owned()
-        } else {
-            word.replace(&format!("-{number},"), "-@,").replace(&user, "user@")
-        }
-    };
-    line.split_terminator('\0').map(blank).collect()
+    let (socket, user) = (format!("-{domid},"), (FIRST_USER + domid.get()).to_string());
+    let mut words: Vec<_> =
+        line.split_terminator('\0').map(|word| word.replace(&socket, "-@,").replace(&user, "user@")).collect();
+    let at = words.iter().position(|word| word == "-xen-domid").expect("a domain");
+    "@".clone_into(&mut words[at + 1]);
+    words
 }
 
 fn for_domain(argument: &str, domid: DomId) -> String {

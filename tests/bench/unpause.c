@@ -13,6 +13,7 @@
 #include <xenctrl.h>
 
 #define PATIENCE 60000000000LL
+#define PART 8192u
 
 static char said[1 << 22];
 static size_t length;
@@ -24,12 +25,16 @@ static long long now(void)
     return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-/* Adds what is new in the ring; what was there before `index` was first set is not. */
+/* Adds what is new in the ring. A little at a time: libxenctrl takes a buffer of that size for each call. */
 static void listen_to(xc_interface *xch, uint32_t *index)
 {
-    unsigned int more = sizeof said - 1 - length;
-    if (xc_readconsolering(xch, said + length, &more, 0, 1, index) == 0)
+    unsigned int more;
+    do {
+        more = sizeof said - 1 - length < PART ? sizeof said - 1 - length : PART;
+        if (xc_readconsolering(xch, said + length, &more, 0, 1, index))
+            break;
         length += more;
+    } while (more == PART);
     said[length] = '\0';
 }
 
@@ -42,7 +47,7 @@ int main(int count, char **words)
     char prefix[16];
     snprintf(prefix, sizeof prefix, "(d%s) ", words[1]);
     listen_to(xch, &index);
-    length = 0;
+    length = 0; /* what was there before does not count */
     if (xc_domain_unpause(xch, atoi(words[1])))
         return 1;
     long long began = now();

@@ -113,11 +113,14 @@ struct Prepared {
 /// The bench's own handle on Xen.
 pub(crate) struct Bench {
     pub(crate) xen: Interface,
+    /// How long the host idles after each guest.
+    rest: Duration,
 }
 
 impl Bench {
-    pub(crate) fn open() -> Self {
-        Self { xen: Interface::open().expect("Xen") }
+    /// After a guest the host idles for `rest`: 20 s are enough to scrub all that it got back.
+    pub(crate) fn open(rest: u64) -> Self {
+        Self { xen: Interface::open().expect("Xen"), rest: Duration::from_secs(rest) }
     }
 
     /// One run, from the state of memory that the guest wants back to a host without guests.
@@ -143,9 +146,9 @@ impl Bench {
     /// One more run, for its calls.
     pub(crate) fn count(&self, guest: &Guest, way: Way) -> Calls {
         let prepared = self.prepare(guest, way);
-        let (ran, calls) = run::count(prepared.lines, &prepared.words);
+        let ran = run::trace(prepared.lines, &prepared.words);
         self.clean_up(prepared.left, &ran);
-        calls
+        run::calls()
     }
 
     /// Makes a guest that stays.
@@ -246,7 +249,7 @@ impl Bench {
     /// Until nothing is left and Xen, idle, has scrubbed what it got back.
     pub(crate) fn settle(&self) {
         wait_for("every guest is gone", 60, || self.xen.domains().expect("domains").len() == 1);
-        thread::sleep(Duration::from_secs(20));
+        thread::sleep(self.rest);
     }
 
     /// A guest takes all memory but a little and is gone again, and nobody idles until the measured program begins.
