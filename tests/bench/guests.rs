@@ -39,13 +39,13 @@ pub(crate) const ALL: &[Guest] = &[
     HVM_1_GIB,
     Guest::hvm("HVM 4 GiB", 4096),
     HVM_8_GIB,
+    PVH_512_MIB,
     Guest { dirty: true, ..Guest::hvm("HVM 1 GiB, dirty memory", 1024) },
     Guest { dirty: true, ..Guest::hvm("HVM 8 GiB, dirty memory", 8192) },
     Guest { vcpus: 8, ..Guest::hvm("HVM 128 MiB, 8 vCPUs", 128) },
     Guest { vcpus: 8, ..Guest::hvm("HVM 1 GiB, 8 vCPUs", 1024) },
     Guest { most: 1024, ..Guest::hvm("HVM 512 MiB of 1 GiB, on demand", 512) },
     Guest { most: 8192, ..Guest::hvm("HVM 4 GiB of 8 GiB, on demand", 4096) },
-    PVH_512_MIB,
 ];
 
 fn words(text: &str) -> Vec<String> {
