@@ -1,5 +1,6 @@
 //! Programs, run by the launcher that takes their time, or under strace, which counts what they ask of Xen and xenstored.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
@@ -50,9 +51,8 @@ pub(crate) fn launch(lines: bool, words: &[String]) -> Ran {
 
 /// Runs it under strace; [`calls`] has what came of that once nothing of it runs any more.
 pub(crate) fn trace(lines: bool, words: &[String]) -> Ran {
-    // -D: the program ends for us when it ends, and not with the QEMU that it leaves. -Y names the program in front of each
-    // line, -y what a descriptor is; -xx: content that cannot be mistaken.
-    let strace = "strace -D -f -Y -y -xx -s 4 -e trace=ioctl,write,writev,sendmsg -o";
+    // -D: the program ends for us when it ends, and not with the QEMU that it leaves. -y names what a descriptor is.
+    let strace = "strace -D -f -y -x -s 4 -e trace=ioctl,write,writev,sendmsg,sendto,execve,clone,clone3,fork,vfork -o";
     let strace = strace.split(' ').map(str::to_owned).chain([TRACE.to_owned()]);
     launch(lines, &strace.chain(words.iter().cloned()).collect::<Vec<_>>())
 }
@@ -63,11 +63,28 @@ pub(crate) fn calls() -> Calls {
 }
 
 fn count_in(trace: &str) -> Calls {
-    let own = || trace.lines().filter(|line| !line.split_whitespace().next().is_some_and(|word| word.contains("qemu")));
-    let count = |wanted: &dyn Fn(&str) -> bool| u32::try_from(own().filter(|line| wanted(line)).count()).expect("few");
+    let lines: Vec<(&str, &str)> = trace.lines().filter_map(|line| line.split_once(' ')).collect();
+    let executed = lines.iter().filter(|(_, call)| call.contains("execve(") && call.contains("qemu"));
+    let mut qemu: BTreeSet<&str> = executed.map(|(process, _)| *process).collect();
+    // Its threads and children, and theirs.
+    loop {
+        let forks = lines.iter().filter(|(process, call)| {
+            qemu.contains(process) && ["clone", "fork"].iter().any(|name| call.contains(name))
+        });
+        let made: Vec<_> = forks.filter_map(|(_, call)| call.rsplit_once("= ")).map(|(_, number)| number).collect();
+        let before = qemu.len();
+        qemu.extend(made);
+        if qemu.len() == before {
+            break;
+        }
+    }
+    let count = |wanted: &dyn Fn(&str) -> bool| {
+        let own = lines.iter().filter(|(process, call)| !qemu.contains(process) && wanted(call));
+        u32::try_from(own.count()).expect("few")
+    };
     Calls {
-        xen: count(&|line| line.contains("ioctl(") && line.contains("/xen/privcmd>")),
+        xen: count(&|call| call.contains("ioctl(") && call.contains("/xen/privcmd>")),
         // A request's header begins with its type, a small 32-bit number; whatever else goes to a socket is text.
-        xenstore: count(&|line| line.contains("<socket:") && line.contains("\\x00\\x00\\x00\"")),
+        xenstore: count(&|call| call.contains("<socket:") && call.contains("\\x00\\x00\\x00\"")),
     }
 }
