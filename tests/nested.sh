@@ -42,8 +42,8 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
   --results FOLDER   what the job wrote to /results is copied here when it ends
   --timeout SECONDS  for the job, counted from the end of the boot (default 3600)
-  --memory MIB       of the whole machine that Xen runs on (default 8192; taken from this host as it is touched);
-                     dom0 gets 1024 of them
+  --memory MIB       of the whole machine that Xen runs on (default 8192; bench 11264, its --check and --breakdown
+                     4096; Xen touches all of it, and so it is taken from this host); dom0 gets 1024 of them
   --vcpus N          of that machine (default 2)
   --virtual-time     run, shell: one vCPU, on which an instruction takes a nanosecond and idling takes no time of yours:
                      what a program in dom0 measures by its clock is the same each time, however busy this host is
@@ -113,12 +113,16 @@ parse() {
         esac
         shift
     done
-    # Guests of 8 GiB, and dom0; measuring takes long, and idling none of it
-    [[ $VERB != bench ]] || : "${MEMORY:=11264}" "${JOB_TIMEOUT:=14400}"
+    # Room for guests of 8 GiB where there are any; measuring takes long
+    [[ $VERB != bench || -n $BENCH_PART ]] || : "${MEMORY:=11264}"
+    [[ $VERB != bench ]] || : "${MEMORY:=4096}" "${JOB_TIMEOUT:=14400}"
     # One thread emulates all of it then: a minute where nothing else runs
     [[ $VERB != bench && -z $VIRTUAL_TIME ]] || : "${BOOT_TIMEOUT:=1800}"
     : "${MEMORY:=8192}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
+    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --check and --update are for bench'
+    [[ -z $UPDATE || $BENCH_PART == check ]] || usage '--update goes with --check'
+    [[ $BENCH_PART != check || $XEN == 4.17 ]] || usage '--check is for Xen 4.17 alone'
     local file
     case $VERB in
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
@@ -223,7 +227,7 @@ verb_bench() {
             ensure_image "$XEN"
             VIRTUAL_TIME=yes bench_in_dom0 table "${ARGS[@]}" || return
             ((!${#ARGS[@]})) || continue
-            VIRTUAL_TIME='' bench_in_dom0 wall || return
+            VIRTUAL_TIME='' MEMORY=4096 bench_in_dom0 wall || return
             for table in "$FIGURES"/*.md; do
                 put_into_page "$REPO/docs/benchmarks.md" "$version $(basename "$table" .md)" "$table"
             done

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use super::figures::{Row, find};
 use super::ways::Way;
 
-const WIDTH: f64 = 860.0;
-const LEFT: f64 = 190.0;
+const WIDTH: f64 = 880.0;
+const LEFT: f64 = 290.0;
 /// The longest bar; its number stands behind it.
-const BAR: f64 = 560.0;
+const BAR: f64 = 500.0;
 const LINE: f64 = 22.0;
 const WAYS: [(Way, &str, &str); 4] = [
     (Way::Floor, "floor", "libxenguest's calls alone"),
