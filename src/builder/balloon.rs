@@ -75,7 +75,7 @@ fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: 
             mib(there.goal)
         );
         let (done, total) = way(domain.owned_pages, now.owned_pages, there.goal);
-        context.progress.count(done, total, Unit::Pages, text);
+        context.progress.count("moving", done, total, Unit::Pages, &text);
         thread::sleep(POLL);
         context.cancel.check()?;
     }

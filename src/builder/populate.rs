@@ -3,6 +3,8 @@
 //! libxenguest does the same (`meminit_hvm`, tools/libs/guest/xg_dom_x86.c, Xen 4.17 and 4.20) in pieces of 8 MiB, without a
 //! word until all is done, and gives back the domain's claim in the end.
 
+use std::time::{Duration, Instant};
+
 use super::Context;
 use super::image::shortage;
 use crate::error::Error;
@@ -10,6 +12,9 @@ use crate::events::Unit;
 use crate::memory::layout::{Extents, ORDERS};
 use crate::memory::{Pages, Plan};
 use crate::xen::DomId;
+
+/// How often it is told how far it is.
+const OFTEN: Duration = Duration::from_millis(200);
 
 /// Populates all frames of RAM, on demand where the plan says so: then Xen gets the pages for its cache first.
 ///
@@ -23,6 +28,7 @@ pub(super) fn populate(context: &Context<'_>, domid: DomId, plan: &Plan) -> Resu
     let ranges = plan.layout.populated();
     let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
     let mut left = total;
+    let mut told = Instant::now();
     for (start, end) in ranges {
         let (mut at, mut most) = (start, ORDERS[0]);
         while at < end {
@@ -40,7 +46,10 @@ pub(super) fn populate(context: &Context<'_>, domid: DomId, plan: &Plan) -> Resu
             left = Pages(left.0.saturating_sub(pages.0));
             // The host has no more pages of that size, here: smaller ones up to where one may begin again.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
-            tell(context, Pages(total.0.saturating_sub(left.0)), total);
+            if left.0 == 0 || told.elapsed() >= OFTEN {
+                tell(context, Pages(total.0.saturating_sub(left.0)), total);
+                told = Instant::now();
+            }
         }
     }
     Ok(())
@@ -48,5 +57,6 @@ pub(super) fn populate(context: &Context<'_>, domid: DomId, plan: &Plan) -> Resu
 
 fn tell(context: &Context<'_>, done: Pages, total: Pages) {
     let (done, total) = (done.to_kib().0, total.to_kib().0);
-    context.progress.count(done, total, Unit::Kib, format!("populate: {} of {} MiB", done / 1024, total / 1024));
+    let text = format!("{} of {} MiB are populated", done / 1024, total / 1024);
+    context.progress.count("populate", done, total, Unit::Kib, &text);
 }

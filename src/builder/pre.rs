@@ -137,7 +137,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
             return Err(shortage(context, None, required, free));
         }
         let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
-        context.progress.count(free.0, required.0, Unit::Kib, text);
+        context.progress.count("waiting for memory", free.0, required.0, Unit::Kib, &text);
         thread::sleep(POLL);
         context.cancel.check()?;
     }

@@ -48,9 +48,9 @@ impl Progress {
         Running::begin(stage)
     }
 
-    /// How far the present step is, in numbers and in words.
-    pub fn count(&self, done: u64, total: u64, unit: Unit, text: String) {
-        events::progress(done, total, unit, &text);
+    /// How far the present step is: the numbers, and what they are for people, who see these as a bar or in `text`.
+    pub fn count(&self, what: &str, done: u64, total: u64, unit: Unit, text: &str) {
+        events::progress(done, total, unit, text);
         if let Some(line) = &self.line {
             if line.length().is_none() {
                 line.reset();
@@ -59,7 +59,7 @@ impl Progress {
             line.set_length(unit.bytes(total));
             line.set_position(unit.bytes(done));
         }
-        self.note(text);
+        self.note(what.to_owned());
     }
 
     /// More about the present step.
