@@ -113,7 +113,7 @@ fn device_model_is_no_program() {
     dombuild(&[&CREATE[..], &["--device-model", path_text(&text)]].concat()).failed_with(3, "bad-file");
     let broken = script("#!/nowhere/interpreter\n");
     let error = dombuild(&[&CREATE[..], &["--device-model", path_text(&broken)]].concat()).failed_with(3, "bad-file");
-    assert_eq!(error["stage"], "device-model");
+    assert_eq!(error["stage"], "start-device-model");
 }
 
 fn device_model_takes_too_long() {
