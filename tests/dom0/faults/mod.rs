@@ -175,13 +175,12 @@ fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], among: &[u
     for point in points(calls, among, &walk.name, wanted) {
         let errno = walk.errno();
         let run = traced(arguments, &[(point, errno)]);
-        let call = run.calls.get(point).unwrap_or(&calls[point]).clone();
         let outcome = if run.ran.status == Some(0) {
             let whole = check_whole(&xen, &run.ran);
             dombuild(&["destroy", "t"]).success();
             whole.map(|()| false)
         } else {
-            check_error(&run.ran, &call, errno).and_then(|error| {
+            check_error(&run.ran, run.until(point), errno).and_then(|error| {
                 let told = error["message"].as_str().unwrap_or_default().contains("nothing is left");
                 // Before it is there, nothing needs to be said.
                 let made = run.calls[..point].iter().any(|call| call.outer == "xc_domain_max_vcpus");
@@ -246,16 +245,15 @@ fn build_walk(kind: Kind, wanted: u64) {
     for point in points(&whole.calls, &all(&whole.calls), &walk.name, wanted) {
         let errno = walk.errno();
         let (domid, run) = build(&[(point, errno)]);
-        let call = run.calls.get(point).unwrap_or(&whole.calls[point]).clone();
         let outcome = if run.ran.status == Some(0) {
             check_whole(&xen, &run.ran).map(|()| false)
         } else {
-            check_left_alone(&xen, &walk.host, domid).and_then(|()| check_error(&run.ran, &call, errno)).and_then(
-                |error| {
+            check_left_alone(&xen, &walk.host, domid)
+                .and_then(|()| check_error(&run.ran, run.until(point), errno))
+                .and_then(|error| {
                     let told = error["message"].as_str().unwrap_or_default().contains("is left to whoever created it");
                     if told { Ok(true) } else { Err("whose the domain is, is not told".to_owned()) }
-                },
-            )
+                })
         };
         dombuild(&["destroy", "--force", &domid.to_string()]).success();
         walk.step(point, &run, outcome);
@@ -281,7 +279,7 @@ fn clean_up_walk() {
         let outcome = if run.ran.status == Some(7) {
             check_left_behind(&run.ran, &[&call.outer, &whole.calls[last].outer])
         } else {
-            check_error(&run.ran, &whole.calls[last], Errno::EIO).map(|_| false)
+            check_error(&run.ran, undone.until(last), Errno::EIO).map(|_| false)
         };
         walk.step(point, &run, outcome);
     }
@@ -306,7 +304,7 @@ fn destroy_walk() {
             Some(0) => Ok(false),
             Some(7) => check_left_behind(&run.ran, &[&call.outer]),
             // It was not begun.
-            _ => check_error(&run.ran, &call, errno).map(|_| {
+            _ => check_error(&run.ran, run.until(point), errno).map(|_| {
                 dombuild(&["destroy", "t"]).success();
                 true
             }),

@@ -54,6 +54,13 @@ pub(super) struct Traced {
     pub(super) failed: usize,
 }
 
+impl Traced {
+    /// The calls up to the one of this number, where it came so far.
+    pub(super) fn until(&self, point: usize) -> &[Call] {
+        self.calls.get(..=point).unwrap_or(&self.calls)
+    }
+}
+
 fn shim() -> PathBuf {
     let path = env::current_exe().expect("this program").with_file_name("fault-shim.so");
     assert!(path.exists(), "{} is missing: build it from tests/nested/fault-shim.c", path.display());
