@@ -1,8 +1,9 @@
 //! Memory that is set aside before it is taken, so that of two builds which do not both fit one is built whole.
 //!
 //! A claim is Xen's: free pages that only this domain may have. libxenguest gives back every claim when it has populated a
-//! PV guest (`meminit_pv`, tools/libs/guest/xg_dom_x86.c, Xen 4.17), so that what is still to come is claimed again then. The paging pool and what Xen keeps of a domain itself are no pages of the domain's, and not claimed; while
-//! those are allocated, runs of dombuild keep each other off by a lock.
+//! PV guest (`meminit_pv`, tools/libs/guest/xg_dom_x86.c, Xen 4.17), so that what is still to come is
+//! claimed again then. The paging pool and what Xen keeps of a domain itself are no pages of the domain's, and not claimed;
+//! while those are allocated, runs of dombuild keep each other off by a lock.
 
 use nix::errno::Errno;
 

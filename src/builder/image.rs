@@ -76,7 +76,7 @@ pub(super) fn build_image(
             // libxenguest has given it back.
             return claim(context, domid, guest);
         }
-        populate(context, domid, plan)
+        populate(context, domid, plan, shortage)
     })?;
     // 3.
     if !pv {
@@ -92,7 +92,7 @@ pub(super) fn build_image(
 }
 
 /// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.
-pub(super) fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
+fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
     match check_room(context, domid, wanted) {
         Ok(()) => error.into(),
         Err(cause) => {

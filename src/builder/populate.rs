@@ -6,24 +6,29 @@
 use std::time::{Duration, Instant};
 
 use super::Context;
-use super::image::shortage;
 use crate::error::Error;
 use crate::events::Unit;
 use crate::memory::layout::{Extents, ORDERS};
 use crate::memory::{Pages, Plan};
-use crate::xen::DomId;
+use crate::xen::{DomId, XenError};
 
 /// How often it is told how far it is.
 const OFTEN: Duration = Duration::from_millis(200);
 
 /// Populates all frames of RAM, on demand where the plan says so: then Xen gets the pages for its cache first.
 ///
+/// `explain` looks for the cause of what Xen refused.
+///
 /// # Errors
 /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Cancelled`].
-pub(super) fn populate(context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Error> {
-    let explain = |error| shortage(context, domid, plan.owned_pages_built, error);
+pub(super) fn populate(
+    context: &Context<'_>,
+    domid: DomId,
+    plan: &Plan,
+    explain: impl Fn(XenError) -> Error,
+) -> Result<(), Error> {
     if let Some(pod) = &plan.pod {
-        context.xen.set_pod_target(domid, pod.cache).map_err(explain)?;
+        context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
     }
     let ranges = plan.layout.populated();
     let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
