@@ -20,7 +20,7 @@ const OFTEN: Duration = Duration::from_millis(200);
 /// `explain` looks for the cause of what Xen refused.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Cancelled`].
+/// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
 pub(super) fn populate(
     context: &Context<'_>,
     domid: DomId,
