@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::Test;
 use super::sample::{Random, count};
-use super::support::{DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, dombuild, file, number, path_text, run, wait_for};
+use super::support::{
+    DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run, wait_for,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("walk_builds_at_once", as_many_as_fit),
@@ -63,6 +65,7 @@ fn at_once(guests: u32, arguments: &[&str], mib: u64) -> Vec<Value> {
 }
 
 fn as_many_as_fit() {
+    let _both = SecondProcessor::wake();
     let kernel = ["--kind", "pvh", "--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD];
     let bare = ["--device-model", "none"];
     let mut random = Random::new("parallel");
@@ -95,6 +98,7 @@ fn as_many_as_fit() {
 
 /// While a guest is being built, Xen gives its memory to nobody; `--no-claim` leaves it to whoever comes first.
 fn claimed_memory() {
+    let _both = SecondProcessor::wake();
     // A device model that never gets ready: the build is at its end then, but for what QEMU still needs.
     let sleeper = super::support::script("#!/bin/sh\nsleep 1000\n");
     let plan = dombuild(&["plan", "--memory", "128"]).success().json();

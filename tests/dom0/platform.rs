@@ -7,7 +7,7 @@ use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
 use super::passthrough::{guest_memory, sysfs};
-use super::support::{create, dombuild, domid, empty_domain, file, path_text, shell};
+use super::support::{SecondProcessor, create, dombuild, domid, empty_domain, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -73,6 +73,7 @@ fn vcpus_and_apic() {
 }
 
 fn affinity_weight_and_cap() {
+    let _both = SecondProcessor::wake();
     let keys = [
         ("platform/vcpu/0/affinity", "01"),
         ("platform/vcpu/1/affinity", "1"),
@@ -361,6 +362,7 @@ fn devices_and_tables_of_the_host() {
 
 /// The same settings as flags.
 fn flags_of_create() {
+    let _both = SecondProcessor::wake();
     let flags = [
         "vcpu/current=1",
         "vcpu/1/affinity=01",

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -187,6 +188,25 @@ pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "panicked".to_owned())
+}
+
+/// The second of two processors, where it rests (tests/nested.sh test): it works while this lives.
+#[derive(Debug)]
+pub(crate) struct SecondProcessor;
+
+impl SecondProcessor {
+    pub(crate) fn wake() -> Option<Self> {
+        env::var_os("NESTED_RESTING").map(|_| {
+            shell("xen-hptool cpu-online 1");
+            Self
+        })
+    }
+}
+
+impl Drop for SecondProcessor {
+    fn drop(&mut self) {
+        run("xen-hptool", &["cpu-offline", "1"]);
+    }
 }
 
 /// Removes what a failed test left, so that the next one starts clean.

@@ -47,8 +47,10 @@ boot_xen() {
         exec </dev/null
     fi
     local accelerator=(-accel 'tcg,thread=multi' -smp "$VCPUS")
+    # A guest's tick every 4 ms costs the emulator more than its share: timers may be up to 10 ms late.
+    local timers=timer_slop=10000000
     # One instruction is one nanosecond, and a processor that has nothing to do skips to the next timer.
-    [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -smp 1)
+    [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -smp 1) timers=
     say "Xen $version: booting"
     # Xen scrubs free memory while idle, as on a real host: without that, guests would find what the boot left in it, and
     # two that are built alike would differ. Without what guards processors against each other's speculation: emulating that
@@ -57,7 +59,7 @@ boot_xen() {
     setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
         -machine pc "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$MEMORY" \
         -kernel "$IMAGE/xen" \
-        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no" \
+        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no $timers" \
         -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 mitigations=off panic=1,$IMAGE/initrd" \
         -drive "file=$IMAGE/dom0.ext4,format=raw,if=virtio,snapshot=on" \
         -fsdev "local,id=job,path=$JOB,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=job,mount_tag=job \

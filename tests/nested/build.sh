@@ -31,9 +31,10 @@ build_dombuild() {
 }
 
 # The programs that run in dom0 are ordinary cargo test targets; cargo names the program it made.
-build_test_program() { # VERSION TARGET
+build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
     local version=$1 target=$2 messages program
-    messages=$(cd "$REPO" && cargo_for "$version" test --release --no-run --test "$target" --message-format=json) || return
+    shift 2
+    messages=$(cd "$REPO" && cargo_for "$version" test --workspace --no-run --test "$target" "$@" --message-format=json) || return
     program=$(grep -E '"kind":\["test"\].*"name":"'"$target"'"' <<<"$messages" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
     [[ -n $program ]] || {
         say "cargo made no test program named $target"
@@ -42,7 +43,7 @@ build_test_program() { # VERSION TARGET
     install -m 755 "$program" "$JOB/bin/$target-tests"
 }
 
-# The tests, and the library with which they let calls fail.
+# The tests, as the unit tests were built; and the library with which they let calls fail.
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
@@ -52,7 +53,7 @@ build_dom0_tests() {
 build_bench() {
     local root=$IMAGE/root compile
     compile=(cc -O2 -Wall -Wextra -Werror -isystem "$root/usr/include" -L "$root/usr/lib/x86_64-linux-gnu" -Wl,--allow-shlib-undefined)
-    build_test_program "$1" bench || return
+    build_test_program "$1" bench --release || return
     "${compile[@]}" -o "$JOB/bin/floor" "$REPO/tests/bench/floor.c" -lxenguest -lxenctrl &&
         "${compile[@]}" -o "$JOB/bin/unpause" "$REPO/tests/bench/unpause.c" -lxenctrl &&
         cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/launch" "$REPO/tests/bench/launch.c"

@@ -13,11 +13,18 @@ HOST_PACKAGES=(mmdebstrap libxen-dev libclang-dev clang qemu-system-x86 seabios 
     gcc libc6-dev e2fsprogs xz-utils zstd ca-certificates debian-archive-keyring)
 
 install_host_packages() {
-    local package missing=()
+    local package missing=() cache=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
+    mkdir -p "$cache"
+    # Of two runs at once, the second finds them installed.
+    exec {packages_lock}>"$cache/packages.lock"
+    flock "$packages_lock"
     for package in "${HOST_PACKAGES[@]}"; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
-    ((${#missing[@]})) || return 0
+    if ((!${#missing[@]})); then
+        exec {packages_lock}>&-
+        return
+    fi
     say "installing ${missing[*]}"
     local log
     log=$(mktemp)
@@ -29,6 +36,7 @@ install_host_packages() {
         }
     fi
     rm -f "$log"
+    exec {packages_lock}>&-
 }
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
@@ -123,9 +131,9 @@ make_initrd() {
 
 cpio_of() { (cd "$1" && find . | bin/busybox cpio -o -H newc 2>/dev/null); }
 
-# The kernel is dom0's own, as it is and unpacked; in its initrd, guest-init and nothing but busybox.
+# The kernel is dom0's own, as it is and unpacked; in its initrd, guest-init and what of busybox it uses.
 make_guest() {
-    local root=$1 guest=$1/srv/guest tree sectors offset length
+    local root=$1 guest=$1/srv/guest tree sectors offset length applet
     mkdir -p "$guest"
     ln "$root"/boot/vmlinuz-* "$guest/vmlinuz"
     # Linux' boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; a length of 4 bytes is behind it
@@ -140,6 +148,7 @@ make_guest() {
     tree=$(mktemp -d)
     mkdir "$tree"/{bin,dev,proc,sys}
     cp "$root/bin/busybox" "$tree/bin/busybox"
+    for applet in cat dmesg head mkdir mount poweroff sed seq sleep tr; do ln -s busybox "$tree/bin/$applet"; done
     install -m 755 "$NESTED/guest-init" "$tree/init"
     cpio_of "$tree" | gzip >"$guest/initrd"
     rm -rf "$tree"
