@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] =
     &[("a_guest_finds_nothing_of_the_one_before", a_guest_finds_nothing_of_the_one_before)];
 
 const PAGE: usize = 4096;
+const ZEROS: &[u8] = &[0; PAGE];
 /// 256 MiB, and the option ROMs that QEMU puts behind the video memory.
 const RAM_AND_ROMS: u64 = 65_536 + 256;
 /// The ioreq server's pages and the special pages.
@@ -47,7 +48,7 @@ impl Memory {
         mapping.read(0, &mut data);
         for (gfn, page) in (first..).zip(data.chunks(PAGE)) {
             self.populated += 1;
-            if page.iter().any(|byte| *byte != 0) {
+            if page != ZEROS {
                 self.non_zero.insert(gfn, page.to_vec());
             }
         }
