@@ -33,7 +33,7 @@ on this machine. The first run installs the Debian packages it needs (so it want
 Options, anywhere after the verb (what stands behind -- goes to FILE or to the tests, unread):
   --xen 4.17|4.20    which Xen: 4.17 with Debian 12's dom0 (default), 4.20 with Debian 13's
   --only-dom0        test: leave out what needs no Xen
-  --full             test: the long walks whole, where a run usually takes a sample of them (about an hour more)
+  --full             test: the long walks whole, where a run usually takes a sample of them (one to two hours more)
   --seed N           test: the same sample again; a run prints its N
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
   --breakdown        bench: where the time of a build goes, stage by stage; writes nothing
