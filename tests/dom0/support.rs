@@ -205,7 +205,10 @@ impl SecondProcessor {
 
 impl Drop for SecondProcessor {
     fn drop(&mut self) {
-        run("xen-hptool", &["cpu-offline", "1"]);
+        let ran = run("xen-hptool", &["cpu-offline", "1"]);
+        if ran.status != Some(0) {
+            eprintln!("the second processor goes on: {ran:?}");
+        }
     }
 }
 

@@ -12,11 +12,13 @@
 HOST_PACKAGES=(mmdebstrap libxen-dev libclang-dev clang qemu-system-x86 seabios pkg-config
     gcc libc6-dev e2fsprogs xz-utils zstd ca-certificates debian-archive-keyring)
 
+CACHE=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
+
 install_host_packages() {
-    local package missing=() cache=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
-    mkdir -p "$cache"
+    local package missing=()
+    mkdir -p "$CACHE"
     # Of two runs at once, the second finds them installed.
-    exec {packages_lock}>"$cache/packages.lock"
+    exec {packages_lock}>"$CACHE/packages.lock"
     flock "$packages_lock"
     for package in "${HOST_PACKAGES[@]}"; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
@@ -175,26 +177,25 @@ image_key() { # VERSION SUITE SOURCES
 }
 
 ensure_image() {
-    local version=$1 suite sources cache name key log started status
+    local version=$1 suite sources name key log started status
     suite=$(xen_suite "$version")
     sources=$(debian_sources "$suite")
     key=$(image_key "$version" "$suite" "$sources")
-    cache=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
     name=dom0-xen-$version-$key
-    mkdir -p "$cache"
-    IMAGE=$cache/$name
+    mkdir -p "$CACHE"
+    IMAGE=$CACHE/$name
     # Two runs at once: the second waits for the first and finds the image made. The lock goes with the descriptor.
-    exec {image_lock}>"$cache/$name.lock"
+    exec {image_lock}>"$CACHE/$name.lock"
     if [[ ! -d $IMAGE ]]; then
         flock -n "$image_lock" || { say "another run is making the Xen $version image: waiting for it" && flock "$image_lock"; }
     fi
     if [[ ! -d $IMAGE ]]; then
         say "making the dom0 image for Xen $version from Debian $suite (once; one to two minutes)"
         started=$SECONDS
-        rm -rf "$cache/$name".new.*
-        IMAGE_NEW=$(mktemp -d "$cache/$name.new.XXXXXX") # the clean-up in nested.sh removes it
+        rm -rf "$CACHE/$name".new.*
+        IMAGE_NEW=$(mktemp -d "$CACHE/$name.new.XXXXXX") # the clean-up in nested.sh removes it
         chmod 755 "$IMAGE_NEW"
-        log=$cache/$name.log
+        log=$CACHE/$name.log
         set +e # so that the subshell's own set -e counts, which `if` and `||` would switch off
         (set -e && make_image "$version" "$suite" "$sources" "$IMAGE_NEW") </dev/null >"$log" 2>&1
         status=$?
@@ -203,7 +204,7 @@ ensure_image() {
         mv "$IMAGE_NEW" "$IMAGE"
         IMAGE_NEW=
         # Images of recipes that nobody has run for a week, and what a killed run left
-        find "$cache" -maxdepth 1 -name 'dom0-xen-*' -mtime +7 -exec rm -rf {} +
+        find "$CACHE" -maxdepth 1 -name 'dom0-xen-*' -mtime +7 -exec rm -rf {} +
         say "dom0 image made in $((SECONDS - started)) s: $IMAGE"
     fi
     touch "$IMAGE"
