@@ -20,9 +20,10 @@ pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
     let planned = config.guest.ask_reserved(context.xen).at(Stage::CreateDomain);
-    let built = planned.and_then(|()| build(&context, &config)).map_err(|failure| Failure {
-        aftermath: Some(format!("domain {} is left to whoever created it", config.domid)),
-        ..failure
+    let built = planned.and_then(|()| build(&context, &config)).map_err(|failure| {
+        let whose = format!("domain {} is left to whoever created it", config.domid);
+        let aftermath = failure.aftermath.map_or(whose.clone(), |more| format!("{whose}; {more}"));
+        Failure { aftermath: Some(aftermath), ..failure }
     })?;
     drop(progress);
     report::finish(json, &built, &format!("domain {} is built\n{built}", built.domid))
@@ -37,14 +38,18 @@ fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
     })?;
     let built = build_into(context, config, &domain, &mut run);
     // The domain stays whatever happened; what is claimed for it and not used goes back.
-    let given_back = give_back_claim(context, domid, guest).at(Stage::ClaimMemory);
-    if given_back.is_err() {
+    if let Err(failure) = give_back_claim(context, domid, guest).at(Stage::ClaimMemory) {
+        // By that a later cleanup knows of the claim.
         run.leave();
+        let aftermath = Some("`dombuild cleanup --apply` gives back what is still claimed for it".to_owned());
+        let failure = Failure { aftermath, ..failure };
+        // What went wrong first is what matters.
+        if built.is_ok() {
+            return Err(failure);
+        }
+        log::warn!("{failure}");
     }
-    // What went wrong first is what matters.
-    let built = built?;
-    given_back?;
-    Ok(built)
+    built
 }
 
 fn build_into(

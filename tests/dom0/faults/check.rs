@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use serde_json::Value;
 
 use super::super::support::{Host, Ran, dombuild, domid, number};
-use super::shim::Call;
+use super::shim::{Call, Traced};
 
 /// How many calls one of libxenctrl's makes below itself before it comes to the ioctl, itself counted.
 const DEEPEST: usize = 5;
@@ -68,13 +68,27 @@ pub(super) fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
 }
 
 /// A domain into which a build failed is there for its owner, and it alone: nothing else of the host has changed but what
-/// is free, by what the domain owns.
-pub(super) fn check_left_alone(xen: &Interface, host: &Host, domid: DomId) -> Result<(), String> {
+/// is free, by what the domain owns. A run that could not give back its claim tells a later cleanup.
+pub(super) fn check_left_alone(
+    xen: &Interface,
+    host: &Host,
+    domid: DomId,
+    run: &Traced,
+    point: usize,
+) -> Result<(), String> {
     let there = xen.domain(domid).map_err(|error| error.to_string())?;
-    if there.is_none_or(|info| info.dying) {
-        return Err("the domain is gone".to_owned());
+    let info = there.filter(|info| !info.dying).ok_or("the domain is gone")?;
+    let uuid = info.uuid;
+    // A PV guest's is claimed again and again; to give it back is the last.
+    let claims = |call: &Call| call.outer == "xc_domain_claim_pages";
+    let later = run.calls.get(point + 1..).unwrap_or_default();
+    if run.calls.get(point).is_some_and(claims) && !later.iter().any(|call| claims(call) && call.inner == call.outer) {
+        let record = format!("new file: /run/dombuild/{uuid}.");
+        if !host.differences(&Host::now()).iter().any(|difference| difference.starts_with(&record)) {
+            return Err("the run is not recorded any more".to_owned());
+        }
+        dombuild(&["cleanup", "--apply"]).success();
     }
-    let uuid = xen.domain(domid).ok().flatten().map(|info| info.uuid.to_string()).unwrap_or_default();
     let its_own = [
         format!("new domain: {domid}"),
         format!("new key: /local/domain/{domid}"),

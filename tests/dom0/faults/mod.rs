@@ -248,7 +248,7 @@ fn build_walk(kind: Kind, wanted: u64) {
         let outcome = if run.ran.status == Some(0) {
             check_whole(&xen, &run.ran).map(|()| false)
         } else {
-            check_left_alone(&xen, &walk.host, domid)
+            check_left_alone(&xen, &walk.host, domid, &run, point)
                 .and_then(|()| check_error(&run.ran, run.until(point), errno))
                 .and_then(|error| {
                     let told = error["message"].as_str().unwrap_or_default().contains("is left to whoever created it");
