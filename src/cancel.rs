@@ -23,8 +23,9 @@ impl Cancel {
     /// Where the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
         let cancel = Self::default();
+        let ignored = ignored();
         for (signal, counts_as) in [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)] {
-            if is_ignored(signal) {
+            if ignored >> (signal - 1) & 1 == 1 {
                 continue;
             }
             let value = usize::try_from(counts_as).unwrap_or(0);
@@ -46,10 +47,9 @@ impl Cancel {
     }
 }
 
-/// Whether this process was started with the signal ignored (proc(5): SigIgn is a mask in hexadecimal).
-fn is_ignored(signal: i32) -> bool {
+/// The signals that this process was started with as ignored (proc(5): SigIgn is a mask in hexadecimal).
+fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -2,15 +2,15 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use nix::sys::signal::Signal;
 
@@ -18,13 +18,13 @@ use crate::builder::{Context, Keys, end_process, kill_users_of};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
-use crate::greeting::Greeting;
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
+use crate::monitor::Question;
 use crate::xen::{DomId, Leash, process};
 
-/// A monitor that answers no question in this time is stuck.
-const MONITOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a monitor is looked for.
+const POLL: Duration = Duration::from_millis(5);
 
 /// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl DeviceModel {
         })
     }
 
-    /// Waits until QEMU is running: it says so in xenstore, or on its monitor where it has given up xenstore.
+    /// Waits until QEMU is running, when it answers on its monitor.
     ///
     /// # Errors
     /// Where QEMU dies, or takes longer than it may; the message names its log.
@@ -146,29 +146,28 @@ impl DeviceModel {
     }
 
     fn wait_and_publish(&mut self, context: &Context<'_>, keys: &Keys) -> Result<(), Error> {
-        let state = keys.device_model_state();
-        context.store.watch(&state)?;
-        let mut outcome = self.wait_running(context, keys, &state);
-        if self.confined && outcome.is_ok() {
-            // It cannot do so itself any more, and others look for it there.
-            outcome = context.store.plain().write(&state, "running").map_err(Error::from);
+        let devices = self.wait_for_answer(context, keys)?;
+        let plain = context.store.plain();
+        if self.confined {
+            // Where it has given up xenstore, it cannot do so itself, and others look for it there.
+            plain.write(&keys.device_model_state(), "running")?;
         }
-        context.store.unwatch(&state)?;
-        outcome?;
-        self.publish_serial_ports(context, keys)
+        for (number, tty) in serial_ports(&devices) {
+            plain.write(&keys.of_domain(&format!("serial/{number}/tty")), tty)?;
+        }
+        Ok(())
     }
 
-    fn wait_running(&mut self, context: &Context<'_>, keys: &Keys, state: &str) -> Result<(), Error> {
-        let mut greeting = Greeting::new(socket("libxl", keys.domid));
+    /// Its character devices, which it tells when it is ready.
+    fn wait_for_answer(&mut self, context: &Context<'_>, keys: &Keys) -> Result<Value, Error> {
+        let mut question = Question::new(socket("libxl", keys.domid), "query-chardev");
         loop {
-            // QEMU greets from its main loop alone, when its rights are gone (os_setup_post, system/vl.c).
-            let ready = if self.confined {
-                greeting.has_come()
-            } else {
-                context.store.plain().read(state)?.as_deref() == Some("running")
-            };
-            if ready {
-                return Ok(());
+            let answer = question.answer().map_err(|error| Error::DeviceModel {
+                reason: format!("does not answer on its monitor: {error}"),
+                log: self.log.clone(),
+            })?;
+            if let Some(devices) = answer {
+                return Ok(devices);
             }
             self.check()?;
             context.cancel.check()?;
@@ -179,9 +178,8 @@ impl DeviceModel {
                     advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
                 });
             }
-            // The watch wakes us when QEMU writes; the short limit is for a QEMU that dies without writing. A monitor wakes
-            // nobody before it is there.
-            context.store.wait(Duration::from_millis(if self.confined { 5 } else { 50 }))?;
+            // A monitor wakes nobody before it is there.
+            thread::sleep(POLL);
         }
     }
 
@@ -195,26 +193,15 @@ impl DeviceModel {
             log::error!("the device model {} may still run: {problem}", self.pid());
         }
     }
+}
 
-    /// `xl console` reads serial/N/tty, which only QEMU can tell: it is the pty that it opened.
-    fn publish_serial_ports(&self, context: &Context<'_>, keys: &Keys) -> Result<(), Error> {
-        let broken = |error: std::io::Error| Error::DeviceModel {
-            reason: format!("does not answer on its monitor: {error}"),
-            log: self.log.clone(),
-        };
-        let devices = query(&socket("libxl", keys.domid), "query-chardev").map_err(broken)?;
-        for device in devices.as_array().into_iter().flatten() {
-            let number = device["label"].as_str().and_then(|label| label.strip_prefix("serial"));
-            let tty = device["filename"].as_str().and_then(|name| name.strip_prefix("pty:"));
-            if let (Some(number), Some(tty)) = (number, tty)
-                && !number.is_empty()
-                && number.bytes().all(|byte| byte.is_ascii_digit())
-            {
-                context.store.plain().write(&keys.of_domain(&format!("serial/{number}/tty")), tty)?;
-            }
-        }
-        Ok(())
-    }
+/// The ptys of serial ports, by their numbers. `xl console` reads them in xenstore, and only QEMU, which opened them, can tell.
+fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
+    devices.as_array().into_iter().flatten().filter_map(|device| {
+        let number = device["label"].as_str()?.strip_prefix("serial")?;
+        let tty = device["filename"].as_str()?.strip_prefix("pty:")?;
+        (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some((number, tty))
+    })
 }
 
 /// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17), less its VNC
@@ -349,31 +336,4 @@ fn last_line(log: &Path) -> Option<String> {
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text).ok()?;
     String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
-}
-
-/// Asks QEMU's monitor one question (docs/interop/qmp-spec: a greeting, then one object a line).
-fn query(socket: &Path, command: &str) -> std::io::Result<Value> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(MONITOR_PATIENCE))?;
-    stream.set_write_timeout(Some(MONITOR_PATIENCE))?;
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut writer = stream;
-    let mut answer = || -> std::io::Result<Value> {
-        loop {
-            let line = lines.next().ok_or_else(|| std::io::Error::other("the connection was closed"))??;
-            let mut value: Value = serde_json::from_str(&line)?;
-            if value.get("error").is_some() {
-                return Err(std::io::Error::other(value["error"].to_string()));
-            }
-            if value.get("QMP").is_some() || value.get("return").is_some() {
-                return Ok(value["return"].take());
-            }
-            // Anything else is an event.
-        }
-    };
-    answer()?;
-    writeln!(writer, "{}", json!({ "execute": "qmp_capabilities" }))?;
-    answer()?;
-    writeln!(writer, "{}", json!({ "execute": command }))?;
-    answer()
 }

@@ -60,37 +60,47 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
     })
 }
 
-/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17).
+/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). Nodes that
+/// somebody has made already stay as they are.
 fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity, kind: Kind) -> Result<(), XenError> {
-    let guest = keys.domid;
-    let readable = Permissions::read_only_for(guest);
+    let readable = Permissions::read_only_for(keys.domid);
+    let owned = Permissions::owned_by(keys.domid);
     let vm_path = identity.vm_path();
 
-    transaction.make(&keys.domain, readable)?;
-    transaction.make(&vm_path, readable)?;
-    transaction.make(&keys.libxl, Permissions::dom0_only())?;
-    transaction.make(&format!("{}/device", keys.libxl), Permissions::dom0_only())?;
-    let of_hvm = |nodes: &'static [&'static str]| if kind == Kind::Hvm { nodes } else { &[] };
-    for node in ["cpu", "memory", "device", "control"].iter().chain(of_hvm(&["hvmloader"])) {
-        transaction.make(&keys.of_domain(node), readable)?;
+    // What is made below a node takes its permissions: that saves a request for each node of the guest's own. The nodes
+    // around them are dom0's again before anybody sees the transaction.
+    let (domain, control) = (&keys.domain, &keys.of_domain("control"));
+    for node in [domain, control] {
+        transaction.make(node)?;
+        transaction.set_permissions(node, owned)?;
     }
+    let sleeps: &[&str] = if kind == Kind::Hvm { &["control/feature-s3", "control/feature-s4"] } else { &[] };
     for node in [
-        "device/suspend/event-channel",
-        "control/shutdown",
-        "control/feature-poweroff",
-        "control/feature-reboot",
-        "control/feature-suspend",
-        "control/sysrq",
         "data",
         "drivers",
         "feature",
         "attr",
         "error",
+        "control/shutdown",
+        "control/feature-poweroff",
+        "control/feature-reboot",
+        "control/feature-suspend",
+        "control/sysrq",
     ]
     .iter()
-    .chain(of_hvm(&["control/feature-s3", "control/feature-s4"]))
+    .chain(sleeps)
     {
-        transaction.make(&keys.of_domain(node), Permissions::owned_by(guest))?;
+        transaction.make(&keys.of_domain(node))?;
+    }
+    for node in [domain, control] {
+        transaction.set_permissions(node, readable)?;
+    }
+    let suspend = keys.of_domain("device/suspend/event-channel");
+    transaction.make(&suspend)?;
+    transaction.set_permissions(&suspend, owned)?;
+    for (node, permissions) in [(&vm_path, readable), (&keys.libxl, Permissions::dom0_only())] {
+        transaction.make(node)?;
+        transaction.set_permissions(node, permissions)?;
     }
     transaction.write(&keys.of_domain("control/platform-feature-multiprocessor-suspend"), "1")?;
     transaction.write(&keys.of_domain("control/platform-feature-xs_reset_watches"), "1")?;
@@ -229,7 +239,9 @@ fn write_firmware_keys(
         transaction.write(&keys.of_domain("platform/mmio_hole_size"), &plan.layout.mmio_size.0.to_string())?;
     }
     transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
-    transaction.make(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))
+    let offset = format!("{vm_path}/rtc/timeoffset");
+    transaction.make(&offset)?;
+    transaction.set_permissions(&offset, Permissions::read_only_for(keys.domid))
 }
 
 /// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest
@@ -242,7 +254,9 @@ fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings
     let backend = &keys.console_backend;
     let libxl = format!("{}/device/console/0", keys.libxl);
 
-    transaction.make(&frontend, readable)?;
+    // Whose the domain's own directory is, somebody else may have said.
+    transaction.make(&frontend)?;
+    transaction.set_permissions(&frontend, readable)?;
     for (name, value) in [
         ("backend", backend.clone()),
         ("limit", CONSOLE_LIMIT.to_owned()),
@@ -254,10 +268,11 @@ fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings
     ] {
         transaction.write(&format!("{frontend}/{name}"), &value)?;
     }
-    transaction.make(&format!("{frontend}/backend-id"), owned)?;
     transaction.write(&format!("{frontend}/backend-id"), "0")?;
+    transaction.set_permissions(&format!("{frontend}/backend-id"), owned)?;
 
-    transaction.make(backend, readable)?;
+    transaction.make(backend)?;
+    transaction.set_permissions(backend, readable)?;
     for directory in [backend, &libxl] {
         for (name, value) in [
             ("frontend", frontend.as_str()),

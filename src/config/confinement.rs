@@ -6,6 +6,9 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -227,8 +230,8 @@ impl Abilities {
     /// nothing can be told; it is taken for a wrapper of the installed QEMU.
     fn of(qemu: &Path) -> Result<Self, Error> {
         let bad = |reason: String| Error::BadFile { what: "device model", path: qemu.to_owned(), reason };
-        let Some(program) = Strings::read(qemu).map_err(|error| bad(error.to_string()))? else {
-            let installed = Candidates::device_model().find().and_then(|path| Strings::read(&path).ok().flatten());
+        let Some(program) = Program::open(qemu).map_err(|error| bad(error.to_string()))? else {
+            let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
             // A wrapper of a QEMU elsewhere, most likely of today.
             let newest = Self { run_with_chroot: true, run_with_user: true, sandbox: false };
             return Ok(installed.map_or(newest, |program| Self::told_by(&program)));
@@ -243,10 +246,12 @@ impl Abilities {
         Ok(Self::told_by(&program))
     }
 
-    fn told_by(program: &Strings) -> Self {
+    fn told_by(program: &Program) -> Self {
+        let run_with = program.help_of("-run-with [");
+        let says = |text| memmem::find(&run_with, text).is_some();
         Self {
-            run_with_chroot: program.says(",chroot=dir]"),
-            run_with_user: program.says("user=username|uid:gid]"),
+            run_with_chroot: says(b",chroot=dir]"),
+            run_with_user: says(b"user=username|uid:gid]"),
             sandbox: program.calls("libseccomp.so."),
         }
     }
@@ -272,30 +277,50 @@ impl Abilities {
     }
 }
 
-/// The constant strings of a program.
-struct Strings {
-    linker: Vec<u8>,
-    own: Vec<u8>,
+/// A program's file: what it calls, and where its constants are.
+struct Program {
+    file: File,
+    linked: Vec<u8>,
+    constants: Range<u64>,
 }
 
-impl Strings {
-    /// Those of an ELF file; `None` of another file.
-    fn read(path: &Path) -> std::io::Result<Option<Self>> {
-        let Ok(mut program) = ElfStream::<AnyEndian, _>::open_stream(File::open(path)?) else { return Ok(None) };
-        let mut section = |name: &str| {
-            let header = program.section_header_by_name(name).ok().flatten().copied()?;
-            program.section_data(&header).ok().map(|(data, _)| data.to_vec())
-        };
-        let linker = section(".dynstr").unwrap_or_default();
-        Ok(Some(Self { linker, own: section(".rodata").unwrap_or_default() }))
+impl Program {
+    /// An ELF file; `None` of another file.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let Ok(mut program) = ElfStream::<AnyEndian, _>::open_stream(file.try_clone()?) else { return Ok(None) };
+        let mut section = |name| program.section_header_by_name(name).ok().flatten().copied();
+        let (names, constants) = (section(".dynstr"), section(".rodata"));
+        let linked = names.and_then(|header| Some(program.section_data(&header).ok()?.0.to_vec())).unwrap_or_default();
+        let constants =
+            constants.map_or(0..0, |header| header.sh_offset..header.sh_offset.saturating_add(header.sh_size));
+        Ok(Some(Self { file, linked, constants }))
     }
 
     fn calls(&self, name: &str) -> bool {
-        memmem::find(&self.linker, name.as_bytes()).is_some()
+        memmem::find(&self.linked, name.as_bytes()).is_some()
     }
 
-    fn says(&self, text: &str) -> bool {
-        memmem::find(&self.own, text.as_bytes()).is_some()
+    /// The constant that begins with these words, or its first 4096 bytes; empty where there is none. Read piece by piece:
+    /// to take memory for all constants costs more than to search them.
+    fn help_of(&self, words: &str) -> Vec<u8> {
+        const PIECE: usize = 64 * 1024;
+        const LONGEST: usize = 4096;
+        let finder = memmem::Finder::new(words);
+        let mut piece = vec![0; PIECE + LONGEST];
+        let mut at = self.constants.start;
+        while at < self.constants.end {
+            let length = self.file.read_at(&mut piece, at).unwrap_or(0);
+            if let Some(found) = finder.find(&piece[..length]) {
+                let text = &piece[found..length.min(found + LONGEST)];
+                return text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            }
+            if length < piece.len() {
+                break;
+            }
+            at += u64::try_from(PIECE).unwrap_or(u64::MAX);
+        }
+        Vec::new()
     }
 }
 
@@ -370,6 +395,17 @@ mod tests {
         let this = std::env::current_exe().expect("this program");
         let error = Abilities::of(&this).expect_err("no QEMU").to_string();
         assert!(error.contains("--device-model-root"), "{error}");
+    }
+
+    #[test]
+    fn a_programs_help_is_found() {
+        let text = std::hint::black_box("-help-of-this-test [one][,two]\0-another [three]\0");
+        let this = std::env::current_exe().expect("this program");
+        let program = Program::open(&this).expect("readable").expect("an ELF file");
+        assert_eq!(program.help_of(&text[..20]), text.as_bytes()[..30]);
+        assert_eq!(program.help_of(&text.replace("of", "OF")), b"");
+        let script = tempfile::NamedTempFile::new().expect("a file");
+        assert!(Program::open(script.path()).expect("readable").is_none());
     }
 
     proptest! {

@@ -130,15 +130,24 @@ impl Transaction<'_> {
         error::truth("xs_write", format_args!("{path} = {value:?}"), done)
     }
 
-    /// Makes an empty node with these permissions; one that is there already only gets the permissions.
+    /// Makes an empty node, and its parents where they are missing; one that is there already stays as it is. A new node
+    /// takes its parent's permissions, the owner as well.
     ///
     /// # Errors
     /// Where xenstored refuses it.
-    pub fn make(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
+    pub fn make(&self, path: &str) -> Result<(), XenError> {
         let c_path = c_string("xs_mkdir", path)?;
         // SAFETY: the path is NUL-terminated.
         let done = unsafe { sys::xs_mkdir(self.raw(), self.id, c_path.as_ptr()) };
-        error::truth("xs_mkdir", format_args!("{path}"), done)?;
+        error::truth("xs_mkdir", format_args!("{path}"), done)
+    }
+
+    /// Says who may do what with a node, not with those below it.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn set_permissions(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
+        let c_path = c_string("xs_set_permissions", path)?;
         let mut list = permissions.raw();
         let count = c_uint::try_from(list.len()).unwrap_or(0);
         // SAFETY: the path is NUL-terminated and the list has `count` entries.

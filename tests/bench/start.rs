@@ -1,14 +1,13 @@
 //! What stands beside the build: QEMU's own start, and how soon the guest's firmware speaks.
 
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dombuild::config::confinement::FIRST_USER;
+use dombuild::monitor::Question;
 use dombuild::xen::{DomId, Store};
 
 use super::guests::{Guest, NAME};
@@ -17,8 +16,7 @@ use super::support::{dombuild, shell};
 use super::ways::{Bench, Way};
 
 /// Time from spawn until QEMU is ready, on a domain that is built already, with the arguments that dombuild or xl gives it.
-/// Ready is what each of them waits for: the monitor's greeting of a QEMU without rights, which is dombuild's, or the state
-/// that xl's writes into xenstore.
+/// Ready is what each of them waits for: the monitor's answer, or the state that xl's QEMU writes into xenstore.
 pub(crate) fn qemu_alone(bench: &Bench, guest: &Guest, way: Way) -> u64 {
     let arguments = arguments_of(bench, guest, way);
     bench.start(guest, Way::Bare);
@@ -42,7 +40,7 @@ pub(crate) fn qemu_alone(bench: &Bench, guest: &Guest, way: Way) -> u64 {
             store.wait(Duration::from_secs(10)).expect("told");
         }
     } else {
-        wait_for_greeting(domid);
+        wait_for_answer(domid);
     }
     let taken = u64::try_from(began.elapsed().as_nanos()).expect("seconds");
     child.kill().expect("killed");
@@ -52,13 +50,10 @@ pub(crate) fn qemu_alone(bench: &Bench, guest: &Guest, way: Way) -> u64 {
     taken
 }
 
-fn wait_for_greeting(domid: DomId) {
+fn wait_for_answer(domid: DomId) {
+    let mut question = Question::new(format!("/run/xen/qmp-libxl-{domid}").into(), "query-chardev");
     let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Ok(mut monitor) = UnixStream::connect(format!("/run/xen/qmp-libxl-{domid}")) {
-            assert!(monitor.read(&mut [0; 64]).expect("a greeting") > 0);
-            return;
-        }
+    while question.answer().expect("no refusal").is_none() {
         assert!(Instant::now() < end, "{}", shell("cat /tmp/bench-qemu"));
         thread::sleep(Duration::from_millis(1));
     }

@@ -74,10 +74,14 @@ impl Vm {
         let path = format!("/local/domain/{domid}");
         store
             .transaction(|transaction| {
-                transaction.make(&path, Permissions::read_only_for(domid))?;
-                transaction.make(&format!("/vm/{uuid}"), Permissions::read_only_for(domid))?;
+                let make = |node: &str, permissions| {
+                    transaction.make(node)?;
+                    transaction.set_permissions(node, permissions)
+                };
+                make(&path, Permissions::read_only_for(domid))?;
+                make(&format!("/vm/{uuid}"), Permissions::read_only_for(domid))?;
                 for node in ["control/shutdown", "data", "device", "drivers", "feature", "error", "attr"] {
-                    transaction.make(&format!("{path}/{node}"), Permissions::owned_by(domid))?;
+                    make(&format!("{path}/{node}"), Permissions::owned_by(domid))?;
                 }
                 transaction.write(&format!("{path}/vm"), &format!("/vm/{uuid}"))?;
                 transaction.write(&format!("{path}/name"), "t")?;

@@ -136,7 +136,10 @@ impl Walk {
         });
         let problem = outcome.and_then(|()| self.host.assert_back());
         if let Err(problem) = problem {
-            self.problems.push(format!("{point}, {} in {}: {problem}\n    {:?}", call.inner, call.outer, run.ran));
+            let problem = format!("{point}, {} in {}: {problem}\n    {:?}", call.inner, call.outer, run.ran);
+            // A walk takes long.
+            println!("{}: {problem}", self.name);
+            self.problems.push(problem);
             destroy_everything();
             self.host = Host::now();
         }
