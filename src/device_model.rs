@@ -283,6 +283,7 @@ fn spawn(
     confined: bool,
 ) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
+    process::keep_descriptors(&mut command)?;
     if confined {
         process::confine(&mut command);
     }

@@ -58,7 +58,7 @@ unsafe extern "C" fn vmessage(
         return;
     }
     // SAFETY: vasprintf succeeded, so `text` is a NUL-terminated string that we own.
-    let message = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
+    let message = on_one_line(&unsafe { CStr::from_ptr(text) }.to_string_lossy());
     // SAFETY: `text` came from malloc inside vasprintf and is not used afterwards.
     unsafe { libc::free(text.cast()) };
 
@@ -80,6 +80,11 @@ unsafe extern "C" fn vmessage(
     log::log!(target: TARGET, level, "{message}");
 }
 
+/// Some of libxenguest's messages end a line, and libxenctrl goes on behind it.
+fn on_one_line(message: &str) -> String {
+    message.trim_end().replace("\n:", ":").replace('\n', " ")
+}
+
 /// Called by libxc with the progress of long calls.
 unsafe extern "C" fn progress(
     _logger: *mut sys::xentoollog_logger,
@@ -99,3 +104,15 @@ unsafe extern "C" fn progress(
 
 /// Called by `xtl_logger_destroy`, which nobody calls on ours: it is static.
 unsafe extern "C" fn destroy(_logger: *mut sys::xentoollog_logger) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_line() {
+        let seed = "xc_dom_gnttab_seed: failed to acquire d7 grant table [errno=5]\n: Internal error";
+        assert_eq!(on_one_line(seed), seed.replace('\n', ""));
+        assert_eq!(on_one_line("one\ntwo\n"), "one two");
+    }
+}

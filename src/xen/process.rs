@@ -2,6 +2,7 @@
 //!
 //! Nothing of Xen's, but `unsafe` all the same, and so at home here.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -37,6 +38,27 @@ pub fn confine(command: &mut Command) {
             done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         });
     }
+}
+
+/// Has a program start with no descriptor but the three standard ones, whatever the caller of this program forgot to close:
+/// the other end of a pipe in a program that stays would keep the caller waiting.
+///
+/// # Errors
+/// Where `/proc` does not tell what is open.
+pub fn keep_descriptors(command: &mut Command) -> io::Result<()> {
+    let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let open: Vec<libc::c_int> = names.filter_map(|name| name.parse().ok()).filter(|fd| *fd > 2).collect();
+    // SAFETY: between fork and exec, the closure makes system calls that take numbers, and nothing else. A number that is
+    // not open any more is no more than EBADF.
+    unsafe {
+        command.pre_exec(move || {
+            for fd in &open {
+                libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+            Ok(())
+        });
+    }
+    Ok(())
 }
 
 fn done(returned: libc::c_int) -> io::Result<()> {
@@ -84,8 +106,10 @@ pub fn has_borrowed_rights() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::os::fd::AsRawFd;
     use std::os::unix::process::ExitStatusExt;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
     use super::*;
 
@@ -132,6 +156,28 @@ mod tests {
         assert!(words.split_whitespace().filter(|word| *word == "0").count() == 2, "{words}");
         assert_eq!(line("NoNewPrivs:").split_whitespace().nth(1), Some("1"));
         assert!(fs::metadata("/proc/self/ns/mnt").is_ok());
+    }
+
+    #[test]
+    fn descriptors_stay_here() {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        for end in [reader.as_raw_fd(), writer.as_raw_fd()] {
+            assert!(end > 2);
+        }
+        // As one that was inherited, or opened by somebody careless.
+        fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty())).expect("it is open");
+        let list = |keep: bool| {
+            let mut command = Command::new("ls");
+            command.arg("/proc/self/fd");
+            if keep {
+                keep_descriptors(&mut command).expect("listed");
+            }
+            let output = command.output().expect("ls").stdout;
+            let number = writer.as_raw_fd().to_string();
+            String::from_utf8(output).expect("UTF-8").lines().any(|line| line == number)
+        };
+        assert!(list(false), "it would be passed on");
+        assert!(!list(true));
     }
 
     #[test]

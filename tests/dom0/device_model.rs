@@ -166,7 +166,7 @@ fn inherits_nothing() {
     let words = ["create", "--name", "t", "--device-model", path_text(&seen)];
     let line = format!(
         "umask 000; export SECRET=x LD_BIND_NOW=1 RUST_LOG=dombuild=info XENSTORED_SECRET_TEST=y; \
-         exec dombuild --log /tmp/log --events-fd 9 {} {} 9>/dev/null",
+         exec dombuild --log /tmp/log --events-fd 9 {} {} 9>/dev/null 8</etc/hostname",
         words.join(" "),
         SMALL.join(" ")
     );
