@@ -35,6 +35,7 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --only-dom0        test: leave out what needs no Xen
   --full             test: the long walks whole, where a run usually takes a sample of them (one to two hours more)
   --seed N           test: the same sample again; a run prints its N
+  --calls LIST       test: a walk of faults lets these calls alone fail, as in 7,300-310: those that a long walk has told of
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
   --breakdown        bench: where the time of a build goes, stage by stage; writes nothing
   --check            bench: a few figures of Xen 4.17, held against tests/bench/expected-4.17.json; writes nothing, but
@@ -88,7 +89,7 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --results | --timeout | --memory | --vcpus | --seed) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
@@ -103,6 +104,10 @@ parse() {
         --only-dom0) ONLY_DOM0=yes ;;
         --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=14400 ;;
         --seed) number "$1" "$2" && export DOMBUILD_TEST_SEED=$2 && shift ;;
+        --calls)
+            [[ $2 =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]] || usage "--calls takes numbers as in 7,300-310, not $2"
+            export DOMBUILD_TEST_CALLS=$2 && shift
+            ;;
         -h | --help) help && exit 0 ;;
         --) shift && ARGS+=("$@") && break ;;
         -*) # behind FILE it is one of FILE's

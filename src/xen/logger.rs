@@ -22,6 +22,14 @@ pub(super) fn take_last_error() -> Option<String> {
     LAST_ERROR.take()
 }
 
+/// Whether that message is of libxenguest's `xc_dom_panic`: it could not do something, whatever it returns.
+pub(super) fn has_panicked() -> bool {
+    let last = LAST_ERROR.take();
+    let panicked = last.as_ref().is_some_and(|message| message.contains("panic: "));
+    LAST_ERROR.set(last);
+    panicked
+}
+
 /// The callbacks, without any state of their own.
 static CALLBACKS: sys::xentoollog_logger =
     sys::xentoollog_logger { vmessage: Some(vmessage), progress: Some(progress), destroy: Some(destroy) };
@@ -108,6 +116,18 @@ unsafe extern "C" fn destroy(_logger: *mut sys::xentoollog_logger) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_known_and_stays_to_be_told() {
+        for (message, panicked) in
+            [("xc: panic: xg_dom_x86.c:1129: vcpu_hvm: SETHVMCONTEXT failed", true), ("xc: no", false)]
+        {
+            LAST_ERROR.set(Some(message.to_owned()));
+            assert_eq!(has_panicked(), panicked);
+            assert_eq!(take_last_error().as_deref(), Some(message));
+        }
+        assert!(!has_panicked());
+    }
 
     #[test]
     fn a_message_is_a_line() {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -14,6 +15,17 @@ pub(crate) fn full() -> bool {
 /// `whole` in a full run, else `sampled`.
 pub(crate) fn count(sampled: u32, whole: u32) -> u32 {
     if full() { whole } else { sampled }
+}
+
+/// The calls that DOMBUILD_TEST_CALLS names (`--calls 7,300-310`), where it does: of a walk of faults, these alone.
+pub(crate) fn calls() -> Option<Vec<RangeInclusive<usize>>> {
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("DOMBUILD_TEST_CALLS: {text:?} is no number"));
+    let text = env::var("DOMBUILD_TEST_CALLS").ok()?;
+    let ranges = text.split(',').map(|range| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        number(from)..=number(to)
+    });
+    Some(ranges.collect())
 }
 
 /// The seed of this run, printed once so that it can be repeated.

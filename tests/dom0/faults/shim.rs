@@ -92,8 +92,13 @@ pub(super) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
     Traced { ran: Ran::new(&output.expect("it starts")), calls, failed }
 }
 
-/// The numbers of calls to let fail: all of those `among` in a full run; else so many, each of another kind.
+/// The numbers of calls to let fail: of those `among`, the ones that were asked for, or all in a full run; else so many, each
+/// of another kind.
 pub(super) fn points(calls: &[Call], among: &[usize], purpose: &str, wanted: u64) -> Vec<usize> {
+    if let Some(ranges) = sample::calls() {
+        let named = |index: &usize| ranges.iter().any(|range| range.contains(index));
+        return among.iter().copied().filter(named).collect();
+    }
     if sample::full() {
         return among.to_vec();
     }
