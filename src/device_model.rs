@@ -7,14 +7,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use nix::sys::signal::Signal;
 
-use crate::builder::{Context, Keys, end_process, kill_users_of};
+use crate::builder::{Context, Keys, end_process, kill_users_of, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
@@ -23,8 +22,8 @@ use crate::memory::{Kib, Plan};
 use crate::monitor::Question;
 use crate::xen::{DomId, Leash, process};
 
-/// How often a monitor is looked for.
-const POLL: Duration = Duration::from_millis(5);
+/// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
+const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 
 /// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
 #[derive(Debug)]
@@ -70,6 +69,10 @@ impl DeviceModel {
                 transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
             let confined = !confinement.is_empty();
+            // What a QEMU of an earlier guest left would be taken for this one's.
+            for id in MONITORS {
+                remove_file(&socket(id, domid)).map_err(Error::Internal)?;
+            }
             let (process, leash) =
                 spawn(&config.path, &arguments, domid, &output, confined).map_err(|error| Error::BadFile {
                     what: "device model",
@@ -163,14 +166,15 @@ impl DeviceModel {
         let mut question = Question::new(socket("libxl", keys.domid), "query-chardev");
         loop {
             let answer = question.answer().map_err(|error| Error::DeviceModel {
-                reason: format!("does not answer on its monitor: {error}"),
+                reason: format!("answers wrongly on its monitor: {error}"),
                 log: self.log.clone(),
             })?;
+            // It may be another process that answered.
+            self.check()?;
+            context.cancel.check()?;
             if let Some(devices) = answer {
                 return Ok(devices);
             }
-            self.check()?;
-            context.cancel.check()?;
             if Instant::now() >= self.end {
                 return Err(Error::TimedOut {
                     what: format!("the device model {} did not get ready", self.pid()),
@@ -178,8 +182,6 @@ impl DeviceModel {
                     advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
                 });
             }
-            // A monitor wakes nobody before it is there.
-            thread::sleep(POLL);
         }
     }
 
@@ -217,7 +219,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own:
     };
 
     add(&["-xen-domid", &domid.to_string(), "-no-shutdown"]);
-    for id in ["libxl", "libxenstat"] {
+    for id in MONITORS {
         let (chardev, mon) = monitor(id);
         add(&["-chardev", &chardev, "-mon", &mon]);
     }
@@ -283,7 +285,7 @@ fn spawn(
     confined: bool,
 ) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
-    process::keep_descriptors(&mut command)?;
+    process::withhold_descriptors(&mut command)?;
     if confined {
         process::confine(&mut command);
     }

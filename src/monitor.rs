@@ -1,92 +1,101 @@
-//! QEMU's monitor (docs/interop/qmp-spec.rst, QEMU 7.2): one question to a QEMU that is starting.
+//! QEMU's monitor (docs/interop/qmp-spec.txt, QEMU 7.2): one question to a QEMU that is starting.
 //!
 //! It listens early, and a thread of its own greets whoever connects while QEMU still initialises as root. Commands wait for
 //! the main loop (`monitor_qmp_dispatcher_co`, monitor/qmp.c), which begins when QEMU's rights are gone (`os_setup_post`,
-//! system/vl.c): the answer to a command, and not the greeting, tells that it is ready.
+//! softmmu/vl.c): the answer to a command, and not the greeting, tells that it is ready.
 
-use std::io::{BufRead, BufReader, Error, ErrorKind, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 /// How long one look waits for an answer.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long it waits where there is nobody to answer: a monitor wakes nobody before it is there.
+const POLL: Duration = Duration::from_millis(5);
+/// A line is shorter than this.
+const LONGEST: usize = 1 << 20;
+/// By that the answer to the command is known.
+const ID: &str = "dombuild";
 
 /// A question, asked as soon as somebody listens.
 #[derive(Debug)]
 pub struct Question {
     socket: PathBuf,
     command: &'static str,
-    stream: Option<BufReader<UnixStream>>,
-    line: Vec<u8>,
-    /// How many answers have come since it was asked: the one to the command is the second.
-    answers: u32,
+    stream: Option<UnixStream>,
+    /// What has come and is no whole line yet.
+    unread: Vec<u8>,
 }
 
 impl Question {
     /// A command without arguments, for the monitor at this socket, which need not be there yet.
     #[must_use]
     pub fn new(socket: PathBuf, command: &'static str) -> Self {
-        Self { socket, command, stream: None, line: Vec::new(), answers: 0 }
+        Self { socket, command, stream: None, unread: Vec::new() }
     }
 
-    /// What the command returned, once that has come; waits a moment for it where the monitor is there. Where it is not, or
-    /// goes away, the question is asked again next time: whoever asks looks at the process as well.
+    /// What the command returned, once that has come; waits a moment for it, however much else comes. Where the monitor is not
+    /// there, or goes away, the question is asked again next time: whoever asks looks at the process as well.
     ///
     /// # Errors
     /// Where the monitor refuses the command, or says what is no JSON.
     pub fn answer(&mut self) -> Result<Option<Value>> {
         if self.stream.is_none() {
-            let Ok(stream) = self.ask() else { return Ok(None) };
-            self.line.clear();
-            self.answers = 0;
-            self.stream = Some(stream);
+            self.unread.clear();
+            self.stream = self.ask().ok();
         }
-        while let Some(stream) = &mut self.stream {
-            match stream.read_until(b'\n', &mut self.line) {
-                // What has come before the time is over stays in `line`.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                Err(_) | Ok(0) => self.stream = None,
-                Ok(_) if !self.line.ends_with(b"\n") => self.stream = None,
-                Ok(_) => {
-                    let mut value: Value = serde_json::from_slice(&self.line)?;
-                    self.line.clear();
-                    if let Some(error) = value.get("error") {
-                        return Err(Error::other(error.to_string()));
-                    }
-                    // The greeting and events are no answers.
-                    if let Some(returned) = value.get_mut("return") {
-                        self.answers += 1;
-                        if self.answers == 2 {
-                            return Ok(Some(returned.take()));
-                        }
-                    }
-                }
+        let mut piece = [0; 4096];
+        match self.stream.as_mut().map(|stream| stream.read(&mut piece)) {
+            Some(Ok(count)) if count > 0 => self.unread.extend(piece.iter().take(count)),
+            Some(Err(error)) if is_for_now(&error) => {}
+            None | Some(_) => {
+                self.stream = None;
+                thread::sleep(POLL);
             }
         }
-        Ok(None)
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let mut value: Value = serde_json::from_slice(&line)?;
+            if let Some(error) = value.get("error") {
+                return Err(Error::other(error.to_string()));
+            }
+            if value["id"] == ID {
+                return Ok(Some(value["return"].take()));
+            }
+            // Anything else is the greeting, an event, or the answer to what comes before the command.
+        }
+        if self.unread.len() > LONGEST { Err(Error::other("a line without end")) } else { Ok(None) }
     }
 
     /// In one piece: each that comes alone wakes QEMU.
-    fn ask(&self) -> Result<BufReader<UnixStream>> {
+    fn ask(&self) -> Result<UnixStream> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(LOOK))?;
         stream.set_write_timeout(Some(LOOK))?;
-        let commands = ["qmp_capabilities", self.command].map(|name| format!("{}\n", json!({ "execute": name })));
-        stream.write_all(commands.concat().as_bytes())?;
-        Ok(BufReader::new(stream))
+        let (first, command) = (json!({ "execute": "qmp_capabilities" }), json!({ "execute": self.command, "id": ID }));
+        stream.write_all(format!("{first}\n{command}\n").as_bytes())?;
+        Ok(stream)
     }
+}
+
+/// Nothing has come, and the connection stands.
+fn is_for_now(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::Shutdown;
     use std::os::unix::net::UnixListener;
 
     use super::*;
 
-    const GREETING: &[u8] = b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
+    const GREETING: &[u8] = b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n{\"return\": {}}\r\n";
 
     struct Monitor {
         _folder: tempfile::TempDir,
@@ -110,14 +119,14 @@ mod tests {
             let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
             for command in ["qmp_capabilities", "query-chardev"] {
                 let line = lines.next().expect("a line").expect("read");
-                assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON"), json!({ "execute": command }));
+                assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON")["execute"], command);
             }
             stream
         }
     }
 
     #[test]
-    fn the_greeting_is_no_answer() {
+    fn neither_greeting_nor_events_are_an_answer() {
         let (mut question, monitor) = monitor();
         let mut other = monitor.asked();
         let mut says = |bytes: &[u8]| {
@@ -125,30 +134,48 @@ mod tests {
             question.answer().expect("no error")
         };
         assert_eq!(says(GREETING), None);
-        assert_eq!(says(b"{\"return\": {}}\r\n{\"event\": \"RESUME\"}\r\n"), None);
+        assert_eq!(says(b"{\"event\": \"RESUME\"}\r\n"), None);
         assert_eq!(says(b"{\"return\": [{\"lab"), None, "half a line");
-        assert_eq!(says(b"el\": \"serial0\"}]}\r\n"), Some(json!([{ "label": "serial0" }])));
+        assert_eq!(says(b"el\": \"serial0\"}], \"id\": \"dombuild\"}\r\n"), Some(json!([{ "label": "serial0" }])));
     }
 
     #[test]
     fn a_monitor_that_goes_away_is_asked_again() {
         let (mut question, monitor) = monitor();
         let mut first = monitor.asked();
-        first.write_all(&[GREETING, b"{\"return\": {}}\n{\"ret"].concat()).expect("written");
+        first.write_all(&[GREETING, b"{\"ret"].concat()).expect("written");
         assert_eq!(question.answer().expect("no answer"), None);
-        drop(first);
+        // To close it does not do while another test is about to execute something.
+        first.shutdown(Shutdown::Both).expect("shut down");
         assert_eq!(question.answer().expect("no answer"), None, "closed");
         assert_eq!(question.answer().expect("no answer"), None, "asked again");
         let mut second = monitor.asked();
-        second.write_all(&[GREETING, b"{\"return\": {}}\n{\"return\": 7}\n"].concat()).expect("written");
+        second.write_all(&[GREETING, b"{\"return\": 7, \"id\": \"dombuild\"}\n"].concat()).expect("written");
         assert_eq!(question.answer().expect("answered"), Some(json!(7)));
+    }
+
+    #[test]
+    fn what_is_no_answer_holds_nobody_up() {
+        let (mut question, monitor) = monitor();
+        let mut other = monitor.asked();
+        // As much as a socket holds; nobody reads it to its end in one look.
+        other.set_nonblocking(true).expect("set");
+        while other.write(b"{\"event\": \"BALLOON_CHANGE\"}\n").is_ok() {}
+        assert_eq!(question.answer().expect("no answer"), None);
+        let (mut question, monitor) = self::monitor();
+        let mut other = monitor.asked();
+        let feed = thread::spawn(move || while other.write_all(&[b' '; 4096]).is_ok() {});
+        let looks = (0..2 * LONGEST / 4096).find_map(|_| question.answer().err());
+        assert!(looks.expect("it is refused in the end").to_string().contains("without end"));
+        drop(question);
+        feed.join().expect("the other end is gone");
     }
 
     #[test]
     fn what_it_refuses_is_told() {
         let (mut question, monitor) = monitor();
         let mut other = monitor.asked();
-        other.write_all(b"{\"return\": {}}\n{\"error\": {\"class\": \"CommandNotFound\"}}\n").expect("written");
+        other.write_all(b"{\"error\": {\"class\": \"CommandNotFound\"}}\n").expect("written");
         assert!(question.answer().expect_err("refused").to_string().contains("CommandNotFound"));
         let (mut question, monitor) = self::monitor();
         monitor.asked().write_all(b"login:\n").expect("written");

@@ -46,7 +46,7 @@ pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
 pub use shortage::shortage;
-pub use teardown::{end_process, kill_users_of, teardown};
+pub use teardown::{end_process, kill_users_of, remove_file, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]

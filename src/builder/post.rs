@@ -60,8 +60,8 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
     })
 }
 
-/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). Nodes that
-/// somebody has made already stay as they are.
+/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). Where somebody
+/// has made a part of it already, what lies below the directories named here keeps its permissions.
 fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity, kind: Kind) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
     let owned = Permissions::owned_by(keys.domid);
@@ -71,8 +71,7 @@ fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identit
     // around them are dom0's again before anybody sees the transaction.
     let (domain, control) = (&keys.domain, &keys.of_domain("control"));
     for node in [domain, control] {
-        transaction.make(node)?;
-        transaction.set_permissions(node, owned)?;
+        transaction.make_as(node, owned)?;
     }
     let sleeps: &[&str] = if kind == Kind::Hvm { &["control/feature-s3", "control/feature-s4"] } else { &[] };
     for node in [
@@ -95,13 +94,9 @@ fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identit
     for node in [domain, control] {
         transaction.set_permissions(node, readable)?;
     }
-    let suspend = keys.of_domain("device/suspend/event-channel");
-    transaction.make(&suspend)?;
-    transaction.set_permissions(&suspend, owned)?;
-    for (node, permissions) in [(&vm_path, readable), (&keys.libxl, Permissions::dom0_only())] {
-        transaction.make(node)?;
-        transaction.set_permissions(node, permissions)?;
-    }
+    transaction.make_as(&keys.of_domain("device/suspend/event-channel"), owned)?;
+    transaction.make_as(&vm_path, readable)?;
+    transaction.make_as(&keys.libxl, Permissions::dom0_only())?;
     transaction.write(&keys.of_domain("control/platform-feature-multiprocessor-suspend"), "1")?;
     transaction.write(&keys.of_domain("control/platform-feature-xs_reset_watches"), "1")?;
     transaction.write(&keys.of_domain("vm"), &vm_path)?;
@@ -239,9 +234,7 @@ fn write_firmware_keys(
         transaction.write(&keys.of_domain("platform/mmio_hole_size"), &plan.layout.mmio_size.0.to_string())?;
     }
     transaction.write(&format!("{vm_path}/image/ostype"), "hvm")?;
-    let offset = format!("{vm_path}/rtc/timeoffset");
-    transaction.make(&offset)?;
-    transaction.set_permissions(&offset, Permissions::read_only_for(keys.domid))
+    transaction.make_as(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))
 }
 
 /// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest
@@ -254,9 +247,8 @@ fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings
     let backend = &keys.console_backend;
     let libxl = format!("{}/device/console/0", keys.libxl);
 
-    // Whose the domain's own directory is, somebody else may have said.
-    transaction.make(&frontend)?;
-    transaction.set_permissions(&frontend, readable)?;
+    // The domain's directory may be somebody else's, with other permissions.
+    transaction.make_as(&frontend, readable)?;
     for (name, value) in [
         ("backend", backend.clone()),
         ("limit", CONSOLE_LIMIT.to_owned()),
@@ -271,8 +263,7 @@ fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings
     transaction.write(&format!("{frontend}/backend-id"), "0")?;
     transaction.set_permissions(&format!("{frontend}/backend-id"), owned)?;
 
-    transaction.make(backend)?;
-    transaction.set_permissions(backend, readable)?;
+    transaction.make_as(backend, readable)?;
     for directory in [backend, &libxl] {
         for (name, value) in [
             ("frontend", frontend.as_str()),

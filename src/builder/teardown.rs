@@ -167,7 +167,11 @@ pub(super) fn files_of(domid: DomId) -> Vec<PathBuf> {
     files
 }
 
-pub(super) fn remove_file(path: &Path) -> Result<(), String> {
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_file(path: &Path) -> Result<(), String> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -41,7 +41,7 @@ fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
     if let Err(failure) = give_back_claim(context, domid, guest).at(Stage::ClaimMemory) {
         // By that a later cleanup knows of the claim.
         run.leave();
-        let aftermath = Some("`dombuild cleanup --apply` gives back what is still claimed for it".to_owned());
+        let aftermath = Some(format!("`dombuild cleanup --apply` gives back what is still claimed for domain {domid}"));
         let failure = Failure { aftermath, ..failure };
         // What went wrong first is what matters.
         if built.is_ok() {

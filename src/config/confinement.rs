@@ -234,7 +234,7 @@ impl Abilities {
             let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
             // A wrapper of a QEMU elsewhere, most likely of today.
             let newest = Self { run_with_chroot: true, run_with_user: true, sandbox: false };
-            return Ok(installed.map_or(newest, |program| Self::told_by(&program)));
+            return Ok(installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest));
         };
         if !program.calls("xentoolcore_restrict_all") {
             return Err(bad(
@@ -243,17 +243,17 @@ impl Abilities {
                     .to_owned(),
             ));
         }
-        Ok(Self::told_by(&program))
+        Self::told_by(&program).map_err(|error| bad(error.to_string()))
     }
 
-    fn told_by(program: &Program) -> Self {
-        let run_with = program.help_of("-run-with [");
+    fn told_by(program: &Program) -> io::Result<Self> {
+        let run_with = program.help_of("-run-with [")?;
         let says = |text| memmem::find(&run_with, text).is_some();
-        Self {
+        Ok(Self {
             run_with_chroot: says(b",chroot=dir]"),
             run_with_user: says(b"user=username|uid:gid]"),
             sandbox: program.calls("libseccomp.so."),
-        }
+        })
     }
 
     fn arguments(self, uid: u32, gid: u32) -> Vec<String> {
@@ -303,29 +303,34 @@ impl Program {
 
     /// The constant that begins with these words, or its first 4096 bytes; empty where there is none. Read piece by piece:
     /// to take memory for all constants costs more than to search them.
-    fn help_of(&self, words: &str) -> Vec<u8> {
+    fn help_of(&self, words: &str) -> io::Result<Vec<u8>> {
         const PIECE: usize = 64 * 1024;
         const LONGEST: usize = 4096;
         let finder = memmem::Finder::new(words);
+        // The next piece begins where the constants of this one that are whole end.
         let mut piece = vec![0; PIECE + LONGEST];
         let mut at = self.constants.start;
         while at < self.constants.end {
-            let length = self.file.read_at(&mut piece, at).unwrap_or(0);
-            if let Some(found) = finder.find(&piece[..length]) {
-                let text = &piece[found..length.min(found + LONGEST)];
-                return text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            let length = self.file.read_at(&mut piece, at)?;
+            let read = piece.get(..length).unwrap_or_default();
+            let last = length < PIECE + LONGEST;
+            if let Some(found) = finder.find(read).filter(|found| last || *found < PIECE) {
+                let text = read.get(found..length.min(found + LONGEST)).unwrap_or_default();
+                return Ok(text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec());
             }
-            if length < piece.len() {
+            if last {
                 break;
             }
-            at += u64::try_from(PIECE).unwrap_or(u64::MAX);
+            at += PIECE as u64;
         }
-        Vec::new()
+        Ok(Vec::new())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -398,12 +403,17 @@ mod tests {
     }
 
     #[test]
-    fn a_programs_help_is_found() {
-        let text = std::hint::black_box("-help-of-this-test [one][,two]\0-another [three]\0");
-        let this = std::env::current_exe().expect("this program");
-        let program = Program::open(&this).expect("readable").expect("an ELF file");
-        assert_eq!(program.help_of(&text[..20]), text.as_bytes()[..30]);
-        assert_eq!(program.help_of(&text.replace("of", "OF")), b"");
+    fn a_programs_help_is_found_wherever_it_stands() {
+        const TEXT: &[u8] = b"-run-with [one][,two]\0-another [three]\0";
+        let piece = 64 * 1024;
+        for at in [0, piece - 10, piece, piece + 4086, piece + 4096, 3 * piece - 1] {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(&[vec![1; at], TEXT.to_vec(), vec![1; piece]].concat()).expect("written");
+            let length = file.as_file().metadata().expect("a size").len();
+            let program = Program { file: file.into_file(), linked: Vec::new(), constants: 0..length };
+            assert_eq!(program.help_of("-run-with [").expect("read"), TEXT[..21], "at {at}");
+            assert_eq!(program.help_of("-run_with [").expect("read"), b"");
+        }
         let script = tempfile::NamedTempFile::new().expect("a file");
         assert!(Program::open(script.path()).expect("readable").is_none());
     }

@@ -148,6 +148,8 @@ mod tests {
         assert_eq!(error.errno, Some(Errno::EPERM));
         assert!(builder("x", format_args!(""), 3).is_err());
         assert!(builder("x", format_args!(""), 0).is_ok());
+        logger::tests::say("xc: panic: xg_dom_x86.c:1129: vcpu_hvm: SETHVMCONTEXT failed");
+        assert!(builder("x", format_args!(""), 0).expect_err("a panic").to_string().contains("SETHVMCONTEXT"));
         assert!(pointer::<u8>("x", format_args!(""), std::ptr::null_mut()).is_err());
         assert!(truth("x", format_args!(""), false).is_err());
     }

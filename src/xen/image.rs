@@ -11,7 +11,7 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
 use super::veil::Veil;
-use super::{DomId, EventPort, HvmModules, Interface, PlacedModules};
+use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, logger};
 use crate::memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
 
 /// How every PV guest's start info begins (`magic`, xen/include/public/xen.h).
@@ -381,6 +381,7 @@ impl<'a> DomainImage<'a> {
     ) -> Result<(), XenError> {
         // These calls often fail without setting errno, so that an old one must not be taken for the reason.
         Errno::clear();
+        logger::take_last_error();
         let returned = run(self.raw.as_ptr());
         error::builder(name, arguments, returned)
     }

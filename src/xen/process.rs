@@ -45,9 +45,8 @@ pub fn confine(command: &mut Command) {
 ///
 /// # Errors
 /// Where `/proc` does not tell what is open.
-pub fn keep_descriptors(command: &mut Command) -> io::Result<()> {
-    let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let open: Vec<libc::c_int> = names.filter_map(|name| name.parse().ok()).filter(|fd| *fd > 2).collect();
+pub fn withhold_descriptors(command: &mut Command) -> io::Result<()> {
+    let open = other_descriptors()?;
     // SAFETY: between fork and exec, the closure makes system calls that take numbers, and nothing else. A number that is
     // not open any more is no more than EBADF.
     unsafe {
@@ -59,6 +58,12 @@ pub fn keep_descriptors(command: &mut Command) -> io::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Every descriptor that is open behind the three standard ones. One of them is that of the list, which is closed by then.
+pub(super) fn other_descriptors() -> io::Result<Vec<libc::c_int>> {
+    let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()).filter(|fd| *fd > 2).collect())
 }
 
 fn done(returned: libc::c_int) -> io::Result<()> {
@@ -168,7 +173,7 @@ mod tests {
             let mut command = Command::new("ls");
             command.args(["-l", "/proc/self/fd"]);
             if keep {
-                keep_descriptors(&mut command).expect("listed");
+                withhold_descriptors(&mut command).expect("listed");
             }
             let output = command.output().expect("ls").stdout;
             String::from_utf8(output).expect("UTF-8").contains(&format!("-> {}", pipe.display()))

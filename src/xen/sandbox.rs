@@ -4,7 +4,6 @@
 //! reads its first byte: what it was given then is all that it ever has.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 
 use nix::errno::Errno;
@@ -17,6 +16,8 @@ use nix::unistd::{self, Gid, Uid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
+
+use super::process::other_descriptors;
 
 /// The user and group `nobody`, which own nothing.
 const NOBODY: u32 = 65534;
@@ -100,10 +101,8 @@ fn close_others() -> io::Result<()> {
     if error.raw_os_error() != Some(libc::ENOSYS) {
         return Err(error);
     }
-    // Linux before 5.9. The list holds the descriptor that reads it too, which is closed by then.
-    let names: Vec<_> =
-        fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    for fd in names.iter().filter_map(|name| name.parse::<libc::c_int>().ok()).filter(|fd| *fd > 2) {
+    // Linux before 5.9
+    for fd in other_descriptors()? {
         // SAFETY: as above; a number that is not open is no more than EBADF.
         unsafe { libc::close(fd) };
     }

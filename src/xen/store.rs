@@ -142,6 +142,15 @@ impl Transaction<'_> {
         error::truth("xs_mkdir", format_args!("{path}"), done)
     }
 
+    /// Makes a node with these permissions; one that is there already gets them.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn make_as(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
+        self.make(path)?;
+        self.set_permissions(path, permissions)
+    }
+
     /// Says who may do what with a node, not with those below it.
     ///
     /// # Errors

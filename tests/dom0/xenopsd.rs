@@ -74,14 +74,10 @@ impl Vm {
         let path = format!("/local/domain/{domid}");
         store
             .transaction(|transaction| {
-                let make = |node: &str, permissions| {
-                    transaction.make(node)?;
-                    transaction.set_permissions(node, permissions)
-                };
-                make(&path, Permissions::read_only_for(domid))?;
-                make(&format!("/vm/{uuid}"), Permissions::read_only_for(domid))?;
+                transaction.make_as(&path, Permissions::read_only_for(domid))?;
+                transaction.make_as(&format!("/vm/{uuid}"), Permissions::read_only_for(domid))?;
                 for node in ["control/shutdown", "data", "device", "drivers", "feature", "error", "attr"] {
-                    make(&format!("{path}/{node}"), Permissions::owned_by(domid))?;
+                    transaction.make_as(&format!("{path}/{node}"), Permissions::owned_by(domid))?;
                 }
                 transaction.write(&format!("{path}/vm"), &format!("/vm/{uuid}"))?;
                 transaction.write(&format!("{path}/name"), "t")?;

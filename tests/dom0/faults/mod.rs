@@ -101,6 +101,8 @@ struct Walk {
     harmless: BTreeMap<Call, usize>,
     problems: Vec<String>,
     random: Random,
+    /// What the last call failed with.
+    errno: Errno,
     began: Instant,
 }
 
@@ -114,13 +116,15 @@ impl Walk {
             harmless: BTreeMap::new(),
             problems: Vec::new(),
             random: Random::new(name),
+            errno: Errno::EIO,
             began: Instant::now(),
         }
     }
 
     /// What the next call fails with: never what means an answer somewhere, as ENOENT and ESRCH do.
     fn errno(&mut self) -> Errno {
-        if self.random.below(2) == 0 { Errno::EIO } else { Errno::ENOMEM }
+        self.errno = if self.random.below(2) == 0 { Errno::EIO } else { Errno::ENOMEM };
+        self.errno
     }
 
     /// The failure of the call of this number, and what it came to: whether it was noticed.
@@ -136,7 +140,9 @@ impl Walk {
         });
         let problem = outcome.and_then(|()| self.host.assert_back());
         if let Err(problem) = problem {
-            let problem = format!("{point}, {} in {}: {problem}\n    {:?}", call.inner, call.outer, run.ran);
+            let Call { outer, inner } = call;
+            let errno = self.errno;
+            let problem = format!("{point}, {inner} in {outer}, {errno:?}: {problem}\n    {:?}", run.ran);
             // A walk takes long.
             println!("{}: {problem}", self.name);
             self.problems.push(problem);
