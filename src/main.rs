@@ -15,7 +15,7 @@ use dombuild::logging::{self, LogConfig};
 use dombuild::report::{self, Code};
 use dombuild::xen::process;
 use dombuild::{commands, config, events, given};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 use nix::sys::stat::{Mode, umask};
 
 fn main() -> ExitCode {
@@ -84,8 +84,10 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
         return usage(&Cli::command().error(ErrorKind::ValueValidation, message), cli.json);
     }
     log::debug!("arguments {arguments:?}");
-    for setting in given::settings(matches) {
-        log::debug!("setting {setting}");
+    if log::log_enabled!(Level::Debug) {
+        for setting in given::settings(matches) {
+            log::debug!("setting {setting}");
+        }
     }
     match logging::catch(|| commands::run(cli)) {
         Ok(done) => {
