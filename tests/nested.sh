@@ -33,7 +33,7 @@ on this machine. The first run installs the Debian packages it needs (so it want
 Options, anywhere after the verb (what stands behind -- goes to FILE or to the tests, unread):
   --xen 4.17|4.20    which Xen: 4.17 with Debian 12's dom0 (default), 4.20 with Debian 13's
   --only-dom0        test: leave out what needs no Xen
-  --full             test: the long walks whole, where a run usually takes a sample of them (one to two hours more)
+  --full             test: the long walks whole, where a run usually takes a sample of them (three to four hours)
   --seed N           test: the same sample again; a run prints its N
   --calls LIST       test: a walk of faults lets these calls alone fail, as in 7,300-310: those that a long walk has told of
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
@@ -102,7 +102,7 @@ parse() {
         --update) UPDATE=yes ;;
         --no-build) BUILD='' ;;
         --only-dom0) ONLY_DOM0=yes ;;
-        --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=14400 ;;
+        --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=21600 ;;
         --seed) number "$1" "$2" && export DOMBUILD_TEST_SEED=$2 && shift ;;
         --calls)
             [[ $2 =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]] || usage "--calls takes numbers as in 7,300-310, not $2"
