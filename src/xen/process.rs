@@ -169,10 +169,10 @@ mod tests {
         // As one that was inherited, or opened by somebody careless.
         fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty())).expect("it is open");
         let pipe = fs::read_link(format!("/proc/self/fd/{}", writer.as_raw_fd())).expect("it is open");
-        let passed_on = |keep: bool| {
+        let passed_on = |withheld: bool| {
             let mut command = Command::new("ls");
             command.args(["-l", "/proc/self/fd"]);
-            if keep {
+            if withheld {
                 withhold_descriptors(&mut command).expect("listed");
             }
             let output = command.output().expect("ls").stdout;

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use dombuild::config::confinement::FIRST_USER;
@@ -55,7 +54,6 @@ fn wait_for_answer(domid: DomId) {
     let end = Instant::now() + Duration::from_secs(20);
     while question.answer().expect("no refusal").is_none() {
         assert!(Instant::now() < end, "{}", shell("cat /tmp/bench-qemu"));
-        thread::sleep(Duration::from_millis(1));
     }
 }
 
