@@ -27,6 +27,9 @@ pub(crate) const TESTS: &[Test] = &[
 /// search for PCI devices and a table of kprobes. Emulated, these take much of the time.
 const QUICK: &str = "mitigations=off cryptomgr.notests pci=noearly initcall_blacklist=init_kprobe_trace";
 
+/// A guest whose processors wait for the host's, or whose clock jumps when it changes its source, is none that hangs.
+const PATIENT: &str = "nowatchdog";
+
 /// Starts the small Linux guest and waits until it is up.
 pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
     // Nor does Xen answer for the TSC then, as it does here by default.
@@ -35,7 +38,7 @@ pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
 }
 
 fn start_kernel(kernel: &str, arguments: &[&str], words: &str) -> Value {
-    let cmdline = format!("console=hvc0 {words}");
+    let cmdline = format!("console=hvc0 {PATIENT} {words}");
     let files = ["--kernel", kernel, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
     expect_guest();
     let built = create("t", &[arguments, &files].concat());
@@ -257,7 +260,7 @@ fn impossible_sizes() {
 fn xls_guest_balloons() {
     let config = format!(
         "type=\"pvh\"\nname=\"t\"\nmemory=256\nmaxmem=512\nkernel=\"{GUEST_KERNEL}\"\nramdisk=\"{GUEST_INITRD}\"\n\
-         extra=\"console=hvc0\"\n"
+         extra=\"console=hvc0 {PATIENT}\"\n"
     );
     let config = super::support::file(config.as_bytes());
     expect_guest();

@@ -27,7 +27,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("walk_faults_in_create_pvh", || create_walk("pvh", 2)),
     ("walk_faults_in_create_pv", || create_walk("pv", 3)),
     ("walk_faults_in_create_with_a_device_model", device_model_walk),
-    ("walk_faults_in_build", build_walks),
+    ("walk_faults_in_build_hvm", || build_walk(Kind::Hvm, 1)),
+    ("walk_faults_in_build_pvh", || build_walk(Kind::Pvh, 1)),
+    ("walk_faults_in_build_pv", || build_walk(Kind::Pv, 1)),
     ("walk_faults_in_cleaning_up", clean_up_walk),
     ("walk_faults_in_destroy", destroy_walk),
     ("faults_a_transaction_that_collides_is_tried_again", transactions_again),
@@ -228,14 +230,7 @@ fn beside(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
     (0..calls.len()).partition(|index| left.next_if_eq(&&calls[*index]).is_none())
 }
 
-/// Every kind of guest, or one: the calls are those of `create`, and what differs is what becomes of the domain.
-fn build_walks() {
-    const KINDS: [Kind; 3] = [Kind::Hvm, Kind::Pvh, Kind::Pv];
-    for index in Random::new("build").sample(3, 1) {
-        build_walk(KINDS[usize::try_from(index).expect("small")], 2);
-    }
-}
-
+/// The calls are those of `create`, and what differs is what becomes of the domain.
 fn build_walk(kind: Kind, wanted: u64) {
     let xen = Interface::open().expect("Xen");
     let guest = Guest::of(kind);
