@@ -68,21 +68,24 @@ unsafe impl Send for Sealed {}
 unsafe impl Sync for Sealed {}
 
 impl Sealed {
-    /// Shows a file to which this user alone has any right, and which has one name.
+    /// Shows the first `length` bytes of a file to which this user alone has any right, and which has one name.
     ///
     /// # Errors
-    /// Where it is another one, is empty, or has more than `most` bytes.
-    pub fn of_own_file(file: &File, most: u64) -> io::Result<Self> {
+    /// Where it is another one or has less, or `length` is 0 or more than `most`.
+    pub fn of_own_file(file: &File, length: u64, most: u64) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let own = metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1;
         if !own || metadata.mode() & 0o077 != 0 {
             return Err(io::Error::other("others than this user have rights on the file, or it has another name"));
         }
-        map(file, metadata.len(), most)
+        if metadata.len() < length {
+            return Err(io::Error::other(format!("it has {} bytes", metadata.len())));
+        }
+        map(file, length, most)
     }
 }
 
-/// Maps a whole file for reading, all of it at once.
+/// Maps a file for reading, from its start on, all of it at once.
 fn map(file: impl AsFd, size: u64, most: u64) -> io::Result<Sealed> {
     let length = usize::try_from(size).ok().filter(|_| size <= most).and_then(NonZeroUsize::new);
     let length = length.ok_or_else(|| io::Error::other(format!("it has {size} bytes")))?;

@@ -287,7 +287,7 @@ fn segments(all: &mut Corpus) {
     file.resize(0x1000, 0);
     file.extend(notes());
     file[PROGRAM_HEADERS + 31 * 56 + 8..][..8].copy_from_slice(&0x1000u64.to_le_bytes());
-    file.resize(40 << 20, 0);
+    file.resize(40 << 20, 0xaa);
     add("shared-bytes", bzimage(&sized(zstd(&file), file.len())), "to load");
 }
 

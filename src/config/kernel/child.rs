@@ -113,7 +113,8 @@ pub fn unpack_main(words: &[OsString]) -> ExitCode {
 fn run(task: Task) -> Result<(Packing, u64, u64), String> {
     let file = read(task.file)?;
     let (unpacked, packing) = container::unpack(&file, task.most)?;
-    let program = Program::parse(&unpacked)?;
+    let mut program = Program::parse(&unpacked)?;
+    program.leave_out_zeros(&unpacked);
     let plain = Plain::of(&program, plain::largest(task.most))?;
     let failed = |error: Errno| format!("cannot be put into memory: {error}");
     write(&plain.head).map_err(failed)?;

@@ -15,7 +15,7 @@ mod plain;
 mod program;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -36,7 +36,7 @@ use super::files::open;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::xen::{MemoryFile, Sealed};
-use cache::{Cache, Key};
+use cache::Cache;
 use child::{Answer, Task};
 
 /// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
@@ -73,8 +73,8 @@ pub struct Unpacking {
 enum State {
     /// It was kept.
     Known(Sealed),
-    /// A child is at it.
-    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, keep: Option<Key> },
+    /// A child is at it. Of what it unpacks there is a copy, where it is to be kept.
+    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, keep: Option<Sealed> },
 }
 
 impl Unpacking {
@@ -89,19 +89,22 @@ impl Unpacking {
         let (mut file, size) = open(KIND, path, most.0)?;
         let task = Task { file: size, most };
         let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
-        let mut key = None;
+        let mut packed = None;
         // Under a smaller limit the child may say otherwise.
         if most == LARGEST_KERNEL && is_packed(&file) {
-            let copy = MemoryFile::new(c"packed kernel").and_then(|memory| memory.writer()).map_err(failed)?.into();
-            let bad =
-                |error: io::Error| Error::BadFile { what: KIND, path: path.to_owned(), reason: error.to_string() };
-            let found = Key::of(&file, &copy).map_err(bad)?;
-            if let Some(sealed) = Cache::of_host().find(&found) {
+            if let Some(sealed) = Cache::of_host().find(&file) {
                 log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
                 return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
             }
-            // What is unpacked is what the digest is of.
-            (file, key) = (copy, Some(found));
+            // What is kept is what the child got, and neither it nor the owner can change that.
+            let memory = MemoryFile::new(c"packed kernel").map_err(failed)?;
+            let mut copy = File::from(memory.writer().map_err(failed)?);
+            let bad =
+                |error: io::Error| Error::BadFile { what: KIND, path: path.to_owned(), reason: error.to_string() };
+            io::copy(&mut (&file).take(size), &mut copy).map_err(bad)?;
+            copy.rewind().map_err(failed)?;
+            packed = Some(memory.seal(most.0).map_err(bad)?);
+            file = copy;
         }
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
@@ -110,7 +113,7 @@ impl Unpacking {
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let child = Running(command.spawn().map_err(failed)?);
         log::debug!("{KIND} {}, {size} bytes: process {} unpacks it", path.display(), child.0.id());
-        let keep = key.filter(|_| keep == Keep::Yes);
+        let keep = packed.filter(|_| keep == Keep::Yes);
         let state = State::Unknown { task, child, memory, end: Instant::now() + PATIENCE, keep };
         Ok(Self { path: path.to_owned(), state })
     }
@@ -154,8 +157,8 @@ impl Unpacking {
             "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
             path.display()
         );
-        if let Some(key) = keep {
-            Cache::of_host().keep(&key, &sealed);
+        if let Some(packed) = keep {
+            Cache::of_host().keep(&packed, &sealed);
         }
         Ok(sealed)
     }
