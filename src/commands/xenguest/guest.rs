@@ -156,7 +156,8 @@ impl Job {
             return Err(Error::BadConfig("nested virtualisation needs hardware-assisted paging".to_owned()));
         }
         check_room(context, self.domid, plan.owned_pages_built)?;
-        let limits = nodes.limits()?;
+        // hvmloader is the host's own.
+        let limits = if self.kind == Kind::Hvm { ImageLimits::default() } else { nodes.limits()? };
         let payload = match self.kind {
             Kind::Hvm => self.firmware(&platform, &plan)?,
             Kind::Pvh | Kind::Pv => self.kernel(limits, &plan)?,
@@ -217,7 +218,7 @@ impl Job {
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }
 
-    /// Writes what hvmloader and QEMU of an HVM guest look for, where the caller has not written it as they need it.
+    /// Writes what hvmloader and QEMU of an HVM guest look for, whether or not the caller has.
     ///
     /// # Errors
     /// Where xenstored refuses.
@@ -232,10 +233,7 @@ impl Job {
                 ("platform/acpi_s4", digit(platform.acpi_s4)),
                 ("hvmloader/bios", firmware),
             ] {
-                let path = keys.of_domain(name);
-                if transaction.read(&path)?.as_deref() != Some(value) {
-                    transaction.write(&path, value)?;
-                }
+                transaction.write(&keys.of_domain(name), value)?;
             }
             write_hole(transaction, &keys, &guest.plan)
         })
@@ -272,7 +270,7 @@ fn beside_ovmf(name: &str) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// A domain's nodes. A directory is listed once, so that only what is there is read.
+/// A domain's nodes. A directory that is there is listed once, so that only what is there is read.
 struct Nodes<'a> {
     transaction: Transaction<'a>,
     keys: Keys,
@@ -287,14 +285,18 @@ impl<'a> Nodes<'a> {
         let mut listed: HashMap<String, Vec<String>> = HashMap::new();
         Platform::of_keys(|name| {
             let (directory, leaf) = name.rsplit_once('/').unwrap_or(("", name));
-            let names = match listed.get(directory) {
-                Some(names) => names,
-                None => {
-                    let names = self.transaction.children(&self.keys.of_domain(directory))?;
-                    listed.entry(directory.to_owned()).or_insert(names)
-                }
-            };
-            if !names.iter().any(|name| name == leaf) {
+            if !listed.contains_key(directory) {
+                let is_missing = |(parent, name): (&str, &str)| {
+                    listed.get(parent).is_some_and(|names| !names.iter().any(|other| other == name))
+                };
+                let names = if directory.rsplit_once('/').is_some_and(is_missing) {
+                    Vec::new()
+                } else {
+                    self.transaction.children(&self.keys.of_domain(directory))?
+                };
+                listed.insert(directory.to_owned(), names);
+            }
+            if listed.get(directory).is_none_or(|names| !names.iter().any(|name| name == leaf)) {
                 return Ok(None);
             }
             Ok(self.transaction.read(&self.keys.of_domain(name))?)
