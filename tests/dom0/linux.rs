@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::Test;
 use super::support::{
-    GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, create, dombuild, domid, figures, number, pages_in_dump, shell, wait_for,
+    CMDLINE, GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, create, dombuild, domid, figures, number, pages_in_dump, shell,
+    wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -27,9 +28,6 @@ pub(crate) const TESTS: &[Test] = &[
 /// search for PCI devices and a table of kprobes. Emulated, these take much of the time.
 const QUICK: &str = "mitigations=off cryptomgr.notests pci=noearly initcall_blacklist=init_kprobe_trace";
 
-/// A guest whose processors wait for the host's, or whose clock jumps when it changes its source, is none that hangs.
-const PATIENT: &str = "nowatchdog";
-
 /// Starts the small Linux guest and waits until it is up.
 pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
     // Nor does Xen answer for the TSC then, as it does here by default.
@@ -38,16 +36,19 @@ pub(crate) fn start(arguments: &[&str], words: &str) -> Value {
 }
 
 fn start_kernel(kernel: &str, arguments: &[&str], words: &str) -> Value {
-    let cmdline = format!("console=hvc0 {PATIENT} {words}");
+    let cmdline = format!("{CMDLINE} {words}");
     let files = ["--kernel", kernel, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
     expect_guest();
     let built = create("t", &[arguments, &files].concat());
     let xen = Interface::open().expect("Xen");
     let ended = || xen.domain(domid(&built)).expect("told").is_none_or(|info| info.shutdown.is_some());
     wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || panicked() || ended());
-    assert!(said("ready").is_some(), "the guest's kernel crashed");
+    assert!(said("ready").is_some(), "{CRASHED}");
     built
 }
+
+/// What a test says whose guest has ended, or told of a panic, before it was up.
+pub(crate) const CRASHED: &str = "the guest's kernel crashed";
 
 /// Whether the kernel of the last guest has crashed. Software emulation of SVM lets Linux fault where it cannot, with flags
 /// that no CPU has or at addresses of Xen's: four of nineteen starts of xl's guests with 2 vCPUs (Linux 6.12, Xen 4.20), none
@@ -260,7 +261,7 @@ fn impossible_sizes() {
 fn xls_guest_balloons() {
     let config = format!(
         "type=\"pvh\"\nname=\"t\"\nmemory=256\nmaxmem=512\nkernel=\"{GUEST_KERNEL}\"\nramdisk=\"{GUEST_INITRD}\"\n\
-         extra=\"console=hvc0 {PATIENT}\"\n"
+         extra=\"{CMDLINE}\"\n"
     );
     let config = super::support::file(config.as_bytes());
     expect_guest();

@@ -99,10 +99,10 @@ fn print_slowest() {
     println!("slowest, in seconds: {}", shown.collect::<Vec<_>>().join(", "));
 }
 
-/// Runs a test, and once more, at most twice, where a Linux guest's kernel has crashed under it: the emulated CPU lets them
+/// Runs a test, and once more, at most four times, where a Linux guest's kernel has crashed under it: the emulated CPU lets them
 /// now and then, whoever built them. What a builder does wrong it does each time.
 fn attempts(test: fn()) -> Result<(), Failed> {
-    let mut left = 3;
+    let mut left = 5;
     loop {
         left -= 1;
         let before = support::Host::now();
@@ -111,10 +111,13 @@ fn attempts(test: fn()) -> Result<(), Failed> {
         support::destroy_everything();
         match outcome {
             Ok(()) => return before.assert_back().map_err(Failed::from),
-            Err(_) if left > 0 && linux::kernel_crashed() => {
-                println!("{}\nthe guest's kernel crashed; once more", linux::console());
+            Err(panic) => {
+                let text = support::text_of(&*panic);
+                if left == 0 || !(text.contains(linux::CRASHED) || linux::kernel_crashed()) {
+                    return Err(Failed::from(text));
+                }
+                println!("{}\n{}; once more", linux::console(), linux::CRASHED);
             }
-            Err(panic) => return Err(Failed::from(support::text_of(&*panic))),
         }
     }
 }

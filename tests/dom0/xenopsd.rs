@@ -7,7 +7,7 @@ use dombuild::memory::{Gfn, Kib, Kind};
 use dombuild::xen::{DomId, EventPort, Interface, Permissions, Store};
 use uuid::Uuid;
 
-use super::support::{GUEST_INITRD, GUEST_KERNEL, dombuild, empty_domain, shell, wait_for};
+use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, dombuild, empty_domain, shell, wait_for};
 
 /// hvmloader of the running Xen.
 pub(crate) fn hvmloader() -> String {
@@ -113,10 +113,10 @@ impl Vm {
         match self.kind {
             Kind::Hvm => {}
             Kind::Pvh => {
-                add(&["-cmdline", "console=hvc0", "-features", "", "-flags", "0", "-module", GUEST_INITRD]);
+                add(&["-cmdline", CMDLINE, "-features", "", "-flags", "0", "-module", GUEST_INITRD]);
             }
             Kind::Pv => {
-                add(&["-cmdline", "console=hvc0", "-ramdisk", GUEST_INITRD, "-features", "", "-flags", "0"]);
+                add(&["-cmdline", CMDLINE, "-ramdisk", GUEST_INITRD, "-features", "", "-flags", "0"]);
             }
         }
         for (option, value) in [
