@@ -41,15 +41,24 @@ impl MemoryFile {
         self.fd.try_clone()
     }
 
-    /// Ends all writing, whoever still has a descriptor, and shows what is in it.
+    /// Ends all writing, whoever still has a descriptor; what is left to read.
     ///
     /// # Errors
-    /// Where it is empty, or has more than `most` bytes, or somebody has it mapped for writing.
-    pub fn seal(self, most: u64) -> io::Result<Sealed> {
+    /// Where somebody has it mapped for writing.
+    pub fn end_writing(self) -> io::Result<OwnedFd> {
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&self.fd, FcntlArg::F_ADD_SEALS(seals))?;
-        let size = fstat(&self.fd)?.st_size;
-        map(self.fd, u64::try_from(size).unwrap_or(0), most)
+        Ok(self.fd)
+    }
+
+    /// The same, and shows what is in it.
+    ///
+    /// # Errors
+    /// As there; where it is empty, or has more than `most` bytes.
+    pub fn seal(self, most: u64) -> io::Result<Sealed> {
+        let fd = self.end_writing()?;
+        let size = fstat(&fd)?.st_size;
+        map(fd, u64::try_from(size).unwrap_or(0), most)
     }
 }
 
@@ -89,7 +98,9 @@ impl Sealed {
 fn map(file: impl AsFd, size: u64, most: u64) -> io::Result<Sealed> {
     let length = usize::try_from(size).ok().filter(|_| size <= most).and_then(NonZeroUsize::new);
     let length = length.ok_or_else(|| io::Error::other(format!("it has {size} bytes")))?;
-    let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
+    // Not MAP_SHARED, which older kernels refuse for sealed memory that is open for writing: nobody writes to it, so that there
+    // is nothing to share.
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE;
     // SAFETY: a new mapping at an address of the kernel's choice harms nothing that is there.
     let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, flags, file, 0) }?;
     Ok(Sealed { start: start.cast(), length })

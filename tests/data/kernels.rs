@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
+use super::Kind;
+
 /// Where the headers of a good kernel are: its program headers, its notes, and its two segments.
 pub(crate) const PROGRAM_HEADERS: usize = 64;
 pub(crate) const NOTES: usize = 0x200;
-const CODE: usize = 0x1000;
-const DATA: usize = 0x1040;
+pub(crate) const CODE: usize = 0x1000;
+pub(crate) const DATA: usize = 0x1040;
 
 const NAME: &[u8] = b"Xen\0";
 
@@ -198,6 +200,11 @@ pub(crate) fn hostile() -> Vec<(String, Vec<u8>, &'static str)> {
     containers(&mut all);
     bombs(&mut all);
     all
+}
+
+/// The kinds of guest that cannot start such a one: the PVH entry point is nothing to a PV guest.
+pub(crate) fn kinds_that_refuse(name: &str) -> &'static [Kind] {
+    if name.starts_with("entry-") { &[Kind::Pvh] } else { &[Kind::Pvh, Kind::Pv] }
 }
 
 type Corpus = Vec<(String, Vec<u8>, &'static str)>;

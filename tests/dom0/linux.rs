@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dombuild::xen::Interface;
+use dombuild::xen::{DomId, Interface};
 use serde_json::Value;
 
 use super::Test;
@@ -40,11 +40,16 @@ fn start_kernel(kernel: &str, arguments: &[&str], words: &str) -> Value {
     let files = ["--kernel", kernel, "--ramdisk", GUEST_INITRD, "--cmdline", &cmdline];
     expect_guest();
     let built = create("t", &[arguments, &files].concat());
+    wait_until_ready(domid(&built));
+    built
+}
+
+/// Waits until the small Linux guest is up.
+pub(crate) fn wait_until_ready(domid: DomId) {
     let xen = Interface::open().expect("Xen");
-    let ended = || xen.domain(domid(&built)).expect("told").is_none_or(|info| info.shutdown.is_some());
+    let ended = || xen.domain(domid).expect("told").is_none_or(|info| info.shutdown.is_some());
     wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || panicked() || ended());
     assert!(said("ready").is_some(), "{CRASHED}");
-    built
 }
 
 /// What a test says whose guest has ended, or told of a panic, before it was up.
@@ -58,7 +63,7 @@ pub(crate) fn kernel_crashed() -> bool {
 }
 
 /// The same, as far as its console tells.
-pub(crate) fn panicked() -> bool {
+fn panicked() -> bool {
     let console = console();
     ["Kernel panic", "Oops", "PANIC", "BUG: "].iter().any(|word| console.contains(word))
 }
@@ -70,14 +75,9 @@ fn triple_faults() -> usize {
     shell("xl dmesg").matches("Triple fault").count()
 }
 
-/// Removes what an earlier guest wrote.
-pub(crate) fn forget_console() {
-    let _ = fs::remove_file(CONSOLE);
-}
-
-/// The same, and what Xen has told of earlier guests is not of the one that comes now.
+/// Removes what an earlier guest wrote; nor is what Xen has told of earlier guests of the one that comes now.
 pub(crate) fn expect_guest() {
-    forget_console();
+    let _ = fs::remove_file(CONSOLE);
     TRIPLE_FAULTS.store(triple_faults(), Ordering::Relaxed);
 }
 

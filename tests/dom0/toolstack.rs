@@ -9,7 +9,7 @@ use dombuild::memory::{Kib, Kind};
 
 use super::Test;
 use super::faults::tiny_kernel;
-use super::linux::{CRASHED, expect_guest, panicked, said};
+use super::linux::{expect_guest, said, wait_until_ready};
 use super::platform::rtc_year;
 use super::sample::{self, Random};
 use super::support::{file, pages_in_dump, path_text, script, shell, wait_for, wait_for_guest_line};
@@ -69,8 +69,7 @@ fn starts_linux(kind: Kind) {
     expect_guest();
     vm.introduce(store, console);
     vm.xen.unpause(vm.domid).expect("it starts");
-    wait_for("guest: ready, or a panic", 300, || said("ready").is_some() || panicked());
-    assert!(said("ready").is_some(), "{CRASHED}");
+    wait_until_ready(vm.domid);
     assert_eq!(said("cpus").as_deref(), Some("2"), "both vCPUs");
     vm.destroy();
 }

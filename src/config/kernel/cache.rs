@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{geteuid, linkat};
 
+use super::Keep;
 use crate::memory::Bytes;
 use crate::xen::Sealed;
 
@@ -28,8 +29,11 @@ const MOST_KERNELS: usize = 32;
 /// To be raised whenever the child makes another file of the same kernel.
 const FORM: u32 = 2;
 
-/// How much is compared at once.
+/// How much is read at once.
 const PIECE: usize = 64 << 10;
+
+/// How many files of the same size are looked into: somebody could fill the cache with them.
+const MOST_COMPARED: usize = 4;
 
 /// The directory, as far as it can be trusted.
 #[derive(Debug)]
@@ -41,81 +45,92 @@ impl Cache {
         Self(PathBuf::from(KERNELS_DIRECTORY))
     }
 
+    /// Whether what comes out of a packed file of this size may be kept at all.
+    pub(super) fn takes(size: u64) -> bool {
+        size <= MOST.0 / 4
+    }
+
     /// The kernel that came out of a packed file, if it was kept.
-    pub(super) fn find(&self, packed: &File) -> Option<Sealed> {
-        match self.try_find(packed) {
+    pub(super) fn find(&self, packed: &File, keep: Keep) -> Option<Sealed> {
+        let told = |path: &Path, error: io::Error| log::debug!("{}: {error}", path.display());
+        let (size, kept) = match packed.metadata().and_then(|metadata| Ok((metadata.len(), self.kept()?))) {
             Ok(found) => found,
             Err(error) => {
-                log::debug!("{}: {error}", self.0.display());
+                told(&self.0, error);
+                return None;
+            }
+        };
+        let name = name_start(size);
+        let alike = kept
+            .iter()
+            .rev()
+            .map(|kept| kept.path.as_path())
+            .filter(|path| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&name)));
+        alike.take(MOST_COMPARED).find_map(|path| {
+            same(path, packed, size, keep).unwrap_or_else(|error| {
+                told(path, error);
                 None
-            }
-        }
+            })
+        })
     }
 
-    fn try_find(&self, packed: &File) -> io::Result<Option<Sealed>> {
-        check_directory(&self.0)?;
-        let size = packed.metadata()?.len();
-        let names = names(size);
-        for entry in fs::read_dir(&self.0)? {
-            let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(&names) {
-                continue;
-            }
-            match compared(&entry.path(), packed, size) {
-                Ok(None) => {}
-                found => return found,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Keeps one, where it is not too large.
-    pub(super) fn keep(&self, packed: &[u8], kernel: &[u8]) {
+    /// Keeps one, where it is not too large. The packed file must be one that nobody can change.
+    pub(super) fn keep(&self, packed: &File, kernel: &[u8]) {
         match self.try_keep(packed, kernel) {
-            Ok(path) => log::debug!("kept as {}", path.display()),
+            Ok(()) => log::debug!("kept in {}", self.0.display()),
             Err(error) => log::info!("the unpacked kernel is not kept in {}: {error}", self.0.display()),
         }
     }
 
-    fn try_keep(&self, packed: &[u8], kernel: &[u8]) -> io::Result<PathBuf> {
-        let length = kernel.len() as u64 + packed.len() as u64;
-        if length > MOST.0 / 4 {
+    fn try_keep(&self, packed: &File, kernel: &[u8]) -> io::Result<()> {
+        let size = packed.metadata()?.len();
+        let length = size.saturating_add(kernel.len() as u64);
+        if !Self::takes(length) {
             return Err(io::Error::other(format!("it has {length} bytes")));
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        check_directory(&self.0)?;
+        // Another run has unpacked the same one meanwhile.
+        if self.find(packed, Keep::Yes).is_some() {
+            return Ok(());
+        }
         self.make_room(length)?;
         // It has no name until it is whole and on the disk: nothing of it is left by a run that is killed.
         let mut file = OpenOptions::new().write(true).mode(0o400).custom_flags(libc::O_TMPFILE).open(&self.0)?;
         file.write_all(kernel)?;
-        file.write_all(packed)?;
+        in_pieces(packed, size, |_, piece| file.write_all(piece).map(|()| true))?;
         file.sync_data()?;
         let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
         for number in 0..MOST_KERNELS {
-            let path = self.0.join(format!("{}{number}", names(packed.len() as u64)));
+            let path = self.0.join(format!("{}{number}", name_start(size)));
             match linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, &path, AtFlags::AT_SYMLINK_FOLLOW) {
-                Ok(()) => return Ok(path),
                 Err(nix::errno::Errno::EEXIST) => {}
-                Err(error) => return Err(error.into()),
+                outcome => return Ok(outcome?),
             }
         }
         Err(io::Error::other("every name is taken"))
     }
 
-    /// Removes those that were used longest ago, until one of `length` fits.
-    fn make_room(&self, length: u64) -> io::Result<()> {
+    /// What is kept, the one used longest ago first, where the directory can be trusted.
+    fn kept(&self) -> io::Result<Vec<Kept>> {
+        check_directory(&self.0)?;
         let mut kept = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;
             // Another run may remove it meanwhile.
             if let Ok(metadata) = entry.metadata() {
-                kept.push((metadata.modified()?, metadata.len(), entry.path()));
+                kept.push(Kept { used: metadata.modified()?, size: metadata.len(), path: entry.path() });
             }
         }
-        kept.sort_unstable();
-        let mut total: u64 = kept.iter().map(|(_, length, _)| length).sum();
+        kept.sort_unstable_by(|one, other| (one.used, &one.path).cmp(&(other.used, &other.path)));
+        Ok(kept)
+    }
+
+    /// Removes those that were used longest ago, until one of `length` fits.
+    fn make_room(&self, length: u64) -> io::Result<()> {
+        let kept = self.kept()?;
+        let mut total: u64 = kept.iter().map(|kept| kept.size).sum();
         let mut count = kept.len();
-        for (_, size, path) in kept {
+        for Kept { size, path, .. } in kept {
             if total.saturating_add(length) <= MOST.0 && count < MOST_KERNELS {
                 break;
             }
@@ -130,30 +145,54 @@ impl Cache {
     }
 }
 
+/// A file of the cache.
+#[derive(Debug)]
+struct Kept {
+    used: SystemTime,
+    size: u64,
+    path: PathBuf,
+}
+
 /// How the names of the kernels begin whose packed files have this size.
-fn names(packed: u64) -> String {
+fn name_start(packed: u64) -> String {
     format!("{FORM}-{packed}-")
 }
 
 /// A kept kernel, where its packed file is this one to the last byte.
-fn compared(path: &Path, packed: &File, size: u64) -> io::Result<Option<Sealed>> {
+fn same(path: &Path, packed: &File, size: u64, keep: Keep) -> io::Result<Option<Sealed>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     let kernel = file.metadata()?.len().saturating_sub(size);
-    let (mut one, mut other) = (vec![0; PIECE], vec![0; PIECE]);
+    let mut kept = vec![0; PIECE];
+    let is_same = in_pieces(packed, size, |at, piece| {
+        let kept = kept.get_mut(..piece.len()).unwrap_or_default();
+        file.read_exact_at(kept, kernel + at)?;
+        Ok(kept == piece)
+    })?;
+    if !is_same {
+        return Ok(None);
+    }
+    let sealed = Sealed::of_own_file(&file, kernel, MOST.0)?;
+    if keep == Keep::Yes {
+        file.set_modified(SystemTime::now())?;
+    }
+    Ok(Some(sealed))
+}
+
+/// Hands on the first `size` bytes of a file, piece by piece, each with its place, until one of them is not good; whether
+/// all were.
+fn in_pieces(file: &File, size: u64, mut is_good: impl FnMut(u64, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE];
     let mut at = 0;
     while at < size {
         let length = usize::try_from(size - at).unwrap_or(PIECE).min(PIECE);
-        let (one, other) = (&mut one[..length], &mut other[..length]);
-        packed.read_exact_at(one, at)?;
-        file.read_exact_at(other, kernel + at)?;
-        if one != other {
-            return Ok(None);
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(piece, at)?;
+        if !is_good(at, piece)? {
+            return Ok(false);
         }
         at += length as u64;
     }
-    let sealed = Sealed::of_own_file(&file, kernel, MOST.0)?;
-    file.set_modified(SystemTime::now())?;
-    Ok(Some(sealed))
+    Ok(true)
 }
 
 /// That nobody but this user may do anything in it.
@@ -183,64 +222,102 @@ mod tests {
         file
     }
 
+    /// What is kept for such a file, by a run that keeps.
+    fn find(cache: &Cache, content: &[u8]) -> Option<Vec<u8>> {
+        cache.find(&packed(content), Keep::Yes).map(|sealed| sealed.to_vec())
+    }
+
+    fn paths(cache: &Cache) -> Vec<PathBuf> {
+        cache.kept().expect("a directory").into_iter().map(|kept| kept.path).collect()
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+    }
+
     #[test]
     fn what_is_kept_is_found_by_its_content() {
         let (_directory, cache) = cache();
-        let find = |content: &[u8]| cache.find(&packed(content)).map(|sealed| sealed.to_vec());
         let mut content = vec![1; PIECE + 7];
-        assert!(find(&content).is_none(), "not even a directory");
-        cache.keep(&content, b"first");
-        assert_eq!(find(&content).as_deref(), Some(&b"first"[..]));
+        assert!(find(&cache, &content).is_none(), "not even a directory");
+        cache.keep(&packed(&content), b"first");
+        assert_eq!(find(&cache, &content).as_deref(), Some(&b"first"[..]));
         // Another of the same size, which differs in its last byte.
         content[PIECE + 6] = 2;
-        assert!(find(&content).is_none());
-        cache.keep(&content, b"second");
-        assert_eq!(find(&content).as_deref(), Some(&b"second"[..]));
+        assert!(find(&cache, &content).is_none());
+        cache.keep(&packed(&content), b"second");
+        assert_eq!(find(&cache, &content).as_deref(), Some(&b"second"[..]));
         content[PIECE + 6] = 1;
-        assert_eq!(find(&content).as_deref(), Some(&b"first"[..]));
+        assert_eq!(find(&cache, &content).as_deref(), Some(&b"first"[..]));
+        cache.keep(&packed(&content), b"again");
+        assert_eq!(paths(&cache).len(), 2, "it is there already");
         content.pop();
-        assert!(find(&content).is_none(), "a shorter one");
+        assert!(find(&cache, &content).is_none(), "a shorter one");
     }
 
     #[test]
     fn what_others_could_have_made_is_not_used() {
         let (directory, cache) = cache();
-        let packed = packed(b"packed");
-        let path = cache.try_keep(b"packed", b"kernel").expect("kept");
+        cache.keep(&packed(b"packed"), b"kernel");
+        let path = paths(&cache).remove(0);
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o400);
-        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
-        mode(&path, 0o602);
-        assert!(cache.find(&packed).is_none(), "a file that others may write");
-        mode(&path, 0o400);
+        set_mode(&path, 0o602);
+        assert!(find(&cache, b"packed").is_none(), "a file that others may write");
+        set_mode(&path, 0o400);
         let second = directory.path().join("second");
         fs::hard_link(&path, &second).expect("a second name");
-        assert!(cache.find(&packed).is_none(), "a file of another name too");
+        assert!(find(&cache, b"packed").is_none(), "a file of another name too");
         fs::remove_file(&path).expect("removed");
         symlink(&second, &path).expect("linked");
-        assert!(cache.find(&packed).is_none(), "a link");
+        assert!(find(&cache, b"packed").is_none(), "a link");
         fs::remove_file(&path).expect("removed");
         fs::rename(&second, &path).expect("back");
-        assert!(cache.find(&packed).is_some());
-        mode(&cache.0, 0o750);
-        assert!(cache.find(&packed).is_none(), "a directory that others may look into");
-        assert!(cache.try_keep(b"packed", b"kernel").is_err());
+        assert!(find(&cache, b"packed").is_some());
+        set_mode(&cache.0, 0o750);
+        assert!(find(&cache, b"packed").is_none(), "a directory that others may look into");
+        assert!(cache.try_keep(&packed(b"other"), b"kernel").is_err());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_hides_no_other() {
+        let (_directory, cache) = cache();
+        cache.keep(&packed(b"good"), b"kernel");
+        cache.keep(&packed(b"bad!"), b"other");
+        // The younger one, which is looked at first: cut off, so that not even the packed part is there.
+        let bad = paths(&cache).remove(1);
+        set_mode(&bad, 0o600);
+        OpenOptions::new().write(true).open(&bad).and_then(|file| file.set_len(2)).expect("cut");
+        assert_eq!(find(&cache, b"good").as_deref(), Some(&b"kernel"[..]));
+        assert!(find(&cache, b"bad!").is_none());
+    }
+
+    #[test]
+    fn a_search_has_an_end_and_may_leave_no_trace() {
+        let (_directory, cache) = cache();
+        for number in 0..=u8::try_from(MOST_COMPARED).expect("few") {
+            cache.keep(&packed(&[number]), b"kernel");
+        }
+        assert!(find(&cache, &[0]).is_none(), "there are too many younger ones");
+        let youngest = paths(&cache).pop().expect("one");
+        assert!(cache.find(&packed(&[1]), Keep::No).is_some());
+        assert_eq!(paths(&cache).pop(), Some(youngest), "a dry run does not use it");
     }
 
     #[test]
     fn the_one_used_longest_ago_goes_first() {
         let (_directory, cache) = cache();
         let files: Vec<Vec<u8>> = (0..=MOST_KERNELS).map(|index| vec![0; index + 1]).collect();
-        let find = |index: usize| cache.find(&packed(&files[index]));
         for (age, file) in files.iter().take(MOST_KERNELS).enumerate() {
-            let path = cache.try_keep(file, b"kernel").expect("kept");
-            let file = File::open(path).expect("there");
-            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64)).expect("aged");
+            cache.keep(&packed(file), b"kernel");
+            let path = cache.0.join(format!("{}0", name_start(file.len() as u64)));
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age as u64);
+            File::open(path).and_then(|file| file.set_modified(time)).expect("aged");
         }
-        assert!(find(0).is_some(), "which makes it the youngest");
-        cache.keep(&files[MOST_KERNELS], b"kernel");
-        assert!(find(1).is_none());
-        assert!(find(0).is_some() && find(MOST_KERNELS).is_some());
+        assert!(find(&cache, &files[0]).is_some(), "which makes it the youngest");
+        cache.keep(&packed(&files[MOST_KERNELS]), b"kernel");
+        assert!(find(&cache, &files[1]).is_none());
+        assert!(find(&cache, &files[0]).is_some() && find(&cache, &files[MOST_KERNELS]).is_some());
         let large = vec![0; usize::try_from(MOST.0 / 4).expect("small")];
-        assert!(cache.try_keep(&files[1], &large).is_err());
+        assert!(cache.try_keep(&packed(&files[1]), &large).is_err());
     }
 }

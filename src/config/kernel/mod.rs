@@ -73,8 +73,8 @@ pub struct Unpacking {
 enum State {
     /// It was kept.
     Known(Sealed),
-    /// A child is at it. Of what it unpacks there is a copy, where it is to be kept.
-    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, keep: Option<Sealed> },
+    /// A child is at it. Where it is to be kept, what it reads is a copy that nobody can change.
+    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
 }
 
 impl Unpacking {
@@ -92,19 +92,19 @@ impl Unpacking {
         let mut packed = None;
         // Under a smaller limit the child may say otherwise.
         if most == LARGEST_KERNEL && is_packed(&file) {
-            if let Some(sealed) = Cache::of_host().find(&file) {
+            if let Some(sealed) = Cache::of_host().find(&file, keep) {
                 log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
                 return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
             }
-            // What is kept is what the child got, and neither it nor the owner can change that.
-            let memory = MemoryFile::new(c"packed kernel").map_err(failed)?;
-            let mut copy = File::from(memory.writer().map_err(failed)?);
-            let bad =
-                |error: io::Error| Error::BadFile { what: KIND, path: path.to_owned(), reason: error.to_string() };
-            io::copy(&mut (&file).take(size), &mut copy).map_err(bad)?;
-            copy.rewind().map_err(failed)?;
-            packed = Some(memory.seal(most.0).map_err(bad)?);
-            file = copy;
+            if keep == Keep::Yes && Cache::takes(size) {
+                match copied(&file, size) {
+                    Ok((copy, sealed)) => (file, packed) = (copy, Some(sealed)),
+                    Err(error) => {
+                        log::info!("{KIND} {} will not be kept: {error}", path.display());
+                        file.rewind().map_err(failed)?;
+                    }
+                }
+            }
         }
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
@@ -113,8 +113,7 @@ impl Unpacking {
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let child = Running(command.spawn().map_err(failed)?);
         log::debug!("{KIND} {}, {size} bytes: process {} unpacks it", path.display(), child.0.id());
-        let keep = packed.filter(|_| keep == Keep::Yes);
-        let state = State::Unknown { task, child, memory, end: Instant::now() + PATIENCE, keep };
+        let state = State::Unknown { task, child, memory, end: Instant::now() + PATIENCE, packed };
         Ok(Self { path: path.to_owned(), state })
     }
 
@@ -126,9 +125,9 @@ impl Unpacking {
         let path = self.path;
         let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
         let check = |sealed: &Sealed| plain::check(sealed, plan.request.kind, memory_from_0(plan)).map_err(bad);
-        let (task, mut child, memory, end, keep) = match self.state {
+        let (task, mut child, memory, end, packed) = match self.state {
             State::Known(sealed) => return check(&sealed).map(|()| sealed),
-            State::Unknown { task, child, memory, end, keep } => (task, child, memory, end, keep),
+            State::Unknown { task, child, memory, end, packed } => (task, child, memory, end, packed),
         };
         let (line, status) = child.wait(end).map_err(bad)?;
         let (packing, unpacked, written) = match serde_json::from_slice(&line) {
@@ -157,11 +156,20 @@ impl Unpacking {
             "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
             path.display()
         );
-        if let Some(packed) = keep {
+        if let Some(packed) = packed {
             Cache::of_host().keep(&packed, &sealed);
         }
         Ok(sealed)
     }
+}
+
+/// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
+fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
+    let memory = MemoryFile::new(c"packed kernel")?;
+    let mut copy = File::from(memory.writer()?);
+    io::copy(&mut file.take(size), &mut copy)?;
+    copy.rewind()?;
+    Ok((copy, memory.end_writing()?.into()))
 }
 
 /// Whether there is anything to unpack, which there is not in an ELF file.

@@ -127,7 +127,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::kernels::{good, good_forms, hostile};
+    use super::super::kernels::{CODE, DATA, good, good_forms, hostile, kinds_that_refuse};
     use super::*;
     use crate::config::kernel::container;
 
@@ -177,8 +177,26 @@ mod tests {
     #[test]
     fn hostile_files_are_refused() {
         for (name, file, _) in hostile() {
-            let outcome = written(&file).and_then(|plain| check(&plain, Kind::Pvh, Bytes(64 << 20)));
-            assert!(outcome.is_err(), "{name}");
+            for kind in kinds_that_refuse(&name) {
+                let outcome = written(&file).and_then(|plain| check(&plain, *kind, Bytes(64 << 20)));
+                assert!(outcome.is_err(), "{name} as {kind}");
+            }
+        }
+    }
+
+    /// What is left of a segment without its zeros may be nothing, wherever it stands; then nothing begins there.
+    #[test]
+    fn segments_of_zeros_are_plain() {
+        let (first, second) = (CODE..CODE + 0x40, DATA..DATA + 0x40);
+        for (zeros, wanted) in [(second, ""), (first, "nothing of it is loaded")] {
+            let mut file = good();
+            file[zeros].fill(0);
+            let plain = written(&file).expect("good");
+            assert!(written(&plain).expect("good") == plain);
+            for kind in [Kind::Pvh, Kind::Pv] {
+                let told = check(&plain, kind, MOST).err().unwrap_or_default();
+                assert!(told.contains(wanted) && told.is_empty() == wanted.is_empty(), "{told}");
+            }
         }
     }
 
