@@ -17,9 +17,9 @@ use uuid::Uuid;
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
 
-/// What every guest's kernel is told. One whose processors wait for the host's, or whose clock jumps when it changes its
-/// source, is none that hangs.
-pub(crate) const CMDLINE: &str = "console=hvc0 nowatchdog";
+/// What every guest's kernel is told. One whose processors wait for the host's half a minute is none that hangs; one that
+/// does tells of it after one.
+pub(crate) const CMDLINE: &str = "console=hvc0 watchdog_thresh=30";
 
 /// The small Linux guest that dom0 of the nested Xen has, for PVH and PV (tests/nested/guest-init). Its kernel is unpacked
 /// already: that takes seconds of every guest here.
