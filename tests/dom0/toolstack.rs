@@ -139,11 +139,11 @@ fn hands_migration_over() {
     // The original gets its words and its descriptors, and nothing of ours.
     let original = script("#!/bin/sh\necho \"result:$(echo \"$*\" | wc -w) $0\" >&7\n");
     let path = path_text(&original).to_owned();
-    let words = vm.arguments().len();
+    let words: usize = vm.arguments().iter().map(|argument| argument.split_whitespace().count()).sum();
     let reply = vm.build(&["-mode", "save", "-fallback", &path, "-live"]);
     assert_eq!(reply.status, Some(0), "{reply:?}");
-    // -controloutfd 7 -controlinfd 8, -mode save -live; two of the words are empty.
-    assert_eq!(reply.text, format!("result:{} {path}\n", words - 1 + 4 + 3));
+    // -controloutfd 7 -controlinfd 8, -mode save -live.
+    assert_eq!(reply.text, format!("result:{} {path}\n", words + 4 + 3));
     assert_eq!(shell("xenguest -supports migration-v2"), "false\n");
     let original = script("#!/bin/sh\necho \"true of $*\"\n");
     let asked = shell(&format!("xenguest -supports migration-v2 --fallback {}", path_text(&original)));
