@@ -5,14 +5,16 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use dombuild::memory::Kind;
 use dombuild::xen::Interface;
 
 use super::Test;
 use super::faults::tiny_kernel;
 use super::sample::count;
-use super::support::{create, dombuild, figures, file, path_text, shell};
+use super::support::{create, dombuild, empty_domain, figures, file, path_text, shell};
 
-pub(crate) const TESTS: &[Test] = &[("walk_soak", a_soak_costs_nothing)];
+pub(crate) const TESTS: &[Test] =
+    &[("walk_soak", a_soak_costs_nothing), ("walk_soak_of_processors", processors_cost_no_more_than_xens_own)];
 
 /// What may grow.
 #[derive(Debug, Clone, Copy)]
@@ -63,14 +65,14 @@ fn pid_of(daemon: &str) -> String {
     shell(&format!("pidof {daemon}")).split_whitespace().next().expect("it runs").to_owned()
 }
 
-/// One in five with a device model: those take the longest.
+/// One in five with a device model: those take the longest. All with one vCPU, which Xen gives back whole; more are
+/// [`processors_cost_no_more_than_xens_own`]'s.
 fn one_more(number: u32, kernel: &Path) {
     let kernel = ["--kind", "pvh", "--kernel", path_text(kernel), "--ramdisk", path_text(kernel)];
-    let bare = ["--device-model", "none", "--vcpus", "2"];
     let kind: &[&str] = match number % 5 {
-        0 => &["--vcpus", "2"],
+        0 => &[],
         1 | 3 => &kernel,
-        _ => &bare,
+        _ => &["--device-model", "none"],
     };
     create("t", &[&["--memory", "64", "--paused"], kind].concat());
     dombuild(&["destroy", "t"]).success();
@@ -84,16 +86,50 @@ fn a_soak_costs_nothing() {
     let before = Use::settled();
     for number in 0..cycles {
         one_more(number, &kernel);
-        if number % 25 == 24 {
+        if number % 100 == 99 {
             println!("{} guests: {} KiB free", number + 1, Use::settled().free_kib);
         }
     }
     let after = Use::settled();
     figures("soak", &format!("{cycles} guests, one after the other: {before:?} before, {after:?} after\n"));
-    assert!(after.free_kib + 64 >= before.free_kib, "{before:?} {after:?}");
+    assert!(after.free_kib + GRANULE_KIB >= before.free_kib, "{before:?} {after:?}");
     assert_eq!(after.nodes, before.nodes, "{before:?} {after:?}");
     assert_eq!(after.store_bytes, before.store_bytes, "{before:?} {after:?}");
     assert!(after.xenstored_kib <= before.xenstored_kib + 1024, "{before:?} {after:?}");
     assert_eq!(after.xenstored_files, before.xenstored_files, "{before:?} {after:?}");
     assert_eq!(after.xenconsoled_files, before.xenconsoled_files, "{before:?} {after:?}");
+}
+
+/// What Xen's allocator may hold differently, by how the last guests' small pieces lay: a few pages. One that a guest of a
+/// soak lost each time would be 2000 KiB.
+const GRANULE_KIB: u64 = 16;
+
+/// Xen keeps a scheduling unit of each vCPU but the last of every domain that it destroys, some 200 bytes: `sched_free_unit`
+/// (xen/common/sched/core.c, 4.13 to 4.22) counts the vCPUs behind it as still in it. So the measure of a guest with many
+/// is a domain by Xen's calls alone.
+fn processors_cost_no_more_than_xens_own() {
+    const VCPUS: u32 = 16;
+    let (cycles, xen) = (count(5, 100), Interface::open().expect("Xen"));
+    let vcpus = VCPUS.to_string();
+    let by_dombuild = || {
+        create("t", &["--memory", "64", "--paused", "--device-model", "none", "--vcpus", &vcpus]);
+        dombuild(&["destroy", "t"]).success();
+    };
+    let by_xen = || {
+        let domid = empty_domain(&xen, Kind::Hvm, VCPUS, false).expect("a domain");
+        xen.max_vcpus(domid, VCPUS).expect("its vCPUs");
+        xen.destroy(domid).expect("destroyed");
+    };
+    let cost = |one: &dyn Fn()| {
+        one();
+        let before = Use::settled().free_kib;
+        (0..cycles).for_each(|_| one());
+        before.saturating_sub(Use::settled().free_kib)
+    };
+    let (dombuilds, xens) = (cost(&by_dombuild), cost(&by_xen));
+    figures(
+        "soak",
+        &format!("{cycles} guests of {VCPUS} vCPUs: {dombuilds} KiB by dombuild, {xens} KiB by Xen's calls\n"),
+    );
+    assert!(dombuilds <= xens + 4 * GRANULE_KIB, "{dombuilds} KiB by dombuild, {xens} KiB by Xen's calls alone");
 }
