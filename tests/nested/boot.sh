@@ -50,7 +50,7 @@ boot_xen() {
     # A guest's tick every 4 ms costs the emulator more than its share: timers may be up to 10 ms late.
     local timers=timer_slop=10000000
     # One instruction is one nanosecond, and a processor that has nothing to do skips to the next timer.
-    [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single' -icount 'shift=0,sleep=off' -smp 1) timers=
+    [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single,tb-size=512' -icount 'shift=0,sleep=off' -smp 1) timers=
     say "Xen $version: booting"
     # Xen scrubs free memory while idle, as on a real host: without that, guests would find what the boot left in it, and
     # two that are built alike would differ. Without what guards processors against each other's speculation: emulating that
