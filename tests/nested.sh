@@ -38,6 +38,7 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --calls LIST       test: a walk of faults lets these calls alone fail, as in 7,300-310: those that a long walk has told of
   --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
   --breakdown        bench: where the time of a build goes, stage by stage; writes nothing
+  --clock            bench: by the clock alone, on both Xens, on a machine that has nothing else to do
   --check            bench: a few figures of Xen 4.17, held against tests/bench/expected-4.17.json; writes nothing, but
   --update           writes that file anew
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
@@ -99,6 +100,7 @@ parse() {
         --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
         --virtual-time) VIRTUAL_TIME=yes ;;
         --breakdown | --check) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
+        --clock) BENCH_PART=clock ;;
         --update) UPDATE=yes ;;
         --no-build) BUILD='' ;;
         --only-dom0) ONLY_DOM0=yes ;;
@@ -127,7 +129,7 @@ parse() {
     [[ $VERB != bench && -z $VIRTUAL_TIME ]] || : "${BOOT_TIMEOUT:=1800}"
     : "${MEMORY:=8192}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
-    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --check and --update are for bench'
+    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --clock, --check and --update are for bench'
     [[ -z $UPDATE || $BENCH_PART == check ]] || usage '--update goes with --check'
     [[ $BENCH_PART != check || $XEN == 4.17 ]] || usage '--check is for Xen 4.17 alone'
     local file
@@ -234,14 +236,14 @@ verb_bench() {
         for version in ${XEN_GIVEN:-4.17 4.20}; do
             XEN=$version
             ensure_image "$XEN"
-            VIRTUAL_TIME=yes bench_in_dom0 table "${ARGS[@]}" || return
+            [[ $BENCH_PART == clock ]] || VIRTUAL_TIME=yes bench_in_dom0 table "${ARGS[@]}" || return
             ((!${#ARGS[@]})) || continue
             VIRTUAL_TIME='' MEMORY=4096 bench_in_dom0 wall || return
             for table in "$FIGURES"/*.md; do
                 put_into_page "$REPO/docs/benchmarks.md" "$version $(basename "$table" .md)" "$table"
             done
             # One chart: the other Xen's looks the same.
-            [[ $version != 4.17 ]] || cp "$FIGURES/benchmarks.svg" "$REPO/docs/benchmarks.svg"
+            [[ $version != 4.17 || $BENCH_PART == clock ]] || cp "$FIGURES/benchmarks.svg" "$REPO/docs/benchmarks.svg"
         done
         ;;
     esac

@@ -4,15 +4,13 @@
 //! that the guest may have, `mem_target` (build start) what it starts with, and it is populated on demand exactly when
 //! target < size.
 
-use super::Context;
 use super::cpuid::apply_cpuid;
 use super::image::{Rings, build_image, check_params};
-use super::pre::Ports;
-use crate::config::Guest;
+use super::{BuildJob, Context};
 use crate::error::{Failure, Stage};
 use crate::memory::Kind;
 use crate::memory::layout::VGA_HOLE_PAGES;
-use crate::xen::{Contents, DomId, HvmInfo, HvmModules};
+use crate::xen::{Contents, HvmInfo, HvmModules};
 
 /// Builds the guest and returns the frames of its store and console rings.
 ///
@@ -24,17 +22,16 @@ use crate::xen::{Contents, DomId, HvmInfo, HvmModules};
 /// The step and the call that failed. The domain is left as far as it came.
 pub(super) fn hvm_build(
     context: &Context<'_>,
-    domid: DomId,
-    guest: &Guest,
-    ports: Ports,
+    job: BuildJob<'_>,
     hvmloader: &[u8],
     firmware: &[u8],
     modules: &HvmModules,
 ) -> Result<Rings, Failure> {
+    let BuildJob { domid, guest, ports, .. } = job;
     let (plan, platform) = (&guest.plan, &guest.platform);
     // 1.
     let contents = Contents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
-    let rings = build_image(context, domid, guest, ports, hvmloader, contents)?;
+    let rings = build_image(context, job, hvmloader, contents)?;
     // 2.
     context.step(Stage::HvmInfo, || {
         HvmInfo::finish(context.xen, domid, plan.vcpus, platform.online(plan.vcpus), platform.apic)

@@ -75,22 +75,34 @@ impl Context<'_> {
     }
 }
 
+/// A guest, and where it is built.
+pub struct BuildJob<'a> {
+    /// The domain, which has its limits and vCPUs.
+    pub domid: DomId,
+    /// What is built.
+    pub guest: &'a Guest,
+    /// The event channels of its rings.
+    pub ports: Ports,
+    /// Starts what gets ready while memory is populated.
+    pub beside: Option<Box<dyn FnOnce() -> Result<(), Failure> + 'a>>,
+}
+
 /// Builds a guest of any kind into its domain, and returns the frames of its store and console rings.
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
-pub fn build_guest(context: &Context<'_>, domid: DomId, guest: &Guest, ports: Ports) -> Result<Rings, Failure> {
-    match &guest.payload {
+pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<Rings, Failure> {
+    match &job.guest.payload {
         Payload::Firmware { hvmloader, firmware, modules, .. } => {
             let modules = HvmModules::new(modules.smbios.as_deref(), modules.acpi.as_deref());
-            hvm::hvm_build(context, domid, guest, ports, hvmloader, firmware, &modules)
+            hvm::hvm_build(context, job, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules, features, start_flags } => {
             let modules: Vec<_> = modules.iter().map(|module| (&*module.data, module.cmdline.as_c_str())).collect();
             let start =
                 DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
-            let build = if guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
-            build(context, domid, guest, ports, &kernel.data, start)
+            let build = if job.guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
+            build(context, job, &kernel.data, start)
         }
     }
 }

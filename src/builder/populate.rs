@@ -15,53 +15,154 @@ use crate::xen::{DomId, XenError};
 /// How often it is told how far it is.
 const OFTEN: Duration = Duration::from_millis(200);
 
-/// Populates all frames of RAM, on demand where the plan says so: then Xen gets the pages for its cache first.
-///
-/// `explain` looks for the cause of what Xen refused.
-///
-/// # Errors
-/// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
-pub(super) fn populate(
-    context: &Context<'_>,
-    domid: DomId,
-    plan: &Plan,
-    explain: impl Fn(XenError) -> Error,
-) -> Result<(), Error> {
-    if let Some(pod) = &plan.pod {
-        context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
+/// Of so many it is not looked at how long they take before something begins beside them: 2 GiB.
+const FEW: Pages = Pages(2 << 18);
+
+/// The RAM of an HVM or PVH guest, of which a part may be populated by now.
+#[derive(Debug)]
+pub(super) struct Populating<'a> {
+    plan: &'a Plan,
+    /// Frames that are still to be populated: ranges without their ends.
+    ranges: Vec<(u64, u64)>,
+    total: Pages,
+    left: Pages,
+    /// How long it has taken so far, and the last call of it.
+    taken: Duration,
+    last: Duration,
+}
+
+impl<'a> Populating<'a> {
+    pub(super) fn new(plan: &'a Plan) -> Self {
+        let ranges = plan.layout.populated();
+        let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
+        Self { plan, ranges, total, left: total, taken: Duration::ZERO, last: Duration::ZERO }
     }
-    let ranges = plan.layout.populated();
-    let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
-    let mut left = total;
-    let mut told = Instant::now();
-    for (start, end) in ranges {
-        let (mut at, mut most) = (start, ORDERS[0]);
-        while at < end {
+
+    /// Whether what takes `time`, beside it, had better begin later: judged by the pace so far, and by the last call, which
+    /// it cannot be told to interrupt. On demand it is the cache that takes long, in one call: never.
+    pub(super) fn is_long(&self, time: Duration) -> bool {
+        let done = self.total.0.saturating_sub(self.left.0);
+        if done == 0 {
+            return self.plan.pod.is_none() && self.total > FEW;
+        }
+        let left = self.taken.as_nanos().saturating_mul(self.left.0.into());
+        left > time.max(self.last).as_nanos().saturating_mul(done.into())
+    }
+
+    /// Populates the frames that are left for as long as `goes_on` says so, on demand where the plan says so: then Xen gets
+    /// the pages for its cache first.
+    ///
+    /// `explain` looks for the cause of what Xen refused.
+    ///
+    /// # Errors
+    /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
+    pub(super) fn populate(
+        &mut self,
+        context: &Context<'_>,
+        domid: DomId,
+        explain: impl Fn(XenError) -> Error,
+        goes_on: impl Fn(&Self) -> bool,
+    ) -> Result<(), Error> {
+        if let Some(pod) = self.plan.pod.as_ref().filter(|_| self.left == self.total) {
+            context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
+        }
+        let mut told = Instant::now();
+        let mut most = ORDERS[0];
+        while let Some((at, end)) = self.ranges.first().copied()
+            && goes_on(self)
+        {
             context.cancel.check()?;
+            let began = Instant::now();
             let extents = Extents::next(at, end, most);
             let smaller = extents.smaller();
-            let done = match (context.xen.populate(domid, extents, plan.pod.is_some()), smaller) {
+            let done = match (context.xen.populate(domid, extents, self.plan.pod.is_some()), smaller) {
                 (Ok(done), _) => done,
                 // What stands against large pages alone shows with small ones.
                 (Err(_), Some(_)) => 0,
                 (Err(error), None) => return Err(explain(error)),
             };
-            let pages = extents.pages(done);
-            at = at.saturating_add(pages.0);
-            left = Pages(left.0.saturating_sub(pages.0));
             // The host has no more pages of that size, here: smaller ones up to where one may begin again.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
-            if left.0 == 0 || told.elapsed() >= OFTEN {
-                tell(context, Pages(total.0.saturating_sub(left.0)), total);
+            self.took(extents.pages(done), began.elapsed());
+            if self.left.0 == 0 || told.elapsed() >= OFTEN {
+                tell(context, Pages(self.total.0.saturating_sub(self.left.0)), self.total);
                 told = Instant::now();
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The first frames that were left are populated.
+    fn took(&mut self, pages: Pages, time: Duration) {
+        if let Some((at, end)) = self.ranges.first_mut() {
+            *at = at.saturating_add(pages.0);
+            if at >= end {
+                self.ranges.remove(0);
+            }
+        }
+        self.left = Pages(self.left.0.saturating_sub(pages.0));
+        self.taken = self.taken.saturating_add(time);
+        self.last = time;
+    }
 }
 
 fn tell(context: &Context<'_>, done: Pages, total: Pages) {
     let (done, total) = (done.to_kib().0, total.to_kib().0);
     let text = format!("{} of {} MiB are populated", done / 1024, total / 1024);
     context.progress.count("populate", done, total, Unit::Kib, &text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Kib, Request};
+
+    const GIB: u64 = 1 << 18;
+    const TIME: Duration = Duration::from_millis(100);
+
+    fn plan(gib: u64, most_gib: u64) -> Plan {
+        let most = (most_gib > gib).then_some(Kib(most_gib << 20));
+        Plan::new(&Request { static_max: most, ..Request::new(Kib(gib << 20)) }).expect("a plan")
+    }
+
+    /// What is left, in GiB, where each GiB takes so many milliseconds and another thing begins when it had better.
+    fn left(gib: u64, most_gib: u64, milliseconds: u64) -> u64 {
+        let plan = plan(gib, most_gib);
+        let mut memory = Populating::new(&plan);
+        while memory.is_long(TIME) {
+            memory.took(Pages(GIB), Duration::from_millis(milliseconds));
+        }
+        memory.left.0.div_ceil(GIB)
+    }
+
+    #[test]
+    fn what_is_beside_begins_when_the_rest_takes_as_long() {
+        assert_eq!(left(8, 8, 40), 2, "80 ms");
+        assert_eq!(left(64, 64, 8), 12, "96 ms");
+        assert_eq!(left(8, 8, 1), 7, "as soon as it is known to take no time");
+        assert_eq!(left(8, 8, 300), 1, "beside the last call at the latest");
+    }
+
+    #[test]
+    fn what_is_beside_little_memory_or_memory_on_demand_begins_at_once() {
+        assert_eq!(left(1, 1, 300), 1);
+        assert_eq!(left(2, 2, 300), 2);
+        assert_eq!(left(4, 8, 300), 8);
+    }
+
+    #[test]
+    fn every_frame_is_populated_once() {
+        let plan = plan(8, 8);
+        let mut memory = Populating::new(&plan);
+        let mut seen = Vec::new();
+        while let Some((at, end)) = memory.ranges.first().copied() {
+            let extents = Extents::next(at, end, ORDERS[0]);
+            seen.push((at, at + extents.pages(extents.count).0));
+            memory.took(extents.pages(extents.count), Duration::from_millis(1));
+        }
+        assert_eq!(memory.left, Pages(0));
+        let told: u64 = seen.iter().map(|(at, end)| end - at).sum();
+        assert_eq!(Pages(told), memory.total);
+        assert!(seen.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{seen:x?}");
+    }
 }

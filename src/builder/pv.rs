@@ -3,14 +3,12 @@
 //! Such a guest is given build start at once and no more: what it may grow by is in its memory map alone, and its
 //! balloon driver asks for it. There is nothing on demand, and no paging pool.
 
-use super::Context;
 use super::cpuid::apply_cpuid;
 use super::image::{Rings, build_image};
-use super::pre::Ports;
-use crate::config::Guest;
+use super::{BuildJob, Context};
 use crate::error::{Failure, Stage};
 use crate::memory::Kind;
-use crate::xen::{Contents, DirectStart, DomId};
+use crate::xen::{Contents, DirectStart};
 
 /// Builds the guest and returns the (machine) frames of its store and console rings.
 ///
@@ -18,13 +16,12 @@ use crate::xen::{Contents, DirectStart, DomId};
 /// The step and the call that failed. The domain is left as far as it came.
 pub(super) fn pv_build(
     context: &Context<'_>,
-    domid: DomId,
-    guest: &Guest,
-    ports: Ports,
+    job: BuildJob<'_>,
     kernel: &[u8],
     start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
-    let rings = build_image(context, domid, guest, ports, kernel, Contents::Pv(start))?;
+    let BuildJob { domid, guest, .. } = job;
+    let rings = build_image(context, job, kernel, Contents::Pv(start))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pv, &guest.platform))?;
     Ok(rings)
 }

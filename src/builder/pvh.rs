@@ -5,13 +5,11 @@
 
 use super::cpuid::apply_cpuid;
 use super::image::{Rings, build_image, check_params};
-use super::pre::Ports;
-use super::{Context, acpi};
-use crate::config::Guest;
+use super::{BuildJob, Context, acpi};
 use crate::error::{Failure, Stage};
 use crate::memory::Kind;
 use crate::memory::layout::ACPI_START;
-use crate::xen::{Contents, DirectStart, DomId};
+use crate::xen::{Contents, DirectStart};
 
 /// Builds the guest and returns the frames of its store and console rings. It is populated on demand exactly when build
 /// start < build max, as an HVM guest is.
@@ -20,15 +18,14 @@ use crate::xen::{Contents, DirectStart, DomId};
 /// The step and the call that failed. The domain is left as far as it came.
 pub(super) fn pvh_build(
     context: &Context<'_>,
-    domid: DomId,
-    guest: &Guest,
-    ports: Ports,
+    job: BuildJob<'_>,
     kernel: &[u8],
     start: DirectStart<'_>,
 ) -> Result<Rings, Failure> {
+    let BuildJob { domid, guest, ports, .. } = job;
     let tables = acpi::tables(guest.plan.vcpus, ACPI_START);
     let contents = Contents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
-    let rings = build_image(context, domid, guest, ports, kernel, contents)?;
+    let rings = build_image(context, job, kernel, contents)?;
     context.step(Stage::HvmParams, || check_params(context, domid, Kind::Pvh, ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pvh, &guest.platform))?;
     Ok(rings)

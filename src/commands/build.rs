@@ -3,7 +3,7 @@
 use super::{Built, Connection, settings};
 use crate::args::BuildArgs;
 use crate::builder::{
-    Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
+    BuildJob, Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
     give_back_claim, measure,
 };
 use crate::config::Build;
@@ -60,7 +60,7 @@ fn build_into(
 ) -> Result<Built, Failure> {
     let (domid, guest) = (config.domid, &config.guest);
     let ports = build_pre(context, domid, guest, config.ports, run)?;
-    let rings = build_guest(context, domid, guest, ports)?;
+    let rings = build_guest(context, BuildJob { domid, guest, ports, beside: None })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
     let identity = Identity { uuid: domain.uuid, name: None };

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Built, Connection, dry_run, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
-    Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
-    check_uuid_free, find_by_name, give_back_claim, make_skeleton, measure,
+    BuildJob, Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre,
+    check_paging_pool, check_uuid_free, find_by_name, give_back_claim, make_skeleton, measure,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -158,10 +158,15 @@ fn start(
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;
     // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
-    let model = config.device_model.as_ref();
-    let model = model.map(|wanted| DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted));
-    let mut model = model.transpose()?;
-    let rings = build_guest(context, domid, guest, ports)?;
+    let mut model = None;
+    let beside = config.device_model.as_ref().map(|wanted| {
+        let model = &mut model;
+        Box::new(move || {
+            *model = Some(DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted)?);
+            Ok(())
+        }) as Box<dyn FnOnce() -> Result<(), Failure>>
+    });
+    let rings = build_guest(context, BuildJob { domid, guest, ports, beside })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };

@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// The steps of `create` for an HVM guest, in the order of docs/interface.md, until the device model is waited for.
 const BUILD: &str = "check-input connect create-domain xenstore wait-free-memory max-vcpus platform-params scheduling \
-                     set-max-memory paging-pool claim-memory event-channels start-device-model parse-image populate memory-map load-image boot-image grant-table hvm-info \
+                     set-max-memory paging-pool claim-memory event-channels parse-image start-device-model populate memory-map load-image boot-image grant-table hvm-info \
                      hvm-params cpuid-policy check-paging-pool xenstore introduce";
 
 /// Runs dombuild with `--json` and a pipe for its events; exit status, result and events.

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dombuild::builder::{
-    Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, make_skeleton, measure,
+    BuildJob, Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, make_skeleton,
+    measure,
 };
 use dombuild::cancel::Cancel;
 use dombuild::config::{
@@ -146,7 +147,7 @@ fn reserved_memory() {
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
     let mut run = Recorded::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
     let ports = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
-    let rings = build_guest(&context, domid, &guest, ports).expect("built");
+    let rings = build_guest(&context, BuildJob { domid, guest: &guest, ports, beside: None }).expect("built");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_built);
     build_post(&context, domid, &guest, &identity, ports, rings).expect("post");
     assert_eq!(key(domid, "vm-data/mmio-hole-size"), Some((0xe000_0000_u64).to_string()));

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use options::Options;
 use reply::Control;
 
-use crate::builder::{Context, Ports, Progress, Rings, build_guest, set_platform, set_scheduling};
+use crate::builder::{BuildJob, Context, Ports, Progress, Rings, build_guest, set_platform, set_scheduling};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Failure, Stage};
 use crate::logging::{self, Destination, Format, LogConfig};
@@ -150,7 +150,7 @@ fn run(job: &guest::Job) -> Result<(Rings, Option<String>), Failure> {
     if job.kind == Kind::Hvm {
         context.step(Stage::Xenstore, || job.write_keys(&context, &guest))?;
     }
-    let rings = build_guest(&context, domain.domid, &guest, job.ports)?;
+    let rings = build_guest(&context, BuildJob { domid: domain.domid, guest: &guest, ports: job.ports, beside: None })?;
     if job.kind == Kind::Hvm {
         context.step(Stage::Xenstore, || job.write_modules(&context, rings))?;
     }
