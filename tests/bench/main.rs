@@ -99,7 +99,7 @@ fn wall(bench: &Bench, _: &[&str]) -> ExitCode {
     let guests = [HVM_128_MIB, HVM_1_GIB].map(|guest| {
         // The first ones load files.
         start::pairs(bench, &guest, 1);
-        (guest.title, start::pairs(bench, &guest, PAIRS))
+        (guest.title, start::pairs(bench, &guest, PAIRS), start::qemu_pairs(bench, &guest, PAIRS / 2))
     });
     support::figures("wall.md", &figures::wall_table(&guests, &version));
     let json = serde_json::json!({ "xen": version, "pairs_ns": guests });

@@ -9,6 +9,7 @@ use dombuild::config::confinement::FIRST_USER;
 use dombuild::monitor::Question;
 use dombuild::xen::{DomId, Store};
 
+use super::figures::Pairs;
 use super::guests::{Guest, NAME};
 use super::run;
 use super::support::{dombuild, shell};
@@ -91,8 +92,14 @@ pub(crate) fn firmware(bench: &Bench, guest: &Guest, way: Way) -> (u64, u64) {
     (times.next().expect("hvmloader"), times.next().expect("SeaBIOS"))
 }
 
+/// QEMU alone, as dombuild and as xl starts it, in turns.
+pub(crate) fn qemu_pairs(bench: &Bench, guest: &Guest, count: usize) -> Pairs {
+    let one = |way| qemu_alone(bench, guest, way);
+    (0..count).map(|_| (one(Way::Create), one(Way::Xl))).collect()
+}
+
 /// `dombuild create` and `xl create -p` in turns, by the clock: what each took.
-pub(crate) fn pairs(bench: &Bench, guest: &Guest, count: usize) -> Vec<(u64, u64)> {
+pub(crate) fn pairs(bench: &Bench, guest: &Guest, count: usize) -> Pairs {
     let one = |way| bench.time(guest, way).ns;
     (0..count).map(|_| (one(Way::Create), one(Way::Xl))).collect()
 }
