@@ -79,7 +79,7 @@ pub(super) fn build_image(
     let mut memory = Populating::new(plan);
     if let Some(start) = beside {
         let is_long = |memory: &Populating<'_>| memory.is_long(BESIDE);
-        if !pv && is_long(&memory) {
+        if is_long(&memory) {
             context.step(Stage::Populate, || memory.populate(context, domid, shortage, is_long))?;
         }
         start()?;

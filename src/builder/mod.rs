@@ -40,6 +40,7 @@ pub use ledger::{Recorded, RunVerb, forget_dead};
 pub use leftovers::{Leftover, What, clean_up};
 pub use measure::{count_special_pages, measure};
 pub use platform::{set_platform, set_scheduling};
+pub use populate::populates_before;
 pub use post::{Identity, build_post, digit, make_skeleton};
 pub use pre::{Ports, build_pre};
 pub use progress::Progress;

@@ -9,7 +9,7 @@ use super::Context;
 use crate::error::Error;
 use crate::events::Unit;
 use crate::memory::layout::{Extents, ORDERS};
-use crate::memory::{Pages, Plan};
+use crate::memory::{Kind, Pages, Plan};
 use crate::xen::{DomId, XenError};
 
 /// How often it is told how far it is.
@@ -17,6 +17,13 @@ const OFTEN: Duration = Duration::from_millis(200);
 
 /// Of so many it is not looked at how long they take before something begins beside them: 2 GiB.
 const FEW: Pages = Pages(2 << 18);
+
+/// Whether a part of the guest is populated before a device model is started. On demand it is the cache that takes long, in
+/// one call, and the device model starts beside that.
+#[must_use]
+pub fn populates_before(plan: &Plan) -> bool {
+    plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > FEW
+}
 
 /// The RAM of an HVM or PVH guest, of which a part may be populated by now.
 #[derive(Debug)]
@@ -38,12 +45,12 @@ impl<'a> Populating<'a> {
         Self { plan, ranges, total, left: total, taken: Duration::ZERO, last: Duration::ZERO }
     }
 
-    /// Whether what takes `time`, beside it, had better begin later: judged by the pace so far, and by the last call, which
-    /// it cannot be told to interrupt. On demand it is the cache that takes long, in one call: never.
+    /// Whether what takes `time`, beside it, had better begin later: judged by the pace so far, and by the last call, since
+    /// it can begin between two calls alone.
     pub(super) fn is_long(&self, time: Duration) -> bool {
         let done = self.total.0.saturating_sub(self.left.0);
         if done == 0 {
-            return self.plan.pod.is_none() && self.total > FEW;
+            return populates_before(self.plan);
         }
         let left = self.taken.as_nanos().saturating_mul(self.left.0.into());
         left > time.max(self.last).as_nanos().saturating_mul(done.into())

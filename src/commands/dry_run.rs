@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::create;
-use crate::builder::{Context, promised_to_others, shortage};
+use crate::builder::{Context, populates_before, promised_to_others, shortage};
 use crate::config::{Create, LOG_DIRECTORY, RUN_DIRECTORY, RunAs};
 use crate::error::{Error, Stage};
 use crate::memory::{Kib, Kind, render};
@@ -134,8 +134,9 @@ fn steps(config: &Create) -> Vec<Stage> {
         (PagingPool, !pv),
         (ClaimMemory, true),
         (EventChannels, true),
-        (StartDeviceModel, config.device_model.is_some()),
         (ParseImage, true),
+        (Populate, config.device_model.is_some() && populates_before(&config.guest.plan)),
+        (StartDeviceModel, config.device_model.is_some()),
         (Populate, true),
         (MemoryMap, !pv),
         (LoadImage, true),
