@@ -12,6 +12,7 @@ use super::support::{create, dombuild, number, run, shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("events_tell_every_step_of_a_build", every_step),
+    ("events_of_a_large_guest_tell_that_qemu_starts_late", large_guest),
     ("events_of_a_failure_end_with_the_error", failure),
     ("events_count_while_memory_is_waited_for", waiting),
     ("events_of_a_guest_that_moves", moving),
@@ -72,6 +73,25 @@ fn every_step() {
     let (status, result, events) = told(&["destroy", "t"]);
     assert_eq!((status, steps(&events)), (Some(0), done("connect destroy")));
     assert_eq!(events.last().expect("an event")["result"], result);
+}
+
+/// Most of it is populated before QEMU starts, and a dry run says so.
+fn large_guest() {
+    let arguments = ["create", "--name", "t", "--memory", "3GiB", "--paused"];
+    let before = "start-device-model populate";
+    let expected = format!("{} device-model", BUILD.replace(before, &format!("populate {before}")));
+    let planned = dombuild(&[&arguments[..], &["--dry-run"]].concat()).success().json();
+    let planned: Vec<_> = planned["steps"].as_array().expect("steps").iter().filter_map(Value::as_str).collect();
+    // The dry run itself has gone through the first two.
+    assert_eq!(planned, expected.split_whitespace().skip(2).collect::<Vec<_>>());
+    let (status, _, events) = told(&arguments);
+    assert_eq!((status, steps(&events)), (Some(0), done(&expected)));
+    let counted = |event: &&Value| event["event"] == "progress" && event["stage"] == "populate";
+    let amounts: Vec<_> = events.iter().filter(counted).map(|event| number(event, "done")).collect();
+    assert!(amounts.is_sorted(), "the second time goes on where the first one ended: {amounts:?}");
+    let last = events.iter().rfind(counted).expect("one at the end");
+    assert_eq!(last["done"], last["total"]);
+    dombuild(&["destroy", "t"]).success();
 }
 
 fn failure() {
