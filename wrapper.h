@@ -8,9 +8,9 @@
 #define XC_WANT_COMPAT_MAP_FOREIGN_API /* xc_map_foreign_range */
 #include <xenctrl.h>
 #include <xenguest.h>
-#include <xenstore.h>
 #include <xentoollog.h>
 
 #include <xen/hvm/e820.h>
 #include <xen/hvm/hvm_info_table.h>
 #include <xen/hvm/params.h>
+#include <xen/io/xs_wire.h>

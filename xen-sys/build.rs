@@ -11,7 +11,7 @@ const OLDEST_MINOR: u32 = 17;
 const NEWEST_MINOR: u32 = 23;
 
 /// pkg-config modules, in link order.
-const LIBRARIES: [&str; 4] = ["xenguest", "xencontrol", "xenstore", "xentoollog"];
+const LIBRARIES: [&str; 3] = ["xenguest", "xencontrol", "xentoollog"];
 
 const FUNCTIONS: &str = concat!(
     "xc_(interface_(open|close)|version|physinfo",
@@ -24,13 +24,11 @@ const FUNCTIONS: &str = concat!(
     "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init|pfn_to_ptr))",
-    "|xs_(open|close|read|write|rm|mkdir|directory|set_permissions|transaction_(start|end)",
-    "|introduce_domain|watch|unwatch|check_watch|fileno)",
     "|vasprintf",
 );
-const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xs_permissions|e820entry";
+const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xsd_sockmsg|xsd_sockmsg_type|e820entry";
 const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_CDF_.*|XEN_DOMINF_.*\
-|XEN_X86_EMU_.*|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XS_.*|XEN_DOMCTL_INTERFACE_VERSION\
+|XEN_X86_EMU_.*|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XENSTORE_PAYLOAD_MAX|XEN_DOMCTL_INTERFACE_VERSION\
 |XENFEAT_.*|XEN_SYSCTL_cpu_featureset_.*|XEN_VCPUAFFINITY_.*|HVMPV_.*|GNTST_okay|SHUTDOWN_.*|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES|XENMEMF_populate_on_demand";
 
 fn main() {

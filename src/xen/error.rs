@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use super::advice::advice;
 use super::logger;
 
-/// A call into libxenctrl, libxenguest or libxenstore that failed.
+/// A call into libxenctrl or libxenguest, or to xenstored, that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct XenError {
-    /// The C function, for example `xc_domain_setmaxmem`.
+    /// The C function, for example `xc_domain_setmaxmem`; for a request to xenstored, libxenstore's.
     pub call: &'static str,
     /// What it was asked for, readable: `domid 3, 264192 KiB`.
     pub arguments: String,
@@ -93,10 +93,14 @@ pub(super) fn builder(call: &'static str, arguments: fmt::Arguments<'_>, returne
     conclude(call, arguments, returned, if failed { Err(known) } else { Ok(()) })
 }
 
-/// Checks a call that returns false and sets errno (`xs_*`).
-pub(super) fn truth(call: &'static str, arguments: fmt::Arguments<'_>, returned: bool) -> Result<(), XenError> {
-    let errno = Errno::last();
-    conclude(call, arguments, returned, if returned { Ok(()) } else { Err(Some(errno)) })
+/// What xenstored answered, or why nothing came.
+pub(super) fn answered<T>(
+    call: &'static str,
+    arguments: fmt::Arguments<'_>,
+    answer: Result<T, Errno>,
+) -> Result<T, XenError> {
+    let shown = answer.as_ref().map_or_else(|errno| format!("{errno:?}"), |_| "done".to_owned());
+    conclude(call, arguments, shown, answer.map_err(Some))
 }
 
 /// Checks a call that returns a pointer, or NULL with errno set.
@@ -151,6 +155,7 @@ mod tests {
         logger::tests::say("xc: panic: xg_dom_x86.c:1129: vcpu_hvm: SETHVMCONTEXT failed");
         assert!(builder("x", format_args!(""), 0).expect_err("a panic").to_string().contains("SETHVMCONTEXT"));
         assert!(pointer::<u8>("x", format_args!(""), std::ptr::null_mut()).is_err());
-        assert!(truth("x", format_args!(""), false).is_err());
+        let error = answered::<()>("x", format_args!(""), Err(Errno::ENOENT)).expect_err("an error");
+        assert_eq!(error.errno, Some(Errno::ENOENT));
     }
 }

@@ -95,7 +95,7 @@ fn no_xen() {
 }
 
 fn no_xenstore() {
-    // libxenstore goes from the socket to one device after the other; libxc finds its own under /proc.
+    // From the socket it goes on to the kernel's device; libxc finds its own under /proc.
     let hide = "mount -t tmpfs tmpfs /run/xenstored && mount -t tmpfs tmpfs /dev/xen && mkdir /dev/xen/xenbus";
     let error = dombuild_after(hide, &CREATE).failed_with(6, "xenstore");
     assert_eq!(error["call"], "xs_open");

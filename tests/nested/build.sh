@@ -46,7 +46,7 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
 # The tests, as the unit tests were built; and the library with which they let calls fail.
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
-    cc -O2 -Wall -Wextra -Werror -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
+    cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
 }
 
 # The benchmark, and what it measures with.

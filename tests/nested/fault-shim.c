@@ -1,8 +1,9 @@
 /*
  * Makes calls of dombuild's to Xen's libraries fail, for tests/dom0/faults.rs; loaded with LD_PRELOAD.
  *
- * Between dombuild and the libraries stands a stub for every function of libxenctrl, libxenguest and libxenstore that one
- * of them calls, and below the libraries `ioctl` and `mmap` of Xen's devices. Each call is counted, from 0 on. One whose
+ * Between dombuild and the libraries stands a stub for every function of libxenctrl and libxenguest that one of them
+ * calls, and below the libraries `ioctl` and `mmap` of Xen's devices; between dombuild and xenstored, `write` and `read`. Each
+ * call is counted, from 0 on. One whose
  * number stands in DOMBUILD_FAULTS ("NUMBER:ERRNO,..." in decimal) is not made: it returns what means failure there, and
  * sets errno. The file that DOMBUILD_FAULTS_LOG names gets a line of WIDTH bytes for each call: the function that the
  * program itself called last, the one counted here, and whether it was made.
@@ -22,8 +23,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <xen/io/xs_wire.h>
 
 #define WIDTH 96
 #define MOST_CALLS 65536
@@ -257,30 +260,160 @@ CALL(xc_sysctl, MINUS_ONE)
 CALL(xc_vcpu_getcontext, MINUS_ONE)
 CALL(xc_vcpu_setcontext, MINUS_ONE)
 
-/* libxenstore */
-CALL(xs_open, NOTHING)
-CALL(xs_read, NOTHING)
-CALL(xs_write, NOTHING)
-CALL(xs_rm, NOTHING)
-CALL(xs_mkdir, NOTHING)
-CALL(xs_directory, NOTHING)
-CALL(xs_set_permissions, NOTHING)
-CALL(xs_transaction_start, NOTHING)
-CALL(xs_introduce_domain, NOTHING)
-CALL(xs_watch, NOTHING)
-CALL(xs_unwatch, NOTHING)
-CALL(xs_check_watch, NOTHING)
+/*
+ * xenstored. dombuild speaks its protocol (xs_wire.h), many requests to a piece: each is counted. In the place of one that
+ * shall fail xenstored gets one that it does not know, and in its answer to that stands another errno.
+ */
+#define MOST_FAILING 16
+
+static int store = -1; /* the connection */
+static struct {
+    uint32_t request;
+    int with;
+} failing[MOST_FAILING];
+static int failing_count;
+
+static const char *request_name(uint32_t type)
+{
+    switch (type) {
+    case XS_READ: return "xs_read";
+    case XS_WRITE: return "xs_write";
+    case XS_MKDIR: return "xs_mkdir";
+    case XS_RM: return "xs_rm";
+    case XS_SET_PERMS: return "xs_set_permissions";
+    case XS_DIRECTORY:
+    case XS_DIRECTORY_PART: return "xs_directory";
+    case XS_TRANSACTION_START: return "xs_transaction_start";
+    case XS_TRANSACTION_END: return "xs_transaction_end";
+    case XS_INTRODUCE: return "xs_introduce_domain";
+    case XS_WATCH: return "xs_watch";
+    case XS_UNWATCH: return "xs_unwatch";
+    default: give_up("a request to xenstored that this shim does not know"); return NULL;
+    }
+}
+
+int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    int (*real)(int, const struct sockaddr *, socklen_t) =
+        (int (*)(int, const struct sockaddr *, socklen_t))real_of("connect");
+    if (!lines || address->sa_family != AF_UNIX || !memmem(address, length, "xenstored", strlen("xenstored")))
+        return real(fd, address, length);
+    int with = count("xs_open", __builtin_return_address(0));
+    if (with) {
+        errno = with;
+        return -1;
+    }
+    int done = real(fd, address, length);
+    if (!done)
+        store = fd;
+    return done;
+}
+
+static ssize_t real_write(int fd, const void *data, size_t size)
+{
+    return ((ssize_t (*)(int, const void *, size_t))real_of("write"))(fd, data, size);
+}
+
+static ssize_t real_read(int fd, void *data, size_t size)
+{
+    return ((ssize_t (*)(int, void *, size_t))real_of("read"))(fd, data, size);
+}
+
+static void exactly(ssize_t (*work)(int, void *, size_t), void *data, size_t size)
+{
+    while (size) {
+        ssize_t done = work(store, data, size);
+        if (done <= 0)
+            give_up("xenstored is gone");
+        data = (char *)data + done;
+        size -= (size_t)done;
+    }
+}
 
 /* A transaction that could not be committed is over all the same: nothing of it happens. */
-bool xs_transaction_end(void *handle, uint32_t transaction, bool abort)
+static void abort_transaction(struct xsd_sockmsg end)
 {
-    bool (*real)(void *, uint32_t, bool) = (bool (*)(void *, uint32_t, bool))real_of("xs_transaction_end");
-    int with = count("xs_transaction_end", __builtin_return_address(0));
-    if (!with)
-        return real(handle, transaction, abort);
-    real(handle, transaction, true);
-    errno = with;
-    return false;
+    char request[sizeof end + 2] = {0}, answer[XENSTORE_PAYLOAD_MAX];
+    end.len = 2;
+    memcpy(request, &end, sizeof end);
+    request[sizeof end] = 'F';
+    if (real_write(store, request, sizeof request) != (ssize_t)sizeof request)
+        give_up("a transaction cannot be ended");
+    do { /* what a watch tells may come before it */
+        exactly(real_read, &end, sizeof end);
+        if (end.len > sizeof answer)
+            give_up("xenstored's answer is too long");
+        exactly(real_read, answer, end.len);
+    } while (end.type == XS_WATCH_EVENT);
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    if (!lines || fd != store)
+        return real_write(fd, data, size);
+    static char changed[1 << 20];
+    if (size > sizeof changed)
+        give_up("more requests at once than this shim has room for");
+    memcpy(changed, data, size);
+    for (size_t at = 0; at < size;) {
+        struct xsd_sockmsg message;
+        if (size - at < sizeof message)
+            give_up("half a request");
+        memcpy(&message, changed + at, sizeof message);
+        int with = count(request_name(message.type), __builtin_return_address(0));
+        if (with && failing_count < MOST_FAILING) {
+            failing[failing_count].request = message.req_id;
+            failing[failing_count++].with = with;
+            if (message.type == XS_TRANSACTION_END)
+                abort_transaction(message);
+            message.type = XS_INVALID;
+            message.tx_id = 0;
+            memcpy(changed + at, &message, sizeof message);
+        }
+        at += sizeof message + message.len;
+    }
+    for (size_t sent = 0; sent < size;) {
+        ssize_t done = real_write(fd, changed + sent, size - sent);
+        if (done < 0)
+            return done;
+        sent += (size_t)done;
+    }
+    return (ssize_t)size;
+}
+
+/* Answers come in pieces of any size. */
+ssize_t read(int fd, void *data, size_t size)
+{
+    static union {
+        struct xsd_sockmsg message;
+        char bytes[sizeof(struct xsd_sockmsg)];
+    } header;
+    static size_t in_header, in_content;
+    static const char *name; /* of the errno that the answer shall have */
+    ssize_t done = real_read(fd, data, size);
+    if (!lines || fd != store)
+        return done;
+    for (char *at = data, *end = at + (done > 0 ? done : 0); at < end; at++) {
+        if (in_header < sizeof header) {
+            header.bytes[in_header++] = *at;
+            if (in_header < sizeof header)
+                continue;
+            name = NULL;
+            for (int i = 0; i < failing_count; i++)
+                if (header.message.type == XS_ERROR && failing[i].request == header.message.req_id)
+                    name = strerrorname_np(failing[i].with);
+            if (name && strlen(name) >= header.message.len)
+                give_up("an errno that is longer than xenstored's answer");
+            in_content = 0;
+        } else {
+            if (name)
+                *at = in_content < strlen(name) ? name[in_content] : '\0';
+            in_content++;
+        }
+        if (in_content == header.message.len)
+            in_header = 0;
+    }
+    return done;
 }
 
 /* Whether it is one of the devices through which a program talks to Xen. */

@@ -22,8 +22,6 @@ const WITHOUT_STUB: &[(&str, &str)] = &[
     ("xc_dom_pfn_to_ptr", "what can fail in it is a mapping, which is counted below it"),
     ("xc_cpu_policy_destroy", "returns nothing"),
     ("xc_cpupool_infofree", "returns nothing"),
-    ("xs_close", "returns nothing"),
-    ("xs_fileno", "reads a field"),
     ("xc__hypercall_bounce_post", "returns nothing"),
     ("xc__hypercall_buffer_free", "returns nothing"),
     ("xc__hypercall_buffer_free_pages", "returns nothing"),
@@ -127,7 +125,7 @@ fn symbols(path: &str, taken: bool) -> Vec<String> {
         .iter()
         .filter(|symbol| symbol.is_undefined() == taken)
         .map(|symbol| names.get(usize::try_from(symbol.st_name).expect("small")).expect("a name").to_owned())
-        .filter(|name| name.starts_with("xc_") || name.starts_with("xs_"))
+        .filter(|name| name.starts_with("xc_"))
         .collect()
 }
 

@@ -1,0 +1,279 @@
+//! The protocol of xenstored (xen/include/public/io/xs_wire.h and docs/misc/xenstore.txt, Xen 4.17): requests, their answers,
+//! and what a watch tells in between.
+//!
+//! libxenstore writes a request in three pieces, each of which wakes xenstored, and waits for its answer before the next.
+//! Here requests that nobody waits for go out together, in one piece, and so do their answers come back.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use xen_sys as sys;
+
+pub(super) use sys::xsd_sockmsg_type as Kind;
+
+/// Where xenstored listens, unless the environment says otherwise, as it may to libxenstore.
+const SOCKET: &str = "/run/xenstored/socket";
+/// Where the kernel passes requests on, to a xenstored that is a domain of its own.
+const DEVICE: &str = "/dev/xen/xenbus";
+
+const HEADER: usize = size_of::<sys::xsd_sockmsg>();
+/// The most bytes behind a header.
+const MOST: usize = sys::XENSTORE_PAYLOAD_MAX as usize;
+
+/// How xenstored writes its errors (`xsd_errors`).
+const ERRORS: [(&[u8], Errno); 16] = [
+    (b"EINVAL", Errno::EINVAL),
+    (b"EACCES", Errno::EACCES),
+    (b"EEXIST", Errno::EEXIST),
+    (b"EISDIR", Errno::EISDIR),
+    (b"ENOENT", Errno::ENOENT),
+    (b"ENOMEM", Errno::ENOMEM),
+    (b"ENOSPC", Errno::ENOSPC),
+    (b"EIO", Errno::EIO),
+    (b"ENOTEMPTY", Errno::ENOTEMPTY),
+    (b"ENOSYS", Errno::ENOSYS),
+    (b"EROFS", Errno::EROFS),
+    (b"EBUSY", Errno::EBUSY),
+    (b"EAGAIN", Errno::EAGAIN),
+    (b"EISCONN", Errno::EISCONN),
+    (b"E2BIG", Errno::E2BIG),
+    (b"EPERM", Errno::EPERM),
+];
+
+/// A message, either way.
+struct Message {
+    kind: u32,
+    request: u32,
+    content: Vec<u8>,
+}
+
+/// The way to xenstored.
+pub(super) struct Connection {
+    file: File,
+    /// It takes many requests at once. The kernel's device takes one.
+    takes_many: bool,
+    /// The number of the last request.
+    number: u32,
+    /// Requests that were not sent yet.
+    output: Vec<u8>,
+    /// What has been read, and what of it was looked at.
+    input: Vec<u8>,
+    used: usize,
+    /// A watch has told something since this was last asked.
+    has_fired: bool,
+}
+
+impl Connection {
+    /// Connects to the socket, or opens the device where nobody listens there.
+    pub(super) fn open() -> Result<Self, Errno> {
+        let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
+        let (file, takes_many) = match UnixStream::connect(socket) {
+            Ok(stream) => (File::from(OwnedFd::from(stream)), true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                let device = OpenOptions::new().read(true).write(true).open(DEVICE);
+                (device.map_err(|_| errno(&error))?, false)
+            }
+            Err(error) => return Err(errno(&error)),
+        };
+        Ok(Self::on(file, takes_many))
+    }
+
+    fn on(file: File, takes_many: bool) -> Self {
+        let (output, input) = (Vec::new(), Vec::new());
+        Self { file, takes_many, number: 0, output, input, used: 0, has_fired: false }
+    }
+
+    /// A request to be sent with the next ones; its number. `transaction` is 0 outside any.
+    pub(super) fn prepare(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, Errno> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length > MOST {
+            return Err(Errno::E2BIG);
+        }
+        self.number = self.number.wrapping_add(1);
+        let length = u32::try_from(length).map_err(|_| Errno::E2BIG)?;
+        for word in [kind.0, self.number, transaction, length] {
+            self.output.extend(word.to_ne_bytes());
+        }
+        for part in parts {
+            self.output.extend_from_slice(part);
+        }
+        if !self.takes_many {
+            self.send()?;
+        }
+        Ok(self.number)
+    }
+
+    /// Sends what was prepared.
+    pub(super) fn send(&mut self) -> Result<(), Errno> {
+        let sent = self.file.write_all(&self.output).map_err(|error| errno(&error));
+        self.output.clear();
+        sent
+    }
+
+    /// The answer to a request that was sent. Each has one, in the order of the requests.
+    pub(super) fn answer(&mut self, number: u32, kind: Kind) -> Result<Vec<u8>, Errno> {
+        loop {
+            let message = self.message().map_err(|error| errno(&error))?;
+            if message.kind == Kind::XS_WATCH_EVENT.0 {
+                self.has_fired = true;
+            } else if message.request != number {
+                return Err(Errno::EPROTO);
+            } else if message.kind == Kind::XS_ERROR.0 {
+                let text = message.content.split(|byte| *byte == 0).next().unwrap_or_default();
+                let known = ERRORS.iter().find(|(name, _)| *name == text);
+                return Err(known.map_or(Errno::EINVAL, |(_, errno)| *errno));
+            } else if message.kind == kind.0 {
+                return Ok(message.content);
+            } else {
+                return Err(Errno::EPROTO);
+            }
+        }
+    }
+
+    /// Whether a watch has told something; forgets it. Only what has been read counts.
+    pub(super) fn take_fired(&mut self) -> bool {
+        std::mem::take(&mut self.has_fired)
+    }
+
+    /// Reads what a watch tells: to be called where there is something to be read and no request is open.
+    pub(super) fn read_event(&mut self) -> Result<(), Errno> {
+        let message = self.message().map_err(|error| errno(&error))?;
+        if message.kind != Kind::XS_WATCH_EVENT.0 {
+            return Err(Errno::EPROTO);
+        }
+        self.has_fired = true;
+        Ok(())
+    }
+
+    /// Whether something has been read that nobody has looked at.
+    pub(super) fn has_more(&self) -> bool {
+        self.used < self.input.len()
+    }
+
+    fn message(&mut self) -> io::Result<Message> {
+        self.fill(HEADER)?;
+        let header = self.input.get(self.used..self.used + HEADER).unwrap_or_default();
+        let mut words = header.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap_or_default()));
+        let mut word = || words.next().unwrap_or_default();
+        let (kind, request, _, length) = (word(), word(), word(), word());
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MOST {
+            return Err(Errno::EPROTO.into());
+        }
+        self.fill(HEADER + length)?;
+        let start = self.used + HEADER;
+        let content = self.input.get(start..start + length).unwrap_or_default().to_vec();
+        self.used = start + length;
+        Ok(Message { kind, request, content })
+    }
+
+    /// Reads until so many bytes are there that were not looked at.
+    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+        while self.input.len() - self.used < wanted {
+            self.input.drain(..self.used);
+            self.used = 0;
+            let had = self.input.len();
+            self.input.resize(had + HEADER + MOST, 0);
+            let read = self.file.read(self.input.get_mut(had..).unwrap_or_default());
+            self.input.truncate(had + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Ok(0) => return Err(Errno::EPIPE.into()),
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection to a xenstored that has answered already.
+    fn answered(bytes: &[u8]) -> (Connection, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        theirs.write_all(bytes).expect("sent");
+        (Connection::on(File::from(OwnedFd::from(ours)), true), theirs)
+    }
+
+    fn message(kind: Kind, request: u32, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len()).expect("short");
+        let mut bytes: Vec<u8> = [kind.0, request, 0, length].into_iter().flat_map(u32::to_ne_bytes).collect();
+        bytes.extend(content);
+        bytes
+    }
+
+    #[test]
+    fn requests_go_out_in_one_piece_and_each_has_its_answer() {
+        let bytes = [
+            message(Kind::XS_WRITE, 1, b"OK\0"),
+            message(Kind::XS_WATCH_EVENT, 0, b"/path\0token\0"),
+            message(Kind::XS_ERROR, 2, b"EACCES\0"),
+            message(Kind::XS_READ, 3, b"value"),
+        ];
+        let (mut connection, mut theirs) = answered(&bytes.concat());
+        let parts: &[&[u8]] = &[b"/a", b"\0", b"1"];
+        assert_eq!(connection.prepare(Kind::XS_WRITE, 7, parts), Ok(1));
+        assert_eq!(connection.prepare(Kind::XS_RM, 7, &[b"/b", b"\0"]), Ok(2));
+        assert_eq!(connection.prepare(Kind::XS_READ, 0, &[b"/c", b"\0"]), Ok(3));
+        connection.send().expect("sent");
+        let mut sent = [0; 3 * HEADER + 4 + 3 + 3];
+        theirs.read_exact(&mut sent).expect("all of it");
+        let mut first = message(Kind::XS_WRITE, 1, b"/a\x001");
+        first[8..12].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(sent[..first.len()], first);
+        assert_eq!(connection.answer(1, Kind::XS_WRITE), Ok(b"OK\0".to_vec()));
+        assert!(!connection.take_fired());
+        assert_eq!(connection.answer(2, Kind::XS_RM), Err(Errno::EACCES));
+        assert_eq!(connection.answer(3, Kind::XS_READ), Ok(b"value".to_vec()));
+        assert!(connection.take_fired() && !connection.take_fired() && !connection.has_more());
+        drop(theirs);
+        assert_eq!(connection.answer(4, Kind::XS_READ), Err(Errno::EPIPE), "it has ended");
+    }
+
+    #[test]
+    fn an_answer_that_comes_in_pieces_is_put_together() {
+        let bytes = message(Kind::XS_READ, 1, &[b'x'; MOST]);
+        let (mut connection, mut theirs) = answered(&bytes[..5]);
+        connection.prepare(Kind::XS_READ, 0, &[b"/", b"\0"]).expect("prepared");
+        let sender = std::thread::spawn(move || {
+            for piece in bytes[5..].chunks(1000) {
+                theirs.write_all(piece).expect("sent");
+            }
+        });
+        assert_eq!(connection.answer(1, Kind::XS_READ).expect("all of it").len(), MOST);
+        sender.join().expect("sent");
+    }
+
+    #[test]
+    fn what_is_no_answer_is_not_taken_for_one() {
+        for bytes in [
+            message(Kind::XS_READ, 2, b"of another request"),
+            message(Kind::XS_MKDIR, 1, b"of another kind"),
+            message(Kind::XS_READ, 1, &[0; MOST + 1]),
+        ] {
+            let (mut connection, _theirs) = answered(&bytes);
+            assert_eq!(connection.answer(1, Kind::XS_READ), Err(Errno::EPROTO));
+        }
+        let (mut connection, _theirs) = answered(&message(Kind::XS_ERROR, 1, b"EWHATEVER\0"));
+        assert_eq!(connection.answer(1, Kind::XS_READ), Err(Errno::EINVAL), "an error of a later Xen");
+        let (mut connection, _theirs) = answered(b"");
+        assert_eq!(connection.prepare(Kind::XS_WRITE, 0, &[&[0; MOST + 1]]), Err(Errno::E2BIG));
+    }
+}

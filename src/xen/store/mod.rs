@@ -1,0 +1,410 @@
+//! The handle of xenstored, with transactions, permissions and watches. Its calls have libxenstore's names in errors.
+
+mod connection;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::error::{self, XenError};
+use super::{DomId, EventPort};
+use crate::memory::Gfn;
+use connection::{Connection, Kind};
+
+/// How often a transaction that collided with another is tried again.
+const TRANSACTION_TRIES: u32 = 50;
+
+/// A connection to xenstored.
+pub struct Store(RefCell<Inner>);
+
+struct Inner {
+    connection: Connection,
+    /// Changes whose answers nobody has read yet.
+    open: Vec<Open>,
+}
+
+/// A request that waits for its answer.
+struct Open {
+    number: u32,
+    kind: Kind,
+    call: &'static str,
+    arguments: String,
+    /// That there is no such node is as good.
+    may_be_missing: bool,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Store")
+    }
+}
+
+impl Inner {
+    /// Prepares a request.
+    fn prepare(&mut self, request: Request<'_>) -> Result<(), XenError> {
+        let Request { call, kind, transaction, parts, arguments, may_be_missing } = request;
+        let arguments = arguments.to_string();
+        if matches!(parts, [path, _, ..] if path.contains(&0)) {
+            return Err(XenError::unexpected(call, arguments, "contains a NUL byte".to_owned()));
+        }
+        match self.connection.prepare(kind, transaction, parts) {
+            Ok(number) => {
+                self.open.push(Open { number, kind, call, arguments, may_be_missing });
+                Ok(())
+            }
+            Err(errno) => error::answered(call, format_args!("{arguments}"), Err(errno)),
+        }
+    }
+
+    /// Sends what was prepared and reads all answers: the last one, or the first error.
+    fn settle(&mut self) -> Result<Vec<u8>, XenError> {
+        let sent = self.connection.send();
+        let mut outcome = Ok(Vec::new());
+        for Open { number, kind, call, arguments, may_be_missing } in std::mem::take(&mut self.open) {
+            let answer = match sent.and_then(|()| self.connection.answer(number, kind)) {
+                Err(Errno::ENOENT) if may_be_missing => Ok(Vec::new()),
+                answer => answer,
+            };
+            let answer = error::answered(call, format_args!("{arguments}"), answer);
+            if outcome.is_ok() {
+                outcome = answer;
+            }
+        }
+        outcome
+    }
+
+    /// A request of which the answer matters at once, behind those that are open.
+    fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, XenError> {
+        self.prepare(request)?;
+        self.settle()
+    }
+}
+
+/// What is asked of xenstored. Of several parts the first one is a path.
+struct Request<'a> {
+    call: &'static str,
+    kind: Kind,
+    transaction: u32,
+    parts: &'a [&'a [u8]],
+    arguments: fmt::Arguments<'a>,
+    may_be_missing: bool,
+}
+
+/// What a domain may do with a node that it does not own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    None,
+    /// Read it.
+    Read,
+}
+
+/// Who may do what with a node (docs/misc/xenstore.txt: the first entry names the owner and everybody's rights).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions {
+    /// The owner, who may always read and write.
+    pub owner: DomId,
+    /// One more domain and its access.
+    pub other: Option<(DomId, Access)>,
+}
+
+impl Permissions {
+    /// dom0's alone.
+    #[must_use]
+    pub fn dom0_only() -> Self {
+        Self { owner: DomId::DOM0, other: None }
+    }
+
+    /// dom0's, and the guest may read it.
+    #[must_use]
+    pub fn read_only_for(guest: DomId) -> Self {
+        Self { owner: DomId::DOM0, other: Some((guest, Access::Read)) }
+    }
+
+    /// The guest's own.
+    #[must_use]
+    pub fn owned_by(guest: DomId) -> Self {
+        Self { owner: guest, other: None }
+    }
+
+    /// As xenstored reads them.
+    fn text(self) -> String {
+        let mut text = format!("n{}\0", self.owner);
+        if let Some((domain, access)) = self.other {
+            let letter = match access {
+                Access::None => 'n',
+                Access::Read => 'r',
+            };
+            text.push_str(&format!("{letter}{domain}\0"));
+        }
+        text
+    }
+}
+
+/// Reads and writes, either one by one or inside a transaction. Paths are absolute.
+///
+/// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Transaction<'a> {
+    store: &'a Store,
+    id: u32,
+}
+
+impl Transaction<'_> {
+    /// A node's value, or `None` where there is no such node. Bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn read(&self, path: &str) -> Result<Option<String>, XenError> {
+        let answer = self.ask("xs_read", Kind::XS_READ, &[path.as_bytes(), b"\0"], format_args!("{path}"));
+        Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// Writes a node, and makes it and its parents where they are missing. A new node takes its parent's permissions.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn write(&self, path: &str, value: &str) -> Result<(), XenError> {
+        let parts = [path.as_bytes(), b"\0", value.as_bytes()];
+        self.change("xs_write", Kind::XS_WRITE, &parts, format_args!("{path} = {value:?}"))
+    }
+
+    /// Makes an empty node, and its parents where they are missing; one that is there already stays as it is. A new node
+    /// takes its parent's permissions, the owner as well.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn make(&self, path: &str) -> Result<(), XenError> {
+        self.change("xs_mkdir", Kind::XS_MKDIR, &[path.as_bytes(), b"\0"], format_args!("{path}"))
+    }
+
+    /// Makes a node with these permissions; one that is there already gets them.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn make_as(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
+        self.make(path)?;
+        self.set_permissions(path, permissions)
+    }
+
+    /// Says who may do what with a node, not with those below it.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn set_permissions(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
+        let text = permissions.text();
+        let parts = [path.as_bytes(), b"\0", text.as_bytes()];
+        self.change("xs_set_permissions", Kind::XS_SET_PERMS, &parts, format_args!("{path}, {permissions:?}"))
+    }
+
+    /// Removes a node and everything below it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn remove(&self, path: &str) -> Result<(), XenError> {
+        self.change("xs_rm", Kind::XS_RM, &[path.as_bytes(), b"\0"], format_args!("{path}"))
+    }
+
+    /// The names of a node's children; none where there is no such node.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn children(&self, path: &str) -> Result<Vec<String>, XenError> {
+        let answer = self.ask("xs_directory", Kind::XS_DIRECTORY, &[path.as_bytes(), b"\0"], format_args!("{path}"));
+        let list = match answer {
+            Err(error) if error.errno == Some(Errno::E2BIG) => found(self.children_in_parts(path))?,
+            answer => found(answer)?,
+        };
+        let names = list.iter().flat_map(|list| list.split(|byte| *byte == 0)).filter(|name| !name.is_empty());
+        Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    }
+
+    /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
+    fn children_in_parts(&self, path: &str) -> Result<Vec<u8>, XenError> {
+        let (mut list, mut number) = (Vec::new(), Vec::new());
+        loop {
+            let from = list.len().to_string();
+            let parts = [path.as_bytes(), b"\0", from.as_bytes(), b"\0"];
+            let part =
+                self.ask("xs_directory", Kind::XS_DIRECTORY_PART, &parts, format_args!("{path} from {from} on"))?;
+            let end = part.iter().position(|byte| *byte == 0).unwrap_or(part.len());
+            let (now, names) = part.split_at(end);
+            let names = names.get(1..).unwrap_or_default();
+            if list.is_empty() {
+                now.clone_into(&mut number);
+            } else if now != number {
+                list.clear();
+                continue;
+            }
+            list.extend_from_slice(names);
+            // Behind the last name there is an empty one.
+            if names.is_empty() || names == b"\0" || names.ends_with(b"\0\0") {
+                return Ok(list);
+            }
+        }
+    }
+
+    fn request<'a>(
+        &self,
+        call: &'static str,
+        kind: Kind,
+        parts: &'a [&'a [u8]],
+        arguments: fmt::Arguments<'a>,
+    ) -> Request<'a> {
+        Request { call, kind, transaction: self.id, parts, arguments, may_be_missing: kind == Kind::XS_RM }
+    }
+
+    fn ask(
+        &self,
+        call: &'static str,
+        kind: Kind,
+        parts: &[&[u8]],
+        arguments: fmt::Arguments<'_>,
+    ) -> Result<Vec<u8>, XenError> {
+        self.store.0.borrow_mut().ask(self.request(call, kind, parts, arguments))
+    }
+
+    /// Inside a transaction, nobody waits for it.
+    fn change(
+        &self,
+        call: &'static str,
+        kind: Kind,
+        parts: &[&[u8]],
+        arguments: fmt::Arguments<'_>,
+    ) -> Result<(), XenError> {
+        if self.id == 0 {
+            return self.ask(call, kind, parts, arguments).map(drop);
+        }
+        self.store.0.borrow_mut().prepare(self.request(call, kind, parts, arguments))
+    }
+}
+
+/// An answer, or nothing where there is no such node.
+fn found(answer: Result<Vec<u8>, XenError>) -> Result<Option<Vec<u8>>, XenError> {
+    match answer {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.errno == Some(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Store {
+    /// Connects to xenstored.
+    ///
+    /// # Errors
+    /// Where it is not running, or the caller may not.
+    pub fn open() -> Result<Self, XenError> {
+        let connection = error::answered("xs_open", format_args!(""), Connection::open())?;
+        Ok(Self(RefCell::new(Inner { connection, open: Vec::new() })))
+    }
+
+    /// Single reads and writes, each for itself.
+    #[must_use]
+    pub fn plain(&self) -> Transaction<'_> {
+        Transaction { store: self, id: 0 }
+    }
+
+    /// Runs `work` in a transaction: all of it happens, or nothing. Runs it again where another writer came between.
+    ///
+    /// # Errors
+    /// What `work` returns, or where xenstored refuses the transaction.
+    pub fn transaction<T, E: From<XenError>>(
+        &self,
+        mut work: impl FnMut(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let id = self.begin()?;
+            let outcome = work(&Transaction { store: self, id });
+            // What is still open has to have succeeded.
+            let settled = self.0.borrow_mut().settle();
+            let outcome = outcome.and_then(|value| Ok(settled.map(|_| value)?));
+            let (word, text): (&[u8], _) = if outcome.is_ok() { (b"T\0", "commit") } else { (b"F\0", "abort") };
+            let ended = Transaction { store: self, id }.ask(
+                "xs_transaction_end",
+                Kind::XS_TRANSACTION_END,
+                &[word],
+                format_args!("{text}"),
+            );
+            // Why it is aborted is what matters then.
+            let value = outcome?;
+            match ended {
+                Ok(_) => return Ok(value),
+                Err(error) if error.errno == Some(Errno::EAGAIN) && tries < TRANSACTION_TRIES => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The number of a new transaction.
+    fn begin(&self) -> Result<u32, XenError> {
+        const CALL: &str = "xs_transaction_start";
+        let answer = self.plain().ask(CALL, Kind::XS_TRANSACTION_START, &[b"\0"], format_args!(""))?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let id = text.trim_end_matches('\0').parse().ok().filter(|id| *id != 0);
+        id.ok_or_else(|| XenError::unexpected(CALL, String::new(), format!("xenstored calls it {text:?}")))
+    }
+
+    /// Tells xenstored about a domain's ring, so that the guest can talk to it.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn introduce(&self, domid: DomId, ring: Gfn, port: EventPort) -> Result<(), XenError> {
+        let words = format!("{domid}\0{}\0{port}\0", ring.0);
+        let arguments = format_args!("domid {domid}, gfn {:#x}, port {port}", ring.0);
+        self.plain().ask("xs_introduce_domain", Kind::XS_INTRODUCE, &[words.as_bytes()], arguments).map(drop)
+    }
+
+    /// Asks to be woken when a node changes; [`Store::wait`] does the waiting. The watch fires once at once.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn watch(&self, path: &str) -> Result<(), XenError> {
+        self.about_watch("xs_watch", Kind::XS_WATCH, path)
+    }
+
+    /// Ends a watch.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn unwatch(&self, path: &str) -> Result<(), XenError> {
+        self.about_watch("xs_unwatch", Kind::XS_UNWATCH, path)
+    }
+
+    /// The path is the watch's name as well.
+    fn about_watch(&self, call: &'static str, kind: Kind, path: &str) -> Result<(), XenError> {
+        let parts = [path.as_bytes(), b"\0", path.as_bytes(), b"\0"];
+        self.plain().ask(call, kind, &parts, format_args!("{path}")).map(drop)
+    }
+
+    /// Waits until a watch fires or `timeout` has passed (also when a signal comes). What fired is not told: the caller
+    /// looks again anyway.
+    ///
+    /// # Errors
+    /// Where the connection is gone.
+    pub fn wait(&self, timeout: Duration) -> Result<(), XenError> {
+        let connection = &mut self.0.borrow_mut().connection;
+        let end = Instant::now() + timeout;
+        let mut told = connection.take_fired();
+        loop {
+            let left = if told { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+            let ready = connection.has_more() || {
+                let mut polled = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+                let ready = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+                let ready = if ready == Err(Errno::EINTR) { Ok(0) } else { ready };
+                error::answered("xs_check_watch", format_args!(""), ready)? > 0
+            };
+            if !ready {
+                connection.take_fired();
+                return Ok(());
+            }
+            error::answered("xs_check_watch", format_args!(""), connection.read_event())?;
+            told = true;
+        }
+    }
+}
