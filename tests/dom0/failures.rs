@@ -2,7 +2,7 @@
 //! is checked after every test (see `main`).
 
 use super::Test;
-use super::support::{create, dombuild, file, number, path_text, run, script, shell};
+use super::support::{Ran, create, dombuild, file, number, path_text, run, script, shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("bad_kernel", bad_kernel),
@@ -76,7 +76,7 @@ fn uuid_taken() {
 }
 
 /// Runs dombuild after a preparation, in a mount namespace of its own.
-fn dombuild_after(preparation: &str, arguments: &[&str]) -> super::support::Ran {
+pub(crate) fn dombuild_after(preparation: &str, arguments: &[&str]) -> Ran {
     let line = format!("{preparation} && exec dombuild --json {}", arguments.join(" "));
     run("unshare", &["--mount", "sh", "-c", &line])
 }

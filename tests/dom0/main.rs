@@ -23,6 +23,7 @@ mod passthrough;
 mod platform;
 mod sample;
 mod soak;
+mod store;
 mod support;
 mod toolstack;
 mod twin;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         platform::TESTS,
         toolstack::TESTS,
         documentation::TESTS,
+        store::TESTS,
         failures::TESTS,
         faults::TESTS,
         images::TESTS,

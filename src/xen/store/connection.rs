@@ -55,8 +55,8 @@ struct Message {
 /// The way to xenstored.
 pub(super) struct Connection {
     file: File,
-    /// It takes many requests at once. The kernel's device takes one.
-    takes_many: bool,
+    /// It takes many requests at once. Of those, the kernel's device refuses some (ENOMEM).
+    pub(super) takes_many: bool,
     /// The number of the last request.
     number: u32,
     /// Requests that were not sent yet.
@@ -101,9 +101,6 @@ impl Connection {
         }
         for part in parts {
             self.output.extend_from_slice(part);
-        }
-        if !self.takes_many {
-            self.send()?;
         }
         Ok(self.number)
     }

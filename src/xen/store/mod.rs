@@ -268,7 +268,7 @@ impl Transaction<'_> {
         self.store.0.borrow_mut().ask(self.request(call, kind, parts, arguments))
     }
 
-    /// Inside a transaction, nobody waits for it.
+    /// Inside a transaction, nobody waits for it where that can be.
     fn change(
         &self,
         call: &'static str,
@@ -276,7 +276,7 @@ impl Transaction<'_> {
         parts: &[&[u8]],
         arguments: fmt::Arguments<'_>,
     ) -> Result<(), XenError> {
-        if self.id == 0 {
+        if self.id == 0 || !self.store.0.borrow().connection.takes_many {
             return self.ask(call, kind, parts, arguments).map(drop);
         }
         self.store.0.borrow_mut().prepare(self.request(call, kind, parts, arguments))

@@ -1,0 +1,70 @@
+//! xenstored, asked by dombuild and by Xen's own tools.
+
+use dombuild::xen::{Store, XenError};
+use nix::errno::Errno;
+
+use super::Test;
+use super::failures::dombuild_after;
+use super::support::shell;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("xenstore_lists_what_no_single_answer_holds", long_list),
+    ("xenstore_tells_which_change_of_a_transaction_failed", failed_change),
+    ("xenstore_is_reached_through_the_kernel_where_it_has_no_socket", through_the_kernel),
+];
+
+/// An answer has at most 4096 bytes.
+fn long_list() {
+    shell("xenstore-write $(seq 300 | sed 's|.*|/test/many/a-child-with-quite-a-long-name-& 1|')");
+    let sorted = |mut names: Vec<String>| {
+        names.sort_unstable();
+        names
+    };
+    let theirs = sorted(shell("xenstore-list /test/many").lines().map(str::to_owned).collect());
+    assert_eq!(theirs.len(), 300);
+    let store = Store::open().expect("xenstored");
+    assert_eq!(sorted(store.plain().children("/test/many").expect("listed")), theirs);
+    let listed = store.transaction(|transaction| transaction.children("/test/many"));
+    assert_eq!(sorted(listed.expect("listed")), theirs);
+    shell("xenstore-rm /test");
+}
+
+/// Changes are told to xenstored together, and yet each has its own error, with which nothing happens.
+fn failed_change() {
+    let store = Store::open().expect("xenstored");
+    let long = "x".repeat(5000);
+    for (path, value, errno) in [("/test/not a path", "", Errno::EINVAL), ("/test/long", long.as_str(), Errno::E2BIG)] {
+        let outcome = store.transaction(|transaction| {
+            transaction.write("/test/before", "1")?;
+            transaction.write(path, value)?;
+            transaction.write("/test/behind", "1")
+        });
+        let error = outcome.expect_err("refused");
+        assert_eq!((error.call, error.errno), ("xs_write", Some(errno)), "{error}");
+        assert!(error.arguments.starts_with(path), "{error}");
+        assert_eq!(store.plain().children("/test").expect("listed"), [""; 0]);
+    }
+    let told = store.transaction(|transaction| {
+        transaction.write("/test/ü", "1")?;
+        // What comes behind it has its answer behind that one.
+        transaction.read("/test/other")
+    });
+    assert_eq!(told.expect_err("refused").call, "xs_write");
+    let done = store.transaction(|transaction| {
+        transaction.remove("/test/nothing")?;
+        transaction.write("/test/one", "1")?;
+        Ok::<_, XenError>((transaction.read("/test/one")?, transaction.read("/test/nothing")?))
+    });
+    assert_eq!(done.expect("done"), (Some("1".to_owned()), None));
+    assert_eq!(shell("xenstore-read /test/one").trim(), "1");
+    shell("xenstore-rm /test");
+}
+
+/// As where xenstored is a domain of its own.
+fn through_the_kernel() {
+    let hidden = "mount -t tmpfs tmpfs /run/xenstored";
+    for words in [&["create", "--name", "t", "--memory", "128", "--paused"][..], &["inspect", "t"], &["destroy", "t"]] {
+        let ran = dombuild_after(hidden, words).success();
+        assert!(words[0] != "inspect" || ran.json()["differences"] == serde_json::json!([]), "{ran:?}");
+    }
+}
