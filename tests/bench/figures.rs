@@ -20,7 +20,7 @@ pub(crate) struct Row {
     pub(crate) ns: Vec<u64>,
     /// ioctls on privcmd.
     pub(crate) hypercalls: u32,
-    /// Requests to xenstored.
+    /// Round trips to xenstored.
     pub(crate) xenstore: u32,
     /// The most memory in use at once.
     pub(crate) rss_kib: u64,

@@ -26,7 +26,7 @@ pub(crate) struct Ran {
 pub(crate) struct Calls {
     /// ioctls on privcmd: hypercalls, and mappings of guests' memory.
     pub(crate) xen: u32,
-    /// Requests to xenstored, each of which is answered.
+    /// Round trips to xenstored: pieces of one request or more that are written, and answered.
     pub(crate) xenstore: u32,
 }
 
