@@ -26,9 +26,9 @@ pub struct Rings {
     pub modules: PlacedModules,
 }
 
-/// How long a device model takes to start, and what is worth beginning sooner than at the end. It maps its video memory above
-/// the guest's then, and a page that is populated below what is mapped costs Xen nearly twice the time
-/// (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20): of a large guest only the end is populated beside it.
+/// About as long as a device model needs to map its video memory above the guest's. A page that is populated below what is
+/// mapped costs Xen nearly twice the time (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20), so that of a large
+/// guest no more is populated beside it than takes this long.
 const BESIDE: Duration = Duration::from_millis(100);
 
 /// Builds the image into the domain:

@@ -33,7 +33,7 @@
 #define MOST_FAULTS 4
 
 /* How a function tells that it failed. */
-enum how { MINUS_ONE, MINUS_ERRNO, NOTHING /* NULL, false, no transaction */ };
+enum how { MINUS_ONE, MINUS_ERRNO, NOTHING /* NULL */ };
 
 struct site {
     const char *name;
