@@ -110,11 +110,9 @@ pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: Option<DomId>) -> Re
 /// # Errors
 /// Where xenstored or Xen refuse to tell.
 pub fn find_by_name(xen: &Interface, transaction: &Transaction<'_>, name: &str) -> Result<Option<DomId>, Error> {
-    for domain in xen.domains()? {
-        let path = Keys::new(domain.domid).of_domain("name");
-        if transaction.read(&path)?.as_deref() == Some(name) {
-            return Ok(Some(domain.domid));
-        }
-    }
-    Ok(None)
+    let domains = xen.domains()?;
+    let paths: Vec<_> = domains.iter().map(|domain| Keys::new(domain.domid).of_domain("name")).collect();
+    let names = transaction.read_all(&paths)?;
+    let found = domains.iter().zip(names).find(|(_, other)| other.as_deref() == Some(name));
+    Ok(found.map(|(domain, _)| domain.domid))
 }

@@ -174,9 +174,12 @@ impl Survey<'_> {
 
     /// Marks of ours whose domain is gone, which no record tells of.
     fn marks(&mut self) -> Result<(), XenError> {
-        for name in self.store.plain().children("/libxl")? {
-            let Some(domid) = name.parse().ok().and_then(DomId::new) else { continue };
-            let Some(uuid) = mark_of(self.store, domid)? else { continue };
+        let names = self.store.plain().children("/libxl")?.into_iter();
+        let domids: Vec<_> = names.filter_map(|name| name.parse().ok().and_then(DomId::new)).collect();
+        let paths: Vec<_> = domids.iter().map(|domid| Keys::new(*domid).mark()).collect();
+        let marks = self.store.plain().read_all(&paths)?;
+        for (domid, mark) in domids.into_iter().zip(marks) {
+            let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
             let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
             if !known && !self.living.contains(&uuid) {
                 self.rest(uuid, domid, None)?;

@@ -88,8 +88,7 @@ pub fn build_pre(
     drop(locks);
     // 7.
     context.step(Stage::EventChannels, || {
-        let store_domain = daemon_domain(context, "xenstored")?;
-        let console_domain = daemon_domain(context, "xenconsoled")?;
+        let [store_domain, console_domain] = daemon_domains(context)?;
         let (store, console) = match given {
             Some(ports) => ports,
             None => (xen.alloc_event_port(domid, store_domain)?, xen.alloc_event_port(domid, console_domain)?),
@@ -98,17 +97,20 @@ pub fn build_pre(
     })
 }
 
-/// The domain in which a daemon runs; one that has not said so runs in dom0.
-fn daemon_domain(context: &Context<'_>, daemon: &str) -> Result<DomId, Error> {
-    let path = format!("/tool/{daemon}/domid");
-    match context.store.plain().read(&path)? {
-        None => Ok(DomId::DOM0),
-        Some(text) => text
-            .parse()
-            .ok()
-            .and_then(DomId::new)
-            .ok_or_else(|| Error::Internal(format!("{path} in xenstore is {text:?}, which is no domid"))),
+/// The domains in which xenstored and xenconsoled run; one that has not said so runs in dom0.
+fn daemon_domains(context: &Context<'_>) -> Result<[DomId; 2], Error> {
+    let paths = ["/tool/xenstored/domid", "/tool/xenconsoled/domid"];
+    let mut domains = [DomId::DOM0; 2];
+    for ((domain, path), text) in domains.iter_mut().zip(paths).zip(context.store.plain().read_all(&paths)?) {
+        if let Some(text) = text {
+            *domain = text
+                .parse()
+                .ok()
+                .and_then(DomId::new)
+                .ok_or_else(|| Error::Internal(format!("{path} in xenstore is {text:?}, which is no domid")))?;
+        }
     }
+    Ok(domains)
 }
 
 /// Waits until `required` is free, claimed by nobody and promised to nobody: at most as long as the guest may, and only

@@ -9,6 +9,7 @@ use super::support::shell;
 
 pub(crate) const TESTS: &[Test] = &[
     ("xenstore_lists_what_no_single_answer_holds", long_list),
+    ("xenstore_answers_what_fits_into_no_buffer", many_at_once),
     ("xenstore_tells_which_change_of_a_transaction_failed", failed_change),
     ("xenstore_is_reached_through_the_kernel_where_it_has_no_socket", through_the_kernel),
 ];
@@ -26,6 +27,30 @@ fn long_list() {
     assert_eq!(sorted(store.plain().children("/test/many").expect("listed")), theirs);
     let listed = store.transaction(|transaction| transaction.children("/test/many"));
     assert_eq!(sorted(listed.expect("listed")), theirs);
+    shell("xenstore-rm /test");
+}
+
+/// The socket's buffers take some 200 KiB, either way: nobody may wait for the other there.
+fn many_at_once() {
+    let store = Store::open().expect("xenstored");
+    let paths: Vec<_> = (0..400).map(|number| format!("/test/{number}/value")).collect();
+    let value = |path: &String| format!("{path:2000}");
+    let written = store.transaction(|transaction| {
+        paths.iter().try_for_each(|path| transaction.write(path, &value(path)))?;
+        // Behind changes whose answers nobody has read.
+        transaction.read_all(&paths)
+    });
+    let expected: Vec<_> = paths.iter().map(|path| Some(value(path))).collect();
+    assert_eq!(written.expect("written"), expected);
+    assert_eq!(shell("xenstore-read /test/399/value").trim_end(), paths[399]);
+    let mixed = ["/test/1/value", "/test/400/value", "/test/2/value"];
+    let plain = store.plain();
+    assert_eq!(plain.read_all(&mixed).expect("read"), [expected[1].clone(), None, expected[2].clone()]);
+    let children = plain.children_of_all(&["/test/7", "/test/400", "/test"]).expect("listed");
+    assert_eq!(children.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 400]);
+    let refused = plain.read_all(&["/test/1/value", "/test/no path", "/test/2/value"]).expect_err("refused");
+    assert_eq!((refused.errno, refused.arguments.as_str()), (Some(Errno::EINVAL), "/test/no path"));
+    assert_eq!(plain.read("/test/2/value").expect("the next answer is the next request's"), expected[2]);
     shell("xenstore-rm /test");
 }
 

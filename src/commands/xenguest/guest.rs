@@ -1,6 +1,5 @@
 //! From the helper's options, and the keys in xenstore, to the guest that is to be built.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -125,8 +124,8 @@ impl Job {
     /// # Errors
     /// A key or a file that cannot be used; numbers that make no guest; too little memory.
     pub(super) fn guest(&self, context: &Context<'_>, domain: &DomainInfo) -> Result<Guest, Error> {
-        let nodes = Nodes::new(context.store.plain(), Keys::new(self.domid));
-        let platform = nodes.platform()?;
+        let store = context.store.plain();
+        let platform = platform_of(&store, &Keys::new(self.domid))?;
         log::info!("settings: {platform:?}");
         let vcpus = platform.vcpus.ok_or_else(|| {
             Error::BadConfig("platform/vcpu/number is missing in xenstore: how many vCPUs has the guest?".to_owned())
@@ -157,7 +156,7 @@ impl Job {
         }
         check_room(context, self.domid, plan.owned_pages_built)?;
         // hvmloader is the host's own.
-        let limits = if self.kind == Kind::Hvm { ImageLimits::default() } else { nodes.limits()? };
+        let limits = if self.kind == Kind::Hvm { ImageLimits::default() } else { limits_of_host(&store)? };
         let payload = match self.kind {
             Kind::Hvm => self.firmware(&platform, &plan)?,
             Kind::Pvh | Kind::Pv => self.kernel(limits, &plan)?,
@@ -270,48 +269,29 @@ fn beside_ovmf(name: &str) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// A domain's nodes. A directory that is there is listed once, so that only what is there is read.
-struct Nodes<'a> {
-    transaction: Transaction<'a>,
-    keys: Keys,
+/// The settings in the domain's keys. The directories are listed first, so that only what is there is read.
+fn platform_of(transaction: &Transaction<'_>, keys: &Keys) -> Result<Platform, Error> {
+    let directories = Platform::directories();
+    let paths: Vec<_> = directories.iter().map(|directory| keys.of_domain(directory)).collect();
+    let listed = directories.into_iter().zip(transaction.children_of_all(&paths)?);
+    let listed = listed.flat_map(|(directory, names)| names.into_iter().map(move |name| format!("{directory}/{name}")));
+    let nodes = Platform::nodes(&listed.collect());
+    let paths: Vec<_> = nodes.iter().map(|node| keys.of_domain(node)).collect();
+    let values = nodes.into_iter().zip(transaction.read_all(&paths)?);
+    Platform::of_keys(&values.filter_map(|(node, value)| Some((node, value?))).collect())
 }
 
-impl<'a> Nodes<'a> {
-    fn new(transaction: Transaction<'a>, keys: Keys) -> Self {
-        Self { transaction, keys }
+/// How large a kernel and a ramdisk may be, unpacked: the host's limits, where it has any.
+fn limits_of_host(transaction: &Transaction<'_>) -> Result<ImageLimits, Error> {
+    let paths = ["/mh/limits/pv-kernel-max_size", "/mh/limits/pv-ramdisk-max_size"];
+    let mut limits = [ImageLimits::MOST; 2];
+    for ((limit, path), text) in limits.iter_mut().zip(paths).zip(transaction.read_all(&paths)?) {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        let bytes = number(&text).map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
+        if bytes != 0 {
+            *limit = Bytes(bytes).min(ImageLimits::MOST);
+        }
     }
-
-    fn platform(&self) -> Result<Platform, Error> {
-        let mut listed: HashMap<String, Vec<String>> = HashMap::new();
-        Platform::of_keys(|name| {
-            let (directory, leaf) = name.rsplit_once('/').unwrap_or(("", name));
-            if !listed.contains_key(directory) {
-                let is_missing = |(parent, name): (&str, &str)| {
-                    listed.get(parent).is_some_and(|names| !names.iter().any(|other| other == name))
-                };
-                let names = if directory.rsplit_once('/').is_some_and(is_missing) {
-                    Vec::new()
-                } else {
-                    self.transaction.children(&self.keys.of_domain(directory))?
-                };
-                listed.insert(directory.to_owned(), names);
-            }
-            if listed.get(directory).is_none_or(|names| !names.iter().any(|name| name == leaf)) {
-                return Ok(None);
-            }
-            Ok(self.transaction.read(&self.keys.of_domain(name))?)
-        })
-    }
-
-    /// How large a kernel and a ramdisk may be, unpacked: the host's limits, where it has any.
-    fn limits(&self) -> Result<ImageLimits, Error> {
-        let limit = |what: &str| {
-            let path = format!("/mh/limits/pv-{what}-max_size");
-            let text = self.transaction.read(&path)?.filter(|text| !text.is_empty());
-            let Some(text) = text else { return Ok(ImageLimits::MOST) };
-            let bytes = number(&text).map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
-            Ok::<_, Error>(if bytes == 0 { ImageLimits::MOST } else { Bytes(bytes).min(ImageLimits::MOST) })
-        };
-        Ok(ImageLimits { kernel: limit("kernel")?, module: limit("ramdisk")? })
-    }
+    let [kernel, module] = limits;
+    Ok(ImageLimits { kernel, module })
 }

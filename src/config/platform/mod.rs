@@ -11,7 +11,7 @@ mod settings;
 mod tests;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Error;
 
@@ -114,32 +114,39 @@ impl Platform {
         Ok(platform)
     }
 
-    /// What stands in xenstore: `read` gives the value of a node below the domain's directory, or `None`. What is missing
-    /// or empty counts as XenServer's helper counts it.
+    /// The directories below the domain's in which there are settings.
+    #[must_use]
+    pub fn directories() -> BTreeSet<&'static str> {
+        let names = SETTINGS.iter().filter(|setting| !setting.is_of_vcpu()).flat_map(Setting::names);
+        names.filter_map(|name| name.rsplit_once('/')).map(|(directory, _)| directory).collect()
+    }
+
+    /// The nodes that have settings, where these directories have `listed`; one of a vCPU's may be missing.
+    #[must_use]
+    pub fn nodes(listed: &BTreeSet<String>) -> Vec<String> {
+        SETTINGS.iter().flat_map(|setting| setting.nodes(listed)).collect()
+    }
+
+    /// What stands in xenstore: the values of nodes below the domain's directory. What is missing or empty counts as
+    /// XenServer's helper counts it.
     ///
     /// # Errors
-    /// Those of `read`; [`Error::BadConfig`] for a value that cannot be: it names the node.
-    pub fn of_keys(mut read: impl FnMut(&str) -> Result<Option<String>, Error>) -> Result<Self, Error> {
+    /// [`Error::BadConfig`] for a value that cannot be: it names the node.
+    pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, Error> {
+        let read = |name: &str| values.get(name).filter(|value| !value.is_empty());
         let mut platform = Self { crash_on_triple_fault: true, ..Self::default() };
         for setting in SETTINGS {
             if setting.is_of_vcpu() {
                 for vcpu in 0..platform.vcpus.unwrap_or(0) {
                     let name = setting.name.replace('N', &vcpu.to_string());
-                    if let Some(value) = read(&name)?.filter(|value| !value.is_empty()) {
-                        platform.set(setting, Some(vcpu), &value, &name)?;
+                    if let Some(value) = read(&name) {
+                        platform.set(setting, Some(vcpu), value, &name)?;
                     }
                 }
                 continue;
             }
-            let mut found = None;
-            for name in setting.names() {
-                if let Some(value) = read(name)?.filter(|value| !value.is_empty()) {
-                    found = Some((name, value));
-                    break;
-                }
-            }
-            match found {
-                Some((name, value)) => platform.set(setting, None, &value, name)?,
+            match setting.names().find_map(|name| Some((name, read(name)?))) {
+                Some((name, value)) => platform.set(setting, None, value, name)?,
                 None if setting.absent.is_empty() => {}
                 None => platform.set(setting, None, setting.absent, setting.name)?,
             }

@@ -1,5 +1,6 @@
 //! What a setting is, how it is found by a name, and how all of them are told.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::Platform;
@@ -38,6 +39,18 @@ impl Setting {
     /// Every spelling.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name).chain(self.others.iter().copied())
+    }
+
+    /// The nodes that have it, of those that are listed. For a vCPU, its directory is.
+    pub(super) fn nodes(&self, listed: &BTreeSet<String>) -> Vec<String> {
+        let Some((vcpus, name)) = self.name.split_once("/N/") else {
+            return self.names().filter(|name| listed.contains(*name)).map(str::to_owned).collect();
+        };
+        let number = |node: &str| {
+            let number = node.strip_prefix(vcpus).and_then(|rest| rest.strip_prefix('/'));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        listed.iter().filter(|node| number(node)).map(|node| format!("{node}/{name}")).collect()
     }
 }
 

@@ -1,6 +1,5 @@
 //! The table, its parsers, and the page that is made from it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -10,8 +9,7 @@ use super::*;
 use crate::xen::enlightenment;
 
 fn of_keys(keys: &[(&str, &str)]) -> Result<Platform, Error> {
-    let keys: BTreeMap<_, _> = keys.iter().copied().collect();
-    Platform::of_keys(|name| Ok(keys.get(name).map(|value| (*value).to_owned())))
+    Platform::of_keys(&keys.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
 #[test]
@@ -37,6 +35,21 @@ fn missing_keys_count_as_they_always_have() {
         ..Platform::default()
     };
     assert_eq!(usual, expected, "libxl's");
+}
+
+#[test]
+fn only_nodes_that_are_listed_are_read() {
+    assert_eq!(Vec::from_iter(Platform::directories()), ["hvmloader", "platform", "platform/vcpu"]);
+    let listed = [
+        "platform/nested",
+        "platform/vcpu",
+        "platform/vcpu/number",
+        "platform/vcpu/7",
+        "platform/vcpu/x",
+        "platform/7",
+    ];
+    let nodes = Platform::nodes(&listed.map(str::to_owned).into());
+    assert_eq!(nodes, ["platform/vcpu/number", "platform/vcpu/7/affinity", "platform/nested"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The handle of xenstored, with transactions, permissions and watches. Its calls have libxenstore's names in errors.
 
 mod connection;
+mod permissions;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,6 +15,7 @@ use super::error::{self, XenError};
 use super::{DomId, EventPort};
 use crate::memory::Gfn;
 use connection::{Connection, Kind};
+pub use permissions::{Access, Permissions};
 
 /// How often a transaction that collided with another is tried again.
 const TRANSACTION_TRIES: u32 = 50;
@@ -60,21 +62,23 @@ impl Inner {
         }
     }
 
-    /// Sends what was prepared and reads all answers: the last one, or the first error.
-    fn settle(&mut self) -> Result<Vec<u8>, XenError> {
+    /// Sends what was prepared and reads the answers, one for each request.
+    fn answers(&mut self) -> Vec<Result<Vec<u8>, XenError>> {
         let sent = self.connection.send();
-        let mut outcome = Ok(Vec::new());
-        for Open { number, kind, call, arguments, may_be_missing } in std::mem::take(&mut self.open) {
+        let open = std::mem::take(&mut self.open).into_iter();
+        open.map(|Open { number, kind, call, arguments, may_be_missing }| {
             let answer = match sent.and_then(|()| self.connection.answer(number, kind)) {
                 Err(Errno::ENOENT) if may_be_missing => Ok(Vec::new()),
                 answer => answer,
             };
-            let answer = error::answered(call, format_args!("{arguments}"), answer);
-            if outcome.is_ok() {
-                outcome = answer;
-            }
-        }
-        outcome
+            error::answered(call, format_args!("{arguments}"), answer)
+        })
+        .collect()
+    }
+
+    /// Sends what was prepared and reads all answers: the last one, or the first error.
+    fn settle(&mut self) -> Result<Vec<u8>, XenError> {
+        self.answers().into_iter().try_fold(Vec::new(), |_, answer| answer)
     }
 
     /// A request of which the answer matters at once, behind those that are open.
@@ -94,57 +98,6 @@ struct Request<'a> {
     may_be_missing: bool,
 }
 
-/// What a domain may do with a node that it does not own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing.
-    None,
-    /// Read it.
-    Read,
-}
-
-/// Who may do what with a node (docs/misc/xenstore.txt: the first entry names the owner and everybody's rights).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Permissions {
-    /// The owner, who may always read and write.
-    pub owner: DomId,
-    /// One more domain and its access.
-    pub other: Option<(DomId, Access)>,
-}
-
-impl Permissions {
-    /// dom0's alone.
-    #[must_use]
-    pub fn dom0_only() -> Self {
-        Self { owner: DomId::DOM0, other: None }
-    }
-
-    /// dom0's, and the guest may read it.
-    #[must_use]
-    pub fn read_only_for(guest: DomId) -> Self {
-        Self { owner: DomId::DOM0, other: Some((guest, Access::Read)) }
-    }
-
-    /// The guest's own.
-    #[must_use]
-    pub fn owned_by(guest: DomId) -> Self {
-        Self { owner: guest, other: None }
-    }
-
-    /// As xenstored reads them.
-    fn text(self) -> String {
-        let mut text = format!("n{}\0", self.owner);
-        if let Some((domain, access)) = self.other {
-            let letter = match access {
-                Access::None => 'n',
-                Access::Read => 'r',
-            };
-            text.push_str(&format!("{letter}{domain}\0"));
-        }
-        text
-    }
-}
-
 /// Reads and writes, either one by one or inside a transaction. Paths are absolute.
 ///
 /// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
@@ -160,8 +113,16 @@ impl Transaction<'_> {
     /// # Errors
     /// Where xenstored refuses it.
     pub fn read(&self, path: &str) -> Result<Option<String>, XenError> {
-        let answer = self.ask("xs_read", Kind::XS_READ, &[path.as_bytes(), b"\0"], format_args!("{path}"));
-        Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))
+        Ok(self.read_all(&[path])?.into_iter().next().flatten())
+    }
+
+    /// The values of many nodes, as [`Transaction::read`] has them: they are asked for in one piece.
+    ///
+    /// # Errors
+    /// Where xenstored refuses one of them.
+    pub fn read_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<String>>, XenError> {
+        let answers = self.ask_all("xs_read", Kind::XS_READ, paths)?.into_iter();
+        answers.map(|answer| Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))).collect()
     }
 
     /// Writes a node, and makes it and its parents where they are missing. A new node takes its parent's permissions.
@@ -214,13 +175,24 @@ impl Transaction<'_> {
     /// # Errors
     /// Where xenstored refuses it.
     pub fn children(&self, path: &str) -> Result<Vec<String>, XenError> {
-        let answer = self.ask("xs_directory", Kind::XS_DIRECTORY, &[path.as_bytes(), b"\0"], format_args!("{path}"));
-        let list = match answer {
-            Err(error) if error.errno == Some(Errno::E2BIG) => found(self.children_in_parts(path))?,
-            answer => found(answer)?,
-        };
-        let names = list.iter().flat_map(|list| list.split(|byte| *byte == 0)).filter(|name| !name.is_empty());
-        Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+        Ok(self.children_of_all(&[path])?.into_iter().flatten().collect())
+    }
+
+    /// The names of many nodes' children, as [`Transaction::children`] has them: they are asked for in one piece.
+    ///
+    /// # Errors
+    /// Where xenstored refuses one of them.
+    pub fn children_of_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Vec<String>>, XenError> {
+        let answers = self.ask_all("xs_directory", Kind::XS_DIRECTORY, paths)?;
+        let lists = paths.iter().zip(answers).map(|(path, answer)| {
+            let list = match answer {
+                Err(error) if error.errno == Some(Errno::E2BIG) => found(self.children_in_parts(path.as_ref()))?,
+                answer => found(answer)?,
+            };
+            let names = list.iter().flat_map(|list| list.split(|byte| *byte == 0)).filter(|name| !name.is_empty());
+            Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+        });
+        lists.collect()
     }
 
     /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
@@ -266,6 +238,29 @@ impl Transaction<'_> {
         arguments: fmt::Arguments<'_>,
     ) -> Result<Vec<u8>, XenError> {
         self.store.0.borrow_mut().ask(self.request(call, kind, parts, arguments))
+    }
+
+    /// The answers about many nodes, in one piece where that can be. Changes that are open have to have succeeded.
+    fn ask_all(
+        &self,
+        call: &'static str,
+        kind: Kind,
+        paths: &[impl AsRef<str>],
+    ) -> Result<Vec<Result<Vec<u8>, XenError>>, XenError> {
+        let inner = &mut *self.store.0.borrow_mut();
+        let changes = inner.open.len();
+        let mut answers = Vec::with_capacity(changes + paths.len());
+        for path in paths.iter().map(AsRef::as_ref) {
+            inner.prepare(self.request(call, kind, &[path.as_bytes(), b"\0"], format_args!("{path}")))?;
+            if !inner.connection.takes_many {
+                answers.extend(inner.answers());
+            }
+        }
+        answers.extend(inner.answers());
+        for change in answers.drain(..changes) {
+            change?;
+        }
+        Ok(answers)
     }
 
     /// Inside a transaction, nobody waits for it where that can be.
