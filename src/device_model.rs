@@ -39,8 +39,8 @@ pub struct DeviceModel {
 }
 
 impl DeviceModel {
-    /// Starts QEMU for a domain that has its vCPUs, its limits and its keys, and no memory yet. Its first serial port becomes
-    /// what `xl console` shows.
+    /// Starts QEMU for a domain that has its vCPUs, its limits and its keys; memory it may have or get. Its first serial port
+    /// becomes what `xl console` shows.
     ///
     /// # Errors
     /// Where QEMU cannot be started.

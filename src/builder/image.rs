@@ -78,9 +78,8 @@ pub(super) fn build_image(
     // 2.
     let mut memory = Populating::new(plan);
     if let Some(start) = beside {
-        let is_long = |memory: &Populating<'_>| memory.is_long(BESIDE);
-        if is_long(&memory) {
-            context.step(Stage::Populate, || memory.populate(context, domid, shortage, is_long))?;
+        if memory.is_long(BESIDE) {
+            context.step(Stage::Populate, || memory.populate(context, domid, shortage, Some(BESIDE)))?;
         }
         start()?;
     }
@@ -90,7 +89,7 @@ pub(super) fn build_image(
             // libxenguest has given it back.
             return claim(context, domid, guest);
         }
-        memory.populate(context, domid, shortage, |_| true)
+        memory.populate(context, domid, shortage, None)
     })?;
     // 3.
     if !pv {

@@ -181,7 +181,8 @@ impl Survey<'_> {
         for (domid, mark) in domids.into_iter().zip(marks) {
             let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
             let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
-            if !known && !self.living.contains(&uuid) {
+            // Looking after another one may have taken long: the number may be somebody else's by now.
+            if !known && !self.living.contains(&uuid) && mark_of(self.store, domid)? == Some(uuid) {
                 self.rest(uuid, domid, None)?;
             }
         }

@@ -33,31 +33,32 @@ pub(super) struct Populating<'a> {
     ranges: Vec<(u64, u64)>,
     total: Pages,
     left: Pages,
-    /// How long it has taken so far, and the last call of it.
+    /// How long it has taken so far.
     taken: Duration,
-    last: Duration,
 }
 
 impl<'a> Populating<'a> {
     pub(super) fn new(plan: &'a Plan) -> Self {
         let ranges = plan.layout.populated();
         let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
-        Self { plan, ranges, total, left: total, taken: Duration::ZERO, last: Duration::ZERO }
+        Self { plan, ranges, total, left: total, taken: Duration::ZERO }
     }
 
-    /// Whether what takes `time`, beside it, had better begin later: judged by the pace so far, and by the last call, since
-    /// it can begin between two calls alone.
+    /// Whether what takes `time`, beside it, had better begin later, by the pace so far. It can begin between two calls
+    /// alone, and so begins before the last one.
     pub(super) fn is_long(&self, time: Duration) -> bool {
         let done = self.total.0.saturating_sub(self.left.0);
         if done == 0 {
             return populates_before(self.plan);
         }
+        let next = self.ranges.first().map(|(at, end)| Extents::next(*at, *end, ORDERS[0]));
+        let is_last = next.is_none_or(|next| next.pages(next.count) >= self.left);
         let left = self.taken.as_nanos().saturating_mul(self.left.0.into());
-        left > time.max(self.last).as_nanos().saturating_mul(done.into())
+        !is_last && left > time.as_nanos().saturating_mul(done.into())
     }
 
-    /// Populates the frames that are left for as long as `goes_on` says so, on demand where the plan says so: then Xen gets
-    /// the pages for its cache first.
+    /// Populates the frames that are left, on demand where the plan says so: then Xen gets the pages for its cache first.
+    /// Where something is to begin beside the last of it, only as many that the rest takes no longer than that.
     ///
     /// `explain` looks for the cause of what Xen refused.
     ///
@@ -68,15 +69,15 @@ impl<'a> Populating<'a> {
         context: &Context<'_>,
         domid: DomId,
         explain: impl Fn(XenError) -> Error,
-        goes_on: impl Fn(&Self) -> bool,
+        beside: Option<Duration>,
     ) -> Result<(), Error> {
-        if let Some(pod) = self.plan.pod.as_ref().filter(|_| self.left == self.total) {
+        if let Some(pod) = &self.plan.pod {
             context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
         }
         let mut told = Instant::now();
         let mut most = ORDERS[0];
         while let Some((at, end)) = self.ranges.first().copied()
-            && goes_on(self)
+            && beside.is_none_or(|time| self.is_long(time))
         {
             context.cancel.check()?;
             let began = Instant::now();
@@ -109,7 +110,6 @@ impl<'a> Populating<'a> {
         }
         self.left = Pages(self.left.0.saturating_sub(pages.0));
         self.taken = self.taken.saturating_add(time);
-        self.last = time;
     }
 }
 
@@ -122,50 +122,57 @@ fn tell(context: &Context<'_>, done: Pages, total: Pages) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{Kib, Request};
+    use crate::memory::{Mib, Request};
 
-    const GIB: u64 = 1 << 18;
     const TIME: Duration = Duration::from_millis(100);
 
-    fn plan(gib: u64, most_gib: u64) -> Plan {
-        let most = (most_gib > gib).then_some(Kib(most_gib << 20));
-        Plan::new(&Request { static_max: most, ..Request::new(Kib(gib << 20)) }).expect("a plan")
+    fn plan(mib: u32, most_mib: u32) -> Plan {
+        let most = (most_mib > mib).then_some(Mib(most_mib).to_kib());
+        Plan::new(&Request { static_max: most, ..Request::new(Mib(mib).to_kib()) }).expect("a plan")
     }
 
-    /// What is left, in GiB, where each GiB takes so many milliseconds and another thing begins when it had better.
-    fn left(gib: u64, most_gib: u64, milliseconds: u64) -> u64 {
-        let plan = plan(gib, most_gib);
+    /// The next call's frames.
+    fn next(memory: &Populating<'_>) -> Option<(u64, Pages)> {
+        let (at, end) = memory.ranges.first().copied()?;
+        let extents = Extents::next(at, end, ORDERS[0]);
+        Some((at, extents.pages(extents.count)))
+    }
+
+    /// What is left, in whole MiB, where each GiB takes so many milliseconds and another thing begins when it had better.
+    fn left(mib: u32, most_mib: u32, milliseconds: u64) -> u64 {
+        let plan = plan(mib, most_mib);
         let mut memory = Populating::new(&plan);
         while memory.is_long(TIME) {
-            memory.took(Pages(GIB), Duration::from_millis(milliseconds));
+            let (_, pages) = next(&memory).expect("some are left");
+            memory.took(pages, Duration::from_nanos((milliseconds * 1_000_000 * pages.0) >> 18));
         }
-        memory.left.0.div_ceil(GIB)
+        memory.left.0 >> 8
     }
 
     #[test]
     fn what_is_beside_begins_when_the_rest_takes_as_long() {
-        assert_eq!(left(8, 8, 40), 2, "80 ms");
-        assert_eq!(left(64, 64, 8), 12, "96 ms");
-        assert_eq!(left(8, 8, 1), 7, "as soon as it is known to take no time");
-        assert_eq!(left(8, 8, 300), 1, "beside the last call at the latest");
+        assert_eq!(left(8192, 8192, 40), 2288, "89 ms");
+        assert_eq!(left(65536, 65536, 8), 12528, "98 ms");
+        assert_eq!(left(8192, 8192, 1), 8175, "as soon as it is known to take no time");
+        assert_eq!(left(8192, 8192, 300), 240, "before the last call at the latest");
+        assert_eq!(left(4880, 4880, 300), 1024, "the last call is as large as any");
     }
 
     #[test]
     fn what_is_beside_little_memory_or_memory_on_demand_begins_at_once() {
-        assert_eq!(left(1, 1, 300), 1);
-        assert_eq!(left(2, 2, 300), 2);
-        assert_eq!(left(4, 8, 300), 8);
+        assert_eq!(left(1024, 1024, 300), 1007);
+        assert_eq!(left(2048, 2048, 300), 2031);
+        assert_eq!(left(4096, 8192, 300), 8175);
     }
 
     #[test]
     fn every_frame_is_populated_once() {
-        let plan = plan(8, 8);
+        let plan = plan(8192, 8192);
         let mut memory = Populating::new(&plan);
         let mut seen = Vec::new();
-        while let Some((at, end)) = memory.ranges.first().copied() {
-            let extents = Extents::next(at, end, ORDERS[0]);
-            seen.push((at, at + extents.pages(extents.count).0));
-            memory.took(extents.pages(extents.count), Duration::from_millis(1));
+        while let Some((at, pages)) = next(&memory) {
+            seen.push((at, at + pages.0));
+            memory.took(pages, Duration::from_millis(1));
         }
         assert_eq!(memory.left, Pages(0));
         let told: u64 = seen.iter().map(|(at, end)| end - at).sum();

@@ -12,7 +12,7 @@ use super::{Context, Keys, check_uuid_free, find_by_name};
 use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::{Kind, Request};
-use crate::xen::{Access, DomId, Permissions, Transaction, XenError};
+use crate::xen::{DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
 const CONSOLE_LIMIT: &str = "1048576";
@@ -242,7 +242,7 @@ fn write_firmware_keys(
 fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings: Rings) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
     // libxl's: the guest's own, and readable for the domain of the backend.
-    let owned = Permissions { owner: keys.domid, other: Some((DomId::DOM0, Access::Read)) };
+    let owned = Permissions { owner: keys.domid, reader: Some(DomId::DOM0) };
     let frontend = keys.of_domain("console");
     let backend = &keys.console_backend;
     let libxl = format!("{}/device/console/0", keys.libxl);

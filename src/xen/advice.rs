@@ -374,7 +374,7 @@ pub const TABLE: &[Call] = &[
     ),
     ("xc_version", &[(Errno::ENOSYS, RELEASE)]),
     ("xs_check_watch", &[(Errno::EPIPE, STORE_GONE)]),
-    ("xs_directory", &[(Errno::ENOENT, STORE_MISSING), (Errno::EACCES, STORE_DENIED), (Errno::ENOMEM, LIBRARY)]),
+    ("xs_directory", &[(Errno::ENOENT, STORE_MISSING), (Errno::EACCES, STORE_DENIED)]),
     (
         "xs_introduce_domain",
         &[
@@ -408,7 +408,7 @@ pub const TABLE: &[Call] = &[
             ),
             (Errno::EAGAIN, "xenstored takes no more connections; see what has so many open"),
             (Errno::EMFILE, "too many files are open in this process: raise its limit (ulimit -n)"),
-            (Errno::ENOMEM, LIBRARY),
+            (Errno::ENOMEM, LOCAL_MEMORY),
         ],
     ),
     (
@@ -438,8 +438,7 @@ pub const TABLE: &[Call] = &[
             (Errno::ENOSPC, STORE_FULL),
         ],
     ),
-    ("xs_transaction_start", &[(Errno::ENOSPC, STORE_FULL), (Errno::EBUSY, STORE_FULL), (Errno::ENOMEM, LIBRARY)]),
-    ("xs_unwatch", &[(Errno::ENOENT, STORE_MISSING)]),
+    ("xs_transaction_start", &[(Errno::ENOSPC, STORE_FULL), (Errno::EBUSY, STORE_FULL)]),
     (
         "xs_watch",
         &[
@@ -456,7 +455,6 @@ pub const TABLE: &[Call] = &[
             (Errno::EINVAL, STORE_TEXT),
             (Errno::E2BIG, STORE_LONG),
             (Errno::ENOSPC, STORE_FULL),
-            (Errno::ENOMEM, LIBRARY),
         ],
     ),
 ];
@@ -481,8 +479,8 @@ const OF_XENSTORE: &[(Errno, &str)] = &[
     (Errno::EPERM, STORE_DENIED),
     (Errno::EPIPE, STORE_GONE),
     (Errno::ECONNRESET, STORE_GONE),
-    (Errno::EBADF, STORE_GONE),
-    (Errno::EIO, STORE_GONE),
+    (Errno::EIO, "xenstored cannot work on its database: see its log"),
+    (Errno::ENOMEM, "xenstored has no memory left: see its log, and give its domain more"),
     (Errno::E2BIG, STORE_LONG),
     (Errno::ENOSPC, STORE_FULL),
     (
@@ -618,7 +616,7 @@ mod tests {
         fn the_usual_refusals_are_always_explained(index in 0..TABLE.len()) {
             let (call, _) = TABLE[index];
             let usual = if call.starts_with("xs_") {
-                [Errno::EACCES, Errno::EPIPE, Errno::EBADF, Errno::ENOSPC]
+                [Errno::EACCES, Errno::EPIPE, Errno::ENOMEM, Errno::ENOSPC]
             } else {
                 [Errno::EPERM, Errno::ESRCH, Errno::ENOMEM, Errno::EFAULT]
             };

@@ -50,6 +50,9 @@ fn many_at_once() {
     assert_eq!(children.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 400]);
     let refused = plain.read_all(&["/test/1/value", "/test/no path", "/test/2/value"]).expect_err("refused");
     assert_eq!((refused.errno, refused.arguments.as_str()), (Some(Errno::EINVAL), "/test/no path"));
+    let long = format!("/test/{}", "x".repeat(5000));
+    let refused = plain.read_all(&["/test/400/value", &long, "/test/2/value"]).expect_err("refused");
+    assert_eq!(refused.errno, Some(Errno::E2BIG));
     assert_eq!(plain.read("/test/2/value").expect("the next answer is the next request's"), expected[2]);
     shell("xenstore-rm /test");
 }
@@ -75,6 +78,13 @@ fn failed_change() {
         transaction.read("/test/other")
     });
     assert_eq!(told.expect_err("refused").call, "xs_write");
+    let swallowed = store.transaction(|transaction| {
+        transaction.write("/test/ü", "1")?;
+        transaction.write("/test/other", "1")?;
+        Ok::<_, XenError>(transaction.read("/test/other").ok())
+    });
+    assert_eq!(swallowed.expect_err("nothing of it happens").call, "xs_write");
+    assert_eq!(store.plain().children("/test").expect("listed"), [""; 0]);
     let done = store.transaction(|transaction| {
         transaction.remove("/test/nothing")?;
         transaction.write("/test/one", "1")?;

@@ -287,7 +287,6 @@ static const char *request_name(uint32_t type)
     case XS_TRANSACTION_END: return "xs_transaction_end";
     case XS_INTRODUCE: return "xs_introduce_domain";
     case XS_WATCH: return "xs_watch";
-    case XS_UNWATCH: return "xs_unwatch";
     default: give_up("a request to xenstored that this shim does not know"); return NULL;
     }
 }

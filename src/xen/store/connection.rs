@@ -55,7 +55,8 @@ struct Message {
 /// The way to xenstored.
 pub(super) struct Connection {
     file: File,
-    /// It takes many requests at once. Of those, the kernel's device refuses some (ENOMEM).
+    /// It takes many requests at once. Of those in one write the kernel's device drops all but the first, and of a request its
+    /// 4096 bytes have the header too (drivers/xen/xenbus/xenbus_dev_frontend.c, Linux 6.1).
     pub(super) takes_many: bool,
     /// The number of the last request.
     number: u32,
@@ -91,7 +92,7 @@ impl Connection {
     /// A request to be sent with the next ones; its number. `transaction` is 0 outside any.
     pub(super) fn prepare(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, Errno> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length > MOST {
+        if length > if self.takes_many { MOST } else { MOST - HEADER } {
             return Err(Errno::E2BIG);
         }
         self.number = self.number.wrapping_add(1);
@@ -112,7 +113,8 @@ impl Connection {
         sent
     }
 
-    /// The answer to a request that was sent. Each has one, in the order of the requests.
+    /// The answer to a request that was sent. Each has one, in the order of the requests: not by the protocol, but from every
+    /// xenstored there is, C's and OCaml's.
     pub(super) fn answer(&mut self, number: u32, kind: Kind) -> Result<Vec<u8>, Errno> {
         loop {
             let message = self.message().map_err(|error| errno(&error))?;

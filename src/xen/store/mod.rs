@@ -15,8 +15,10 @@ use super::error::{self, XenError};
 use super::{DomId, EventPort};
 use crate::memory::Gfn;
 use connection::{Connection, Kind};
-pub use permissions::{Access, Permissions};
+pub use permissions::Permissions;
 
+/// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
+const AT_ONCE: usize = 256;
 /// How often a transaction that collided with another is tried again.
 const TRANSACTION_TRIES: u32 = 50;
 
@@ -27,6 +29,8 @@ struct Inner {
     connection: Connection,
     /// Changes whose answers nobody has read yet.
     open: Vec<Open>,
+    /// The first change of the transaction that failed, whoever was told of it.
+    failed: Option<XenError>,
 }
 
 /// A request that waits for its answer.
@@ -35,8 +39,8 @@ struct Open {
     kind: Kind,
     call: &'static str,
     arguments: String,
-    /// That there is no such node is as good.
-    may_be_missing: bool,
+    /// It changes something in a transaction.
+    is_change: bool,
 }
 
 impl fmt::Debug for Store {
@@ -48,14 +52,14 @@ impl fmt::Debug for Store {
 impl Inner {
     /// Prepares a request.
     fn prepare(&mut self, request: Request<'_>) -> Result<(), XenError> {
-        let Request { call, kind, transaction, parts, arguments, may_be_missing } = request;
+        let Request { call, kind, transaction, parts, arguments, is_change } = request;
         let arguments = arguments.to_string();
         if matches!(parts, [path, _, ..] if path.contains(&0)) {
             return Err(XenError::unexpected(call, arguments, "contains a NUL byte".to_owned()));
         }
         match self.connection.prepare(kind, transaction, parts) {
             Ok(number) => {
-                self.open.push(Open { number, kind, call, arguments, may_be_missing });
+                self.open.push(Open { number, kind, call, arguments, is_change });
                 Ok(())
             }
             Err(errno) => error::answered(call, format_args!("{arguments}"), Err(errno)),
@@ -66,12 +70,19 @@ impl Inner {
     fn answers(&mut self) -> Vec<Result<Vec<u8>, XenError>> {
         let sent = self.connection.send();
         let open = std::mem::take(&mut self.open).into_iter();
-        open.map(|Open { number, kind, call, arguments, may_be_missing }| {
+        open.map(|Open { number, kind, call, arguments, is_change }| {
             let answer = match sent.and_then(|()| self.connection.answer(number, kind)) {
-                Err(Errno::ENOENT) if may_be_missing => Ok(Vec::new()),
+                // It is gone already, which is as good.
+                Err(Errno::ENOENT) if kind == Kind::XS_RM => Ok(Vec::new()),
                 answer => answer,
             };
-            error::answered(call, format_args!("{arguments}"), answer)
+            let answer = error::answered(call, format_args!("{arguments}"), answer);
+            if let Err(error) = answer.as_ref()
+                && is_change
+            {
+                self.failed.get_or_insert_with(|| error.clone());
+            }
+            answer
         })
         .collect()
     }
@@ -95,7 +106,7 @@ struct Request<'a> {
     transaction: u32,
     parts: &'a [&'a [u8]],
     arguments: fmt::Arguments<'a>,
-    may_be_missing: bool,
+    is_change: bool,
 }
 
 /// Reads and writes, either one by one or inside a transaction. Paths are absolute.
@@ -227,7 +238,7 @@ impl Transaction<'_> {
         parts: &'a [&'a [u8]],
         arguments: fmt::Arguments<'a>,
     ) -> Request<'a> {
-        Request { call, kind, transaction: self.id, parts, arguments, may_be_missing: kind == Kind::XS_RM }
+        Request { call, kind, transaction: self.id, parts, arguments, is_change: false }
     }
 
     fn ask(
@@ -250,9 +261,14 @@ impl Transaction<'_> {
         let inner = &mut *self.store.0.borrow_mut();
         let changes = inner.open.len();
         let mut answers = Vec::with_capacity(changes + paths.len());
+        let at_once = if inner.connection.takes_many { AT_ONCE } else { 1 };
+        let mut prepared = Ok(());
         for path in paths.iter().map(AsRef::as_ref) {
-            inner.prepare(self.request(call, kind, &[path.as_bytes(), b"\0"], format_args!("{path}")))?;
-            if !inner.connection.takes_many {
+            prepared = inner.prepare(self.request(call, kind, &[path.as_bytes(), b"\0"], format_args!("{path}")));
+            if prepared.is_err() {
+                break;
+            }
+            if inner.open.len() >= at_once {
                 answers.extend(inner.answers());
             }
         }
@@ -260,7 +276,7 @@ impl Transaction<'_> {
         for change in answers.drain(..changes) {
             change?;
         }
-        Ok(answers)
+        prepared.map(|()| answers)
     }
 
     /// Inside a transaction, nobody waits for it where that can be.
@@ -271,10 +287,12 @@ impl Transaction<'_> {
         parts: &[&[u8]],
         arguments: fmt::Arguments<'_>,
     ) -> Result<(), XenError> {
-        if self.id == 0 || !self.store.0.borrow().connection.takes_many {
-            return self.ask(call, kind, parts, arguments).map(drop);
+        let request = Request { is_change: self.id != 0, ..self.request(call, kind, parts, arguments) };
+        let inner = &mut *self.store.0.borrow_mut();
+        if self.id == 0 || !inner.connection.takes_many {
+            return inner.ask(request).map(drop);
         }
-        self.store.0.borrow_mut().prepare(self.request(call, kind, parts, arguments))
+        inner.prepare(request)
     }
 }
 
@@ -294,7 +312,7 @@ impl Store {
     /// Where it is not running, or the caller may not.
     pub fn open() -> Result<Self, XenError> {
         let connection = error::answered("xs_open", format_args!(""), Connection::open())?;
-        Ok(Self(RefCell::new(Inner { connection, open: Vec::new() })))
+        Ok(Self(RefCell::new(Inner { connection, open: Vec::new(), failed: None })))
     }
 
     /// Single reads and writes, each for itself.
@@ -316,9 +334,13 @@ impl Store {
             tries += 1;
             let id = self.begin()?;
             let outcome = work(&Transaction { store: self, id });
-            // What is still open has to have succeeded.
-            let settled = self.0.borrow_mut().settle();
-            let outcome = outcome.and_then(|value| Ok(settled.map(|_| value)?));
+            // Every change has to have succeeded, also one whose error was told to somebody who went on.
+            let failed = {
+                let inner = &mut *self.0.borrow_mut();
+                inner.answers();
+                inner.failed.take()
+            };
+            let outcome = outcome.and_then(|value| Ok(failed.map_or(Ok(value), Err)?));
             let (word, text): (&[u8], _) = if outcome.is_ok() { (b"T\0", "commit") } else { (b"F\0", "abort") };
             let ended = Transaction { store: self, id }.ask(
                 "xs_transaction_end",
@@ -360,21 +382,9 @@ impl Store {
     /// # Errors
     /// Where xenstored refuses it.
     pub fn watch(&self, path: &str) -> Result<(), XenError> {
-        self.about_watch("xs_watch", Kind::XS_WATCH, path)
-    }
-
-    /// Ends a watch.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn unwatch(&self, path: &str) -> Result<(), XenError> {
-        self.about_watch("xs_unwatch", Kind::XS_UNWATCH, path)
-    }
-
-    /// The path is the watch's name as well.
-    fn about_watch(&self, call: &'static str, kind: Kind, path: &str) -> Result<(), XenError> {
+        // The path is the watch's name as well.
         let parts = [path.as_bytes(), b"\0", path.as_bytes(), b"\0"];
-        self.plain().ask(call, kind, &parts, format_args!("{path}")).map(drop)
+        self.plain().ask("xs_watch", Kind::XS_WATCH, &parts, format_args!("{path}")).map(drop)
     }
 
     /// Waits until a watch fires or `timeout` has passed (also when a signal comes). What fired is not told: the caller
