@@ -2,6 +2,7 @@
 
 mod connection;
 mod permissions;
+mod transaction;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,9 +17,8 @@ use super::{DomId, EventPort};
 use crate::memory::Gfn;
 use connection::{Connection, Kind};
 pub use permissions::Permissions;
+pub use transaction::Transaction;
 
-/// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
-const AT_ONCE: usize = 256;
 /// How often a transaction that collided with another is tried again.
 const TRANSACTION_TRIES: u32 = 50;
 
@@ -107,202 +107,6 @@ struct Request<'a> {
     parts: &'a [&'a [u8]],
     arguments: fmt::Arguments<'a>,
     is_change: bool,
-}
-
-/// Reads and writes, either one by one or inside a transaction. Paths are absolute.
-///
-/// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Transaction<'a> {
-    store: &'a Store,
-    id: u32,
-}
-
-impl Transaction<'_> {
-    /// A node's value, or `None` where there is no such node. Bytes that are not UTF-8 are replaced.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn read(&self, path: &str) -> Result<Option<String>, XenError> {
-        Ok(self.read_all(&[path])?.into_iter().next().flatten())
-    }
-
-    /// The values of many nodes, as [`Transaction::read`] has them: they are asked for in one piece.
-    ///
-    /// # Errors
-    /// Where xenstored refuses one of them.
-    pub fn read_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<String>>, XenError> {
-        let answers = self.ask_all("xs_read", Kind::XS_READ, paths)?.into_iter();
-        answers.map(|answer| Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))).collect()
-    }
-
-    /// Writes a node, and makes it and its parents where they are missing. A new node takes its parent's permissions.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn write(&self, path: &str, value: &str) -> Result<(), XenError> {
-        let parts = [path.as_bytes(), b"\0", value.as_bytes()];
-        self.change("xs_write", Kind::XS_WRITE, &parts, format_args!("{path} = {value:?}"))
-    }
-
-    /// Makes an empty node, and its parents where they are missing; one that is there already stays as it is. A new node
-    /// takes its parent's permissions, the owner as well.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn make(&self, path: &str) -> Result<(), XenError> {
-        self.change("xs_mkdir", Kind::XS_MKDIR, &[path.as_bytes(), b"\0"], format_args!("{path}"))
-    }
-
-    /// Makes a node with these permissions; one that is there already gets them.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn make_as(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
-        self.make(path)?;
-        self.set_permissions(path, permissions)
-    }
-
-    /// Says who may do what with a node, not with those below it.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn set_permissions(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
-        let text = permissions.text();
-        let parts = [path.as_bytes(), b"\0", text.as_bytes()];
-        self.change("xs_set_permissions", Kind::XS_SET_PERMS, &parts, format_args!("{path}, {permissions:?}"))
-    }
-
-    /// Removes a node and everything below it; one that is not there is no error.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn remove(&self, path: &str) -> Result<(), XenError> {
-        self.change("xs_rm", Kind::XS_RM, &[path.as_bytes(), b"\0"], format_args!("{path}"))
-    }
-
-    /// The names of a node's children; none where there is no such node.
-    ///
-    /// # Errors
-    /// Where xenstored refuses it.
-    pub fn children(&self, path: &str) -> Result<Vec<String>, XenError> {
-        Ok(self.children_of_all(&[path])?.into_iter().flatten().collect())
-    }
-
-    /// The names of many nodes' children, as [`Transaction::children`] has them: they are asked for in one piece.
-    ///
-    /// # Errors
-    /// Where xenstored refuses one of them.
-    pub fn children_of_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Vec<String>>, XenError> {
-        let answers = self.ask_all("xs_directory", Kind::XS_DIRECTORY, paths)?;
-        let lists = paths.iter().zip(answers).map(|(path, answer)| {
-            let list = match answer {
-                Err(error) if error.errno == Some(Errno::E2BIG) => found(self.children_in_parts(path.as_ref()))?,
-                answer => found(answer)?,
-            };
-            let names = list.iter().flat_map(|list| list.split(|byte| *byte == 0)).filter(|name| !name.is_empty());
-            Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
-        });
-        lists.collect()
-    }
-
-    /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
-    fn children_in_parts(&self, path: &str) -> Result<Vec<u8>, XenError> {
-        let (mut list, mut number) = (Vec::new(), Vec::new());
-        loop {
-            let from = list.len().to_string();
-            let parts = [path.as_bytes(), b"\0", from.as_bytes(), b"\0"];
-            let part =
-                self.ask("xs_directory", Kind::XS_DIRECTORY_PART, &parts, format_args!("{path} from {from} on"))?;
-            let end = part.iter().position(|byte| *byte == 0).unwrap_or(part.len());
-            let (now, names) = part.split_at(end);
-            let names = names.get(1..).unwrap_or_default();
-            if list.is_empty() {
-                now.clone_into(&mut number);
-            } else if now != number {
-                list.clear();
-                continue;
-            }
-            list.extend_from_slice(names);
-            // Behind the last name there is an empty one.
-            if names.is_empty() || names == b"\0" || names.ends_with(b"\0\0") {
-                return Ok(list);
-            }
-        }
-    }
-
-    fn request<'a>(
-        &self,
-        call: &'static str,
-        kind: Kind,
-        parts: &'a [&'a [u8]],
-        arguments: fmt::Arguments<'a>,
-    ) -> Request<'a> {
-        Request { call, kind, transaction: self.id, parts, arguments, is_change: false }
-    }
-
-    fn ask(
-        &self,
-        call: &'static str,
-        kind: Kind,
-        parts: &[&[u8]],
-        arguments: fmt::Arguments<'_>,
-    ) -> Result<Vec<u8>, XenError> {
-        self.store.0.borrow_mut().ask(self.request(call, kind, parts, arguments))
-    }
-
-    /// The answers about many nodes, in one piece where that can be. Changes that are open have to have succeeded.
-    fn ask_all(
-        &self,
-        call: &'static str,
-        kind: Kind,
-        paths: &[impl AsRef<str>],
-    ) -> Result<Vec<Result<Vec<u8>, XenError>>, XenError> {
-        let inner = &mut *self.store.0.borrow_mut();
-        let changes = inner.open.len();
-        let mut answers = Vec::with_capacity(changes + paths.len());
-        let at_once = if inner.connection.takes_many { AT_ONCE } else { 1 };
-        let mut prepared = Ok(());
-        for path in paths.iter().map(AsRef::as_ref) {
-            prepared = inner.prepare(self.request(call, kind, &[path.as_bytes(), b"\0"], format_args!("{path}")));
-            if prepared.is_err() {
-                break;
-            }
-            if inner.open.len() >= at_once {
-                answers.extend(inner.answers());
-            }
-        }
-        answers.extend(inner.answers());
-        for change in answers.drain(..changes) {
-            change?;
-        }
-        prepared.map(|()| answers)
-    }
-
-    /// Inside a transaction, nobody waits for it where that can be.
-    fn change(
-        &self,
-        call: &'static str,
-        kind: Kind,
-        parts: &[&[u8]],
-        arguments: fmt::Arguments<'_>,
-    ) -> Result<(), XenError> {
-        let request = Request { is_change: self.id != 0, ..self.request(call, kind, parts, arguments) };
-        let inner = &mut *self.store.0.borrow_mut();
-        if self.id == 0 || !inner.connection.takes_many {
-            return inner.ask(request).map(drop);
-        }
-        inner.prepare(request)
-    }
-}
-
-/// An answer, or nothing where there is no such node.
-fn found(answer: Result<Vec<u8>, XenError>) -> Result<Option<Vec<u8>>, XenError> {
-    match answer {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.errno == Some(Errno::ENOENT) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 impl Store {
