@@ -528,7 +528,8 @@ mod tests {
 
     /// The functions of the C libraries that `src/xen` calls, and its requests to xenstored.
     fn called() -> BTreeSet<String> {
-        let requests = fs::read_to_string(in_project("src/xen/store/mod.rs")).expect("UTF-8");
+        let files = ["src/xen/store/mod.rs", "src/xen/store/transaction.rs"];
+        let requests = files.map(|path| fs::read_to_string(in_project(path)).expect("UTF-8")).concat();
         let words = requests.split('"').filter(|word| word.starts_with("xs_"));
         let mut found: BTreeSet<String> = words.map(str::to_owned).collect();
         assert!(found.len() > 10, "{found:?}");
