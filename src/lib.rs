@@ -19,5 +19,6 @@ pub mod given;
 pub mod logging;
 pub mod memory;
 pub mod monitor;
+pub mod os;
 pub mod report;
 pub mod xen;

@@ -12,10 +12,10 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::process;
 use crate::config::RUNS_DIRECTORY;
 use crate::error::Error;
 use crate::memory::Pages;
+use crate::os::procfs;
 use crate::xen::DomId;
 
 /// What a run is doing.
@@ -52,7 +52,7 @@ pub(super) struct Run {
 impl Run {
     fn of_this_process(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-        let start = process::start_time(pid).ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
+        let start = procfs::start_time(pid).ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
         Ok(Self { uuid, verb, pid, start, boot: boot()?, domid: domid.map(DomId::get), promised: 0 })
     }
 
@@ -69,7 +69,7 @@ impl Run {
     }
 
     fn is_alive(&self, boot: Uuid) -> bool {
-        self.boot == boot && process::start_time(self.pid) == Some(self.start)
+        self.boot == boot && procfs::start_time(self.pid) == Some(self.start)
     }
 
     fn path(&self, directory: &Path) -> PathBuf {
@@ -253,7 +253,7 @@ fn forget_halves_in(directory: &Path) {
     for file in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         let pid = name.strip_suffix(".new").and_then(|rest| rest.rsplit('.').next()?.parse::<i32>().ok());
-        if pid.is_some_and(|pid| process::start_time(pid).is_none()) {
+        if pid.is_some_and(|pid| procfs::start_time(pid).is_none()) {
             // It says nothing that the run's record, where there is one, does not.
             let _ = fs::remove_file(file.path());
         }
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(alive(&|run| run.start += 1), Some(false), "another process had the number before");
         assert_eq!(alive(&|run| run.boot = Uuid::nil()), Some(false), "another boot");
         let parent = i32::try_from(std::os::unix::process::parent_id()).expect("a pid");
-        let start = process::start_time(parent).expect("it lives");
+        let start = procfs::start_time(parent).expect("it lives");
         assert_eq!(alive(&|run| (run.pid, run.start) = (parent, start)), Some(true));
         assert_eq!(alive(&|run| run.pid = i32::MAX), Some(false));
     }

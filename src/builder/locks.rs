@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::{Context, process};
+use super::Context;
 use crate::config::{OPENXT_LOCK, RUNS_DIRECTORY, XL_LOCK};
 use crate::error::Error;
+use crate::os::procfs;
 
 /// How often a lock that somebody else has is tried.
 const POLL: Duration = Duration::from_millis(20);
@@ -97,14 +98,14 @@ fn wait_for(
     let mut told = None;
     while !try_lock(&file, manner).map_err(failed)? {
         let place = Place::of(&file).map_err(failed)?;
-        if let Some(pid) = process::lineage().into_iter().find(|pid| place.is_locked_through(*pid)) {
+        if let Some(pid) = procfs::lineage().into_iter().find(|pid| place.is_locked_through(*pid)) {
             log::info!("the build lock {} is held by process {pid}, which started this run", path.display());
             return Ok(None);
         }
         let holder = place.holder().map_or_else(
             || "somebody".to_owned(),
             |pid| {
-                let name = process::name(pid).map(|name| format!(" ({name})")).unwrap_or_default();
+                let name = procfs::name(pid).map(|name| format!(" ({name})")).unwrap_or_default();
                 format!("process {pid}{name}")
             },
         );

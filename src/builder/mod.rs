@@ -16,7 +16,6 @@ mod platform;
 mod populate;
 mod post;
 mod pre;
-mod process;
 mod progress;
 mod pv;
 mod pvh;

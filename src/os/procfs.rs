@@ -4,7 +4,7 @@ use std::fs;
 
 /// When a process began, in clock ticks since boot: with its number, that is which process it is. `None` where there is no
 /// such process, or it has ended and only its parent has not taken note.
-pub(super) fn start_time(pid: i32) -> Option<u64> {
+pub fn start_time(pid: i32) -> Option<u64> {
     let (state, fields) = stat(pid)?;
     (!matches!(state.as_str(), "Z" | "X")).then_some(())?;
     // Field 22, counted from 1; the first three are not among these.
@@ -12,12 +12,12 @@ pub(super) fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// The name of a process's program, shortened by the kernel to 15 bytes.
-pub(super) fn name(pid: i32) -> Option<String> {
+pub fn name(pid: i32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
 /// This process and those that it descends from, the nearest first.
-pub(super) fn lineage() -> Vec<i32> {
+pub fn lineage() -> Vec<i32> {
     let mut pids = Vec::new();
     let mut next = i32::try_from(std::process::id()).ok();
     while let Some(pid) = next.filter(|pid| *pid > 0 && !pids.contains(pid)) {
