@@ -194,6 +194,15 @@ pub struct GuestArgs {
     pub no_build_lock: bool,
 }
 
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// `create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
@@ -225,6 +234,9 @@ pub struct CreateArgs {
     /// Run QEMU as root, with every right
     #[arg(long)]
     pub device_model_root: bool,
+    /// Whether a filter ends QEMU when it makes a system call that it does not need
+    #[arg(long, value_enum, default_value_t = Switch::On, conflicts_with = "device_model_root")]
+    pub device_model_filter: Switch,
     /// UUID of the guest [default: a random one]
     #[arg(long)]
     pub uuid: Option<Uuid>,
