@@ -88,7 +88,7 @@ impl DeviceModel {
                 spawn(&config.path, &arguments, domid, &output, restriction).map_err(|error| Error::BadFile {
                     what: "device model",
                     path: config.path.clone(),
-                    reason: format!("cannot be started: {error}"),
+                    reason: format!("cannot be started: {error}{}", if confined { missing(&error) } else { "" }),
                 })?;
             let mut model = Self {
                 process,
@@ -286,6 +286,17 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     }
     kill_users_of(domid).map_err(Error::Internal)?;
     user.arguments(domid)
+}
+
+/// What a failed start says about the kernel: `execve` fails otherwise.
+fn missing(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EPERM) => {
+            "; it is confined by namespaces and a filter of system calls (CONFIG_NET_NS, CONFIG_UTS_NS, CONFIG_IPC_NS, \
+             CONFIG_SECCOMP_FILTER), which dom0's kernel and its limits must allow; --device-model-root runs it without"
+        }
+        _ => "",
+    }
 }
 
 /// What it is started with, as its arguments need.
