@@ -69,7 +69,7 @@ impl Context<'_> {
     pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
         self.cancel.check().at(stage)?;
         let running = self.progress.begin(stage);
-        let value = work().at(stage)?;
+        let value = work().map_err(|error| self.cancel.explain(error.into())).at(stage)?;
         running.done();
         Ok(value)
     }

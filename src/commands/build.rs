@@ -15,7 +15,7 @@ use crate::xen::DomainInfo;
 
 pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
     let mut config = events::step(Stage::CheckInput, || settings::build(arguments))?;
-    let connection = Connection::open(true)?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };

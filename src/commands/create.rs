@@ -20,7 +20,7 @@ use crate::xen::{CreateDomain, DomId, PhysInfo};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
     let mut config = events::step(Stage::CheckInput, || settings::create(arguments))?;
-    let connection = Connection::open(true)?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };

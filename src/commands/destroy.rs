@@ -10,7 +10,7 @@ use crate::report::{self, Done};
 use crate::xen::DomId;
 
 pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(false)?;
+    let connection = Connection::open(false, arguments.store.store_timeout)?;
     let domid = find_domain_or_rest(&connection, &arguments.domain).at(Stage::Destroy)?;
     if domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;

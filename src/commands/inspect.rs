@@ -22,7 +22,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 const SLICE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(arguments.watch.is_some())?;
+    let connection = Connection::open(arguments.watch.is_some(), arguments.store.store_timeout)?;
     let running = Running::begin(Stage::Inspect);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {

@@ -15,6 +15,7 @@ pub mod xenguest;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -58,11 +59,15 @@ struct Connection {
 }
 
 impl Connection {
-    /// `cancel` is whether a signal stops the run in order; without it, it ends at once.
-    fn open(cancel: bool) -> Result<Self, Failure> {
+    /// `cancel` is whether a signal stops the run in order; without it, it ends at once. `store_timeout` is how long
+    /// xenstored may take for an answer.
+    fn open(cancel: bool, store_timeout: Duration) -> Result<Self, Failure> {
         events::step(Stage::Connect, || {
             let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
-            Ok::<_, Error>(Self { xen: Interface::open()?, store: Store::open()?, cancel })
+            let xen = Interface::open()?;
+            let store = Store::open_with(store_timeout, cancel.interrupt());
+            let store = store.map_err(|error| cancel.explain(error.into()))?;
+            Ok::<_, Error>(Self { xen, store, cancel })
         })
     }
 

@@ -1,3 +1,5 @@
 //! Linux, without Xen: processes, cgroups, descriptors, waiting with a deadline, and what others may have put in shared places.
 
 pub mod procfs;
+pub mod socket;
+pub mod wait;

@@ -45,7 +45,7 @@ pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::Scheduler;
 pub use sealed::{MemoryFile, Sealed};
-pub use store::{Permissions, Store, Transaction};
+pub use store::{Permissions, STORE_TIMEOUT, Store, Transaction};
 
 use serde::Serialize;
 

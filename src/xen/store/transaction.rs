@@ -11,6 +11,9 @@ use crate::xen::error::XenError;
 /// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
 const AT_ONCE: usize = 256;
 
+/// How often a long list that changes while it is read is read again.
+const LIST_TRIES: u32 = 50;
+
 /// Reads and writes, either one by one or inside a transaction. Paths are absolute.
 ///
 /// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
@@ -111,6 +114,7 @@ impl Transaction<'_> {
     /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
     fn children_in_parts(&self, path: &str) -> Result<Vec<u8>, XenError> {
         let (mut list, mut number) = (Vec::new(), Vec::new());
+        let mut changes = 0;
         loop {
             let from = list.len().to_string();
             let parts = [path.as_bytes(), b"\0", from.as_bytes(), b"\0"];
@@ -122,6 +126,11 @@ impl Transaction<'_> {
             if list.is_empty() {
                 now.clone_into(&mut number);
             } else if now != number {
+                changes += 1;
+                if changes >= LIST_TRIES {
+                    let text = format!("the list changed {changes} times while it was read");
+                    return Err(XenError::unexpected("xs_directory", path.to_owned(), text));
+                }
                 list.clear();
                 continue;
             }
