@@ -12,15 +12,19 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
-use crate::builder::{Context, Keys, end_process, kill_users_of, remove_file};
+use crate::builder::{Context, Keys, LIMITS, cgroup_name, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
 use crate::monitor::Question;
-use crate::xen::{DomId, Leash, process};
+use crate::os::cgroup::Cgroup;
+use crate::os::pidfd::{Process, ProcessId, members};
+use crate::xen::{DomId, DomainRef, Leash, process};
 
 /// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
 const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
@@ -29,6 +33,10 @@ const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 #[derive(Debug)]
 pub struct DeviceModel {
     process: Child,
+    /// What else it started is in there, where the host has cgroups.
+    cgroup: Option<Cgroup>,
+    /// What it had started when it ended, where it has no cgroup.
+    orphans: Vec<Process>,
     leash: Option<Leash>,
     log: PathBuf,
     /// It has no rights but on its own guest, and so none on xenstore.
@@ -46,12 +54,13 @@ impl DeviceModel {
     /// Where QEMU cannot be started.
     pub fn start(
         context: &Context<'_>,
-        domid: DomId,
+        domain: DomainRef,
         name: &str,
         plan: &Plan,
         config: &DeviceModelConfig,
     ) -> Result<Self, Failure> {
         context.step(Stage::StartDeviceModel, || {
+            let domid = domain.domid;
             let keys = Keys::new(domid);
             let (log, output) = open_log(name)?;
             let confinement = confinement(domid, &config.run_as)?;
@@ -73,29 +82,44 @@ impl DeviceModel {
             for id in MONITORS {
                 remove_file(&socket(id, domid)).map_err(Error::Internal)?;
             }
-            let (process, leash) =
-                spawn(&config.path, &arguments, domid, &output, confined).map_err(|error| Error::BadFile {
+            let cgroup = Cgroup::make(&cgroup_name(domain), LIMITS)
+                .map_err(|error| log::info!("QEMU has no cgroup of its own: {error}"))
+                .ok();
+            let (process, leash) = spawn(&config.path, &arguments, domid, &output, confined, cgroup.as_ref())
+                .map_err(|error| Error::BadFile {
                     what: "device model",
                     path: config.path.clone(),
                     reason: format!("cannot be started: {error}"),
                 })?;
             let mut model = Self {
                 process,
+                cgroup,
+                orphans: Vec::new(),
                 leash: Some(leash),
                 log,
                 confined,
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
             };
-            let pid = model.pid().to_string();
-            match context.store.plain().write(&keys.device_model_pid(), &pid) {
+            match model.publish(context, &keys) {
                 Ok(()) => Ok::<_, Error>(model),
                 Err(error) => {
                     model.kill();
-                    Err(error.into())
+                    Err(error)
                 }
             }
         })
+    }
+
+    /// Tells xl which process it is, and a later `destroy`, where no cgroup does.
+    fn publish(&self, context: &Context<'_>, keys: &Keys) -> Result<(), Error> {
+        let plain = context.store.plain();
+        if self.cgroup.is_none() {
+            let failed = |error: std::io::Error| Error::Internal(format!("the device model is lost: {error}"));
+            let text = ProcessId::of(self.number()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
+            plain.write(&keys.device_model_process(), &text)?;
+        }
+        Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
     }
 
     /// Waits until QEMU is running, when it answers on its monitor.
@@ -128,11 +152,23 @@ impl DeviceModel {
         self.process.id()
     }
 
+    fn number(&self) -> i32 {
+        i32::try_from(self.pid()).unwrap_or(0)
+    }
+
     /// Fails once QEMU has ended.
     ///
     /// # Errors
     /// [`Error::DeviceModel`], with how it ended.
     pub fn check(&mut self) -> Result<(), Error> {
+        if self.cgroup.is_none() {
+            // Its number, and so its group's, is its own until it has been waited for.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            match waitid(Id::Pid(Pid::from_raw(self.number())), flags) {
+                Ok(WaitStatus::StillAlive) => return Ok(()),
+                _ => self.orphans = members(self.number()).unwrap_or_default(),
+            }
+        }
         match self.process.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
@@ -187,13 +223,20 @@ impl DeviceModel {
 
     /// Ends QEMU and what it started at once.
     fn kill(&mut self) {
-        let ended = i32::try_from(self.pid())
-            .map_err(|error| error.to_string())
-            .and_then(|pid| end_process(pid, Signal::SIGKILL))
-            .and_then(|()| self.process.wait().map_err(|error| error.to_string()));
-        if let Err(problem) = ended {
+        if let Err(problem) = self.try_kill() {
             log::error!("the device model {} may still run: {problem}", self.pid());
         }
+    }
+
+    fn try_kill(&mut self) -> std::io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill()?;
+        } else if self.process.try_wait()?.is_none() {
+            self.orphans = members(self.number())?;
+            self.process.kill()?;
+        }
+        self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
+        self.process.wait().map(drop)
     }
 }
 
@@ -249,8 +292,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own:
     all
 }
 
-/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root. What an earlier guest of the
-/// same number may have left of its user's is ended.
+/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root.
 fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
     let unusable = |reason: String| Error::Internal(format!("QEMU's root directory {EMPTY_DIRECTORY} {reason}"));
@@ -268,7 +310,6 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     if !there.is_dir() || there.uid() != 0 || there.mode() & 0o7777 != 0 || !empty {
         return Err(unusable("is not an empty directory of root's with mode 0: remove it, it is made anew".to_owned()));
     }
-    kill_users_of(domid).map_err(Error::Internal)?;
     user.arguments(domid)
 }
 
@@ -283,9 +324,12 @@ fn spawn(
     domid: DomId,
     output: &File,
     confined: bool,
+    cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
     process::withhold_descriptors(&mut command)?;
+    // Before it changes its namespaces.
+    cgroup.map_or(Ok(()), |cgroup| cgroup.put_into(&mut command))?;
     if confined {
         process::confine(&mut command);
     }

@@ -52,6 +52,12 @@ impl Keys {
         format!("{}/request", self.mark())
     }
 
+    /// Which process the device model is, where no cgroup tells that.
+    #[must_use]
+    pub fn device_model_process(&self) -> String {
+        format!("{}/device-model", self.mark())
+    }
+
     /// The number of the domain's device model, for xl: whoever destroys a guest ends it by that.
     #[must_use]
     pub fn device_model_pid(&self) -> String {

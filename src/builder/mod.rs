@@ -5,6 +5,7 @@ mod balloon;
 mod claim;
 mod cpuid;
 mod handover;
+mod helpers;
 mod hvm;
 mod image;
 mod keys;
@@ -33,6 +34,7 @@ use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 pub use balloon::balloon;
 pub use claim::{give_back_claim, promised_to_others};
 pub use handover::{write_hole, write_modules};
+pub use helpers::{Ending, LIMITS, cgroup_name};
 pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of};
 pub use ledger::{Recorded, RunVerb, forget_dead};
@@ -46,7 +48,7 @@ pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
 pub use shortage::shortage;
-pub use teardown::{end_process, kill_users_of, remove_file, teardown};
+pub use teardown::{remove_file, remove_unknown, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]

@@ -20,13 +20,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::args::{Cli, Command};
-use crate::builder::{Ports, Rings, teardown};
+use crate::builder::{Ending, Ports, Rings, teardown};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::{Measured, Plan};
 use crate::report::{self, Done};
-use crate::xen::{DomId, Interface, Store};
+use crate::xen::{DomId, DomainRef, Interface, Store};
 
 /// Carries out what the command line says.
 ///
@@ -72,9 +72,10 @@ impl Connection {
     }
 
     /// Removes a domain and all that belongs to it.
-    fn destroy(&self, domid: DomId) -> Result<(), Failure> {
-        let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
-        events::step(Stage::Destroy, || teardown(&self.xen, &self.store, domid).map_err(left_behind))
+    fn destroy(&self, domain: DomainRef) -> Result<(), Failure> {
+        let left_behind = |cleanup| Error::LeftBehind { domid: domain.domid, cleanup, cause: None };
+        let removed = || teardown(&self.xen, &self.store, domain, Ending::InOrder);
+        events::step(Stage::Destroy, || removed().map_err(left_behind))
     }
 }
 

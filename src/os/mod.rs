@@ -1,5 +1,9 @@
 //! Linux, without Xen: processes, cgroups, descriptors, waiting with a deadline, and what others may have put in shared places.
 
+#![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
+
+pub mod cgroup;
+pub mod pidfd;
 pub mod procfs;
 pub mod socket;
 pub mod wait;

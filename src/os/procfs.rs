@@ -4,6 +4,7 @@ use std::fs;
 
 /// When a process began, in clock ticks since boot: with its number, that is which process it is. `None` where there is no
 /// such process, or it has ended and only its parent has not taken note.
+#[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
     let (state, fields) = stat(pid)?;
     (!matches!(state.as_str(), "Z" | "X")).then_some(())?;
@@ -12,11 +13,13 @@ pub fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// The name of a process's program, shortened by the kernel to 15 bytes.
+#[must_use]
 pub fn name(pid: i32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
 /// This process and those that it descends from, the nearest first.
+#[must_use]
 pub fn lineage() -> Vec<i32> {
     let mut pids = Vec::new();
     let mut next = i32::try_from(std::process::id()).ok();
@@ -25,6 +28,26 @@ pub fn lineage() -> Vec<i32> {
         next = stat(pid).and_then(|(_, fields)| fields.first()?.parse().ok());
     }
     pids
+}
+
+/// The numbers of all processes.
+pub fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The process group that a process is in; `None` where there is no such process.
+#[must_use]
+pub fn group(pid: i32) -> Option<i32> {
+    let (_, fields) = stat(pid)?;
+    fields.get(1)?.parse().ok()
+}
+
+/// The words of a process's command line, which it may change as it likes; none where it has ended.
+#[must_use]
+pub fn command_line(pid: i32) -> Vec<Vec<u8>> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 /// The state of a process, and the fields behind it.

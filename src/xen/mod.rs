@@ -32,7 +32,7 @@ mod veil;
 use std::fmt;
 
 pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf};
-pub use domain::{CreateDomain, DomainInfo, ShutdownReason};
+pub use domain::{CreateDomain, DomainInfo, DomainRef, ShutdownReason};
 pub use error::XenError;
 pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};

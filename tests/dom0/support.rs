@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dombuild::memory::Kind;
+use dombuild::os::cgroup::Cgroup;
 use dombuild::xen::{CreateDomain, DomId, Interface, Store, XenError};
 use serde_json::Value;
 use uuid::Uuid;
@@ -133,6 +134,12 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
     })
 }
 
+/// Destroys a domain, whoever's it is.
+pub(crate) fn destroy(xen: &Interface, domid: DomId) {
+    let domain = xen.domain(domid).expect("asked").expect("it is there");
+    xen.destroy(domain.held()).expect("destroyed");
+}
+
 /// Waits until `done`, at most `seconds`.
 pub(crate) fn wait_for(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -252,6 +259,7 @@ impl Host {
                 // every QEMU
                 .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
                 .map(|path| path.display().to_string())
+                .chain(Cgroup::names().iter().map(|name| format!("cgroup {}", name.display())))
                 .collect(),
             free_kib: info.free_kib.0,
             claimed_kib: info.claimed_kib.0,
