@@ -18,10 +18,12 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod ownership;
 mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
+mod sick_store;
 mod soak;
 mod store;
 mod support;
@@ -49,6 +51,9 @@ fn main() -> ExitCode {
     if let Some(reason) = &reason {
         eprintln!("skipped: {reason}");
     }
+    // Several names, with | between them: libtest-mimic takes one.
+    let filters = arguments.filter.take();
+    let wanted = |name: &str| filters.as_ref().is_none_or(|filters| filters.split('|').any(|part| name.contains(part)));
     let trials = [
         create::TESTS,
         device_model::TESTS,
@@ -72,10 +77,14 @@ fn main() -> ExitCode {
         kills::TESTS,
         parallel::TESTS,
         soak::TESTS,
+        ownership::TESTS,
+        sick_store::TESTS,
         events::TESTS,
+        sick_store::LAST,
     ]
     .concat()
     .into_iter()
+    .filter(|(name, _)| wanted(name))
     .map(|(name, test): Test| Trial::test(name, move || timed(name, test)).with_ignored_flag(reason.is_some()))
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
