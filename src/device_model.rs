@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,6 +29,10 @@ use crate::xen::{DomId, DomainRef, Leash, process};
 
 /// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
 const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
+
+/// How long a QEMU that was killed may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(2);
 
 /// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
 #[derive(Debug)]
@@ -236,7 +241,16 @@ impl DeviceModel {
             self.process.kill()?;
         }
         self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
-        self.process.wait().map(drop)
+        // One that waits for a disk which does not answer takes the signal when that does.
+        let start = Instant::now();
+        while self.process.try_wait()?.is_none() {
+            if start.elapsed() >= KILL_TIMEOUT {
+                let text = format!("it has not ended {} s after SIGKILL", KILL_TIMEOUT.as_secs());
+                return Err(std::io::Error::other(text));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 }
 

@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    fn on(file: File, path: PathBuf, takes_many: bool, patience: Patience) -> Self {
+    pub(super) fn on(file: File, path: PathBuf, takes_many: bool, patience: Patience) -> Self {
         let (output, input) = (Vec::new(), Vec::new());
         let (number, used, has_fired, lost) = (0, 0, false, None);
         Self { file, path, patience, lost, takes_many, number, output, input, used, has_fired }

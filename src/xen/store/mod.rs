@@ -176,8 +176,12 @@ impl Store {
             let late = error.errno == Some(Errno::ETIMEDOUT);
             if late { XenError { detail: Some(stall(&path, timeout)), ..error } } else { error }
         })?;
+        Ok(Self::on(connection))
+    }
+
+    fn on(connection: Connection) -> Self {
         let (open, failed, stalled) = (Vec::new(), None, None);
-        Ok(Self(RefCell::new(Inner { connection, is_second: false, stalled, open, failed })))
+        Self(RefCell::new(Inner { connection, is_second: false, stalled, open, failed }))
     }
 
     /// From now on a signal does not end a wait at once, but leaves xenstored 3 seconds: what is rolled back because of the
