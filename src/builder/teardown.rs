@@ -36,11 +36,7 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
-    // A guest without its device model would only wait for it; and a pause that fails does no harm.
-    if let Err(error) = xen.find(domain).and_then(|found| found.map_or(Ok(()), |found| xen.pause(found.domid))) {
-        log::debug!("{error}");
-    }
-    let destroyed = xen.destroy(domain).map_err(|error| error.to_string());
+    let destroyed = destroy(xen, domain).map_err(|error| error.to_string());
     // One that Xen refused to destroy will not go, however long it is waited for.
     let goes = destroyed.is_ok();
     note(destroyed);
@@ -50,6 +46,17 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
         note(wait_gone(xen, store, domain));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+fn destroy(xen: &Interface, domain: DomainRef) -> Result<(), XenError> {
+    if xen.find(domain)?.is_none() {
+        return Ok(());
+    }
+    // A guest without its device model would only wait for it; and a pause that fails does no harm.
+    if let Err(error) = xen.pause(domain.domid) {
+        log::debug!("{error}");
+    }
+    xen.destroy(domain)
 }
 
 /// Removes what else there is of a domain: keys and files. Those at its number go unless another domain has that by now.

@@ -224,7 +224,7 @@ fn no_process_is_left() {
     }
     let mut neighbour = Command::new("sleep").arg("1000").uid(user + 1).process_group(0).spawn().expect("sleep");
     dombuild(&["destroy", "t"]).success();
-    assert_eq!(hidden.wait().expect("waited").signal(), Some(9));
+    assert!(hidden.wait().expect("waited").signal().is_some());
     assert!(neighbour.try_wait().expect("waited").is_none(), "the next guest's QEMU goes on");
     neighbour.kill().expect("killed");
     neighbour.wait().expect("waited");
