@@ -90,11 +90,13 @@ impl DeviceModel {
             let cgroup = Cgroup::make(&cgroup_name(domain), LIMITS)
                 .map_err(|error| log::info!("QEMU has no cgroup of its own: {error}"))
                 .ok();
-            let (process, leash) = spawn(&config.path, &arguments, domid, &output, confined, cgroup.as_ref())
-                .map_err(|error| Error::BadFile {
-                    what: "device model",
-                    path: config.path.clone(),
-                    reason: format!("cannot be started: {error}"),
+            let (process, leash) =
+                spawn(&config.path, &arguments, domid, &output, confined, cgroup.as_ref()).map_err(|error| {
+                    Error::BadFile {
+                        what: "device model",
+                        path: config.path.clone(),
+                        reason: format!("cannot be started: {error}"),
+                    }
                 })?;
             let mut model = Self {
                 process,

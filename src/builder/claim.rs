@@ -7,9 +7,9 @@
 
 use nix::errno::Errno;
 
-use super::{Context, Recorded};
 use super::image::check_room;
 use super::ledger;
+use super::{Context, Recorded};
 use crate::config::{Claim, Guest};
 use crate::error::Error;
 use crate::memory::Pages;

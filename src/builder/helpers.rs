@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Keys;
+use super::keys::name_another;
 use crate::os::cgroup::{Cgroup, CgroupLimits};
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::procfs;
@@ -65,7 +66,7 @@ impl Helpers {
         if let Some(group) = Cgroup::find(&cgroup_name(domain)) {
             return Ok(Some(Self::InCgroup(group)));
         }
-        let leader = recorded(store, domain.domid).map_err(|error| error.to_string())?;
+        let leader = recorded(store, domain).map_err(|error| error.facts())?;
         let Some(leader) = leader.transpose().map_err(|error| error.to_string())? else { return Ok(None) };
         let mut known = members(leader.pid()).map_err(|error| error.to_string())?;
         if leader.has_ended() {
@@ -104,7 +105,8 @@ impl Helpers {
     /// # Errors
     /// Where one of them does not end, or the system refuses.
     pub(super) fn end(&self, ending: Ending) -> Result<(), String> {
-        let failed = |error: io::Error| format!("the device model (process {:?}) cannot be ended: {error}", self.pids());
+        let failed =
+            |error: io::Error| format!("the device model (process {:?}) cannot be ended: {error}", self.pids());
         let in_order = [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, KILL_TIMEOUT)];
         let steps = if ending == Ending::InOrder { &in_order[..] } else { &in_order[1..] };
         for (signal, patience) in steps {
@@ -127,19 +129,23 @@ impl Helpers {
     }
 }
 
-/// The device model that xenstore names, where it runs.
-fn recorded(store: &Store, domid: DomId) -> Result<Option<io::Result<Process>>, XenError> {
-    let keys = Keys::new(domid);
+/// The device model that xenstore names, where it runs, and where the keys are this domain's.
+fn recorded(store: &Store, domain: DomainRef) -> Result<Option<io::Result<Process>>, XenError> {
+    let keys = Keys::new(domain.domid);
     // libxl's node, and xenopsd's.
-    let paths = [keys.device_model_process(), keys.device_model_pid(), keys.of_domain("qemu-pid")];
-    let [own, libxl, xenopsd] = store.plain().read_all(&paths)?.try_into().unwrap_or_default();
+    let processes = [keys.device_model_process(), keys.device_model_pid(), keys.of_domain("qemu-pid")];
+    let paths = [&[keys.mark(), keys.of_domain("vm")], &processes[..]].concat();
+    let [mark, vm, own, libxl, xenopsd] = store.plain().read_all(&paths)?.try_into().unwrap_or_default();
+    if name_another(mark.as_deref(), vm.as_deref(), domain.uuid) {
+        return Ok(None);
+    }
     if let Some(id) = own.and_then(|text| serde_json::from_str::<ProcessId>(&text).ok()) {
         return Ok(Process::find(&id).transpose());
     }
     let pid = libxl.or(xenopsd).and_then(|text| text.parse().ok()).filter(|pid| *pid > 1);
     let process = pid.and_then(|pid| Process::open(pid).transpose());
     // Looked at once it is held.
-    Ok(process.filter(|held| held.as_ref().map_or(true, |held| serves(held.pid(), domid))))
+    Ok(process.filter(|held| held.as_ref().map_or(true, |held| serves(held.pid(), domain.domid))))
 }
 
 /// Whether a process shows that it serves this domain as its device model.

@@ -71,6 +71,13 @@ impl Keys {
     }
 }
 
+/// Whether the keys at a domain's number name another one: by dombuild's mark and by `vm`, the path that every toolstack
+/// writes. Keys that name none are of whoever has the number.
+pub(super) fn name_another(mark: Option<&str>, vm: Option<&str>, uuid: Uuid) -> bool {
+    let named = [mark.map(|mark| mark == uuid.to_string()), vm.map(|vm| vm == format!("/vm/{uuid}"))];
+    named.iter().flatten().count() > 0 && !named.contains(&Some(true))
+}
+
 /// Whether dombuild created the domain, or that of which there are only keys any more.
 ///
 /// # Errors

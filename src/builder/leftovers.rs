@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::helpers::{Helpers, domain_of_cgroup};
 use super::ledger::{self, Entry, Run};
 use super::locks::take_alone;
-use super::helpers::{Helpers, domain_of_cgroup};
 use super::teardown::{files_of, remove_file, remove_rest};
 use super::{Ending, Keys, RunVerb, mark_of, teardown};
 use crate::config::RUNS_DIRECTORY;

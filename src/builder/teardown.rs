@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::Keys;
 use super::helpers::{Ending, Helpers};
+use super::keys::name_another;
 use crate::config::RUN_DIRECTORY;
 use crate::xen::{DomId, DomainRef, Interface, Store, XenError};
 
@@ -36,7 +39,7 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
-    let destroyed = destroy(xen, domain).map_err(|error| error.to_string());
+    let destroyed = destroy(xen, domain).map_err(|error| error.facts());
     // One that Xen refused to destroy will not go, however long it is waited for.
     let goes = destroyed.is_ok();
     note(destroyed);
@@ -65,15 +68,17 @@ fn destroy(xen: &Interface, domain: DomainRef) -> Result<(), XenError> {
 /// Everything that could not be removed, in one sentence.
 pub(super) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
     let DomainRef { domid, uuid } = domain;
-    let domains = xen.domains().map_err(|error| error.to_string())?;
+    let domains = xen.domains().map_err(|error| error.facts())?;
     let number_is_anothers = domains.iter().any(|other| other.domid == domid && other.uuid != uuid);
     // What /vm/UUID belongs to it, no node may claim.
     let has_twin = domains.iter().any(|other| other.domid != domid && other.uuid == uuid);
     let vm_path = (!has_twin).then(|| format!("/vm/{uuid}"));
     let keys = (!number_is_anothers).then(|| Keys::new(domid));
     let mut problems: Vec<String> = Vec::new();
+    let was_lost = store.is_lost();
     if let Err(error) = remove_keys(store, keys.as_ref(), vm_path, Some(domain)) {
-        problems.push(error.to_string());
+        let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
+        problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
     }
     if !number_is_anothers {
         problems.extend(files_of(domid).iter().filter_map(|file| remove_file(file).err()));
@@ -87,11 +92,11 @@ pub(super) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
 /// Where there is such a domain again; everything that could not be removed.
 pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
     match xen.domain(domid) {
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(error.facts()),
         Ok(Some(other)) => return Err(format!("its number belongs to another one by now, {}", other.held())),
         Ok(None) => {}
     }
-    remove_keys(store, Some(&Keys::new(domid)), None, None).map_err(|error| error.to_string())?;
+    remove_keys(store, Some(&Keys::new(domid)), None, None).map_err(|error| error.facts())?;
     files_of(domid).iter().try_for_each(|file| remove_file(file))
 }
 
@@ -110,9 +115,8 @@ fn remove_keys(
         let Some(keys) = keys else { return Ok(()) };
         if let Some(DomainRef { uuid, .. }) = domain {
             let nodes = transaction.read_all(&[keys.mark(), keys.of_domain("vm")])?;
-            let names = [uuid.to_string(), format!("/vm/{uuid}")];
-            let named: Vec<bool> = nodes.iter().zip(&names).filter_map(|(node, name)| Some(node.as_ref()? == name)).collect();
-            if !named.is_empty() && !named.contains(&true) {
+            let [mark, vm] = nodes.try_into().unwrap_or_default();
+            if name_another(mark.as_deref(), vm.as_deref(), uuid) {
                 log::info!("the keys at number {} are another domain's: they stay", keys.domid);
                 return Ok(());
             }

@@ -77,7 +77,10 @@ impl Cgroup {
     #[must_use]
     pub fn names() -> Vec<OsString> {
         let entries = own_root().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.file_name()).collect()
+        entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.file_name())
+            .collect()
     }
 
     fn limit(&self, limits: CgroupLimits) -> io::Result<()> {

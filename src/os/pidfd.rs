@@ -94,7 +94,9 @@ impl Process {
     pub fn has_ended(&self) -> bool {
         match &self.fd {
             // It can be read when it has ended.
-            Some(fd) => poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(fd), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1),
+            Some(fd) => {
+                poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(fd), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+            }
             None => procfs::start_time(self.pid) != Some(self.start),
         }
     }
@@ -108,7 +110,8 @@ impl Process {
             Some(fd) => {
                 let info = std::ptr::null::<libc::siginfo_t>();
                 // SAFETY: the descriptor is open, and without an info there is no memory to read.
-                let returned = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as i32, info, 0) };
+                let returned =
+                    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as i32, info, 0) };
                 if returned == 0 { Ok(()) } else { Err(Errno::last()) }
             }
             None if self.has_ended() => Ok(()),

@@ -2,6 +2,7 @@
 //! destroyed: neither a user's number, nor a command line, nor a domain's number alone makes anything a guest's.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,9 +16,7 @@ use uuid::Uuid;
 
 use super::Test;
 use super::failures::dombuild_after;
-use super::support::{
-    create, destroy, dombuild, domid, empty_domain, file, number, path_text, script, shell, wait_for,
-};
+use super::support::{create, dombuild, domid, empty_domain, file, number, path_text, script, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("ownership_of_processes_is_not_by_user", not_by_user),
@@ -93,23 +92,40 @@ fn not_by_user() {
     theirs.into_iter().for_each(assert_unharmed);
 }
 
-/// A process that shows a device model's command line, and another one all the time.
-fn decoys() -> Vec<Child> {
-    let changing = script("#!/bin/sh\nsleep 0.02\nexec \"$0\" -xen-domid \"$3\" \"$2\"\n");
+/// Processes that show a device model's command line, and some of them another one all the time.
+struct Decoys(Vec<Child>);
+
+const CHANGING: &str = "/run/decoy";
+
+impl Decoys {
+    fn assert_unharmed(mut self) {
+        self.0.drain(..).for_each(assert_unharmed);
+    }
+}
+
+impl Drop for Decoys {
+    fn drop(&mut self) {
+        for mut decoy in self.0.drain(..) {
+            let _ = decoy.kill();
+            let _ = decoy.wait();
+        }
+        let _ = fs::remove_file(CHANGING);
+    }
+}
+
+fn decoys() -> Decoys {
     let last = last_domid();
-    let path = path_text(&changing).to_owned();
-    shell(&format!("chmod 755 {path}"));
-    let numbers = (last..last + 6).map(|number| number.to_string()).collect::<Vec<_>>();
+    let numbers = (last + 1..last + 4).map(|number| number.to_string()).collect::<Vec<_>>();
     let plain = numbers.iter().map(|number| process(65_534, "while :; do sleep 1; done", &["-xen-domid", number]));
     let mut all: Vec<Child> = plain.collect();
-    let kept = "/run/decoy";
-    fs::copy(&changing, kept).expect("copied");
+    fs::write(CHANGING, "#!/bin/sh\nsleep 0.2\nexec \"$0\" -xen-domid \"$3\" \"$2\"\n").expect("written");
+    fs::set_permissions(CHANGING, fs::Permissions::from_mode(0o755)).expect("made executable");
     for pair in numbers.windows(2) {
-        let mut command = Command::new(kept);
+        let mut command = Command::new(CHANGING);
         command.args(["-xen-domid", &pair[0], &pair[1]]).uid(65_534).gid(65_534).process_group(0);
         all.push(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
     }
-    all
+    Decoys(all)
 }
 
 fn not_by_command_line() {
@@ -117,7 +133,7 @@ fn not_by_command_line() {
     for words in [&SMALL[..], &["--memory", "64", "--paused", "--device-model-root"]] {
         create("t", words);
         let start = Instant::now();
-        assert_eq!(dombuild(&["destroy", "t"]).success().json()["destroyed"].is_number(), true);
+        dombuild(&["destroy", "t"]).success();
         assert!(start.elapsed() < Duration::from_secs(15), "QEMU alone is waited for");
     }
     // Another toolstack's QEMU is found by what xenstore tells of it.
@@ -125,8 +141,7 @@ fn not_by_command_line() {
     shell(&format!("xl create -p {}", path_text(&config)));
     dombuild(&["destroy", "--force", "theirs"]).success();
     assert_eq!(shell("pgrep -c qemu || true").trim(), "0");
-    decoys.into_iter().for_each(assert_unharmed);
-    fs::remove_file("/run/decoy").expect("removed");
+    decoys.assert_unharmed();
 }
 
 /// On a host without cgroups of version 2, a process is known by its number, its start and its boot.
@@ -155,8 +170,7 @@ fn without_cgroups() {
     let words = ["create", "--name", "t", "--memory", "64", "--device-model", path_text(&wrapper)];
     dombuild_after(HIDE, &words).failed_with(1, "device-model-failed");
     assert_eq!(shell("pgrep -fc 'sleep 98[7]' || true").trim(), "0", "nothing is left of it");
-    decoys.into_iter().for_each(assert_unharmed);
-    fs::remove_file("/run/decoy").expect("removed");
+    decoys.assert_unharmed();
 }
 
 /// A number whose domain is another one by now is not that domain.
@@ -215,6 +229,5 @@ fn claim_of_the_caller() {
     let owned = xen.domain(guest).expect("asked").expect("there").owned_pages;
     assert_eq!(claimed(guest).0, CLAIM.0.saturating_sub(owned.0));
     assert!(claimed(guest).0 > 0);
-    destroy(&xen, guest);
-    shell(&format!("dombuild destroy --force {guest} || true"));
+    dombuild(&["destroy", "--force", &domid]).success();
 }

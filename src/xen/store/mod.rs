@@ -124,7 +124,8 @@ impl Inner {
         if error.errno != Some(Errno::ETIMEDOUT) {
             return error;
         }
-        let detail = self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.patience.timeout));
+        let detail =
+            self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.patience.timeout));
         XenError { detail: Some(detail.clone()), ..error }
     }
 
