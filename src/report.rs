@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Failure};
+use crate::os::{lines, one_line};
 use crate::xen::XenError;
 use crate::{events, logging};
 
@@ -134,7 +135,7 @@ pub fn finish(json: bool, object: &impl Serialize, text: &str) -> anyhow::Result
 /// The end of a run that succeeded: its last event, and the last record of its log.
 pub fn tell_done(verb: &str, done: &Done) {
     events::result(&done.object);
-    log::info!("{verb} done: {}", done.summary);
+    logging::finish(|| log::info!("{verb} done: {}", done.summary));
 }
 
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
@@ -149,7 +150,7 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     }
     tell_error(&object, code, || {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {}", logging::one_line(&format!("{failure:#}")));
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
     })
 }
 
@@ -166,7 +167,7 @@ pub fn tell_error(object: &Value, code: Code, for_people: impl FnOnce()) -> Exit
 /// The end of a process that is about to be aborted.
 pub(crate) fn last_words(message: &str) {
     tell_error(&error_message(Code::INTERNAL, message), Code::INTERNAL, || {
-        let _ = writeln!(io::stderr(), "dombuild: {message}");
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(message));
     });
 }
 
@@ -181,16 +182,17 @@ pub fn error_message(code: Code, message: &str) -> Value {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(result)?;
-    print_text(&text)
+    // JSON has escapes of its own.
+    print_more(&serde_json::to_string_pretty(result)?).map(drop)
 }
 
-/// Prints a verb's result for people. A reader that has seen enough (`| head`) is no error: the verb did its work.
+/// Prints a verb's result for people; what a terminal would obey stands there as its escape. A reader that has seen enough
+/// (`| head`) is no error: the verb did its work.
 ///
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
-    print_more(text).map(drop)
+    print_more(&lines(text)).map(drop)
 }
 
 /// Prints one of several texts; false where the reader has seen enough.
@@ -233,7 +235,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// A line on stderr for people; a closed one is no reason for another error.
 pub fn print_stderr(text: &str) {
-    let _ = writeln!(io::stderr(), "dombuild: {}", text.trim_end());
+    let _ = writeln!(io::stderr(), "dombuild: {}", one_line(text.trim_end()));
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.
