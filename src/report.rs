@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Failure};
+use crate::os::shared_file::is_trusted;
 use crate::os::{lines, one_line};
 use crate::xen::XenError;
 use crate::{events, logging};
@@ -215,6 +217,13 @@ pub fn write_picture(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |reason| Error::BadFile { what: "picture", path: path.to_owned(), reason };
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(failed("it is there, and no regular file".to_owned()));
+    }
+    if let Ok(link) = fs::symlink_metadata(path)
+        && link.is_symlink()
+        && !is_trusted(link.uid())
+    {
+        // It would make root replace whatever file that user names.
+        return Err(failed(format!("it is a symbolic link of user {}: name the file itself", link.uid())));
     }
     // A link stays, and what it leads to is replaced.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

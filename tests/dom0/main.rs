@@ -18,11 +18,13 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod neighbours;
 mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
 mod soak;
+mod stalls;
 mod store;
 mod support;
 mod toolstack;
@@ -71,6 +73,8 @@ fn main() -> ExitCode {
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,
+        neighbours::TESTS,
+        stalls::TESTS,
         soak::TESTS,
         events::TESTS,
     ]
