@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Failure};
 use crate::os::shared_file::is_trusted;
-use crate::os::{lines, one_line};
+use crate::os::{self, lines, one_line};
 use crate::xen::XenError;
 use crate::{events, logging};
 
@@ -185,7 +185,7 @@ pub fn error_message(code: Code, message: &str) -> Value {
 /// Where stdout cannot be written.
 pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
     // JSON has escapes of its own.
-    print_more(&serde_json::to_string_pretty(result)?).map(drop)
+    print_more(&os::json(&serde_json::to_string_pretty(result)?)).map(drop)
 }
 
 /// Prints a verb's result for people; what a terminal would obey stands there as its escape. A reader that has seen enough
@@ -249,7 +249,7 @@ pub fn print_stderr(text: &str) {
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.
 pub fn print_line(value: &Value) {
-    let _ = writeln!(io::stdout(), "{value}");
+    let _ = writeln!(io::stdout(), "{}", os::json(&value.to_string()));
 }
 
 #[cfg(test)]

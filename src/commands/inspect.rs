@@ -14,7 +14,7 @@ use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure}
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events::Running;
 use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, svg_beside, touched};
-use crate::os::Untrusted;
+use crate::os::{self, Untrusted};
 use crate::report::{self, Done};
 use crate::xen::DomId;
 
@@ -65,7 +65,7 @@ fn watch(
             Err(failure) => return Err(failure.into()),
         };
         let text = if json {
-            serde_json::to_string(&inspection)?
+            os::json(&serde_json::to_string(&inspection)?).into_owned()
         } else {
             format!("{}{inspection}", if clear { HOME } else { "" })
         };

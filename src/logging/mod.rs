@@ -23,6 +23,7 @@ pub use panics::catch;
 pub use record::{Format, timestamp};
 
 use crate::error::Error;
+use crate::os;
 
 /// The target of this program's records, and the beginning of all others'; libraries' own are left out.
 const TARGET: &str = "dombuild";
@@ -165,7 +166,7 @@ pub fn conclude(level: Level, message: &str) {
 pub fn tell_error(message: &str, for_people: impl FnOnce()) {
     if LOGGER.get().is_some_and(|logger| logger.format == Format::Json) {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "{}", record::json(Level::Error, message));
+        let _ = writeln!(io::stderr(), "{}", os::json(&record::json(Level::Error, message)));
     } else {
         for_people();
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use log::{Level, Record};
 use serde::Serialize;
 
-use crate::os::one_line;
+use crate::os::{self, one_line};
 
 /// Text for people, or an object a line for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +50,7 @@ impl Format {
                 let (time, level) = (timestamp(), record.level());
                 writeln!(output, "[{time} {level:<5} {}] {}", record.target(), one_line(&message))
             }
-            Self::Json => writeln!(output, "{}", json(record.level(), &message)),
+            Self::Json => writeln!(output, "{}", os::json(&json(record.level(), &message))),
         }
     }
 }

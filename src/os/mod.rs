@@ -5,4 +5,4 @@ pub mod procfs;
 pub mod shared_file;
 mod untrusted;
 
-pub use untrusted::{Untrusted, lines, one_line};
+pub use untrusted::{Untrusted, json, lines, one_line};

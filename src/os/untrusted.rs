@@ -4,11 +4,12 @@
 //! hide the text around them. [`Untrusted`] shows it only escaped.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Text from elsewhere. `Display` and `Debug` escape it; JSON gets it as it is, because JSON escapes by itself.
+/// Text from elsewhere. `Display` and `Debug` escape it; JSON gets it as it is, because JSON has escapes
+/// of its own (see [`json`]).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Untrusted(String);
 
@@ -69,29 +70,43 @@ impl Serialize for Untrusted {
 /// invisible or change the direction of others become escapes. Applied twice, it changes nothing more.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    escaped(text, is_hidden)
+    escaped(text, is_hidden, |character| character.escape_default().to_string())
 }
 
 /// The same for text of several lines: line breaks stay.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| character != '\n' && is_hidden(character))
+    escaped(
+        text,
+        |character| character != '\n' && is_hidden(character),
+        |character| character.escape_default().to_string(),
+    )
 }
 
-fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+/// The same for a JSON document, by JSON's own escapes: the document says what it said. Its writer has escaped the characters
+/// below U+0020 in strings; a line break that is left stands between two tokens.
+#[must_use]
+pub fn json(document: &str) -> Cow<'_, str> {
+    escaped(
+        document,
+        |character| character != '\n' && is_hidden(character),
+        |character| character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    )
+}
+
+fn escaped(text: &str, hidden: impl Fn(char) -> bool, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.contains(&hidden) {
         return Cow::Borrowed(text);
     }
-    let mut line = String::with_capacity(text.len() + 16);
+    let mut shown = String::with_capacity(text.len() + 16);
     for character in text.chars() {
         if hidden(character) {
-            // Writing into a String cannot fail.
-            let _ = write!(line, "{}", character.escape_default());
+            shown.push_str(&escape(character));
         } else {
-            line.push(character);
+            shown.push(character);
         }
     }
-    Cow::Owned(line)
+    Cow::Owned(shown)
 }
 
 /// Whether a terminal obeys the character, or shows nothing for it: control characters, `Bidi_Control`, line and paragraph
@@ -153,6 +168,16 @@ mod tests {
             prop_assert_eq!(line.lines().count(), usize::from(!text.is_empty()));
             prop_assert!(!line.contains(is_hidden));
             prop_assert_eq!(one_line(&line), line.as_str());
+        }
+
+        #[test]
+        fn json_says_what_it_said(text in any::<String>()) {
+            let document = serde_json::to_string_pretty(&[format!("{text}\u{9b}\u{202e}\u{e0041}\x1b")]).expect("JSON");
+            let shown = json(&document);
+            prop_assert!(!shown.contains(|character| character != '\n' && is_hidden(character)));
+            let (before, after): (serde_json::Value, serde_json::Value) =
+                (serde_json::from_str(&document).expect("JSON"), serde_json::from_str(&shown).expect("JSON"));
+            prop_assert_eq!(before, after);
         }
     }
 }
