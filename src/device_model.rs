@@ -23,6 +23,7 @@ use crate::error::{Error, Failure, Stage};
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
 use crate::monitor::Question;
+use crate::os::Untrusted;
 use crate::os::cgroup::Cgroup;
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::xen::{DomId, DomainRef, Leash, process};
@@ -179,12 +180,14 @@ impl DeviceModel {
         match self.process.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
-                let last = last_line(&self.log).map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
-                let advice = if self.confined && (last.contains("restrict") || last.contains("invalid option")) {
+                let last = last_line(&self.log);
+                let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
+                let advice = if self.confined && (says("restrict") || says("invalid option")) {
                     "; --device-model-root runs it with every right"
                 } else {
                     ""
                 };
+                let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
                 Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
             }
             Err(error) => Err(Error::Internal(format!("cannot wait for process {}: {error}", self.pid()))),
@@ -391,12 +394,12 @@ fn open_log(name: &str) -> Result<(PathBuf, File), Error> {
 }
 
 /// The last line of a log that may be of any size.
-fn last_line(log: &Path) -> Option<String> {
+fn last_line(log: &Path) -> Option<Untrusted> {
     const TAIL: u64 = 4096;
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text).ok()?;
-    String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(Untrusted::from)
 }

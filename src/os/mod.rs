@@ -3,7 +3,12 @@
 #![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
 pub mod cgroup;
+pub mod lock_holders;
 pub mod pidfd;
 pub mod procfs;
+pub mod shared_file;
 pub mod socket;
+mod untrusted;
 pub mod wait;
+
+pub use untrusted::{Untrusted, json, lines, one_line};

@@ -131,7 +131,7 @@ impl Process {
 /// What the system says.
 pub fn members(group: i32) -> io::Result<Vec<Process>> {
     let mut members = Vec::new();
-    for pid in procfs::all().filter(|pid| *pid != group && procfs::group(*pid) == Some(group)) {
+    for pid in procfs::pids().filter(|pid| *pid != group && procfs::group(*pid) == Some(group)) {
         // Looked at again once it is held: the number may have changed hands in between.
         members.extend(Process::open(pid)?.filter(|_| procfs::group(pid) == Some(group)));
     }

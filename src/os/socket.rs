@@ -1,6 +1,5 @@
 //! Connecting to a Unix socket without ever blocking in it.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -20,18 +19,18 @@ const POLL: Duration = Duration::from_millis(10);
 /// # Errors
 /// What connect(2) says, at once: `ENOENT` and `ECONNREFUSED` where nobody listens, `EAGAIN` where the listener's queue is
 /// full.
-pub fn try_connect(path: &Path) -> io::Result<File> {
+pub fn try_connect(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect_to(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The same, where a listener whose queue is full is waited for.
 ///
 /// # Errors
 /// What connect(2) says; `ETIMEDOUT` where the queue stays full, `ECANCELED` where a signal ends the wait.
-pub fn connect(path: &Path, patience: &Patience) -> io::Result<File> {
+pub fn connect(path: &Path, patience: &Patience) -> io::Result<OwnedFd> {
     let start = Instant::now();
     loop {
         match try_connect(path) {

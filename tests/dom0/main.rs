@@ -18,6 +18,7 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod neighbours;
 mod ownership;
 mod parallel;
 mod passthrough;
@@ -25,6 +26,7 @@ mod platform;
 mod sample;
 mod sick_store;
 mod soak;
+mod stalls;
 mod store;
 mod support;
 mod toolstack;
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,
+        neighbours::TESTS,
+        stalls::TESTS,
         soak::TESTS,
         ownership::TESTS,
         sick_store::TESTS,

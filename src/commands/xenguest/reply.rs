@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::builder::Rings;
 use crate::error::{Error, Failure, Stage};
 use crate::memory::Kind;
+use crate::os::one_line;
 use crate::xen::fd;
 
 /// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
@@ -56,6 +57,7 @@ impl Control {
     /// # Errors
     /// Where nobody takes it.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        let line = format!("{}\n", one_line(line.trim_end_matches('\n')));
         match self {
             Self::Pipe(pipe) => pipe.write_all(line.as_bytes()),
             Self::Stdout => io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()),
@@ -126,7 +128,8 @@ fn code_of(error: &Error) -> i32 {
 
 /// One line, whatever stands in the message, and short enough to arrive whole.
 fn error_line(message: &str) -> String {
-    let mut line = format!("error:{}", message.trim().replace(['\n', '\r', '\0'], " "));
+    let message = message.trim().replace(['\n', '\r', '\0'], " ");
+    let mut line = format!("error:{}", one_line(&message));
     if line.len() >= ATOMIC {
         let end = (0..ATOMIC - 1).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
         line.truncate(end);
@@ -192,6 +195,11 @@ mod tests {
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line}");
         }
         assert_eq!(usage_line("no `-mode' option specified"), "error:xenguest: no `-mode' option specified\n");
+    }
+
+    #[test]
+    fn a_message_cannot_speak_to_a_terminal() {
+        assert_eq!(usage_line("a\x1b[2J\tb\u{202e}"), "error:xenguest: a\\u{1b}[2J\\tb\\u{202e}\n");
     }
 
     #[test]

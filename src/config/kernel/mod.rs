@@ -35,6 +35,7 @@ pub use container::Packing;
 use super::files::open;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
+use crate::os::Untrusted;
 use crate::xen::{MemoryFile, Sealed};
 use cache::Cache;
 use child::{Answer, Task};
@@ -255,8 +256,8 @@ fn ended(status: ExitStatus) -> String {
     format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
 }
 
-/// The child's words, which the kernel's owner may have chosen, fit for a terminal.
+/// The child's words, which the kernel's owner may have chosen.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 400;
-    text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
+    Untrusted::from(text).shortened(LONGEST).to_string()
 }

@@ -85,7 +85,7 @@ impl Connection {
     pub(super) fn open(patience: Patience) -> (PathBuf, Result<Self, Errno>) {
         let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
         match socket::connect(&socket, &patience) {
-            Ok(file) => (socket.clone(), Ok(Self::on(file, socket, true, patience))),
+            Ok(fd) => (socket.clone(), Ok(Self::on(fd.into(), socket, true, patience))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).clone();
                 let device = options.open(DEVICE).map_err(|_| errno(&error));
