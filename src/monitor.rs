@@ -188,12 +188,11 @@ mod tests {
     fn a_listener_that_accepts_nobody_holds_nobody_up() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("monitor");
-        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).expect("a socket");
-        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).expect("a path")).expect("bound");
+        let listener = UnixListener::bind(&path).expect("bound");
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).expect("a size")).expect("it listens");
         let mut queue = Vec::new();
         let full = loop {
-            match connected(&path) {
+            match try_connect(&path) {
                 Ok(stream) => queue.push(stream),
                 Err(error) => break error,
             }
