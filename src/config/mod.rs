@@ -7,6 +7,7 @@ mod kernel;
 mod name;
 pub mod pci;
 pub mod platform;
+mod room;
 pub mod smbios;
 
 use std::ffi::CString;
