@@ -290,7 +290,7 @@ mod tests {
             "open" => drop(File::open("/")),
             "socket" => drop(UdpSocket::bind("127.0.0.1:0")),
             "fork" => drop(Command::new("/bin/true").status()),
-            "kill" => drop(nix::sys::signal::kill(unistd::Pid::from_raw(1), None)),
+            "kill" => drop(nix::sys::signal::kill(Pid::from_raw(1), None)),
             "execute" => {
                 let length = std::num::NonZeroUsize::MIN;
                 let (protection, flags) = (

@@ -206,8 +206,8 @@ impl Unpacking {
 /// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
 fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
     let memory = MemoryFile::new(c"packed kernel")?;
+    memory.fill(file, size)?;
     let mut copy = File::from(memory.writer()?);
-    io::copy(&mut file.take(size), &mut copy)?;
     copy.rewind()?;
     Ok((copy, memory.end_writing()?.into()))
 }
@@ -299,4 +299,32 @@ fn ended(status: ExitStatus) -> String {
 fn shown(text: &str) -> String {
     const LONGEST: usize = 400;
     text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Kib;
+
+    #[test]
+    fn dom0_or_the_limit_is_what_stops_a_kernel() {
+        // A dom0 of 1 GiB.
+        let room = Room::of(Kib(1 << 20), Kib(800 << 10));
+        let allowance = Allowance { most: LARGEST_KERNEL, room, is_packed: true };
+        let file = 512 << 10;
+        let task = Task { file, most: child::most_within(room.usable(), file, true), parent: 1 };
+        let path = Path::new("/k");
+        let error = allowance.exceeded(path, task, 500 << 20, "unpacks to it");
+        let Error::NotEnoughDom0Memory { what: KIND, required, available, reserve, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((available, reserve), (Kib(800 << 10), Kib(128 << 10)));
+        assert!(required > Kib(1000 << 10) && required < Kib(1030 << 10), "{required:?}");
+        for bytes in [LARGEST_KERNEL.0 + 1, u64::MAX] {
+            let error = allowance.exceeded(path, task, bytes, "unpacks to it").to_string();
+            assert!(error.contains("unpacks to it; more than 536870912 are not allowed"), "{error}");
+        }
+        let roomy = Task { most: LARGEST_KERNEL, ..task };
+        assert!(matches!(allowance.exceeded(path, roomy, 1, ""), Error::BadFile { .. }));
+    }
 }
