@@ -50,7 +50,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::NameTaken { .. } => ("name-taken", 3),
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
         Error::NotOurs { .. } => ("not-ours", 3),
-        Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
+        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
         Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
         Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
@@ -89,6 +89,12 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
             object["errno"] = json!("ENOMEM");
             object["required_kib"] = json!(required.0);
             object["free_kib"] = json!(free.0);
+        }
+        Error::NotEnoughDom0Memory { required, available, reserve, .. } => {
+            object["errno"] = json!("ENOMEM");
+            object["dom0_required_kib"] = json!(required.0);
+            object["dom0_available_kib"] = json!(available.0);
+            object["dom0_reserve_kib"] = json!(reserve.0);
         }
         Error::Xen(error) => {
             object["errno"] = json!(error.errno_name());

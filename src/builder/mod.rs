@@ -100,7 +100,7 @@ pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<Rings, Fa
             hvm::hvm_build(context, job, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules, features, start_flags } => {
-            let modules: Vec<_> = modules.iter().map(|module| (&*module.data, module.cmdline.as_c_str())).collect();
+            let modules: Vec<_> = modules.iter().map(|module| (&module.data, module.cmdline.as_c_str())).collect();
             let start =
                 DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
             let build = if job.guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod lock_holders;
+pub mod meminfo;
 pub mod pidfd;
 pub mod procfs;
 pub mod shared_file;

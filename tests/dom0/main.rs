@@ -6,6 +6,7 @@ mod agreement;
 mod create;
 mod device_model;
 mod documentation;
+mod dom0_memory;
 mod dry_run;
 mod events;
 mod failures;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         images::TESTS,
+        dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,

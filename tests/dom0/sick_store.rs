@@ -160,7 +160,12 @@ fn holds_no_signal_up() {
 fn stops_at_every_step() {
     walk("stops of xenstored", &mut |step| {
         let mut stopped = None;
-        let outcome = create_until(step, &["--store-timeout", "1"], &mut |_| stopped = Some(Stopped::now()), None);
+        let outcome = create_until(
+            step,
+            &["--store-timeout", "1", "--dm-timeout", "5"],
+            &mut |_| stopped = Some(Stopped::now()),
+            None,
+        );
         drop(stopped);
         outcome
     });

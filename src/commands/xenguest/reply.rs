@@ -103,9 +103,14 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
     match (&failure.error, failure.stage) {
         (Error::Xen(error), _) if error.call == "xc_dom_allocate" => "xc_dom_allocate",
         _ if kind == Kind::Pv => "xc_dom_linux_build",
-        (Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. } | Error::Plan(_), _) | (_, Stage::Populate) => {
-            "hvm_build_mem"
-        }
+        (
+            Error::NotEnoughMemory { .. }
+            | Error::NotEnoughDom0Memory { .. }
+            | Error::LimitTooLow { .. }
+            | Error::Plan(_),
+            _,
+        )
+        | (_, Stage::Populate) => "hvm_build_mem",
         (_, Stage::PlatformParams | Stage::Scheduling | Stage::HvmInfo | Stage::HvmParams | Stage::CpuidPolicy) => {
             "hvm_build_params"
         }
@@ -115,7 +120,7 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
 
 fn code_of(error: &Error) -> i32 {
     let errno = match error {
-        Error::NotEnoughMemory { .. } => Errno::ENOMEM,
+        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => Errno::ENOMEM,
         Error::LimitTooLow { .. } => Errno::E2BIG,
         Error::NoSuchDomain(_) => Errno::ESRCH,
         Error::Plan(_) | Error::BadConfig(_) => Errno::EINVAL,
@@ -164,12 +169,21 @@ mod tests {
     #[test]
     fn every_word_and_its_number() {
         let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024), claims: None };
+        let dom0 = || Error::NotEnoughDom0Memory {
+            what: "kernel",
+            path: "/x".into(),
+            required: Kib(2048),
+            available: Kib(1024),
+            reserve: Kib(512),
+        };
         let limit =
             || Error::LimitTooLow { domid: DomId::new(7).expect("a domid"), required: Kib(2048), limit: Kib(1024) };
         let config = || Error::BadConfig("platform/nx is \"x\"".to_owned());
         let file = || Error::BadFile { what: "kernel", path: "/x".into(), reason: "is empty".to_owned() };
         for (kind, stage, error, word, number) in [
             (Kind::Hvm, Stage::CheckInput, memory(), "hvm_build_mem", 12),
+            (Kind::Pvh, Stage::CheckInput, dom0(), "hvm_build_mem", 12),
+            (Kind::Pv, Stage::CheckInput, dom0(), "xc_dom_linux_build", 12),
             (Kind::Pvh, Stage::CheckInput, limit(), "hvm_build_mem", 7),
             (Kind::Hvm, Stage::CheckInput, Error::Plan(PlanError::NoVcpus), "hvm_build_mem", 22),
             (Kind::Hvm, Stage::Populate, xen("xc_dom_boot_mem_init", Some(Errno::EBUSY)), "hvm_build_mem", 16),
