@@ -15,7 +15,7 @@ use super::ledger::{self, Entry, Run};
 use super::locks::take_alone;
 use super::teardown::{files_of, remove_file, remove_rest};
 use super::{Ending, Keys, RunVerb, mark_of, teardown};
-use crate::config::RUNS_DIRECTORY;
+use crate::config::{RUNS_DIRECTORY, remove_dead_unpackers};
 use crate::error::Error;
 use crate::memory::Pages;
 use crate::os::cgroup::Cgroup;
@@ -198,8 +198,12 @@ impl Survey<'_> {
         Ok(())
     }
 
-    /// Cgroups of domains that are gone, which neither a record nor a mark tells of.
+    /// Cgroups of domains that are gone, which neither a record nor a mark tells of; and those in which a run that was killed had
+    /// a kernel unpacked: its child died with it.
     fn cgroups(&mut self) -> Result<(), XenError> {
+        if self.apply {
+            remove_dead_unpackers();
+        }
         for domain in Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)) {
             let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));
             if !known && !self.living.contains(&domain.uuid) {

@@ -26,7 +26,9 @@ pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
     load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, resolve_device_model,
 };
-pub use kernel::{KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
+pub use kernel::{
+    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, remove_dead_unpackers, unpack_main, unpack_words,
+};
 pub use name::DomainName;
 pub use pci::PciAddress;
 pub use platform::Platform;

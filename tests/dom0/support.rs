@@ -259,7 +259,13 @@ impl Host {
                 // every QEMU
                 .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
                 .map(|path| path.display().to_string())
-                .chain(Cgroup::names().iter().map(|name| format!("cgroup {}", name.display())))
+                // Those in which a run that was killed had a kernel unpacked are empty, and the next run removes them.
+                .chain(
+                    Cgroup::names()
+                        .iter()
+                        .filter(|name| !name.to_string_lossy().starts_with("unpack."))
+                        .map(|name| format!("cgroup {}", name.display())),
+                )
                 .collect(),
             free_kib: info.free_kib.0,
             claimed_kib: info.claimed_kib.0,

@@ -13,6 +13,7 @@ mod kernels;
 mod notes;
 mod plain;
 mod program;
+mod unpacker_cgroup;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -31,12 +32,14 @@ use nix::sys::signal::Signal;
 pub use cache::KERNELS_DIRECTORY;
 pub use child::{unpack_main, unpack_words};
 pub use container::Packing;
+pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::files::open;
 use super::room::Room;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::os::Untrusted;
+use crate::os::cgroup::Cgroup;
 use crate::xen::sandbox::die_with_parent;
 use crate::xen::{MemoryFile, Sealed};
 use cache::Cache;
@@ -143,8 +146,10 @@ impl Unpacking {
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
+        let cgroup = unpacker_cgroup::make(child::required(size, is_packed, task.most.0));
+        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
         die_with_parent(&mut command);
-        let child = Running(command.spawn().map_err(failed)?);
+        let child = Running(command.spawn().map_err(failed)?, cgroup);
         let (id, most_bytes) = (child.0.id(), task.most.0);
         log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
         let (allowance, end) = (Allowance { most, room, is_packed }, Instant::now() + PATIENCE);
@@ -228,9 +233,9 @@ fn memory_from_0(plan: &Plan) -> Bytes {
     }
 }
 
-/// A child that does not outlive this.
+/// A child that does not outlive this, and its cgroup.
 #[derive(Debug)]
-struct Running(Child);
+struct Running(Child, Option<Cgroup>);
 
 impl Running {
     /// What it said and how it ended.
@@ -276,6 +281,9 @@ impl Drop for Running {
         // Where it has been waited for, neither does anything.
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
             log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
+        }
+        if let Some(cgroup) = &self.1 {
+            unpacker_cgroup::remove(cgroup);
         }
     }
 }
