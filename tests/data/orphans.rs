@@ -1,5 +1,6 @@
 // What becomes of a program's child when the program is killed. Part of the command-line tests, and of those in dom0.
 
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -11,14 +12,14 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Starts a program `count` times and kills each with SIGKILL, after 0 to `longest`. Returns how many of them had a child by
+/// Starts a program `count` times and kills each with SIGKILL, after delays spread over a range. Returns how many of them had a child by
 /// then. Each of those must die of SIGKILL too: the kernel makes this process their parent, so that it is told how they end,
 /// and waits for them. A child that is not killed with its parent ends by itself, in another way.
-pub(crate) fn kill_parents(program: &str, arguments: &[&str], count: u32, longest: Duration) -> u32 {
+pub(crate) fn kill_parents(program: &str, arguments: &[&str], count: u32, delays: Range<Duration>) -> u32 {
     set_child_subreaper(true).expect("Linux has it");
     let mut orphans = 0;
     for number in 0..count {
-        let delay = longest * number / count;
+        let delay = delays.start + (delays.end - delays.start) * number / count;
         let mut command = Command::new(program);
         // A group of its own, by which its children are found.
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
