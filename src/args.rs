@@ -202,6 +202,15 @@ pub struct StoreArgs {
     pub store_timeout: Duration,
 }
 
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// `create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
@@ -233,6 +242,9 @@ pub struct CreateArgs {
     /// Run QEMU as root, with every right
     #[arg(long)]
     pub device_model_root: bool,
+    /// Whether a filter ends QEMU when it makes a system call that it does not need
+    #[arg(long, value_enum, default_value_t = Switch::On, conflicts_with = "device_model_root")]
+    pub device_model_filter: Switch,
     /// UUID of the guest [default: a random one]
     #[arg(long)]
     pub uuid: Option<Uuid>,

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -26,6 +26,8 @@ use crate::monitor::Question;
 use crate::os::Untrusted;
 use crate::os::cgroup::Cgroup;
 use crate::os::pidfd::{Process, ProcessId, members};
+use crate::os::restrict::{Restriction, restrict_device_model};
+use crate::os::system_call_filter::{Additional, SystemCallFilter};
 use crate::xen::{DomId, DomainRef, Leash, process};
 
 /// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
@@ -34,6 +36,12 @@ const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 /// How long a QEMU that was killed may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
+
+/// What a device model dies of that makes a system call which its filter does not allow.
+const SIGSYS: i32 = Signal::SIGSYS as i32;
+
+const FILTERED: &str = "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of \
+                        the call; --device-model-filter off runs it without the filter, --device-model-root with every right";
 
 /// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
 #[derive(Debug)]
@@ -47,6 +55,8 @@ pub struct DeviceModel {
     log: PathBuf,
     /// It has no rights but on its own guest, and so none on xenstore.
     confined: bool,
+    /// It runs under a filter of system calls.
+    filtered: bool,
     /// When it has to be ready, and how long that was from its start.
     end: Instant,
     timeout: Duration,
@@ -84,6 +94,7 @@ impl DeviceModel {
                 transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
             let confined = !confinement.is_empty();
+            let restriction = if confined { Some(restriction(config)?) } else { None };
             // What a QEMU of an earlier guest left would be taken for this one's.
             for id in MONITORS {
                 remove_file(&socket(id, domid)).map_err(Error::Internal)?;
@@ -91,13 +102,11 @@ impl DeviceModel {
             let cgroup = Cgroup::make(&cgroup_name(domain), LIMITS)
                 .map_err(|error| log::info!("QEMU has no cgroup of its own: {error}"))
                 .ok();
-            let (process, leash) =
-                spawn(&config.path, &arguments, domid, &output, confined, cgroup.as_ref()).map_err(|error| {
-                    Error::BadFile {
-                        what: "device model",
-                        path: config.path.clone(),
-                        reason: format!("cannot be started: {error}"),
-                    }
+            let (process, leash) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
+                .map_err(|error| Error::BadFile {
+                    what: "device model",
+                    path: config.path.clone(),
+                    reason: format!("cannot be started: {error}"),
                 })?;
             let mut model = Self {
                 process,
@@ -106,6 +115,7 @@ impl DeviceModel {
                 leash: Some(leash),
                 log,
                 confined,
+                filtered: confined && config.filter,
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
             };
@@ -180,6 +190,10 @@ impl DeviceModel {
         match self.process.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
+                // A shell tells by its status how its child ended.
+                if self.filtered && (status.signal() == Some(SIGSYS) || status.code() == Some(128 + SIGSYS)) {
+                    return Err(Error::DeviceModel { reason: FILTERED.to_owned(), log: self.log.clone() });
+                }
                 let last = last_line(&self.log);
                 let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
                 let advice = if self.confined && (says("restrict") || says("invalid option")) {
@@ -332,6 +346,14 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     user.arguments(domid)
 }
 
+/// What it is started with, as its arguments need.
+fn restriction(config: &DeviceModelConfig) -> Result<Restriction, Error> {
+    let (network, programs) = (config.needs.network.is_some(), config.needs.programs.is_some());
+    let filter = config.filter.then(|| SystemCallFilter::new(Additional { network, programs })).transpose();
+    let filter = filter.map_err(|reason| Error::Internal(format!("QEMU's system call filter: {reason}")))?;
+    Ok(Restriction { network, filter })
+}
+
 /// QEMU takes its options with one dash or two.
 pub(crate) fn is_option(argument: &str, name: &str) -> bool {
     argument.strip_prefix('-').is_some_and(|rest| rest.strip_prefix('-').unwrap_or(rest) == name)
@@ -342,16 +364,13 @@ fn spawn(
     arguments: &[String],
     domid: DomId,
     output: &File,
-    confined: bool,
+    restriction: Option<Restriction>,
     cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
     process::withhold_descriptors(&mut command)?;
     // Before it changes its namespaces.
     cgroup.map_or(Ok(()), |cgroup| cgroup.put_into(&mut command))?;
-    if confined {
-        process::confine(&mut command);
-    }
     command
         .args(arguments)
         // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
@@ -365,6 +384,9 @@ fn spawn(
         // A Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
         .process_group(0);
     let leash = Leash::on(&mut command)?;
+    if let Some(restriction) = restriction {
+        restrict_device_model(&mut command, restriction);
+    }
     Ok((command.spawn()?, leash))
 }
 

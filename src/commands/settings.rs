@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::payload;
-use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs};
+use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs, Switch};
 use crate::config::pci::{agree, needed_hole};
-use crate::config::{Build, Claim, Create, DeviceModelConfig, Guest, Keep, Platform, RunAs, resolve_device_model};
+use crate::config::{
+    Build, Claim, Create, DeviceModelConfig, Guest, Keep, Needs, Platform, RunAs, resolve_device_model,
+};
 use crate::device_model::is_option;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
@@ -88,7 +90,21 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
     let MemoryArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory;
     let devices = passthrough || vgpu || !pci.is_empty();
     let run_as = RunAs::asked(arguments.device_model_user.as_ref(), arguments.device_model_root, devices, &path)?;
-    Ok(DeviceModelConfig { path, arguments: arguments.dm_arg.clone(), timeout: arguments.dm_timeout, run_as })
+    let mut needs = Needs::of(&arguments.dm_arg);
+    if let RunAs::User(user) = &run_as {
+        if user.is_script() {
+            needs.programs = Some(format!("the script {}", path.display()));
+        }
+        log::info!("QEMU is confined: {needs}");
+    }
+    Ok(DeviceModelConfig {
+        path,
+        arguments: arguments.dm_arg.clone(),
+        timeout: arguments.dm_timeout,
+        run_as,
+        needs,
+        filter: arguments.device_model_filter == Switch::On,
+    })
 }
 
 /// Checks the flags of `create` and reads the files.
@@ -102,9 +118,11 @@ pub(super) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     if device_model.is_none() && !arguments.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
-    if device_model.is_none() && (arguments.device_model_root || arguments.device_model_user.is_some()) {
+    let root_or_user = arguments.device_model_root || arguments.device_model_user.is_some();
+    if device_model.is_none() && (root_or_user || arguments.device_model_filter == Switch::Off) {
         return Err(Error::BadConfig(
-            "--device-model-user and --device-model-root make no sense without a device model".to_owned(),
+            "--device-model-user, --device-model-root and --device-model-filter make no sense without a device model"
+                .to_owned(),
         ));
     }
     if let Some(own) = OURS.iter().find(|own| arguments.dm_arg.iter().any(|argument| is_option(argument, own))) {

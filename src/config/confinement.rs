@@ -186,6 +186,12 @@ impl Confinement {
         }
     }
 
+    /// The program is a script, which has to start others.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        self.abilities.script
+    }
+
     /// What tells QEMU.
     ///
     /// # Errors
@@ -213,8 +219,8 @@ struct Abilities {
     run_with_chroot: bool,
     /// `-run-with user=` (QEMU 9.1), or `-runas`.
     run_with_user: bool,
-    /// It was built with a filter for system calls.
-    sandbox: bool,
+    /// It is a script, which starts other programs.
+    script: bool,
 }
 
 impl Abilities {
@@ -225,8 +231,9 @@ impl Abilities {
         let Some(program) = Program::open(qemu).map_err(|error| bad(error.to_string()))? else {
             let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
             // A wrapper of a QEMU elsewhere, most likely of today.
-            let newest = Self { run_with_chroot: true, run_with_user: true, sandbox: false };
-            return Ok(installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest));
+            let newest = Self { run_with_chroot: true, run_with_user: true, script: true };
+            let told = installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest);
+            return Ok(Self { script: true, ..told });
         };
         if !program.calls("xentoolcore_restrict_all") {
             return Err(bad(
@@ -244,7 +251,7 @@ impl Abilities {
         Ok(Self {
             run_with_chroot: says(b",chroot=dir]"),
             run_with_user: says(b"user=username|uid:gid]"),
-            sandbox: program.calls("libseccomp.so."),
+            script: false,
         })
     }
 
@@ -260,10 +267,6 @@ impl Abilities {
             add("-run-with", format!("user={uid}:{gid}"));
         } else {
             add("-runas", format!("{uid}:{gid}"));
-        }
-        if self.sandbox {
-            // The change of user comes after the filter, and needs what "elevateprivileges" would forbid.
-            add("-sandbox", "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny".to_owned());
         }
         all
     }
@@ -345,24 +348,19 @@ mod tests {
 
     #[test]
     fn each_qemu_is_told_in_its_own_words() {
-        let words = |run_with_chroot, run_with_user, sandbox| {
-            Abilities { run_with_chroot, run_with_user, sandbox }.arguments(7, 8).join(" ")
+        let words = |run_with_chroot, run_with_user| {
+            Abilities { run_with_chroot, run_with_user, script: false }.arguments(7, 8).join(" ")
         };
-        assert_eq!(words(false, false, false), "-xen-domid-restrict -chroot /run/dombuild/empty -runas 7:8");
-        assert_eq!(words(true, false, false), "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -runas 7:8");
-        let both = "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -run-with user=7:8";
-        assert_eq!(words(true, true, false), both);
-        assert_eq!(
-            words(true, true, true),
-            format!("{both} -sandbox on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny")
-        );
+        assert_eq!(words(false, false), "-xen-domid-restrict -chroot /run/dombuild/empty -runas 7:8");
+        assert_eq!(words(true, false), "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -runas 7:8");
+        assert_eq!(words(true, true), "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -run-with user=7:8");
     }
 
     #[test]
     fn every_domain_has_a_user_of_its_own() {
         let own = Confinement {
             user: DeviceUser::OfDomain { base: FIRST_USER, gid: None },
-            abilities: Abilities { run_with_chroot: true, run_with_user: true, sandbox: true },
+            abilities: Abilities { run_with_chroot: true, run_with_user: true, script: false },
         };
         assert_eq!(own.ids(domain(7)).expect("free"), (FIRST_USER + 7, FIRST_USER + 7));
         assert_eq!(own.libxl_user(domain(7)), None, "xl knows nothing of that range");

@@ -2,6 +2,7 @@
 
 pub mod acpi_tables;
 pub mod confinement;
+mod device_model_needs;
 mod files;
 mod kernel;
 mod name;
@@ -21,6 +22,7 @@ use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
 pub use confinement::{RunAs, UserChoice};
+pub use device_model_needs::Needs;
 use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
@@ -183,6 +185,10 @@ pub struct DeviceModelConfig {
     pub timeout: Duration,
     /// As whom it runs.
     pub run_as: RunAs,
+    /// What it needs of the host, where it does not run as root.
+    pub needs: Needs,
+    /// It runs under a filter of system calls, where it does not run as root.
+    pub filter: bool,
 }
 
 /// `build`, ready to be carried out.

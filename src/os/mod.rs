@@ -7,8 +7,10 @@ pub mod lock_holders;
 pub mod meminfo;
 pub mod pidfd;
 pub mod procfs;
+pub mod restrict;
 pub mod shared_file;
 pub mod socket;
+pub mod system_call_filter;
 mod untrusted;
 pub mod wait;
 

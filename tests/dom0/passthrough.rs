@@ -13,8 +13,8 @@ use dombuild::builder::{
 };
 use dombuild::cancel::Cancel;
 use dombuild::config::{
-    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Payload, Platform, RunAs, pci, read_firmware,
-    read_hvmloader, resolve_device_model, smbios,
+    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Needs, Payload, Platform, RunAs, pci,
+    read_firmware, read_hvmloader, resolve_device_model, smbios,
 };
 use dombuild::device_model::DeviceModel;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
@@ -155,7 +155,7 @@ fn reserved_memory() {
 
     let path = resolve_device_model(None).expect("QEMU").expect("not none");
     let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
-    let config = DeviceModelConfig { path, arguments, timeout, run_as };
+    let config = DeviceModelConfig { path, arguments, timeout, run_as, needs: Needs::default(), filter: true };
     let held = xen.domain(domid).expect("asked").expect("there").held();
     let mut model = DeviceModel::start(&context, held, "t", &guest.plan, &config).expect("QEMU is started");
     model.get_ready(&context, domid).expect("QEMU is ready");

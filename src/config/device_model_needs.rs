@@ -1,0 +1,452 @@
+//! Which of QEMU's arguments need more of the host than QEMU gets: dom0's network, or programs that QEMU starts.
+//!
+//! Told from the arguments that the user gives (`--dm-arg`); dombuild's own need neither. An argument that is not known here
+//! counts as one that needs the network: QEMU works then as it is asked to, and the log names the argument.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// What QEMU's arguments need, each with the argument that needs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Dom0's network namespace and sockets other than unix sockets.
+    pub network: Option<String>,
+    /// Programs that QEMU starts.
+    pub programs: Option<String>,
+}
+
+/// Options whose values name nothing outside of the guest, or files and descriptors alone.
+const LOCAL: &[&str] = &[
+    "D",
+    "L",
+    "M",
+    "S",
+    "accel",
+    "acpitable",
+    "action",
+    "add-fd",
+    "append",
+    "bios",
+    "boot",
+    "cpu",
+    "d",
+    "dfilter",
+    "dtb",
+    "dump-vmstate",
+    "echr",
+    "fsdev",
+    "full-screen",
+    "fw_cfg",
+    "g",
+    "global",
+    "icount",
+    "initrd",
+    "k",
+    "kernel",
+    "loadvm",
+    "m",
+    "machine",
+    "mem-path",
+    "mem-prealloc",
+    "mon",
+    "msg",
+    "name",
+    "no-acpi",
+    "no-fd-bootchk",
+    "no-hpet",
+    "no-reboot",
+    "no-shutdown",
+    "no-user-config",
+    "nodefaults",
+    "nographic",
+    "numa",
+    "only-migratable",
+    "overcommit",
+    "pidfile",
+    "preconfig",
+    "rotate",
+    "rtc",
+    "sandbox",
+    "seed",
+    "shim-verbose",
+    "smbios",
+    "smp",
+    "tpmdev",
+    "trace",
+    "usb",
+    "uuid",
+    "vga",
+    "virtfs",
+    "watchdog",
+    "watchdog-action",
+    "win2k-hack",
+];
+
+/// Options whose value is the name of an image, which can be a URL.
+const IMAGE: &[&str] = &["cdrom", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "mtdblock", "pflash", "sd"];
+
+/// Options whose value is a character device in its short form.
+const CHARACTER_DEVICE: &[&str] = &["debugcon", "gdb", "monitor", "parallel", "qmp", "qmp-pretty", "serial"];
+
+/// Character devices that are neither sockets nor unknown, in either form.
+const LOCAL_CHARACTER_DEVICES: &[&str] = &[
+    "chardev",
+    "con",
+    "console",
+    "file",
+    "memory",
+    "msmouse",
+    "mux",
+    "none",
+    "null",
+    "parallel",
+    "parport",
+    "pipe",
+    "pty",
+    "ringbuf",
+    "serial",
+    "spiceport",
+    "spicevmc",
+    "stdio",
+    "testdev",
+    "tty",
+    "unix",
+    "vc",
+    "wctablet",
+];
+
+/// Formats and protocols of images that are on this host.
+const LOCAL_DRIVERS: &[&str] = &[
+    "blkdebug",
+    "blklogwrites",
+    "blkverify",
+    "bochs",
+    "cloop",
+    "compress",
+    "copy-on-read",
+    "dmg",
+    "file",
+    "host_cdrom",
+    "host_device",
+    "luks",
+    "null-aio",
+    "null-co",
+    "parallels",
+    "preallocate",
+    "qcow",
+    "qcow2",
+    "qed",
+    "quorum",
+    "raw",
+    "throttle",
+    "vdi",
+    "vhdx",
+    "vmdk",
+    "vpc",
+    "vvfat",
+];
+
+/// Objects without a connection of their own, by the beginning of their types' names.
+const LOCAL_OBJECTS: &[&str] = &[
+    "authz-list",
+    "authz-simple",
+    "filter-buffer",
+    "filter-dump",
+    "filter-replay",
+    "iothread",
+    "main-loop",
+    "memory-backend-",
+    "rng-builtin",
+    "rng-random",
+    "secret",
+    "thread-context",
+    "throttle-",
+    "tls-c",
+];
+
+/// Devices that reach the host by a network socket: libusb hears of devices by netlink, and vsock is a network.
+const NETWORK_DEVICES: &[&str] = &["u2f-", "usb-host", "vhost-vsock", "vhost-user-vsock"];
+
+impl Needs {
+    /// What these arguments need, in QEMU's own grammar: options with one dash or two, each with its value behind it.
+    #[must_use]
+    pub fn of(arguments: &[String]) -> Self {
+        let mut needs = Self::default();
+        for (at, word) in arguments.iter().enumerate() {
+            let Some(rest) = word.strip_prefix('-') else { continue };
+            let option = rest.strip_prefix('-').unwrap_or(rest);
+            let value = arguments.get(at + 1).map_or("", String::as_str);
+            // Which options have a value is not known of all: what may be one is looked at as such, and as an option.
+            let shown = || if value.is_empty() { word.clone() } else { format!("{word} {value}") };
+            if needs.network.is_none() && needs_network(option, value) {
+                needs.network = Some(shown());
+            }
+            if needs.programs.is_none() && needs_programs(option, value) {
+                needs.programs = Some(shown());
+            }
+        }
+        needs
+    }
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.network {
+            Some(what) => write!(formatter, "in dom0's network, which {what:?} needs")?,
+            None => write!(formatter, "in a network namespace of its own")?,
+        }
+        match &self.programs {
+            Some(what) => write!(formatter, ", free to start programs, as {what:?} does"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn needs_network(option: &str, value: &str) -> bool {
+    let first = value.split(',').next().unwrap_or_default();
+    match option {
+        _ if LOCAL.contains(&option) => false,
+        _ if IMAGE.contains(&option) => !is_local_name(value),
+        _ if CHARACTER_DEVICE.contains(&option) => !is_local_character_device(value),
+        "net" => first != "none" && (first != "nic" || key(value, "netdev").is_some()),
+        "nic" => first != "none",
+        "netdev" => match first {
+            "hubport" | "vhost-user" => false,
+            "stream" | "dgram" => {
+                key(value, "addr.type").or(key(value, "local.type")) != Some("unix") || is_abstract(value)
+            }
+            _ => true,
+        },
+        "chardev" => match first.strip_prefix("backend=").unwrap_or(first) {
+            "socket" => key(value, "path").is_none() || key(value, "host").is_some() || is_abstract(value),
+            other => !LOCAL_CHARACTER_DEVICES.contains(&other),
+        },
+        "vnc" => !(first == "none" || first.starts_with("unix:")) || key(value, "websocket").is_some(),
+        "spice" => {
+            !value.split(',').any(|part| part == "unix" || part == "unix=on")
+                || ["port", "tls-port"].iter().any(|name| key(value, name).is_some())
+        }
+        "display" => !["none", "egl-headless", "curses"].contains(&first),
+        "incoming" => !["unix:", "fd:", "file:", "exec:"].iter().any(|scheme| value.starts_with(scheme)),
+        "audio" | "audiodev" => {
+            let driver = first.strip_prefix("driver=").unwrap_or(first);
+            driver != "none" && driver != "wav"
+        }
+        "usbdevice" => !["tablet", "mouse", "keyboard", "wacom-tablet"].contains(&value),
+        "device" => {
+            named(value, "driver").is_none_or(|name| NETWORK_DEVICES.iter().any(|known| name.starts_with(known)))
+        }
+        "object" => {
+            named(value, "qom-type").is_none_or(|name| !LOCAL_OBJECTS.iter().any(|known| name.starts_with(known)))
+        }
+        "drive" => !is_local_drive(value),
+        "blockdev" => {
+            !serde_json::from_str::<Value>(value).map_or_else(|_| is_local_drive(value), |json| is_local_node(&json))
+        }
+        _ => true,
+    }
+}
+
+/// QEMU starts the scripts of a tap unless told not to, the helper of a bridge, and what `exec:` and `cmd:` name.
+fn needs_programs(option: &str, value: &str) -> bool {
+    let first = value.split(',').next().unwrap_or_default();
+    match option {
+        "net" | "nic" | "netdev" => match first {
+            "tap" => ["script", "downscript"].iter().any(|name| key(value, name) != Some("no")),
+            "bridge" | "passt" => true,
+            _ => key(value, "smb").is_some() || value.contains("cmd:") || key(value, "helper").is_some(),
+        },
+        "incoming" => value.starts_with("exec:"),
+        _ => false,
+    }
+}
+
+/// The value of a key in `KEY=VALUE,...`; empty where it stands alone.
+fn key<'value>(value: &'value str, name: &str) -> Option<&'value str> {
+    value.split(',').find_map(|part| {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        (key == name).then_some(value)
+    })
+}
+
+/// A unix socket in the abstract namespace belongs to a network namespace.
+fn is_abstract(value: &str) -> bool {
+    value.split(',').any(|part| part.ends_with("abstract") || part.ends_with("abstract=on"))
+}
+
+/// The type that a device or an object begins with, or that its JSON names.
+fn named(value: &str, member: &str) -> Option<String> {
+    if value.starts_with('{') {
+        let json = serde_json::from_str::<Value>(value).ok()?;
+        return json[member].as_str().map(str::to_owned);
+    }
+    let first = value.split(',').next()?;
+    Some(first.strip_prefix(member).and_then(|rest| rest.strip_prefix('=')).unwrap_or(first).to_owned())
+}
+
+fn is_local_character_device(value: &str) -> bool {
+    let value = value.strip_prefix("mon:").unwrap_or(value);
+    let name = value.split([':', ',']).next().unwrap_or_default();
+    value.starts_with('/') || (LOCAL_CHARACTER_DEVICES.contains(&name) && !is_abstract(value))
+}
+
+/// A file's name, as QEMU tells it from a URL: by the first of `:` and `/`.
+fn is_local_name(name: &str) -> bool {
+    let scheme = match name.find([':', '/']) {
+        Some(at) if name.as_bytes().get(at) == Some(&b':') => &name[..at],
+        _ => return true,
+    };
+    match scheme {
+        "file" | "fat" | "host_device" | "host_cdrom" => true,
+        "nbd" => name.starts_with("nbd:unix:"),
+        "nbd+unix" => true,
+        _ => false,
+    }
+}
+
+fn is_local_drive(value: &str) -> bool {
+    value.split(',').all(|part| {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        is_local_member(key.rsplit('.').next().unwrap_or(key), value)
+    })
+}
+
+fn is_local_member(name: &str, value: &str) -> bool {
+    match name {
+        "driver" | "format" => LOCAL_DRIVERS.contains(&value),
+        "file" | "filename" | "backing" => is_local_name(value),
+        _ => true,
+    }
+}
+
+fn is_local_node(json: &Value) -> bool {
+    match json {
+        Value::Object(members) => members.iter().all(|(name, value)| match value {
+            Value::String(text) => is_local_member(name.rsplit('.').next().unwrap_or(name), text),
+            other => is_local_node(other),
+        }),
+        Value::Array(values) => values.iter().all(is_local_node),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(line: &str) -> Needs {
+        Needs::of(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_stays_on_this_host_needs_no_network() {
+        for line in [
+            "-cdrom /srv/debian.iso",
+            "-hda a/b:c",
+            "-hda /a:b",
+            "-drive file=/srv/a.qcow2,format=qcow2,if=ide,media=disk,aio=native,cache=none",
+            "--drive file.driver=host_device,file.filename=/dev/vg/a,driver=raw,if=none,id=x",
+            "-drive file=nbd:unix:/run/nbd.sock",
+            "-hda nbd+unix:///a?socket=/run/nbd.sock",
+            r#"-blockdev {"driver":"qcow2","node-name":"a","file":{"driver":"file","filename":"/srv/a"}}"#,
+            "-blockdev driver=raw,node-name=a,file.driver=file,file.filename=/srv/a",
+            "-device virtio-blk-pci,drive=x -device usb-tablet -device {\"driver\":\"e1000\"}",
+            "-usb -usbdevice tablet -vga none -vnc none -display none -k de",
+            "-vnc unix:/run/vnc,password=on",
+            "-spice unix=on,addr=/run/spice,disable-ticketing=on",
+            "-net none -net nic,model=e1000 -nic none -netdev hubport,id=a,hubid=0",
+            "-netdev stream,id=a,server=on,addr.type=unix,addr.path=/run/net",
+            "-serial pty -serial none -serial null -serial /dev/ttyS0 -serial file:/tmp/x -serial unix:/run/s,server,nowait",
+            "-monitor unix:/run/m,server,nowait -qmp mon:stdio -parallel chardev:x -debugcon vc:80Cx24C -gdb none",
+            "-chardev socket,id=a,path=/run/a,server=on,wait=off -mon chardev=a -chardev pty,id=b -chardev ringbuf,id=c",
+            "-object iothread,id=a -object {\"qom-type\":\"rng-random\",\"id\":\"b\"} -object memory-backend-ram,id=c,size=1M",
+            "-audiodev none,id=a -audiodev driver=wav,id=b,path=/tmp/x -incoming unix:/run/in",
+            "-S -name x -smbios type=1 -rtc base=utc -boot order=d -kernel /srv/vmlinuz -initrd /srv/initrd -append quiet",
+        ] {
+            assert_eq!(needs(line), Needs::default(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_goes_beyond_it_or_is_not_known_needs_the_network() {
+        for line in [
+            "-vnc :0",
+            "-vnc 127.0.0.1:0,to=99",
+            "-vnc unix:/run/vnc,websocket=5700",
+            "-vnc 127.0.0.1:1,reverse=on",
+            "-vnc",
+            "-spice port=5900",
+            "-spice unix=on,addr=/run/spice,tls-port=5901",
+            "-display vnc=:0",
+            "-display gtk",
+            "-netdev user,id=a",
+            "-netdev tap,id=a,ifname=tap0,script=no,downscript=no",
+            "-netdev bridge,id=a",
+            "-netdev socket,id=a,listen=:1234",
+            "-netdev stream,id=a,addr.type=inet,addr.host=a,addr.port=1",
+            "-netdev stream,id=a,addr.type=unix,addr.path=a,addr.abstract=on",
+            r#"-netdev {"type":"user","id":"a"}"#,
+            "-nic user",
+            "-net nic,netdev=a",
+            "-net user",
+            "-serial tcp::4444,server",
+            "-serial udp::4444@:4445",
+            "-serial telnet:localhost:4444",
+            "-monitor mon:websocket:0.0.0.0:1,server",
+            "-qmp tcp:localhost:4444",
+            "-gdb tcp::1234",
+            "-serial braille",
+            "-s",
+            "--s",
+            "-chardev socket,id=a,host=localhost,port=4444",
+            "-chardev socket,id=a,fd=3",
+            "-chardev socket,id=a,path=a,abstract=on",
+            "-chardev backend=udp,id=a,port=1",
+            "-chardev dbus,id=a",
+            "-incoming tcp:0:4444",
+            "-incoming defer",
+            "-cdrom http://example.org/a.iso",
+            "-hda nbd://10.0.0.1/a",
+            "-hda nbd:localhost:10809",
+            "-drive file=iscsi://10.0.0.1/iqn/0,format=raw",
+            "-drive file=rbd:pool/image",
+            "-drive file=ssh://a/b",
+            "-drive file=json:{}",
+            "-drive driver=nbd,host=localhost",
+            "-drive file=/srv/a,backing.file.driver=https",
+            r#"-blockdev {"driver":"qcow2","file":{"driver":"nbd","server":{"type":"inet"}}}"#,
+            r#"-blockdev {"driver":"raw","file":{"driver":"file","filename":"/a"},"children":[{"driver":"gluster"}]}"#,
+            "-device usb-host,hostbus=1",
+            "-device {",
+            "-object can-host-socketcan,id=a",
+            "-object",
+            "-audiodev pa,id=a,server=10.0.0.1",
+            "-readconfig /etc/qemu.conf",
+            "-set drive.a.file=nbd:localhost:1",
+            "-an-option-of-tomorrow",
+            // A value that looks like an option may be one.
+            "-name -s",
+        ] {
+            assert!(needs(line).network.is_some(), "{line}");
+        }
+        assert_eq!(needs("-usb -vnc :1 -s").network.as_deref(), Some("-vnc :1"));
+    }
+
+    #[test]
+    fn what_starts_programs_is_known() {
+        for (line, programs) in [
+            ("-netdev tap,id=a", true),
+            ("-netdev tap,id=a,script=no", true),
+            ("-netdev tap,id=a,script=no,downscript=no", false),
+            ("-nic bridge", true),
+            ("-netdev user,id=a", false),
+            ("-netdev user,id=a,smb=/srv", true),
+            ("-netdev user,id=a,guestfwd=tcp:10.0.2.1:1-cmd:cat", true),
+            ("-incoming exec:cat", true),
+            ("-incoming unix:/run/in", false),
+        ] {
+            assert_eq!(needs(line).programs.is_some(), programs, "{line}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What a device model is started with, so that a guest that takes it over has little of the host.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::system_call_filter::SystemCallFilter;
+
+/// What a device model may take of the host beside memory: no core file, which would hold the guest's memory, no queues,
+/// no locked memory, no priority above others, so many descriptors, and so many processes and threads that a fork bomb ends.
+const LIMITS: [(libc::__rlimit_resource_t, libc::rlim_t); 8] = [
+    (libc::RLIMIT_CORE, 0),
+    (libc::RLIMIT_MSGQUEUE, 0),
+    (libc::RLIMIT_LOCKS, 0),
+    (libc::RLIMIT_MEMLOCK, 0),
+    (libc::RLIMIT_NICE, 0),
+    (libc::RLIMIT_RTPRIO, 0),
+    (libc::RLIMIT_NOFILE, 4096),
+    (libc::RLIMIT_NPROC, 1024),
+];
+
+/// What differs from one device model to the next.
+#[derive(Debug)]
+pub struct Restriction {
+    /// It shares the network namespace of this process.
+    pub network: bool,
+    /// The system calls that it may make; all of them without.
+    pub filter: Option<SystemCallFilter>,
+}
+
+/// Has a program start in namespaces of its own (mount, IPC, UTS, cgroup, and network unless it shares that), under limits,
+/// without a way to gain rights by `execve` (`PR_SET_NO_NEW_PRIVS`), and under the filter. libxl does less for a restricted
+/// device model (tools/libs/light/libxl_linux.c, libxl__local_dm_preexec_restrict, Xen 4.17). A caller without the right to
+/// do so fails to start it. To be called last: what other closures of `command` do would be filtered.
+pub fn restrict_device_model(command: &mut Command, restriction: Restriction) {
+    let Restriction { network, mut filter } = restriction;
+    let shared = if network { 0 } else { libc::CLONE_NEWNET };
+    let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | shared;
+    // SAFETY: between fork and exec, the closure makes system calls and nothing else: it allocates nothing, takes no lock,
+    // and its pointers are to locals that live through the call. The filter was compiled before.
+    unsafe {
+        command.pre_exec(move || {
+            done(libc::unshare(spaces))?;
+            // A kernel without control groups does not know it, and has nothing that it would hide.
+            match done(libc::unshare(libc::CLONE_NEWCGROUP)) {
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
+                _ => {}
+            }
+            for (resource, most) in LIMITS {
+                let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                done(libc::getrlimit(resource, &raw mut limit))?;
+                let limit = libc::rlimit { rlim_cur: limit.rlim_cur.min(most), rlim_max: limit.rlim_max.min(most) };
+                done(libc::setrlimit(resource, &raw const limit))?;
+            }
+            done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            filter.as_mut().map_or(Ok(()), SystemCallFilter::apply)
+        });
+    }
+}
+
+fn done(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::system_call_filter::Additional;
+    use super::*;
+
+    const SPACES: [&str; 5] = ["mnt", "ipc", "uts", "cgroup", "net"];
+
+    fn restricted(network: bool) -> Option<String> {
+        let filter = SystemCallFilter::new(Additional { network, programs: false }).expect("compiled");
+        let mut command = Command::new("sh");
+        // Builtins alone: it may start no program.
+        let links = SPACES.map(|space| format!("/proc/self/ns/{space}")).join(" ");
+        let line = format!(
+            "while read -r line; do echo \"$line\"; done </proc/self/status; ulimit -c; ulimit -n; exec readlink {links}"
+        );
+        restrict_device_model(command.args(["-c", &line]), Restriction { network, filter: Some(filter) });
+        // Where these tests are not root's, or root has no right to namespaces, there is nothing to see.
+        match command.output() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
+            output => Some(String::from_utf8(output.expect("sh").stdout).expect("UTF-8")),
+        }
+    }
+
+    #[test]
+    fn a_device_model_is_restricted() {
+        for network in [false, true] {
+            let Some(text) = restricted(network) else { return };
+            let line = |name: &str| {
+                let line =
+                    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+                line.trim().to_owned()
+            };
+            assert_eq!(line("NoNewPrivs:"), "1");
+            assert_eq!(line("Seccomp:"), "2");
+            assert!(text.lines().any(|line| line == "0"), "core: {text}");
+            for space in SPACES {
+                let own = fs::read_link(format!("/proc/self/ns/{space}")).expect("a namespace").display().to_string();
+                assert_eq!(text.contains(&own), space == "net" && network, "{space}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_filter_every_call_is_there() {
+        let mut command = Command::new("cat");
+        restrict_device_model(command.arg("/proc/self/status"), Restriction { network: true, filter: None });
+        let Ok(output) = command.output() else { return };
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.lines().any(|line| line.starts_with("NoNewPrivs:") && line.ends_with('1')), "{text}");
+    }
+}
