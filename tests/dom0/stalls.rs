@@ -82,8 +82,9 @@ fn builds_in_spite(daemon: &Daemon, log: &str, named: &str) {
     let (ran, took) = timed(&[&GUEST[..], &["--log", log]].concat());
     let ran = ran.success();
     assert_warns_once(&ran, named);
+    // Emulated builds differ by seconds; a run that waited for the journal would not end at all.
     println!("{log}: {usual:.2?} without it, {took:.2?} with one that stalls");
-    assert!(took < usual + Duration::from_secs(3), "{usual:?} without it, {took:?} with it");
+    assert!(took < usual + Duration::from_secs(30), "{usual:?} without it, {took:?} with it");
     dombuild(&["destroy", "t"]).success();
     // A run that fails tells of its own error last.
     let (ran, _) = timed(&["destroy", "nobody", "--log", log]);
@@ -126,7 +127,7 @@ fn at_every_step() {
             other => panic!("{other:?} at {name}: {interrupted:?}"),
         }
         println!("{name}: stopped after {:.2?}", interrupted.rest);
-        assert!(interrupted.rest < Duration::from_secs(5), "at {name}: {interrupted:?}");
+        assert!(interrupted.rest < Duration::from_secs(10), "at {name}: {interrupted:?}");
         assert!(!shell("xl list").contains("\nt "), "at {name}");
     }
 }
