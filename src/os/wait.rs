@@ -70,18 +70,24 @@ impl Patience {
             let came = self.interrupt.signal().is_some();
             let limit = if came { self.timeout.min(self.grace) } else { self.timeout };
             let left = limit.saturating_sub(start.elapsed());
-            let mut polled = [Some(PollFd::new(fd.as_fd(), events)), None];
-            if !came {
-                polled[1] = self.interrupt.pipe.as_deref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-            }
-            let mut polled: Vec<PollFd<'_>> = polled.into_iter().flatten().collect();
-            match poll(&mut polled, timeout_of(left)) {
+            let own = PollFd::new(fd.as_fd(), events);
+            let (ready, polled) = match self.interrupt.pipe.as_deref().filter(|_| !came) {
+                Some(pipe) => {
+                    let mut both = [own, PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+                    let polled = poll(&mut both, timeout_of(left));
+                    (both[0].any(), polled)
+                }
+                None => {
+                    let mut alone = [own];
+                    let polled = poll(&mut alone, timeout_of(left));
+                    (alone[0].any(), polled)
+                }
+            };
+            match polled {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno.into()),
+                Ok(_) if ready == Some(true) => return Ok(Ended::Ready),
                 Ok(_) => {}
-            }
-            if polled.first().is_some_and(|polled| polled.any() == Some(true)) {
-                return Ok(Ended::Ready);
             }
             if start.elapsed() >= limit {
                 return Ok(if came { Ended::Interrupted } else { Ended::TimedOut });
