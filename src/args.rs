@@ -243,7 +243,8 @@ pub struct CreateArgs {
     #[arg(long)]
     pub device_model_root: bool,
     /// Whether a filter ends QEMU when it makes a system call that it does not need
-    #[arg(long, value_enum, default_value_t = Switch::On, conflicts_with = "device_model_root")]
+    #[arg(long, value_name = "on|off", value_enum, hide_possible_values = true, default_value_t = Switch::On)]
+    #[arg(conflicts_with = "device_model_root")]
     pub device_model_filter: Switch,
     /// UUID of the guest [default: a random one]
     #[arg(long)]

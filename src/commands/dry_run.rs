@@ -45,7 +45,11 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
         context.step(Stage::DeviceModel, check_directories)?;
         let whom = match &model.run_as {
             RunAs::Root => "root".to_owned(),
-            RunAs::User(user) => user.to_string(),
+            RunAs::User(user) => {
+                let filter =
+                    if model.filter { "under a filter of system calls" } else { "without a filter of system calls" };
+                format!("{user}, {}, {filter}", model.needs)
+            }
         };
         checks.push(format!("QEMU is {}, as {whom}; its log and its sockets can be written", model.path.display()));
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -35,13 +36,23 @@ const OWN_PID: u32 = 0x7fff_0b5e;
 
 /// Calls that programs try, and do without where a kernel does not have them: they would evade the filter (`io_uring`
 /// makes calls of its own, flags of `clone3` are behind a pointer), or make files that can be executed.
-const ABSENT: &[libc::c_long] =
-    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_memfd_create, libc::SYS_memfd_secret];
+const ABSENT: &[libc::c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_io_uring_setup,
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+];
+
+/// Calls of Linux 5.17 and later, and of Linux to come: a C library that uses one does without it on an older kernel.
+const NEWER: RangeInclusive<libc::c_long> = 450..=511;
 
 const ALLOWED: &[libc::c_long] = &[
     // Memory
     libc::SYS_brk,
+    libc::SYS_get_mempolicy,
     libc::SYS_madvise,
+    libc::SYS_mbind,
     libc::SYS_mincore,
     libc::SYS_mlock,
     libc::SYS_mlock2,
@@ -53,6 +64,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_munlock,
     libc::SYS_munlockall,
     libc::SYS_munmap,
+    libc::SYS_set_mempolicy,
     // Files and descriptors
     libc::SYS_close,
     libc::SYS_close_range,
@@ -186,6 +198,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     // Time
+    libc::SYS_alarm,
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -294,8 +307,10 @@ const PRCTL: &[libc::c_int] = &[
     libc::PR_GET_NO_NEW_PRIVS,
     libc::PR_GET_SECCOMP,
     libc::PR_GET_TIMERSLACK,
+    libc::PR_MCE_KILL,
     libc::PR_SET_NAME,
     libc::PR_SET_NO_NEW_PRIVS,
+    libc::PR_SET_PDEATHSIG,
     libc::PR_SET_SECCOMP,
     libc::PR_SET_TIMERSLACK,
     libc::PR_SET_VMA,
@@ -365,7 +380,7 @@ fn word(number: libc::c_int) -> u64 {
 }
 
 fn absent(additional: Additional) -> Result<Rules, seccompiler::BackendError> {
-    let mut calls: Rules = ABSENT.iter().map(|call| (*call, Vec::new())).collect();
+    let mut calls: Rules = ABSENT.iter().copied().chain(NEWER).map(|call| (call, Vec::new())).collect();
     if !additional.network {
         // Not to be killed for it: name services of the host's are asked for users, and may try others.
         calls.insert(libc::SYS_socket, vec![rule(&[(0, SeccompCmpOp::Ne, word(libc::AF_UNIX))])?]);
@@ -434,6 +449,8 @@ mod tests {
             ("clone3", libc::SYS_clone3, [0; 4], Absent, Absent),
             ("io_uring_setup", libc::SYS_io_uring_setup, [0; 4], Absent, Absent),
             ("memfd_create", libc::SYS_memfd_create, [0; 4], Absent, Absent),
+            ("fchmodat2", 452, [-1, 0, 0, 0], Absent, Absent),
+            ("mseal", 462, [-1, 0, 0, 0], Absent, Absent),
             // EINVAL: a thread shares memory and signal handlers as well
             ("clone of a thread", libc::SYS_clone, [thread, 0, 0, 0], Allowed, Allowed),
             ("clone of a process", libc::SYS_clone, [child, 0, 0, 0], Killed, Allowed),

@@ -153,7 +153,10 @@ fn users_of_the_device_model_that_cannot_be() {
     }
     let both = [files.create(), vec!["--device-model-root".to_owned()]].concat();
     refused(&with(&both, "--device-model-user", "7"), 2, "usage");
+    refused(&with(&both, "--device-model-filter", "off"), 2, "usage");
+    refused(&with(&files.create(), "--device-model-filter", "maybe"), 2, "usage");
     let none = with(&files.create(), "--device-model", "none");
+    refused(&with(&none, "--device-model-filter", "off"), 3, "bad-config");
     refused(&with(&none, "--device-model-user", "7"), 3, "bad-config");
     refused(&[none, vec!["--device-model-root".to_owned()]].concat(), 3, "bad-config");
     let devices = [files.create(), vec!["--passthrough".to_owned()]].concat();

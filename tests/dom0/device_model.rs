@@ -33,7 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
 const SMALL: [&str; 3] = ["--memory", "64", "--paused"];
 
 /// A field of `/proc/PID/status`.
-fn status(pid: u64, field: &str) -> Vec<String> {
+pub(crate) fn status(pid: u64, field: &str) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap_or_default();
     line.split_whitespace().map(str::to_owned).collect()
@@ -111,29 +111,27 @@ fn root_for_devices() {
     dombuild(&["destroy", "t"]).success();
 }
 
-/// Asks QEMU's monitor.
-fn ask(domid: u64, command: &str) -> Value {
+/// Gives QEMU's monitor a command; its answer, or `None` where it ended instead.
+pub(crate) fn ask(domid: u64, command: &Value) -> Option<Value> {
     let stream = UnixStream::connect(format!("/run/xen/qmp-libxl-{domid}")).expect("the monitor");
     let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
     let mut writer = stream;
-    let mut answer = || -> Value {
-        loop {
-            let line = lines.next().expect("an answer").expect("read");
-            let value: Value = serde_json::from_str(&line).expect("JSON");
-            if value.get("event").is_none() {
-                return value;
-            }
+    let mut answer = || loop {
+        let value: Value = serde_json::from_str(&lines.next()?.ok()?).expect("JSON");
+        if value.get("event").is_none() {
+            return Some(value);
         }
     };
-    answer();
-    for execute in ["qmp_capabilities", command] {
-        writeln!(writer, "{}", json!({ "execute": execute })).expect("written");
-        let value = answer();
-        if execute == command {
-            return value["return"].clone();
-        }
-    }
-    unreachable!()
+    answer()?;
+    writeln!(writer, "{}", json!({ "execute": "qmp_capabilities" })).expect("written");
+    answer()?;
+    writeln!(writer, "{command}").expect("written");
+    answer()
+}
+
+/// What QEMU's monitor says to a question.
+fn query(domid: u64, command: &str) -> Value {
+    ask(domid, &json!({ "execute": command })).expect("an answer")["return"].clone()
 }
 
 /// Files that root alone may read: QEMU has opened them before.
@@ -146,12 +144,12 @@ fn disks() {
     let words = ["--dm-arg", "-drive", "--dm-arg", &drive, "--dm-arg", "-cdrom", "--dm-arg", path_text(&cdrom)];
     let built = create("t", &[&["--memory", "64"], &words[..]].concat());
     assert_ne!(status(number(&built, "device_model_pid"), "Uid")[0], "0");
-    let blocks = ask(number(&built, "domid"), "query-block");
+    let blocks = query(number(&built, "domid"), "query-block");
     let files: Vec<&str> =
         blocks.as_array().expect("a list").iter().filter_map(|block| block["inserted"]["file"].as_str()).collect();
     assert!(files.contains(&path_text(&disk)) && files.contains(&path_text(&cdrom)), "{blocks}");
     wait_for("SeaBIOS has read the disk", 120, || {
-        let stats = ask(number(&built, "domid"), "query-blockstats");
+        let stats = query(number(&built, "domid"), "query-blockstats");
         let of = |device: &Value, field: &str| device["stats"][field].as_u64().unwrap_or(0);
         let devices = stats.as_array().expect("a list");
         assert!(devices.iter().all(|device| of(device, "failed_rd_operations") == 0), "{stats}");

@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod cage;
 mod create;
 mod device_model;
 mod documentation;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     let trials = [
         create::TESTS,
         device_model::TESTS,
+        cage::TESTS,
         dry_run::TESTS,
         life::TESTS,
         memory::TESTS,
