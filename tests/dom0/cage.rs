@@ -15,11 +15,11 @@ use super::device_model::{ask, status};
 use super::support::{DOMBUILD, create, dombuild, number, path_text, run, script, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("cage_holds_from_outside", holds),
-    ("cage_keeps_the_network_where_an_argument_needs_it", network_where_needed),
-    ("cage_ends_a_device_model_that_leaves_it", forbidden_call),
-    ("cage_lets_no_process_be_started", no_process),
-    ("cage_has_room_for_hot_plug", hot_plug),
+    ("device_model_cage_holds_from_outside", holds),
+    ("device_model_cage_keeps_the_network_where_an_argument_needs_it", network_where_needed),
+    ("device_model_cage_ends_a_device_model_that_leaves_it", forbidden_call),
+    ("device_model_cage_lets_no_process_be_started", no_process),
+    ("device_model_cage_has_room_for_hot_plug", hot_plug),
 ];
 
 const SMALL: [&str; 3] = ["--memory", "64", "--paused"];
