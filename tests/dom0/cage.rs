@@ -162,7 +162,7 @@ fn hot_plug() {
     for device in [
         json!({ "driver": "virtio-blk-pci", "drive": "n", "id": "disk" }),
         json!({ "driver": "usb-tablet", "id": "tablet" }),
-        json!({ "driver": "e1000", "id": "nic" }),
+        json!({ "driver": "e1000", "id": "nic", "romfile": "" }),
     ] {
         done(json!({ "execute": "device_add", "arguments": device }));
     }
