@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
-use super::run::{Files, PROGRAM, Ran, command, refused, skipped, text, with};
+use super::run::{Files, PROGRAM, Ran, command, copy_program, refused, skipped, text, with};
 
 /// Nothing of what was refused may speak to the terminal.
 fn assert_quiet(ran: &Ran) {
@@ -172,7 +173,7 @@ fn it_does_not_run_with_borrowed_rights() {
     const TEST: &str = "it_does_not_run_with_borrowed_rights";
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("dombuild");
-    fs::copy(PROGRAM, &program).expect("copied");
+    copy_program(Path::new(PROGRAM), &program);
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
     if chown(&program, Some(65_534), Some(65_534)).is_err() {
         return skipped(TEST, "it takes root to make a file another user's");
