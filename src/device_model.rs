@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::builder::{Context, Keys, LIMITS, cgroup_name, remove_file};
+use crate::builder::{Context, Keys, make_cgroup, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
@@ -99,9 +99,7 @@ impl DeviceModel {
             for id in MONITORS {
                 remove_file(&socket(id, domid)).map_err(Error::Internal)?;
             }
-            let cgroup = Cgroup::make(&cgroup_name(domain), LIMITS)
-                .map_err(|error| log::info!("QEMU has no cgroup of its own: {error}"))
-                .ok();
+            let cgroup = make_cgroup(context.xen, domain)?;
             let (process, leash) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
                 .map_err(|error| Error::BadFile {
                     what: "device model",

@@ -16,7 +16,7 @@ use super::keys::name_another;
 use crate::os::cgroup::{Cgroup, CgroupLimits};
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::procfs;
-use crate::xen::{DomId, DomainRef, Store, XenError};
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 
 /// How long QEMU may take to end by itself, with its disks written.
 const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -47,6 +47,25 @@ pub fn cgroup_name(domain: DomainRef) -> String {
 pub(super) fn domain_of_cgroup(name: &str) -> Option<DomainRef> {
     let (domid, uuid) = name.split_once('.')?;
     Some(DomainRef { domid: DomId::new(domid.parse().ok()?)?, uuid: uuid.parse().ok()? })
+}
+
+/// Makes the cgroup of a guest's helpers; none where the host has none. Those of guests that are gone are removed where they are empty:
+/// another toolstack that destroys a guest ends its QEMU, and leaves the cgroup.
+///
+/// # Errors
+/// Where Xen does not tell which domains there are.
+pub fn make_cgroup(xen: &Interface, domain: DomainRef) -> Result<Option<Cgroup>, XenError> {
+    let others: Vec<_> = Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)).collect();
+    if !others.is_empty() {
+        let domains: Vec<_> = xen.domains()?.iter().map(DomainInfo::held).collect();
+        for gone in others.iter().filter(|other| !domains.contains(other)) {
+            // One that is not empty is for `cleanup`, which looks whose it is.
+            let removed = Cgroup::find(&cgroup_name(*gone)).map_or(Ok(()), |group| group.remove(Duration::ZERO));
+            removed.unwrap_or_else(|error| log::debug!("the cgroup of {gone}, which is gone: {error}"));
+        }
+    }
+    let made = Cgroup::make(&cgroup_name(domain), LIMITS);
+    Ok(made.map_err(|error| log::info!("QEMU has no cgroup of its own: {error}")).ok())
 }
 
 /// Processes that belong together.

@@ -34,7 +34,7 @@ use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 pub use balloon::balloon;
 pub use claim::{give_back_claim, promised_to_others};
 pub use handover::{write_hole, write_modules};
-pub use helpers::{Ending, LIMITS, cgroup_name};
+pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
 pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of};
 pub use ledger::{Recorded, RunVerb, forget_dead};

@@ -224,6 +224,15 @@ fn no_process_is_left() {
     dombuild(&["destroy", "t"]).success();
     assert!(hidden.wait().expect("waited").signal().is_some());
     assert!(neighbour.try_wait().expect("waited").is_none(), "the next guest's QEMU goes on");
+    assert!(!fs::exists(&cgroup).expect("asked"), "its cgroup goes with it");
+    // xl leaves an empty one, which the next guest's start removes.
+    let built = create("t", &SMALL);
+    let left = format!("/sys/fs/cgroup/dombuild/{}.{}", domid(&built), built["uuid"].as_str().expect("a UUID"));
+    shell("xl destroy t");
+    assert!(fs::exists(&left).expect("asked"));
+    create("t", &SMALL);
+    assert!(!fs::exists(&left).expect("asked"));
+    dombuild(&["destroy", "t"]).success();
     neighbour.kill().expect("killed");
     neighbour.wait().expect("waited");
 }

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -231,6 +232,10 @@ pub(crate) fn destroy_everything() {
     }
 }
 
+fn is_in_use(cgroup: &OsStr) -> bool {
+    cgroup.to_str().and_then(Cgroup::find).is_some_and(|group| !group.is_empty().expect("asked"))
+}
+
 /// What must be the same after a test as before it.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -259,11 +264,11 @@ impl Host {
                 // every QEMU
                 .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
                 .map(|path| path.display().to_string())
-                // Those in which a run that was killed had a kernel unpacked are empty, and the next run removes them.
+                // Empty ones are left by xl, and by a run that was killed while a kernel was unpacked: the next run removes them.
                 .chain(
                     Cgroup::names()
                         .iter()
-                        .filter(|name| !name.to_string_lossy().starts_with("unpack."))
+                        .filter(|name| is_in_use(name))
                         .map(|name| format!("cgroup {}", name.display())),
                 )
                 .collect(),
