@@ -148,16 +148,17 @@ fn create_with(ramdisk: &Path) -> (Child, tempfile::TempPath) {
 fn ramdisks_are_mapped() {
     let ramdisk = ramdisk(128);
     let (child, _kernel) = create_with(&ramdisk);
-    let (mut own, mut mapped) = (0, 0);
+    let (mut own, mut is_mapped) = (0, false);
     watch(child, |pid| {
-        let status = format!("/proc/{pid}/status");
-        own = own.max(field(&status, "RssAnon:"));
-        mapped = mapped.max(field(&status, "RssFile:"));
+        own = own.max(field(&format!("/proc/{pid}/status"), "RssAnon:"));
+        // How much of it is in memory at a look depends on the moment; that it is mapped does not.
+        is_mapped |=
+            fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains(path_text(&ramdisk)));
     })
     .success();
     dombuild(&["destroy", "t"]).success();
-    println!("a ramdisk of 128 MiB: {} KiB of dombuild's own, {} MiB mapped", own >> 10, mapped / MIB);
-    assert!(mapped >= 128 * MIB, "{mapped}");
+    println!("a ramdisk of 128 MiB: {} KiB of dombuild's own", own >> 10);
+    assert!(is_mapped);
     assert!(own < 24 * MIB, "{own}");
 }
 
