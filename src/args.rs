@@ -194,6 +194,14 @@ pub struct GuestArgs {
     pub no_build_lock: bool,
 }
 
+/// How xenstored is talked to, by every verb that does.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// How long xenstored may take to answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", display_order = 800, value_parser = some_seconds)]
+    pub store_timeout: Duration,
+}
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Switch {
@@ -259,6 +267,9 @@ pub struct CreateArgs {
     /// CPU pool to run in
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cpupool: u32,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `build`.
@@ -276,6 +287,9 @@ pub struct BuildArgs {
     /// Event channel of the console ring, where the caller allocated it
     #[arg(long, value_name = "P", requires = "store_port", value_parser = clap::value_parser!(u32).range(1..))]
     pub console_port: Option<u32>,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `inspect`.
@@ -293,6 +307,9 @@ pub struct InspectArgs {
     /// Hold it against this model's plan [default: what it was built with, or else what fits best]
     #[arg(long, value_name = "xenops|xapi|libxl")]
     pub model: Option<Model>,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `balloon`.
@@ -313,6 +330,9 @@ pub struct BalloonArgs {
     /// Go below what a guest needs to live, too
     #[arg(long)]
     pub force: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `xenguest`.
@@ -332,6 +352,9 @@ pub struct DestroyArgs {
     /// Destroy it even though another toolstack made it
     #[arg(long)]
     pub force: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `cleanup`.
@@ -340,6 +363,14 @@ pub struct CleanupArgs {
     /// Remove it; without this flag it is only told
     #[arg(long)]
     pub apply: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("at least 1 second".to_owned()) } else { Ok(time) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,18 +1,19 @@
 //! SIGINT, SIGTERM and SIGHUP, noticed between two steps and while waiting, so that a run can clean up after itself.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 
+use nix::errno::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 
 use crate::error::Error;
+use crate::os::wait::Interrupt;
 
 /// Remembers the signal that asked this run to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
-    signal: Arc<AtomicUsize>,
+    interrupt: Interrupt,
 }
 
 impl Cancel {
@@ -22,17 +23,26 @@ impl Cancel {
     /// # Errors
     /// Where the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
-        let cancel = Self::default();
+        let (interrupt, came, pipe) =
+            Interrupt::new().map_err(|error| Error::Internal(format!("there is no pipe for signals: {error}")))?;
         let ignored = ignored();
         for (signal, counts_as) in [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)] {
             if ignored >> (signal - 1) & 1 == 1 {
                 continue;
             }
             let value = usize::try_from(counts_as).unwrap_or(0);
-            flag::register_usize(signal, Arc::clone(&cancel.signal), value)
-                .map_err(|error| Error::Internal(format!("cannot handle signal {signal}: {error}")))?;
+            // In this order: who is woken finds the number.
+            let handled = flag::register_usize(signal, came.clone(), value)
+                .and_then(|_| low_level::pipe::register(signal, pipe.try_clone()?));
+            handled.map_err(|error: io::Error| Error::Internal(format!("cannot handle signal {signal}: {error}")))?;
         }
-        Ok(cancel)
+        Ok(Self { interrupt })
+    }
+
+    /// What ends waits once a signal has come.
+    #[must_use]
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Fails once a signal has come.
@@ -40,9 +50,15 @@ impl Cancel {
     /// # Errors
     /// [`Error::Interrupted`].
     pub fn check(&self) -> Result<(), Error> {
-        match self.signal.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            signal => Err(Error::Interrupted { signal: i32::try_from(signal).unwrap_or(SIGTERM) }),
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
+    }
+
+    /// The error of a step in which a signal ended a wait is the signal.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        match (&error, self.interrupt.signal()) {
+            (Error::Xen(wait), Some(signal)) if wait.errno == Some(Errno::ECANCELED) => Error::Interrupted { signal },
+            _ => error,
         }
     }
 }

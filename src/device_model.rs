@@ -7,25 +7,35 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 
-use crate::builder::{Context, Keys, end_process, kill_users_of, remove_file};
+use crate::builder::{Context, Keys, make_cgroup, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
 use crate::monitor::Question;
+use crate::os::Untrusted;
+use crate::os::cgroup::Cgroup;
+use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::restrict::{Restriction, restrict_device_model};
 use crate::os::system_call_filter::{Additional, SystemCallFilter};
-use crate::xen::{DomId, Leash, process};
+use crate::xen::{DomId, DomainRef, Leash, process};
 
 /// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
 const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
+
+/// How long a QEMU that was killed may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(2);
 
 /// What a device model dies of that makes a system call which its filter does not allow.
 const SIGSYS: i32 = Signal::SIGSYS as i32;
@@ -37,6 +47,10 @@ const FILTERED: &str = "was killed by its system call filter; the kernel's log (
 #[derive(Debug)]
 pub struct DeviceModel {
     process: Child,
+    /// What else it started is in there, where the host has cgroups.
+    cgroup: Option<Cgroup>,
+    /// What it had started when it ended, where it has no cgroup.
+    orphans: Vec<Process>,
     leash: Option<Leash>,
     log: PathBuf,
     /// It has no rights but on its own guest, and so none on xenstore.
@@ -56,12 +70,13 @@ impl DeviceModel {
     /// Where QEMU cannot be started.
     pub fn start(
         context: &Context<'_>,
-        domid: DomId,
+        domain: DomainRef,
         name: &str,
         plan: &Plan,
         config: &DeviceModelConfig,
     ) -> Result<Self, Failure> {
         context.step(Stage::StartDeviceModel, || {
+            let domid = domain.domid;
             let keys = Keys::new(domid);
             let (log, output) = open_log(name)?;
             let confinement = confinement(domid, &config.run_as)?;
@@ -84,14 +99,17 @@ impl DeviceModel {
             for id in MONITORS {
                 remove_file(&socket(id, domid)).map_err(Error::Internal)?;
             }
-            let (process, leash) =
-                spawn(&config.path, &arguments, domid, &output, restriction).map_err(|error| Error::BadFile {
+            let cgroup = make_cgroup(context.xen, domain)?;
+            let (process, leash) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
+                .map_err(|error| Error::BadFile {
                     what: "device model",
                     path: config.path.clone(),
                     reason: format!("cannot be started: {error}{}", if confined { missing(&error) } else { "" }),
                 })?;
             let mut model = Self {
                 process,
+                cgroup,
+                orphans: Vec::new(),
                 leash: Some(leash),
                 log,
                 confined,
@@ -99,15 +117,25 @@ impl DeviceModel {
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
             };
-            let pid = model.pid().to_string();
-            match context.store.plain().write(&keys.device_model_pid(), &pid) {
+            match model.publish(context, &keys) {
                 Ok(()) => Ok::<_, Error>(model),
                 Err(error) => {
                     model.kill();
-                    Err(error.into())
+                    Err(error)
                 }
             }
         })
+    }
+
+    /// Tells xl which process it is, and a later `destroy`, where no cgroup does.
+    fn publish(&self, context: &Context<'_>, keys: &Keys) -> Result<(), Error> {
+        let plain = context.store.plain();
+        if self.cgroup.is_none() {
+            let failed = |error: std::io::Error| Error::Internal(format!("the device model is lost: {error}"));
+            let text = ProcessId::of(self.number()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
+            plain.write(&keys.device_model_process(), &text)?;
+        }
+        Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
     }
 
     /// Waits until QEMU is running, when it answers on its monitor.
@@ -140,11 +168,23 @@ impl DeviceModel {
         self.process.id()
     }
 
+    fn number(&self) -> i32 {
+        i32::try_from(self.pid()).unwrap_or(0)
+    }
+
     /// Fails once QEMU has ended.
     ///
     /// # Errors
     /// [`Error::DeviceModel`], with how it ended.
     pub fn check(&mut self) -> Result<(), Error> {
+        if self.cgroup.is_none() {
+            // Its number, and so its group's, is its own until it has been waited for.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            match waitid(Id::Pid(Pid::from_raw(self.number())), flags) {
+                Ok(WaitStatus::StillAlive) => return Ok(()),
+                _ => self.orphans = members(self.number()).unwrap_or_default(),
+            }
+        }
         match self.process.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
@@ -152,12 +192,14 @@ impl DeviceModel {
                 if self.filtered && (status.signal() == Some(SIGSYS) || status.code() == Some(128 + SIGSYS)) {
                     return Err(Error::DeviceModel { reason: FILTERED.to_owned(), log: self.log.clone() });
                 }
-                let last = last_line(&self.log).map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
-                let advice = if self.confined && (last.contains("restrict") || last.contains("invalid option")) {
+                let last = last_line(&self.log);
+                let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
+                let advice = if self.confined && (says("restrict") || says("invalid option")) {
                     "; --device-model-root runs it with every right"
                 } else {
                     ""
                 };
+                let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
                 Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
             }
             Err(error) => Err(Error::Internal(format!("cannot wait for process {}: {error}", self.pid()))),
@@ -203,13 +245,29 @@ impl DeviceModel {
 
     /// Ends QEMU and what it started at once.
     fn kill(&mut self) {
-        let ended = i32::try_from(self.pid())
-            .map_err(|error| error.to_string())
-            .and_then(|pid| end_process(pid, Signal::SIGKILL))
-            .and_then(|()| self.process.wait().map_err(|error| error.to_string()));
-        if let Err(problem) = ended {
+        if let Err(problem) = self.try_kill() {
             log::error!("the device model {} may still run: {problem}", self.pid());
         }
+    }
+
+    fn try_kill(&mut self) -> std::io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill()?;
+        } else if self.process.try_wait()?.is_none() {
+            self.orphans = members(self.number())?;
+            self.process.kill()?;
+        }
+        self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
+        // One that waits for a disk which does not answer takes the signal when that does.
+        let start = Instant::now();
+        while self.process.try_wait()?.is_none() {
+            if start.elapsed() >= KILL_TIMEOUT {
+                let text = format!("it has not ended {} s after SIGKILL", KILL_TIMEOUT.as_secs());
+                return Err(std::io::Error::other(text));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 }
 
@@ -265,8 +323,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own:
     all
 }
 
-/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root. What an earlier guest of the
-/// same number may have left of its user's is ended.
+/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root.
 fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
     let unusable = |reason: String| Error::Internal(format!("QEMU's root directory {EMPTY_DIRECTORY} {reason}"));
@@ -284,7 +341,6 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     if !there.is_dir() || there.uid() != 0 || there.mode() & 0o7777 != 0 || !empty {
         return Err(unusable("is not an empty directory of root's with mode 0: remove it, it is made anew".to_owned()));
     }
-    kill_users_of(domid).map_err(Error::Internal)?;
     user.arguments(domid)
 }
 
@@ -318,9 +374,12 @@ fn spawn(
     domid: DomId,
     output: &File,
     restriction: Option<Restriction>,
+    cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, Leash)> {
     let mut command = Command::new(path);
     process::withhold_descriptors(&mut command)?;
+    // Before it changes its namespaces.
+    cgroup.map_or(Ok(()), |cgroup| cgroup.put_into(&mut command))?;
     command
         .args(arguments)
         // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
@@ -366,12 +425,12 @@ fn open_log(name: &str) -> Result<(PathBuf, File), Error> {
 }
 
 /// The last line of a log that may be of any size.
-fn last_line(log: &Path) -> Option<String> {
+fn last_line(log: &Path) -> Option<Untrusted> {
     const TAIL: u64 = 4096;
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text).ok()?;
-    String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(Untrusted::from)
 }

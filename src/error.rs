@@ -57,6 +57,23 @@ pub enum Error {
         /// Those claims, where there are any: how much for whom.
         claims: Option<String>,
     },
+    /// dom0 itself lacks the memory to prepare a file for the guest.
+    #[error(
+        "{what} {path}: not enough memory in dom0: at least {} KiB are required; {} KiB are available, of which {} KiB \
+         are left to other programs; give dom0 more memory, or use a smaller {what}", required.0, available.0, reserve.0
+    )]
+    NotEnoughDom0Memory {
+        /// What it is: `kernel` or `ramdisk`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is needed, at least.
+        required: Kib,
+        /// What dom0 has available (`MemAvailable`).
+        available: Kib,
+        /// The part of it that is left to other programs.
+        reserve: Kib,
+    },
     /// The domain may not own what it needs.
     #[error(
         "domain {domid} needs {} KiB and may own {} KiB: raise its limit (xc_domain_setmaxmem, `xl mem-max`) first",

@@ -4,6 +4,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use dombuild::args::{Cli, TellArgs};
 use dombuild::error::{Error, Failure, Stage};
 use dombuild::logging::{self, LogConfig};
+use dombuild::os::lines;
 use dombuild::report::{self, Code};
 use dombuild::xen::process;
 use dombuild::{commands, config, events, given};
@@ -143,7 +145,8 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
         report::print_line(&object);
     }
     report::tell_error(&object, Code::USAGE, || {
-        // A closed stderr is no reason for another error.
-        let _ = error.print();
+        // A closed stderr is no reason for another error. clap prints the arguments as they came.
+        let shown = lines(&text);
+        let _ = if shown == text { error.print() } else { io::stderr().write_all(shown.as_bytes()) };
     })
 }

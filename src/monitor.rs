@@ -10,7 +10,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::PollFlags;
 use serde_json::{Value, json};
+
+use crate::os::Untrusted;
+use crate::os::socket::try_connect;
+use crate::os::wait::Patience;
 
 /// How long one look waits for an answer.
 const LOOK: Duration = Duration::from_millis(100);
@@ -18,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(5);
 /// A line is shorter than this.
 const LONGEST: usize = 1 << 20;
+/// So much of a refusal is shown.
+const LONGEST_REFUSAL: usize = 1000;
 /// By that the answer to the command is known.
 const ID: &str = "dombuild";
 
@@ -49,7 +56,7 @@ impl Question {
             self.stream = self.ask().ok();
         }
         let mut piece = [0; 4096];
-        match self.stream.as_mut().map(|stream| stream.read(&mut piece)) {
+        match self.stream.as_mut().map(|stream| read(stream, &mut piece)) {
             Some(Ok(count)) if count > 0 => self.unread.extend(piece.iter().take(count)),
             Some(Err(error)) if is_for_now(&error) => {}
             None | Some(_) => {
@@ -61,7 +68,7 @@ impl Question {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
             let mut value: Value = serde_json::from_slice(&line)?;
             if let Some(error) = value.get("error") {
-                return Err(Error::other(error.to_string()));
+                return Err(Error::other(Untrusted::from(error.to_string()).shortened(LONGEST_REFUSAL).to_string()));
             }
             if value["id"] == ID {
                 return Ok(Some(value["return"].take()));
@@ -73,13 +80,18 @@ impl Question {
 
     /// In one piece: each that comes alone wakes QEMU.
     fn ask(&self) -> Result<UnixStream> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(LOOK))?;
-        stream.set_write_timeout(Some(LOOK))?;
+        // A new connection takes more than both commands at once.
+        let mut stream = UnixStream::from(try_connect(&self.socket)?);
         let (first, command) = (json!({ "execute": "qmp_capabilities" }), json!({ "execute": self.command, "id": ID }));
         stream.write_all(format!("{first}\n{command}\n").as_bytes())?;
         Ok(stream)
     }
+}
+
+/// What has come, once there is something; waits a moment for it.
+fn read(stream: &mut UnixStream, piece: &mut [u8]) -> Result<usize> {
+    Patience { timeout: LOOK, ..Patience::default() }.wait(&stream, PollFlags::POLLIN)?;
+    stream.read(piece)
 }
 
 /// Nothing has come, and the connection stands.
@@ -171,12 +183,33 @@ mod tests {
         feed.join().expect("the other end is gone");
     }
 
+    /// A connection waits for a place in the queue of a listener that does not accept, and has no deadline of its own.
+    #[test]
+    fn a_listener_that_accepts_nobody_holds_nobody_up() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("monitor");
+        let listener = UnixListener::bind(&path).expect("bound");
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).expect("a size")).expect("it listens");
+        let mut queue = Vec::new();
+        let full = loop {
+            match try_connect(&path) {
+                Ok(stream) => queue.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
+        let (mut question, start) = (Question::new(path, "query-chardev"), std::time::Instant::now());
+        assert_eq!(question.answer().expect("no answer"), None);
+        assert!(start.elapsed() < 10 * LOOK, "{:?}", start.elapsed());
+    }
+
     #[test]
     fn what_it_refuses_is_told() {
         let (mut question, monitor) = monitor();
         let mut other = monitor.asked();
-        other.write_all(b"{\"error\": {\"class\": \"CommandNotFound\"}}\n").expect("written");
-        assert!(question.answer().expect_err("refused").to_string().contains("CommandNotFound"));
+        other.write_all("{\"error\": {\"class\": \"CommandNotFound\u{202e}\"}}\n".as_bytes()).expect("written");
+        let refused = question.answer().expect_err("refused").to_string();
+        assert!(refused.contains("CommandNotFound\\u{202e}"), "{refused}");
         let (mut question, monitor) = self::monitor();
         monitor.asked().write_all(b"login:\n").expect("written");
         assert!(question.answer().is_err(), "no monitor");

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
 
@@ -12,6 +13,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Failure};
+use crate::os::shared_file::is_trusted;
+use crate::os::{self, lines, one_line};
 use crate::xen::XenError;
 use crate::{events, logging};
 
@@ -47,7 +50,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::NameTaken { .. } => ("name-taken", 3),
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
         Error::NotOurs { .. } => ("not-ours", 3),
-        Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
+        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
         Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
         Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
@@ -86,6 +89,12 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
             object["errno"] = json!("ENOMEM");
             object["required_kib"] = json!(required.0);
             object["free_kib"] = json!(free.0);
+        }
+        Error::NotEnoughDom0Memory { required, available, reserve, .. } => {
+            object["errno"] = json!("ENOMEM");
+            object["dom0_required_kib"] = json!(required.0);
+            object["dom0_available_kib"] = json!(available.0);
+            object["dom0_reserve_kib"] = json!(reserve.0);
         }
         Error::Xen(error) => {
             object["errno"] = json!(error.errno_name());
@@ -134,7 +143,7 @@ pub fn finish(json: bool, object: &impl Serialize, text: &str) -> anyhow::Result
 /// The end of a run that succeeded: its last event, and the last record of its log.
 pub fn tell_done(verb: &str, done: &Done) {
     events::result(&done.object);
-    log::info!("{verb} done: {}", done.summary);
+    logging::finish(|| log::info!("{verb} done: {}", done.summary));
 }
 
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
@@ -149,7 +158,7 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     }
     tell_error(&object, code, || {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {}", logging::one_line(&format!("{failure:#}")));
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
     })
 }
 
@@ -166,7 +175,7 @@ pub fn tell_error(object: &Value, code: Code, for_people: impl FnOnce()) -> Exit
 /// The end of a process that is about to be aborted.
 pub(crate) fn last_words(message: &str) {
     tell_error(&error_message(Code::INTERNAL, message), Code::INTERNAL, || {
-        let _ = writeln!(io::stderr(), "dombuild: {message}");
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(message));
     });
 }
 
@@ -181,16 +190,17 @@ pub fn error_message(code: Code, message: &str) -> Value {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(result)?;
-    print_text(&text)
+    // JSON has escapes of its own.
+    print_more(&os::json(&serde_json::to_string_pretty(result)?)).map(drop)
 }
 
-/// Prints a verb's result for people. A reader that has seen enough (`| head`) is no error: the verb did its work.
+/// Prints a verb's result for people; what a terminal would obey stands there as its escape. A reader that has seen enough
+/// (`| head`) is no error: the verb did its work.
 ///
 /// # Errors
 /// Where stdout cannot be written.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
-    print_more(text).map(drop)
+    print_more(&lines(text)).map(drop)
 }
 
 /// Prints one of several texts; false where the reader has seen enough.
@@ -214,6 +224,13 @@ pub fn write_picture(path: &Path, text: &str) -> Result<(), Error> {
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(failed("it is there, and no regular file".to_owned()));
     }
+    if let Ok(link) = fs::symlink_metadata(path)
+        && link.is_symlink()
+        && !is_trusted(link.uid())
+    {
+        // It would make root replace whatever file that user names.
+        return Err(failed(format!("it is a symbolic link of user {}: name the file itself", link.uid())));
+    }
     // A link stays, and what it leads to is replaced.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     replace(&place, text.as_bytes()).map_err(|error| failed(error.to_string()))
@@ -233,12 +250,12 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// A line on stderr for people; a closed one is no reason for another error.
 pub fn print_stderr(text: &str) {
-    let _ = writeln!(io::stderr(), "dombuild: {}", text.trim_end());
+    let _ = writeln!(io::stderr(), "dombuild: {}", one_line(text.trim_end()));
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.
 pub fn print_line(value: &Value) {
-    let _ = writeln!(io::stdout(), "{value}");
+    let _ = writeln!(io::stdout(), "{}", os::json(&value.to_string()));
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ on this machine. The first run installs the Debian packages it needs (so it want
 
   tests/nested.sh demo               dombuild plans, builds and starts an HVM guest, step by step, before your eyes
   tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
-                                     ARGS go to the program of the tests in dom0 (a name to filter by, --list, ...)
+                                     ARGS go to the program of the tests in dom0 (a name or NAME|NAME, --list, ...)
   tests/nested.sh figures            measures the figures in docs/memory.md again, on both Xens, and writes them there
   tests/nested.sh bench [WORDS...]   measures how long guests take to build, and writes docs/benchmarks.md, on both Xens;
                                      WORDS: guests alone that have one of them in their titles, and writes nothing

@@ -7,9 +7,9 @@
 
 use nix::errno::Errno;
 
-use super::Context;
 use super::image::check_room;
 use super::ledger;
+use super::{Context, Recorded};
 use crate::config::{Claim, Guest};
 use crate::error::Error;
 use crate::memory::Pages;
@@ -45,12 +45,12 @@ pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Resul
     })
 }
 
-/// Gives back what is left of a domain's claim.
+/// Gives back what is left of the claim that this run has made; one that somebody else has made stays.
 ///
 /// # Errors
 /// Where Xen refuses it.
-pub fn give_back_claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), XenError> {
-    if guest.claim == Claim::Nothing { Ok(()) } else { context.xen.claim(domid, Pages(0)) }
+pub fn give_back_claim(context: &Context<'_>, domid: DomId, run: &Recorded) -> Result<(), XenError> {
+    if run.claims() { context.xen.claim(domid, Pages(0)) } else { Ok(()) }
 }
 
 /// Free memory that other living runs count on although it is not claimed at the moment: between populating and the claim

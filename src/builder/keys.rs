@@ -52,6 +52,12 @@ impl Keys {
         format!("{}/request", self.mark())
     }
 
+    /// Which process the device model is, where no cgroup tells that.
+    #[must_use]
+    pub fn device_model_process(&self) -> String {
+        format!("{}/device-model", self.mark())
+    }
+
     /// The number of the domain's device model, for xl: whoever destroys a guest ends it by that.
     #[must_use]
     pub fn device_model_pid(&self) -> String {
@@ -63,6 +69,13 @@ impl Keys {
     pub fn device_model_state(&self) -> String {
         format!("{}/state", self.device_model)
     }
+}
+
+/// Whether the keys at a domain's number name another one: by dombuild's mark and by `vm`, the path that every toolstack
+/// writes. Keys that name none are of whoever has the number.
+pub(super) fn name_another(mark: Option<&str>, vm: Option<&str>, uuid: Uuid) -> bool {
+    let named = [mark.map(|mark| mark == uuid.to_string()), vm.map(|vm| vm == format!("/vm/{uuid}"))];
+    named.iter().flatten().count() > 0 && !named.contains(&Some(true))
 }
 
 /// Whether dombuild created the domain, or that of which there are only keys any more.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::config::RUNS_DIRECTORY;
 use crate::error::Error;
 use crate::memory::Pages;
+use crate::os::pidfd::{ProcessId, boot};
 use crate::os::procfs;
 use crate::xen::DomId;
 
@@ -38,22 +39,22 @@ pub(super) struct Run {
     /// What is done to it.
     pub(super) verb: RunVerb,
     /// The process.
-    pub(super) pid: i32,
-    /// When the process began, in clock ticks since boot: another one may have its number later.
-    start: u64,
-    /// The boot that this was in.
-    boot: Uuid,
+    #[serde(flatten)]
+    pub(super) process: ProcessId,
     /// The domain's number, once there is one.
     domid: Option<u32>,
     /// What the domain will own in the end, in pages: the host's memory was found to suffice for that. 0 before and after.
     promised: u64,
+    /// The run claims memory for the domain, or is about to: what is claimed is the run's to give back, and nobody else's.
+    #[serde(default)]
+    pub(super) claims: bool,
 }
 
 impl Run {
     fn of_this_process(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-        let start = procfs::start_time(pid).ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
-        Ok(Self { uuid, verb, pid, start, boot: boot()?, domid: domid.map(DomId::get), promised: 0 })
+        let process = ProcessId::of(pid)?.ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
+        Ok(Self { uuid, verb, process, domid: domid.map(DomId::get), promised: 0, claims: false })
     }
 
     /// The domain's number, once there is one.
@@ -69,17 +70,12 @@ impl Run {
     }
 
     fn is_alive(&self, boot: Uuid) -> bool {
-        self.boot == boot && procfs::start_time(self.pid) == Some(self.start)
+        self.process.boot == boot && procfs::start_time(self.process.pid) == Some(self.process.start)
     }
 
     fn path(&self, directory: &Path) -> PathBuf {
-        directory.join(format!("{}.{}.json", self.uuid, self.pid))
+        directory.join(format!("{}.{}.json", self.uuid, self.process.pid))
     }
-}
-
-/// Which boot of this machine this is.
-fn boot() -> io::Result<Uuid> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().parse().map_err(io::Error::other)
 }
 
 /// This run, recorded. Dropped, it is recorded no more.
@@ -117,13 +113,20 @@ impl Recorded {
     }
 
     /// The host has the memory for what the domain will own in the end: other runs are not to count on it. 0 once it owns
-    /// that.
+    /// that. `claims` tells that the run is about to claim it from Xen.
     ///
     /// # Errors
     /// [`Error::Internal`] where the file cannot be written.
-    pub fn promise(&mut self, pages: Pages) -> Result<(), Error> {
+    pub fn promise(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
         self.run.promised = pages.0;
+        self.run.claims |= claims;
         self.update()
+    }
+
+    /// Whether this run has claimed memory, or tried to.
+    #[must_use]
+    pub fn claims(&self) -> bool {
+        self.run.claims
     }
 
     fn update(&self) -> Result<(), Error> {
@@ -206,7 +209,7 @@ fn others_in(directory: &Path) -> io::Result<Vec<Entry>> {
         match serde_json::from_str::<Run>(&text) {
             Ok(run) if run.path(directory) == path => {
                 let alive = run.is_alive(boot);
-                if !(alive && run.pid == own) {
+                if !(alive && run.process.pid == own) {
                     entries.push(Entry { run, alive });
                 }
             }
@@ -286,7 +289,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// Writes a record, which is the old one or the new one at any time.
 fn write(directory: &Path, run: &Run) -> io::Result<()> {
     let path = run.path(directory);
-    let new = path.with_file_name(format!(".{}.{}.new", run.uuid, run.pid));
+    let new = path.with_file_name(format!(".{}.{}.new", run.uuid, run.process.pid));
     let text = serde_json::to_string(run)?;
     // The standard library opens everything with O_CLOEXEC. What a killed process of this number left may be there.
     let _ = fs::remove_file(&new);
@@ -335,7 +338,7 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
         recorded.set_domain(DomId::new(7).expect("a domid")).expect("written");
-        recorded.promise(Pages(5)).expect("written");
+        recorded.promise(Pages(5), true).expect("written");
         recorded.end().expect("removed");
         assert_eq!(files(&path), [""; 0]);
         recorded.resume();
@@ -372,12 +375,12 @@ mod tests {
             found.map(|entry| entry.alive)
         };
         assert_eq!(alive(&|_| {}), None, "our own");
-        assert_eq!(alive(&|run| run.start += 1), Some(false), "another process had the number before");
-        assert_eq!(alive(&|run| run.boot = Uuid::nil()), Some(false), "another boot");
+        assert_eq!(alive(&|run| run.process.start += 1), Some(false), "another process had the number before");
+        assert_eq!(alive(&|run| run.process.boot = Uuid::nil()), Some(false), "another boot");
         let parent = i32::try_from(std::os::unix::process::parent_id()).expect("a pid");
         let start = procfs::start_time(parent).expect("it lives");
-        assert_eq!(alive(&|run| (run.pid, run.start) = (parent, start)), Some(true));
-        assert_eq!(alive(&|run| run.pid = i32::MAX), Some(false));
+        assert_eq!(alive(&|run| (run.process.pid, run.process.start) = (parent, start)), Some(true));
+        assert_eq!(alive(&|run| run.process.pid = i32::MAX), Some(false));
     }
 
     #[test]
@@ -387,7 +390,7 @@ mod tests {
         make_directory(&path).expect("made");
         fs::write(path.join("notes.json"), "{}").expect("written");
         fs::write(path.join("build.lock"), "").expect("written");
-        let run = another(&path, |run| run.start += 1);
+        let run = another(&path, |run| run.process.start += 1);
         fs::copy(run.path(&path), path.join("copy.json")).expect("copied");
         let found = others_in(&path).expect("read");
         assert_eq!(found, [Entry { run, alive: false }]);

@@ -10,14 +10,16 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::helpers::{Helpers, domain_of_cgroup};
 use super::ledger::{self, Entry, Run};
 use super::locks::take_alone;
-use super::teardown::{device_models_of, files_of, remove_file, remove_keys, stop_device_model};
-use super::{Keys, RunVerb, mark_of, teardown};
-use crate::config::RUNS_DIRECTORY;
+use super::teardown::{files_of, remove_file, remove_rest};
+use super::{Ending, Keys, RunVerb, mark_of, teardown};
+use crate::config::{RUNS_DIRECTORY, remove_dead_unpackers};
 use crate::error::Error;
 use crate::memory::Pages;
-use crate::xen::{DomId, DomainInfo, Interface, Store, XenError};
+use crate::os::cgroup::Cgroup;
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 
 /// How long another cleanup may take; removing one domain takes less than half of that.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,6 +83,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
         survey.run(&entry.run)?;
     }
     survey.marks()?;
+    survey.cgroups()?;
     if apply {
         ledger::forget_halves();
     }
@@ -155,19 +158,25 @@ impl Survey<'_> {
 
     /// The domain of a dead run, which is there.
     fn domain(&mut self, run: &Run, domain: &DomainInfo) {
-        let (xen, store, domid) = (self.xen, self.store, domain.domid);
+        let (xen, store, domid, held) = (self.xen, self.store, domain.domid, domain.held());
         match run.verb {
             RunVerb::Create => {
-                self.note(run.uuid, Some(domid), Some(run), What::Domain, || teardown(xen, store, domid));
+                self.note(run.uuid, Some(domid), Some(run), What::Domain, || {
+                    teardown(xen, store, held, Ending::AtOnce)
+                });
             }
             // It lives: whoever called `destroy` can see that, and call it again.
             RunVerb::Destroy if !domain.dying => {}
             RunVerb::Destroy => {
-                self.note(run.uuid, Some(domid), Some(run), What::Domain, || teardown(xen, store, domid));
+                self.note(run.uuid, Some(domid), Some(run), What::Domain, || {
+                    teardown(xen, store, held, Ending::InOrder)
+                });
             }
+            RunVerb::Build if !run.claims => {}
             RunVerb::Build if domain.outstanding_pages == Pages(0) => {}
             RunVerb::Build => self.note(run.uuid, Some(domid), Some(run), What::Claim, || {
-                xen.claim(domid, Pages(0)).map_err(|error| error.to_string())
+                let found = xen.find(held).map_err(|error| error.to_string())?;
+                found.map_or(Ok(()), |_| xen.claim(domid, Pages(0))).map_err(|error| error.to_string())
             }),
         }
     }
@@ -189,23 +198,45 @@ impl Survey<'_> {
         Ok(())
     }
 
+    /// Cgroups of domains that are gone, which neither a record nor a mark tells of; and those in which a run that was killed had
+    /// a kernel unpacked: its child died with it.
+    fn cgroups(&mut self) -> Result<(), XenError> {
+        if self.apply {
+            remove_dead_unpackers();
+        }
+        for domain in Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)) {
+            let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));
+            if !known && !self.living.contains(&domain.uuid) {
+                self.rest(domain.uuid, domain.domid, None)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is left of a domain that is gone, unless its number is another one's by now.
     fn rest(&mut self, uuid: Uuid, domid: DomId, run: Option<&Run>) -> Result<(), XenError> {
-        if self.domains.iter().any(|domain| domain.domid == domid || domain.uuid == uuid) {
+        // Not by the list of before: to look after another one may have taken long.
+        if self.xen.domains()?.iter().any(|domain| domain.domid == domid || domain.uuid == uuid) {
             return Ok(());
         }
-        if !device_models_of(domid).is_empty() {
-            self.note(uuid, Some(domid), run, What::DeviceModel, || stop_device_model(domid));
-        }
-        let store = self.store;
-        let vm_path = format!("/vm/{uuid}");
+        let (xen, store, domain) = (self.xen, self.store, DomainRef { domid, uuid });
         let keys = Keys::new(domid);
-        if self.has_keys_of(uuid, &keys)? {
-            self.note(uuid, Some(domid), run, What::Keys, || {
-                remove_keys(store, &keys, Some(vm_path)).map_err(|error| error.to_string())
-            });
+        // Of a guest without a cgroup, the keys at its number tell of the device model: they have to be its own.
+        let has_keys = self.has_keys_of(uuid, &keys)?;
+        let in_cgroup = |helpers: &Helpers| matches!(helpers, Helpers::InCgroup(_));
+        match Helpers::of(store, domain).map(|helpers| helpers.filter(|helpers| has_keys || in_cgroup(helpers))) {
+            Ok(Some(helpers)) if helpers.are_running() => {
+                self.note(uuid, Some(domid), run, What::DeviceModel, || helpers.end(Ending::InOrder));
+            }
+            // An empty cgroup is nothing that anybody would miss.
+            Ok(Some(helpers)) if self.apply => drop(helpers.end(Ending::AtOnce)),
+            Ok(_) => {}
+            Err(problem) => log::warn!("{problem}"),
         }
         let files: Vec<PathBuf> = files_of(domid).into_iter().filter(|path| path.exists()).collect();
+        if has_keys {
+            self.note(uuid, Some(domid), run, What::Keys, || remove_rest(xen, store, domain));
+        }
         if !files.is_empty() {
             self.note(uuid, Some(domid), run, What::Files, || files.iter().try_for_each(|file| remove_file(file)));
         }
@@ -233,7 +264,7 @@ impl Survey<'_> {
             Ok(removed) => (removed, None),
             Err(problem) => (false, Some(problem)),
         };
-        let (verb, pid) = (run.map(|run| run.verb), run.map(|run| run.pid));
+        let (verb, pid) = (run.map(|run| run.verb), run.map(|run| run.process.pid));
         self.found.push(Leftover { domid, uuid, verb, pid, what, removed, problem });
     }
 }

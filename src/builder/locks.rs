@@ -2,10 +2,10 @@
 //!
 //! They are held from the look at free memory until what the guest needs is set aside, and not while memory is waited for.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,23 +15,20 @@ use nix::fcntl::{FcntlArg, fcntl};
 use super::Context;
 use crate::config::{OPENXT_LOCK, RUNS_DIRECTORY, XL_LOCK};
 use crate::error::Error;
+use crate::os::lock_holders::{Holder, LockKind, LockedFile};
 use crate::os::procfs;
+use crate::os::shared_file::{self, SharedFile};
 
 /// How often a lock that somebody else has is tried.
 const POLL: Duration = Duration::from_millis(20);
+/// How seldom, where looking for its holder takes long.
+const LONGEST_POLL: Duration = Duration::from_millis(250);
+/// What is left where another toolstack's lock is not used.
+const ALONE: &str = "the guest's memory is guarded by its claim alone";
 /// Others hold these locks for moments, but not for none: even a run that is not to wait for memory waits so long for a lock.
 const LEAST: Duration = Duration::from_secs(10);
 /// Where xl is, if it is installed.
 const XL_PROGRAMS: [&str; 3] = ["/usr/sbin/xl", "/usr/local/sbin/xl", "/usr/bin/xl"];
-
-/// How a lock is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// `flock`.
-    Flock,
-    /// `fcntl` with `F_SETLK`, on the whole file.
-    Fcntl,
-}
 
 /// The locks, held until this is dropped.
 #[derive(Debug)]
@@ -48,94 +45,156 @@ pub(super) fn take(context: &Context<'_>, others: bool, patience: Duration) -> R
     let mut files = Vec::new();
     if others {
         // From the one that is held longest to our own.
-        files.extend(take_others(context, Path::new(OPENXT_LOCK), Manner::Flock, false, patience)?);
+        files.extend(take_others(context, Path::new(OPENXT_LOCK), LockKind::Flock, false, patience)?);
         let xl = XL_PROGRAMS.iter().any(|program| Path::new(program).exists());
-        files.extend(take_others(context, Path::new(XL_LOCK), Manner::Fcntl, xl, patience)?);
+        files.extend(take_others(context, Path::new(XL_LOCK), LockKind::Fcntl, xl, patience)?);
     }
-    let own = Path::new(RUNS_DIRECTORY).join("build.lock");
-    let file = open(&own, true, 0o600)
-        .map_err(|error| Error::Internal(format!("cannot open the lock {}: {error}", own.display())))?;
-    files.extend(wait_for(context, &own, file, Manner::Flock, patience)?);
+    let path = Path::new(RUNS_DIRECTORY).join("build.lock");
+    let failed = |error: io::Error| Error::Internal(format!("cannot take the lock {}: {error}", path.display()));
+    let lock = Lock { path: &path, file: open(&path, Some(0o600)).map_err(failed)?.into_file(), kind: LockKind::Flock };
+    // Nobody but root can reach it: whoever holds it counts.
+    match lock.wait(context, patience, |_| true)? {
+        Outcome::Taken => files.push(lock.file),
+        Outcome::Ancestors | Outcome::Ignored(_) => {}
+        Outcome::Failed(error) => return Err(failed(error)),
+    }
     Ok(BuildLocks { _files: files })
 }
 
-/// Another toolstack's lock; none where it has no file and is not to get one. A file that cannot be used keeps nobody from
-/// building: Xen itself sees to it that no memory is given away twice.
+/// Another toolstack's lock; none where it has no file and is not to get one.
+///
+/// Its directory is everybody's to write, so that the file, or the lock on it, can be any user's. A lock counts where nobody
+/// but root can open the file, or where a process of root holds it: a toolstack locks its file whoever made it. Any other lock
+/// keeps nobody from building, and neither does a file that cannot be used: claims see to it that no memory is given away twice.
 fn take_others(
     context: &Context<'_>,
     path: &Path,
-    manner: Manner,
+    kind: LockKind,
     make: bool,
     patience: Duration,
 ) -> Result<Option<File>, Error> {
-    match open(path, make, 0o200) {
-        Ok(file) => wait_for(context, path, file, manner, patience),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            log::warn!("the build lock {} is left alone: {error}", path.display());
-            Ok(None)
+    let left_alone = |reason: &dyn fmt::Display| {
+        log::warn!("the build lock {} is not used: {reason}; {ALONE}", path.display());
+        Ok(None)
+    };
+    let shared = match open(path, make.then_some(0o200)) {
+        Ok(shared) => shared,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return left_alone(&error),
+    };
+    if shared.has_other_names() {
+        // Through a hard link, it could be the lock of something that never gives it up.
+        return left_alone(&"the file has a second name");
+    }
+    let (private, whose) = (shared.is_private(), shared.to_string());
+    let lock = Lock { path, file: shared.into_file(), kind };
+    match lock.wait(context, patience, |holders| private || holders.iter().any(Holder::is_trusted))? {
+        Outcome::Taken if private => Ok(Some(lock.file)),
+        Outcome::Taken => {
+            log::warn!(
+                "the build lock {} is unsafe: the file ({whose}) can be locked by others than root; remove it while no \
+                 guest is built",
+                path.display()
+            );
+            Ok(Some(lock.file))
         }
+        Outcome::Ancestors => Ok(None),
+        Outcome::Ignored(holders) => left_alone(&format!("{holders} holds it, and the file is {whose}")),
+        Outcome::Failed(error) => left_alone(&error),
     }
 }
 
-/// Opens a lock's file as a regular file that is no link: others may write to its directory.
-fn open(path: &Path, make: bool, mode: u32) -> io::Result<File> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().write(true).create(make).truncate(false).mode(mode).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+/// Opens a lock's file, which must be a regular one.
+fn open(path: &Path, make: Option<u32>) -> io::Result<SharedFile> {
+    let shared = shared_file::open(path, OpenOptions::new().write(true), make)?;
+    if shared.is_regular() { Ok(shared) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-fn wait_for(
-    context: &Context<'_>,
-    path: &Path,
+/// A lock that is waited for.
+struct Lock<'a> {
+    path: &'a Path,
     file: File,
-    manner: Manner,
-    patience: Duration,
-) -> Result<Option<File>, Error> {
-    let patience = patience.max(LEAST);
-    let failed = |error: io::Error| Error::Internal(format!("cannot take the build lock {}: {error}", path.display()));
-    let start = Instant::now();
-    let mut told = None;
-    while !try_lock(&file, manner).map_err(failed)? {
-        let place = Place::of(&file).map_err(failed)?;
-        if let Some(pid) = procfs::lineage().into_iter().find(|pid| place.is_locked_through(*pid)) {
-            log::info!("the build lock {} is held by process {pid}, which started this run", path.display());
-            return Ok(None);
+    kind: LockKind,
+}
+
+/// How waiting for a lock ended.
+enum Outcome {
+    Taken,
+    /// A process that started this run holds it.
+    Ancestors,
+    /// It is held, and that does not count; by whom.
+    Ignored(String),
+    /// It cannot be locked, or not be looked at.
+    Failed(io::Error),
+}
+
+impl Lock<'_> {
+    /// Waits until the lock is taken, at least 10 s. `counts` decides by the holders whether they are waited for.
+    fn wait(
+        &self,
+        context: &Context<'_>,
+        patience: Duration,
+        counts: impl Fn(&[Holder]) -> bool,
+    ) -> Result<Outcome, Error> {
+        let patience = patience.max(LEAST);
+        let locked = match LockedFile::of(&self.file, self.kind) {
+            Ok(locked) => locked,
+            Err(error) => return Ok(Outcome::Failed(error)),
+        };
+        let start = Instant::now();
+        let mut told = String::new();
+        loop {
+            match try_lock(&self.file, self.kind) {
+                Ok(true) => return Ok(Outcome::Taken),
+                Ok(false) => {}
+                Err(error) => return Ok(Outcome::Failed(error)),
+            }
+            let look = Instant::now();
+            let path = self.path.display();
+            if let Some(pid) = procfs::lineage().into_iter().find(|pid| locked.is_held_through(*pid)) {
+                log::info!("the build lock {path} is held by process {pid}, which started this run");
+                return Ok(Outcome::Ancestors);
+            }
+            let holders = locked.holders();
+            let names = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
+            // A lock without a holder was given up between the two looks.
+            if !holders.is_empty() && !counts(&holders) {
+                return Ok(Outcome::Ignored(names));
+            }
+            if start.elapsed() >= patience {
+                return Err(Error::TimedOut {
+                    what: format!("the build lock {path}, held by {names}, was not given up"),
+                    after: patience,
+                    advice: "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks"
+                        .to_owned(),
+                });
+            }
+            if told != names {
+                log::info!("waiting for the build lock {path}, held by {names}");
+                context.progress.note(format!("waiting for the build lock {path}, held by {names}"));
+                told = names;
+            }
+            // Where there are many processes, a look takes longer than POLL.
+            thread::sleep((look.elapsed() * 4).clamp(POLL, LONGEST_POLL));
+            context.cancel.check()?;
         }
-        let holder = place.holder().map_or_else(
-            || "somebody".to_owned(),
-            |pid| {
-                let name = procfs::name(pid).map(|name| format!(" ({name})")).unwrap_or_default();
-                format!("process {pid}{name}")
-            },
-        );
-        if start.elapsed() >= patience {
-            return Err(Error::TimedOut {
-                what: format!("the build lock {}, held by {holder}, was not given up", path.display()),
-                after: patience,
-                advice: "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks".to_owned(),
-            });
-        }
-        if told.as_ref() != Some(&holder) {
-            log::info!("waiting for the build lock {}, held by {holder}", path.display());
-            context.progress.note(format!("waiting for the build lock {}, held by {holder}", path.display()));
-            told = Some(holder);
-        }
-        thread::sleep(POLL);
-        context.cancel.check()?;
     }
-    Ok(Some(file))
+}
+
+fn join(holders: &[Holder]) -> String {
+    let all: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    all.join(" and ")
 }
 
 /// Whether the lock could be taken.
-fn try_lock(file: &File, manner: Manner) -> io::Result<bool> {
-    match manner {
-        Manner::Flock => match file.try_lock() {
+fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
+    match kind {
+        LockKind::Flock => match file.try_lock() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         },
-        Manner::Fcntl => {
+        LockKind::Fcntl => {
             let whole = libc::flock {
                 l_type: libc::F_WRLCK.try_into().map_err(io::Error::other)?,
                 l_whence: libc::SEEK_SET.try_into().map_err(io::Error::other)?,
@@ -152,39 +211,6 @@ fn try_lock(file: &File, manner: Manner) -> io::Result<bool> {
     }
 }
 
-/// A file as the kernel names it in its lists of locks: device and inode (proc(5), /proc/locks).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place(String);
-
-impl Place {
-    fn of(file: &File) -> io::Result<Self> {
-        let found = file.metadata()?;
-        Ok(Self(format!("{:02x}:{:02x}:{}", libc::major(found.dev()), libc::minor(found.dev()), found.ino())))
-    }
-
-    /// The process that took the lock. It need not have it any more: a flock goes with the open file, to whoever has that.
-    fn holder(&self) -> Option<i32> {
-        self.holder_in(&fs::read_to_string("/proc/locks").ok()?)
-    }
-
-    fn holder_in(&self, locks: &str) -> Option<i32> {
-        let line = locks.lines().find(|line| self.is_in(line) && !line.contains(" -> "))?;
-        line.split_whitespace().nth(4)?.parse().ok().filter(|pid| *pid > 0)
-    }
-
-    fn is_in(&self, line: &str) -> bool {
-        line.split_whitespace().any(|word| word == self.0)
-    }
-
-    /// Whether a process has the file open and locked: itself, or as it was handed on to it.
-    fn is_locked_through(&self, pid: i32) -> bool {
-        let files = fs::read_dir(PathBuf::from(format!("/proc/{pid}/fdinfo"))).into_iter().flatten().flatten();
-        files
-            .filter_map(|file| fs::read_to_string(file.path()).ok())
-            .any(|text| text.lines().any(|line| line.starts_with("lock:") && self.is_in(line)))
-    }
-}
-
 /// Takes a lock on something that is open, and waits for it at most `patience`.
 ///
 /// # Errors
@@ -192,11 +218,11 @@ impl Place {
 pub(super) fn take_alone(file: &File, what: &str, patience: Duration, advice: &str) -> Result<(), Error> {
     let failed = |error: io::Error| Error::Internal(format!("cannot lock {what}: {error}"));
     let start = Instant::now();
-    while !try_lock(file, Manner::Flock).map_err(failed)? {
+    while !try_lock(file, LockKind::Flock).map_err(failed)? {
         if start.elapsed() >= patience {
-            let holder = Place::of(file).map_err(failed)?.holder();
-            let holder = holder.map_or_else(|| "somebody".to_owned(), |pid| format!("process {pid}"));
-            let what = format!("{what}, held by {holder}, was not given up");
+            let holders = LockedFile::of(file, LockKind::Flock).map_err(failed)?.holders();
+            let holders = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
+            let what = format!("{what}, held by {holders}, was not given up");
             return Err(Error::TimedOut { what, after: patience, advice: advice.to_owned() });
         }
         thread::sleep(POLL);
@@ -211,30 +237,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_stands_in_the_kernels_list() {
-        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1a:5678 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 815 fe:01:99 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 816 fe:01:99 0 EOF\n\
-                     3: OFDLCK ADVISORY  WRITE -1 00:1a:77 0 EOF\n";
-        let holder = |place: &str| Place(place.to_owned()).holder_in(locks);
-        assert_eq!(holder("00:1a:5678"), Some(7));
-        assert_eq!(holder("fe:01:99"), Some(815));
-        assert_eq!(holder("00:1a:77"), None, "a lock of nobody's in particular");
-        assert_eq!(holder("fe:01:9"), None);
-    }
-
-    #[test]
-    fn a_lock_of_our_own_is_found_by_its_open_file() {
+    fn a_lock_is_taken_when_it_is_free() {
         let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
-        let first = open(&path, false, 0).expect("opened");
-        let second = open(&path, false, 0).expect("opened");
-        let place = Place::of(&first).expect("a place");
-        let own = i32::try_from(std::process::id()).expect("a pid");
-        assert!(!place.is_locked_through(own));
-        assert!(try_lock(&first, Manner::Flock).expect("tried"));
-        assert!(!try_lock(&second, Manner::Flock).expect("tried"), "another open file");
-        assert!(place.is_locked_through(own));
-        assert_eq!(place.holder(), Some(own));
+        let opened = || open(&path, None).expect("opened").into_file();
+        let (first, second) = (opened(), opened());
+        for kind in [LockKind::Flock, LockKind::Fcntl] {
+            assert!(try_lock(&first, kind).expect("tried"));
+        }
+        assert!(!try_lock(&second, LockKind::Flock).expect("tried"), "another open file");
+        let refused = take_alone(&second, "the lock", Duration::ZERO, "").expect_err("held").to_string();
+        assert!(refused.starts_with(&format!("the lock, held by process {} (", std::process::id())), "{refused}");
         drop(first);
         // What another test starts has the open file too, until it is executed.
         take_alone(&second, "the lock", LEAST, "").expect("free");
@@ -244,10 +256,10 @@ mod tests {
     fn what_is_no_file_is_no_lock() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
-        assert_eq!(open(&path, false, 0o200).expect_err("none").kind(), io::ErrorKind::NotFound);
+        assert_eq!(open(&path, None).expect_err("none").kind(), io::ErrorKind::NotFound);
         symlink("elsewhere", &path).expect("linked");
-        assert!(open(&path, true, 0o200).is_err());
+        assert!(open(&path, Some(0o200)).is_err());
         assert!(!folder.path().join("elsewhere").exists());
-        assert!(open(Path::new("/dev/null"), false, 0o200).is_err());
+        assert!(open(Path::new("/dev/null"), None).is_err());
     }
 }

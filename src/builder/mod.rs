@@ -5,6 +5,7 @@ mod balloon;
 mod claim;
 mod cpuid;
 mod handover;
+mod helpers;
 mod hvm;
 mod image;
 mod keys;
@@ -33,6 +34,7 @@ use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 pub use balloon::balloon;
 pub use claim::{give_back_claim, promised_to_others};
 pub use handover::{write_hole, write_modules};
+pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
 pub use image::{Rings, check_paging_pool, check_room};
 pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of};
 pub use ledger::{Recorded, RunVerb, forget_dead};
@@ -46,7 +48,7 @@ pub use progress::Progress;
 pub use record::{Origin, fitting_origin};
 pub use rollback::NewDomain;
 pub use shortage::shortage;
-pub use teardown::{end_process, kill_users_of, remove_file, teardown};
+pub use teardown::{remove_file, remove_unknown, teardown};
 
 /// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Context<'_> {
     pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
         self.cancel.check().at(stage)?;
         let running = self.progress.begin(stage);
-        let value = work().at(stage)?;
+        let value = work().map_err(|error| self.cancel.explain(error.into())).at(stage)?;
         running.done();
         Ok(value)
     }
@@ -98,7 +100,7 @@ pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<Rings, Fa
             hvm::hvm_build(context, job, hvmloader, firmware, &modules)
         }
         Payload::Kernel { kernel, modules, features, start_flags } => {
-            let modules: Vec<_> = modules.iter().map(|module| (&*module.data, module.cmdline.as_c_str())).collect();
+            let modules: Vec<_> = modules.iter().map(|module| (&module.data, module.cmdline.as_c_str())).collect();
             let start =
                 DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
             let build = if job.guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };

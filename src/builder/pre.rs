@@ -11,7 +11,7 @@ use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
 use super::{Context, Recorded};
-use crate::config::Guest;
+use crate::config::{Claim, Guest};
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
 use crate::memory::{Kib, Kind};
@@ -82,8 +82,9 @@ pub fn build_pre(
     }
     // 6.
     context.step(Stage::ClaimMemory, || {
-        claim(context, domid, guest)?;
-        run.promise(guest.owned_in_the_end())
+        // Told first: a claim that no record tells of would stay where this run is killed.
+        run.promise(guest.owned_in_the_end(), guest.claim != Claim::Nothing)?;
+        claim(context, domid, guest)
     })?;
     drop(locks);
     // 7.

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Stage;
 use crate::events::{self, Running, Unit};
+use crate::os::one_line;
 
 /// A step alone, and one that is counted in memory.
 const STEP: &str = "{spinner} {msg} [{elapsed}]";
@@ -65,7 +66,7 @@ impl Progress {
     /// More about the present step.
     pub fn note(&self, text: String) {
         if let Some(line) = &self.line {
-            line.set_message(text);
+            line.set_message(one_line(&text).into_owned());
         }
     }
 

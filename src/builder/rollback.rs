@@ -1,9 +1,9 @@
 //! The guard of a domain that this run created: it is destroyed on every path that does not end in success.
 
-use super::{Recorded, teardown};
+use super::{Ending, Recorded, teardown};
 use crate::error::{Error, Failure, Stage};
 use crate::events::Running;
-use crate::xen::{DomId, Interface, Store};
+use crate::xen::{DomId, DomainRef, Interface, Store};
 
 /// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed. Until it is handed over, the run's
 /// record tells a later `cleanup` of it.
@@ -11,7 +11,7 @@ use crate::xen::{DomId, Interface, Store};
 pub struct NewDomain<'a> {
     xen: &'a Interface,
     store: &'a Store,
-    domid: DomId,
+    domain: DomainRef,
     run: Recorded,
     armed: bool,
 }
@@ -21,10 +21,10 @@ impl<'a> NewDomain<'a> {
     ///
     /// # Errors
     /// Where its number cannot be recorded; it is destroyed again then.
-    pub fn new(xen: &'a Interface, store: &'a Store, domid: DomId, run: Recorded) -> Result<Self, Error> {
-        let mut domain = Self { xen, store, domid, run, armed: true };
-        domain.run.set_domain(domid)?;
-        Ok(domain)
+    pub fn new(xen: &'a Interface, store: &'a Store, domain: DomainRef, run: Recorded) -> Result<Self, Error> {
+        let mut new = Self { xen, store, domain, run, armed: true };
+        new.run.set_domain(domain.domid)?;
+        Ok(new)
     }
 
     /// The run in which it is made.
@@ -43,7 +43,13 @@ impl<'a> NewDomain<'a> {
     /// Its number.
     #[must_use]
     pub fn domid(&self) -> DomId {
-        self.domid
+        self.domain.domid
+    }
+
+    /// The domain, to be held.
+    #[must_use]
+    pub fn held(&self) -> DomainRef {
+        self.domain
     }
 
     /// Success: the domain stays.
@@ -56,9 +62,10 @@ impl<'a> NewDomain<'a> {
     pub fn undo(mut self, failure: Failure) -> Failure {
         self.armed = false;
         self.run.resume();
-        let domid = self.domid;
+        let domid = self.domain.domid;
         let running = Running::begin(Stage::Destroy);
-        match teardown(self.xen, self.store, domid) {
+        self.store.begin_rollback();
+        match teardown(self.xen, self.store, self.domain, Ending::AtOnce) {
             Ok(()) => {
                 running.done();
                 Failure { aftermath: Some(format!("domain {domid} was destroyed again, nothing is left")), ..failure }
@@ -77,11 +84,12 @@ impl<'a> NewDomain<'a> {
 
 impl Drop for NewDomain<'_> {
     fn drop(&mut self) {
-        if self.armed
-            && let Err(problem) = teardown(self.xen, self.store, self.domid)
-        {
-            self.run.leave();
-            log::error!("domain {} was left behind: {problem}", self.domid);
+        if self.armed {
+            self.store.begin_rollback();
+            if let Err(problem) = teardown(self.xen, self.store, self.domain, Ending::AtOnce) {
+                self.run.leave();
+                log::error!("domain {} was left behind: {problem}", self.domain.domid);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Context, Keys};
 use crate::error::Error;
 use crate::memory::Kib;
+use crate::os::Untrusted;
 use crate::xen::DomId;
 
 /// The error for a host that has `free` KiB beside all claims where `required` are needed. It names the claims of other
@@ -14,14 +15,14 @@ pub fn shortage(context: &Context<'_>, of: Option<DomId>, required: Kib, free: K
     for domain in context.xen.domains().unwrap_or_default() {
         if domain.outstanding_pages.0 > 0 && Some(domain.domid) != of {
             let name = context.store.plain().read(&Keys::new(domain.domid).of_domain("name")).ok().flatten();
-            claims.push((domain.domid.get(), name, domain.outstanding_pages.to_kib()));
+            claims.push((domain.domid.get(), name.map(Untrusted::from), domain.outstanding_pages.to_kib()));
         }
     }
     Error::NotEnoughMemory { required, free, claims: describe(&claims) }
 }
 
 /// `1024 KiB that are claimed for domain 3 (web), 2048 KiB for domain 4`.
-fn describe(claims: &[(u32, Option<String>, Kib)]) -> Option<String> {
+fn describe(claims: &[(u32, Option<Untrusted>, Kib)]) -> Option<String> {
     let shown: Vec<String> = claims
         .iter()
         .enumerate()
@@ -41,7 +42,7 @@ mod tests {
     #[test]
     fn claims_are_told_by_whom() {
         assert_eq!(describe(&[]), None);
-        let claims = [(3, Some("web".to_owned()), Kib(1024)), (4, None, Kib(2048))];
+        let claims = [(3, Some("web".into()), Kib(1024)), (4, None, Kib(2048))];
         let error = Error::NotEnoughMemory { required: Kib(9), free: Kib(7), claims: describe(&claims) }.to_string();
         let text = "9 KiB are required and 7 KiB are free, not counting 1024 KiB that are claimed for domain 3 (web), 2048 KiB \
                     for domain 4; shut down";

@@ -7,24 +7,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
 
 use super::Keys;
+use super::helpers::{Ending, Helpers};
+use super::keys::name_another;
 use crate::config::RUN_DIRECTORY;
-use crate::config::confinement::{REAPER, users_of};
-use crate::xen::{DomId, Interface, Store, XenError, process};
+use crate::xen::{DomId, DomainRef, Interface, Store, XenError};
 
-/// How long QEMU may take to end by itself, with its disks written.
-const POLITE: Duration = Duration::from_secs(5);
-/// How long a killed process may take to be gone, and a destroyed domain to give its memory back.
-const FINAL: Duration = Duration::from_secs(20);
+/// How long a destroyed domain may take to give its memory back.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where xenstored does not answer: it holds a page of every guest, and gives it back when it runs again.
+const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Where libxl keeps files of domains that it created.
 const LIBXL_USERDATA: &str = "/var/lib/xen";
 
-/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone.
+/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. A domain
+/// that has got its number since is left alone, with all that is its own.
 ///
 /// The domain goes before its device model: QEMU frees the ioreq page when it ends, and Xen scrubs what is freed of a
 /// dying domain only (`free_domheap_pages`), so that otherwise the next guest would find this one's last I/O in its RAM.
@@ -35,113 +35,91 @@ const LIBXL_USERDATA: &str = "/var/lib/xen";
 ///
 /// # Errors
 /// Everything that could not be removed, in one sentence.
-pub fn teardown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
-    let keys = Keys::new(domid);
+pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Ending) -> Result<(), String> {
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
-    // A guest without its device model would only wait for it; and a pause that fails does no harm.
-    if let Err(error) = xen.pause(domid) {
-        log::debug!("{error}");
-    }
-    // Its handle is asked for while there is one: what /vm/UUID belongs to it, no node may claim.
-    let vm_path = vm_path(xen, store, &keys).map_err(|error| error.to_string());
-    let destroyed = xen.destroy(domid).or_else(ignore_gone).map_err(|error| error.to_string());
+    let destroyed = destroy(xen, domain).map_err(|error| error.facts());
     // One that Xen refused to destroy will not go, however long it is waited for.
     let goes = destroyed.is_ok();
     note(destroyed);
-    note(stop_device_model(domid));
-    note(kill_users_of(domid));
-    note(vm_path.and_then(|vm_path| remove_keys(store, &keys, vm_path).map_err(|error| error.to_string())));
-    for file in files_of(domid) {
-        note(remove_file(&file));
-    }
+    note(Helpers::of(store, domain).and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
+    note(remove_rest(xen, store, domain));
     if goes {
-        note(wait_gone(xen, domid));
+        note(wait_gone(xen, store, domain));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// `/vm/UUID` of this domain, unless another one has the same UUID. Where an earlier clean-up came no further than the
-/// domain itself, its mark tells the UUID.
-fn vm_path(xen: &Interface, store: &Store, keys: &Keys) -> Result<Option<String>, XenError> {
-    let domains = xen.domains()?;
-    let uuid = match domains.iter().find(|domain| domain.domid == keys.domid) {
-        Some(own) => Some(own.uuid),
-        None => store.plain().read(&keys.mark())?.and_then(|text| text.parse().ok()),
-    };
-    Ok(uuid
-        .filter(|uuid| !domains.iter().any(|domain| domain.domid != keys.domid && domain.uuid == *uuid))
-        .map(|uuid| format!("/vm/{uuid}")))
-}
-
-fn ignore_gone(error: XenError) -> Result<(), XenError> {
-    if error.errno == Some(Errno::ESRCH) { Ok(()) } else { Err(error) }
-}
-
-/// Ends every process that serves this domain as its device model, politely at first. They are found by their
-/// arguments: neither xenstored nor a process number from earlier has to be trusted for that.
-pub(super) fn stop_device_model(domid: DomId) -> Result<(), String> {
-    for (signal, patience) in [(Signal::SIGTERM, POLITE), (Signal::SIGKILL, FINAL)] {
-        for pid in device_models_of(domid) {
-            end_process(pid, signal)?;
-        }
-        if wait_until(patience, || device_models_of(domid).is_empty()) {
-            return Ok(());
-        }
+fn destroy(xen: &Interface, domain: DomainRef) -> Result<(), XenError> {
+    if xen.find(domain)?.is_none() {
+        return Ok(());
     }
-    Err(format!("the device model (process {:?}) does not end", device_models_of(domid)))
+    // A guest without its device model would only wait for it; and a pause that fails does no harm.
+    if let Err(error) = xen.pause(domain.domid) {
+        log::debug!("{error}");
+    }
+    xen.destroy(domain)
 }
 
-/// Kills whatever a device model that was taken over has left behind: all processes of the users that belong to this
-/// domain. It could hide itself from its arguments and its process group, but not from its user.
+/// Removes what else there is of a domain: keys and files. Those at its number go unless another domain has that by now.
 ///
 /// # Errors
-/// Where the system refuses.
-pub fn kill_users_of(domid: DomId) -> Result<(), String> {
-    for uid in users_of(domid) {
-        match process::kill_all_of(uid, REAPER) {
-            // There can be no such user here (a user namespace), and so no such process.
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
-            Err(error) => return Err(format!("cannot end the processes of user {uid}: {error}")),
-            Ok(()) => {}
-        }
+/// Everything that could not be removed, in one sentence.
+pub(super) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    let DomainRef { domid, uuid } = domain;
+    let domains = xen.domains().map_err(|error| error.facts())?;
+    let number_is_anothers = domains.iter().any(|other| other.domid == domid && other.uuid != uuid);
+    // What /vm/UUID belongs to it, no node may claim.
+    let has_twin = domains.iter().any(|other| other.domid != domid && other.uuid == uuid);
+    let vm_path = (!has_twin).then(|| format!("/vm/{uuid}"));
+    let keys = (!number_is_anothers).then(|| Keys::new(domid));
+    let mut problems: Vec<String> = Vec::new();
+    let was_lost = store.is_lost();
+    if let Err(error) = remove_keys(store, keys.as_ref(), vm_path, Some(domain)) {
+        let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
+        problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
     }
-    Ok(())
+    if !number_is_anothers {
+        problems.extend(files_of(domid).iter().filter_map(|file| remove_file(file).err()));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// Signals a process, and with it what it started, where it leads a process group, as ours and xl's do.
+/// Removes the keys and files at the number of a domain that Xen does not know, and of which not even the handle is known.
 ///
 /// # Errors
-/// Where the system refuses the signal.
-pub fn end_process(pid: i32, signal: Signal) -> Result<(), String> {
-    let group = killpg(Pid::from_raw(pid), signal);
-    match if group == Err(Errno::ESRCH) { kill(Pid::from_raw(pid), signal) } else { group } {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(format!("kill({pid}, {signal}) failed: {errno}")),
+/// Where there is such a domain again; everything that could not be removed.
+pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
+    match xen.domain(domid) {
+        Err(error) => return Err(error.facts()),
+        Ok(Some(other)) => return Err(format!("its number belongs to another one by now, {}", other.held())),
+        Ok(None) => {}
     }
+    remove_keys(store, Some(&Keys::new(domid)), None, None).map_err(|error| error.facts())?;
+    files_of(domid).iter().try_for_each(|file| remove_file(file))
 }
 
-/// The processes with `-xen-domid N` among their arguments; one that has ended has no arguments any more.
-pub(super) fn device_models_of(domid: DomId) -> Vec<i32> {
-    let wanted = domid.to_string();
-    let serves = |arguments: &[u8]| {
-        let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
-        words.windows(2).any(|pair| pair[0].ends_with(b"-xen-domid") && pair[1] == wanted.as_bytes())
-    };
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| serves(&arguments)))
-        .collect()
-}
-
-/// Removes every node that belongs to the domain, in one transaction.
-pub(super) fn remove_keys(store: &Store, keys: &Keys, vm_path: Option<String>) -> Result<(), XenError> {
+/// Removes `/vm/UUID`, and every node at the number of the domain, in one transaction. Nodes that name another domain
+/// than `domain` stay.
+fn remove_keys(
+    store: &Store,
+    keys: Option<&Keys>,
+    vm_path: Option<String>,
+    domain: Option<DomainRef>,
+) -> Result<(), XenError> {
     store.transaction(|transaction| {
         if let Some(path) = &vm_path {
             transaction.remove(path)?;
+        }
+        let Some(keys) = keys else { return Ok(()) };
+        if let Some(DomainRef { uuid, .. }) = domain {
+            let nodes = transaction.read_all(&[keys.mark(), keys.of_domain("vm")])?;
+            let [mark, vm] = nodes.try_into().unwrap_or_default();
+            if name_another(mark.as_deref(), vm.as_deref(), uuid) {
+                log::info!("the keys at number {} are another domain's: they stay", keys.domid);
+                return Ok(());
+            }
         }
         let backends = "/local/domain/0/backend";
         for kind in transaction.children(backends)? {
@@ -180,30 +158,19 @@ pub fn remove_file(path: &Path) -> Result<(), String> {
 }
 
 /// Xen frees a domain's pages in the background, once nobody maps them any more.
-fn wait_gone(xen: &Interface, domid: DomId) -> Result<(), String> {
-    let mut last = None;
-    let gone = wait_until(FINAL, || match xen.domain(domid) {
-        Ok(info) => {
-            last = info.map(|info| info.owned_pages);
-            last.is_none()
-        }
-        Err(_) => false,
-    });
-    if gone {
-        return Ok(());
-    }
-    let pages = last.map_or_else(|| "an unknown number of".to_owned(), |pages| pages.0.to_string());
-    Err(format!("it still owns {pages} pages after {} s; some process may still map them", FINAL.as_secs()))
-}
-
-fn wait_until(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + patience;
+fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    let limit = if store.is_lost() { DESTROY_TIMEOUT_WITHOUT_STORE } else { DESTROY_TIMEOUT };
+    let start = Instant::now();
+    let mut pages = "an unknown number of".to_owned();
     loop {
-        if done() {
-            return true;
+        match xen.find(domain) {
+            Ok(None) => return Ok(()),
+            Ok(Some(info)) => pages = info.owned_pages.0.to_string(),
+            Err(_) => {}
         }
-        if Instant::now() >= end {
-            return false;
+        if start.elapsed() >= limit {
+            let seconds = limit.as_secs();
+            return Err(format!("it still owns {pages} pages after {seconds} s; some process may still map them"));
         }
         thread::sleep(POLL);
     }

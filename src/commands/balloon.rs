@@ -14,7 +14,7 @@ use crate::report::{self, Done};
 use crate::xen::DomId;
 
 pub(super) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(true)?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
     let checking = Running::begin(Stage::CheckInput);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::CheckInput)?;
     let refused = |reason: String| Err(Error::BadConfig(reason)).at(Stage::CheckInput);

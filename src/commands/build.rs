@@ -6,7 +6,7 @@ use crate::builder::{
     BuildJob, Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, check_paging_pool,
     give_back_claim, measure,
 };
-use crate::config::Build;
+use crate::config::{Build, Claim};
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::Kind;
@@ -15,12 +15,12 @@ use crate::xen::DomainInfo;
 
 pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
     let mut config = events::step(Stage::CheckInput, || settings::build(arguments))?;
-    let connection = Connection::open(true)?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
     let planned = config.guest.ask_reserved(context.xen).at(Stage::CreateDomain);
-    let built = planned.and_then(|()| build(&context, &config)).map_err(|failure| {
+    let built = planned.and_then(|()| build(&context, &mut config)).map_err(|failure| {
         let whose = format!("domain {} is left to whoever created it", config.domid);
         let aftermath = failure.aftermath.map_or(whose.clone(), |more| format!("{whose}; {more}"));
         Failure { aftermath: Some(aftermath), ..failure }
@@ -29,16 +29,21 @@ pub(super) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
     report::finish(json, &built, &format!("domain {} is built\n{built}", built.domid))
 }
 
-fn build(context: &Context<'_>, config: &Build) -> Result<Built, Failure> {
-    let (domid, guest) = (config.domid, &config.guest);
+fn build(context: &Context<'_>, config: &mut Build) -> Result<Built, Failure> {
+    let domid = config.domid;
     let (domain, mut run) = context.step(Stage::CreateDomain, || {
         let domain = check(context, config)?;
         let run = Recorded::begin(RunVerb::Build, domain.uuid, Some(domid))?;
         Ok::<_, Error>((domain, run))
     })?;
+    if domain.outstanding_pages.0 > 0 {
+        // A domain has one claim at a time, and this one is not ours to change or to give back.
+        log::info!("{} pages are claimed for domain {domid} already: that claim stays", domain.outstanding_pages.0);
+        config.guest.claim = Claim::Nothing;
+    }
     let built = build_into(context, config, &domain, &mut run);
     // The domain stays whatever happened; what is claimed for it and not used goes back.
-    if let Err(failure) = give_back_claim(context, domid, guest).at(Stage::ClaimMemory) {
+    if let Err(failure) = give_back_claim(context, domid, &run).at(Stage::ClaimMemory) {
         // By that a later cleanup knows of the claim.
         run.leave();
         let aftermath = Some(format!("`dombuild cleanup --apply` gives back what is still claimed for domain {domid}"));

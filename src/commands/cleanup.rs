@@ -8,7 +8,7 @@ use crate::events;
 use crate::report::{self, Done};
 
 pub(super) fn run(arguments: &CleanupArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(false)?;
+    let connection = Connection::open(false, arguments.store.store_timeout)?;
     let found = events::step(Stage::Cleanup, || clean_up(&connection.xen, &connection.store, arguments.apply))?;
     let object = serde_json::to_value(&found)?;
     let problems: Vec<String> = found.iter().filter_map(problem).collect();

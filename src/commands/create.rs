@@ -16,11 +16,11 @@ use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::{Kind, Pages};
 use crate::report::{self, Done};
-use crate::xen::{CreateDomain, DomId, PhysInfo};
+use crate::xen::{CreateDomain, DomId, DomainRef, PhysInfo};
 
 pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
     let mut config = events::step(Stage::CheckInput, || settings::create(arguments))?;
-    let connection = Connection::open(true)?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
     let progress = Progress::new();
     let context =
         Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
@@ -30,14 +30,13 @@ pub(super) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
         return dry_run::run(&context, &config, arguments.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
-    let domid = domain.domid();
     let end = match start_and_tell(&context, &config, &mut domain, json) {
         Ok(end) => end,
         Err(failure) => return Err(domain.undo(failure).into()),
     };
     if config.foreground {
         // It has ended, and its record lasts until it is gone.
-        let destroyed = connection.destroy(domid);
+        let destroyed = connection.destroy(domain.held());
         if destroyed.is_err() {
             domain.run().leave();
         }
@@ -65,7 +64,7 @@ fn start_and_tell(
     let told =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
     if config.foreground {
-        domain.run().promise(Pages(0)).at(Stage::Unpause)?;
+        domain.run().promise(Pages(0), false).at(Stage::Unpause)?;
     } else {
         model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
         domain.hand_over().at(Stage::Unpause)?;
@@ -101,7 +100,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
         let (wanted, host) = wanted(context, config)?;
         let run = Recorded::begin(RunVerb::Create, config.uuid, None)?;
         let domid = context.xen.create(&wanted).map_err(|error| wanted.explain(error, &host))?;
-        NewDomain::new(context.xen, context.store, domid, run)
+        NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
     })
 }
 
@@ -152,7 +151,7 @@ fn start(
     config: &Create,
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
-    let domid = domain.domid();
+    let (domid, held) = (domain.domid(), domain.held());
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
@@ -162,7 +161,7 @@ fn start(
     let beside = config.device_model.as_ref().map(|wanted| {
         let model = &mut model;
         Box::new(move || {
-            *model = Some(DeviceModel::start(context, domid, config.name.as_str(), &guest.plan, wanted)?);
+            *model = Some(DeviceModel::start(context, held, config.name.as_str(), &guest.plan, wanted)?);
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });
@@ -173,7 +172,7 @@ fn start(
     build_post(context, domid, guest, &identity, ports, rings)?;
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid))?;
-    give_back_claim(context, domid, guest).at(Stage::ClaimMemory)?;
+    give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;

@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
-use crate::builder::{Recorded, RunVerb, forget_dead, has_keys, is_ours, mark_of};
+use crate::builder::{Recorded, RunVerb, forget_dead, has_keys, is_ours, mark_of, remove_unknown};
 use crate::error::{AtStage, Error, Stage};
+use crate::events;
 use crate::report::{self, Done};
-use crate::xen::DomId;
+use crate::xen::{DomId, DomainRef};
 
 pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(false)?;
+    let connection = Connection::open(false, arguments.store.store_timeout)?;
     let domid = find_domain_or_rest(&connection, &arguments.domain).at(Stage::Destroy)?;
     if domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
@@ -18,23 +19,26 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
+    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
+    // Of one that is gone, the keys tell which it was.
+    let uuid = domain.map_or_else(|| mark_of(&connection.store, domid), |domain| Ok(Some(domain.uuid)));
+    let Some(uuid) = uuid.at(Stage::Destroy)? else {
+        let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
+        let removed = || remove_unknown(&connection.xen, &connection.store, domid).map_err(left_behind);
+        events::step(Stage::Destroy, removed)?;
+        return report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
+    };
     // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
     // domain goes all the same.
-    let uuid = connection.xen.domain(domid).at(Stage::Destroy)?.map(|domain| domain.uuid);
-    let run = uuid.map(|uuid| Recorded::begin(RunVerb::Destroy, uuid, Some(domid))).transpose();
-    let mut run = run.unwrap_or_else(|error| {
-        log::warn!("{error}");
-        None
-    });
-    let uuid = uuid.map_or_else(|| mark_of(&connection.store, domid), |uuid| Ok(Some(uuid))).at(Stage::Destroy)?;
-    let destroyed = connection.destroy(domid);
+    let mut run = Recorded::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
+    let destroyed = connection.destroy(DomainRef { domid, uuid });
     if let (Err(_), Some(run)) = (&destroyed, &mut run) {
         run.leave();
     }
     destroyed?;
     drop(run);
     // What earlier runs could not remove of it is gone as well.
-    if let Some(Err(error)) = uuid.map(forget_dead) {
+    if let Err(error) = forget_dead(uuid) {
         log::warn!("{error}");
     }
     report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))

@@ -14,6 +14,7 @@ use crate::builder::{Keys, Origin, count_special_pages, fitting_origin, measure}
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events::Running;
 use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, draw_beside, svg_beside, touched};
+use crate::os::{self, Untrusted};
 use crate::report::{self, Done};
 use crate::xen::DomId;
 
@@ -22,7 +23,7 @@ const HOME: &str = "\x1b[H\x1b[J";
 const SLICE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(arguments.watch.is_some())?;
+    let connection = Connection::open(arguments.watch.is_some(), arguments.store.store_timeout)?;
     let running = Running::begin(Stage::Inspect);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {
@@ -64,7 +65,7 @@ fn watch(
             Err(failure) => return Err(failure.into()),
         };
         let text = if json {
-            serde_json::to_string(&inspection)?
+            os::json(&serde_json::to_string(&inspection)?).into_owned()
         } else {
             format!("{}{inspection}", if clear { HOME } else { "" })
         };
@@ -87,7 +88,7 @@ fn watch(
 #[derive(Debug, Serialize)]
 struct Inspection {
     domid: DomId,
-    name: Option<String>,
+    name: Option<Untrusted>,
     kind: Kind,
     /// Whose plan it is held against.
     model: Option<Model>,
@@ -128,9 +129,13 @@ impl Inspection {
         Self::gather(connection, domid, model).map_err(gone).at(Stage::Inspect)
     }
 
+    fn shown_name(&self) -> String {
+        self.name.as_ref().map_or_else(|| "(no name)".to_owned(), Untrusted::to_string)
+    }
+
     /// Plan and domain side by side; empty where there is no plan.
     fn draw(&self) -> String {
-        let title = format!("{}, domain {}", self.name.as_deref().unwrap_or("(no name)"), self.domid);
+        let title = format!("{}, domain {}", self.shown_name(), self.domid);
         self.plan.as_ref().map_or_else(String::new, |plan| svg_beside(plan, &self.measured, &self.differences, &title))
     }
 
@@ -152,7 +157,7 @@ impl Inspection {
         let (grant_frames, max_grant_frames) = xen.grant_frames(domid)?;
         Ok(Self {
             domid,
-            name: store.read(&keys.of_domain("name"))?,
+            name: store.read(&keys.of_domain("name"))?.map(Untrusted::from),
             kind: domain.kind,
             model: origin.as_ref().map(|origin| origin.request.model),
             recorded,
@@ -192,11 +197,9 @@ fn plan_of(
 
 impl fmt::Display for Inspection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A terminal is not to be told anything by a name.
-        let name: String = self.name.as_deref().unwrap_or("(no name)").escape_debug().collect();
         let vcpus = if self.vcpus == 1 { "1 vCPU".to_owned() } else { format!("{} vCPUs", self.vcpus) };
         let kind = self.kind.name().to_uppercase();
-        writeln!(formatter, "{name}, domain {}: {kind} guest with {vcpus}", self.domid)?;
+        writeln!(formatter, "{}, domain {}: {kind} guest with {vcpus}", self.shown_name(), self.domid)?;
         match (&self.model, self.recorded) {
             (Some(model), _) if self.asked_for => {
                 writeln!(formatter, "The plan is model {model}'s, as was asked for.\n")?

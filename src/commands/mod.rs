@@ -15,17 +15,18 @@ pub mod xenguest;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::args::{Cli, Command};
-use crate::builder::{Ports, Rings, teardown};
+use crate::builder::{Ending, Ports, Rings, teardown};
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events;
 use crate::memory::{Measured, Plan};
 use crate::report::{self, Done};
-use crate::xen::{DomId, Interface, Store};
+use crate::xen::{DomId, DomainRef, Interface, Store};
 
 /// Carries out what the command line says.
 ///
@@ -58,18 +59,23 @@ struct Connection {
 }
 
 impl Connection {
-    /// `cancel` is whether a signal stops the run in order; without it, it ends at once.
-    fn open(cancel: bool) -> Result<Self, Failure> {
+    /// `cancel` is whether a signal stops the run in order; without it, it ends at once. `store_timeout` is how long
+    /// xenstored may take for an answer.
+    fn open(cancel: bool, store_timeout: Duration) -> Result<Self, Failure> {
         events::step(Stage::Connect, || {
             let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
-            Ok::<_, Error>(Self { xen: Interface::open()?, store: Store::open()?, cancel })
+            let xen = Interface::open()?;
+            let store = Store::open_with(store_timeout, cancel.interrupt());
+            let store = store.map_err(|error| cancel.explain(error.into()))?;
+            Ok::<_, Error>(Self { xen, store, cancel })
         })
     }
 
     /// Removes a domain and all that belongs to it.
-    fn destroy(&self, domid: DomId) -> Result<(), Failure> {
-        let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
-        events::step(Stage::Destroy, || teardown(&self.xen, &self.store, domid).map_err(left_behind))
+    fn destroy(&self, domain: DomainRef) -> Result<(), Failure> {
+        let left_behind = |cleanup| Error::LeftBehind { domid: domain.domid, cleanup, cause: None };
+        let removed = || teardown(&self.xen, &self.store, domain, Ending::InOrder);
+        events::step(Stage::Destroy, || removed().map_err(left_behind))
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    Content, FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, read_firmware,
-    read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, smbios,
+    FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, load_ramdisk, map_ramdisk,
+    map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
@@ -111,16 +111,17 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
         path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
-    // It is unpacked while the ramdisk is read.
-    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL, keep)?) };
+    // First, as it may take memory, of which the rest is the kernel's.
     let ramdisk = arguments.ramdisk.as_deref().map(|path| {
-        let data = Content::Read(read_ramdisk(path)?);
-        Ok::<_, Error>(Module { data, path: path.to_owned(), cmdline: CString::default() })
+        Ok::<_, Error>(Module { data: map_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
     });
     let ramdisk = ramdisk.transpose()?;
+    // It is unpacked while the ramdisk is read.
+    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL, keep)?) };
+    ramdisk.iter().try_for_each(load_ramdisk)?;
     let data = match unpacking {
-        Some(unpacking) => Content::Sealed(unpacking.finish(plan)?),
-        None => Content::Read(read_shim_kernel(path)?),
+        Some(unpacking) => unpacking.finish(plan)?,
+        None => map_shim_kernel(path)?,
     };
     let file = Module { data, path: path.clone(), cmdline };
     if !plan.request.shim {
@@ -131,10 +132,10 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
     if plan.request.model == Model::Xapi {
         text.push_str(&format!(" shim_mem={}M", plan.memory.shim.0 / 1024));
     }
-    let (data, path) = read_shim()?;
+    let (data, path) = map_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(payload(Module { data: Content::Read(data), path, cmdline }, modules))
+    Ok(payload(Module { data, path, cmdline }, modules))
 }
 
 fn payload(kernel: Module, modules: Vec<Module>) -> Payload {

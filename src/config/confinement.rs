@@ -15,6 +15,7 @@ use std::str::FromStr;
 use elf::ElfStream;
 use elf::endian::AnyEndian;
 use memchr::memmem;
+use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 
 use super::Candidates;
@@ -27,9 +28,6 @@ pub const EMPTY_DIRECTORY: &str = "/run/dombuild/empty";
 /// The user of a guest's QEMU is this number and the guest's, where the host has reserved no others: above what systemd
 /// gives to containers, shadow to subordinate users and sssd to a directory's, and below what systemd calls foreign.
 pub const FIRST_USER: u32 = 0x7f00_0000;
-
-/// As whom they are killed. There is no domain of that number.
-pub const REAPER: u32 = FIRST_USER + 0x7ff0;
 
 /// The user whose number, and the guest's, libxl gives to a restricted QEMU (docs/features/qemu-deprivilege.pandoc).
 const LIBXL_RANGE_BASE: &str = "xen-qemuuser-range-base";
@@ -150,19 +148,6 @@ fn of_domain() -> DeviceUser {
     }
 }
 
-/// The users that belong to a domain's QEMU and to nothing else: libxl's, where the host has them, and ours.
-#[must_use]
-pub fn users_of(domid: DomId) -> Vec<u32> {
-    let mut users = vec![FIRST_USER + domid.get()];
-    if let DeviceUser::OfDomain { base, gid: Some(_) } = of_domain()
-        && let Some(user) = base.checked_add(domid.get())
-        && matches!(User::from_uid(Uid::from_raw(user)), Ok(None))
-    {
-        users.push(user);
-    }
-    users
-}
-
 impl Confinement {
     /// User and group of this guest's QEMU.
     ///
@@ -179,7 +164,14 @@ impl Confinement {
                          --device-model-user",
                         user.name
                     ))),
-                    _ => Ok((uid, gid.unwrap_or(uid))),
+                    // What getpwuid_r(3) may return of a user that there is not.
+                    Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
+                        Ok((uid, gid.unwrap_or(uid)))
+                    }
+                    Err(errno) => Err(Error::BadConfig(format!(
+                        "whether user {uid}, as whom the QEMU of domain {domid} would run, is somebody cannot be looked \
+                         up ({errno}): see to the host's user database, or name a user with --device-model-user"
+                    ))),
                 }
             }
         }
@@ -371,10 +363,8 @@ mod tests {
             abilities: Abilities { run_with_chroot: true, run_with_user: true, script: false },
         };
         assert_eq!(own.ids(domain(7)).expect("free"), (FIRST_USER + 7, FIRST_USER + 7));
-        assert!(users_of(domain(7)).contains(&(FIRST_USER + 7)));
-        assert!(own.ids(domain(0x7fef)).expect("free").0 < REAPER);
         assert_eq!(own.libxl_user(domain(7)), None, "xl knows nothing of that range");
-        const { assert!(REAPER < 0x7ffe_0000, "systemd's foreign users") };
+        const { assert!(FIRST_USER + 0x7ff0 < 0x7ffe_0000, "systemd's foreign users") };
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
@@ -11,8 +12,11 @@ use elf::abi::{EM_386, ET_EXEC, PT_LOAD};
 use elf::endian::AnyEndian;
 use elf::file::Class;
 
+use super::Module;
+use super::room::Room;
 use crate::error::Error;
 use crate::memory::Bytes;
+use crate::xen::{MemoryFile, Sealed};
 
 /// Where QEMU's logs go, as xl's do.
 pub const LOG_DIRECTORY: &str = "/var/log/xen";
@@ -34,6 +38,8 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 /// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
 const LARGEST_IMAGE: u64 = 1 << 30;
+
+const RAMDISK: &str = "ramdisk";
 
 /// Firmware that hvmloader can start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -219,14 +225,14 @@ fn check_kernel(data: &[u8]) -> Result<(), String> {
     if entered { Ok(()) } else { Err("has no segment with its entry point".to_owned()) }
 }
 
-/// Reads the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
+/// Maps the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
 /// of a form that Xen knows: an ELF file, or a bzImage of Linux.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn read_shim_kernel(path: &Path) -> Result<Vec<u8>, Error> {
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_shim_kernel(path: &Path) -> Result<Sealed, Error> {
     const KIND: &str = "kernel";
-    let data = read(KIND, path, LARGEST_IMAGE)?;
+    let data = map(KIND, path, LARGEST_IMAGE)?;
     let elf = data.starts_with(b"\x7fELF");
     // The signature of Linux' boot protocol (Documentation/arch/x86/boot.rst).
     let linux = data.get(0x202..0x206) == Some(b"HdrS");
@@ -238,22 +244,31 @@ pub fn read_shim_kernel(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(data)
 }
 
-/// Reads Xen's PV shim, and tells where it is.
+/// Maps Xen's PV shim, and tells where it is.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn read_shim() -> Result<(Vec<u8>, PathBuf), Error> {
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_shim() -> Result<(Sealed, PathBuf), Error> {
     const KIND: &str = "kernel";
     let path = Candidates::shim().find_or_fail(KIND)?;
-    Ok((read(KIND, &path, LARGEST_FILE)?, path))
+    Ok((map(KIND, &path, LARGEST_FILE)?, path))
 }
 
-/// Reads an initial ramdisk, which only the guest's kernel looks into.
+/// Maps an initial ramdisk, which only the guest's kernel looks into. It is to be [loaded](load_ramdisk) before it is used.
+///
+/// # Errors
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_ramdisk(path: &Path) -> Result<Sealed, Error> {
+    map(RAMDISK, path, LARGEST_IMAGE)
+}
+
+/// Reads a mapped ramdisk from where it is stored.
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub fn read_ramdisk(path: &Path) -> Result<Vec<u8>, Error> {
-    read("ramdisk", path, LARGEST_IMAGE)
+pub fn load_ramdisk(module: &Module) -> Result<(), Error> {
+    let bad = |error: io::Error| Error::BadFile { what: RAMDISK, path: module.path.clone(), reason: error.to_string() };
+    module.data.load().map_err(bad)
 }
 
 /// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
@@ -315,13 +330,29 @@ fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) ->
 
 /// A whole file, which is not empty and has at most `largest` bytes.
 pub(super) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
-    let bad = |error: std::io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
     let (file, size) = open(kind, path, largest)?;
     log::debug!("{kind} {}, {size} bytes", path.display());
     let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     // It may grow while it is read.
     file.take(largest).read_to_end(&mut data).map_err(bad)?;
     Ok(data)
+}
+
+/// Maps a whole file, which is not empty and has at most `largest` bytes. One that others may change is copied first, into
+/// memory that nobody can change.
+fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, Error> {
+    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+    let (file, size) = open(kind, path, largest)?;
+    if let Some(mapped) = Sealed::of_unchanging_file(&file, size).map_err(bad)? {
+        log::debug!("{kind} {}, {size} bytes: mapped", path.display());
+        return Ok(mapped);
+    }
+    Room::now()?.check(kind, path, size)?;
+    let memory = MemoryFile::new(&CString::new(kind).unwrap_or_default()).map_err(bad)?;
+    memory.fill(&file, size).map_err(bad)?;
+    log::debug!("{kind} {}, {size} bytes: copied, since others may change it", path.display());
+    memory.seal(size).map_err(bad)
 }
 
 /// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no

@@ -8,10 +8,10 @@ mod kernel;
 mod name;
 pub mod pci;
 pub mod platform;
+mod room;
 pub mod smbios;
 
 use std::ffi::CString;
-use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,9 +26,11 @@ pub use device_model_needs::Needs;
 use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
-    read_firmware, read_hvmloader, read_ramdisk, read_shim, read_shim_kernel, resolve_device_model,
+    load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, resolve_device_model,
 };
-pub use kernel::{KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, unpack_main, unpack_words};
+pub use kernel::{
+    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, remove_dead_unpackers, unpack_main, unpack_words,
+};
 pub use name::DomainName;
 pub use pci::PciAddress;
 pub use platform::Platform;
@@ -137,32 +139,12 @@ pub struct FirmwareModules {
 /// A file that goes into a guest.
 #[derive(Debug)]
 pub struct Module {
-    /// Its bytes.
-    pub data: Content,
+    /// Its bytes: what was made of a kernel, or the file itself.
+    pub data: Sealed,
     /// Where they were read from.
     pub path: PathBuf,
     /// The command line that goes with it.
     pub cmdline: CString,
-}
-
-/// What is in a file.
-#[derive(Debug)]
-pub enum Content {
-    /// As it was read.
-    Read(Vec<u8>),
-    /// What was made of it, checked.
-    Sealed(Sealed),
-}
-
-impl Deref for Content {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Read(bytes) => bytes,
-            Self::Sealed(bytes) => bytes,
-        }
-    }
 }
 
 /// `create`, ready to be carried out.

@@ -4,16 +4,22 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use env_logger::{Builder, Target};
-use log::{LevelFilter, Log};
+use log::{LevelFilter, Log, Record};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC,
+    fstatfs,
+};
 use systemd_journal_logger::JournalLog;
 
 use super::record::Format;
+use super::relay::Relay;
 use super::syslog::Syslog;
 use crate::error::Error;
+use crate::os::shared_file;
 
 /// The name under which records stand in syslog and the journal, unless another is given.
 const IDENT: &str = "dombuild";
@@ -69,10 +75,10 @@ impl Destination {
     ///
     /// # Errors
     /// [`Error::BadFile`], [`Error::BadConfig`]: it is not there, or not what it should be.
-    pub(super) fn open(&self, format: Format) -> Result<Box<dyn Log>, Error> {
+    pub(super) fn open(&self, format: Format) -> Result<Sink, Error> {
         match self {
             Self::File(path) => {
-                let file =
+                let (file, may_stall) =
                     open_file(path).map_err(|reason| Error::BadFile { what: "log", path: path.clone(), reason })?;
                 // Which records come here is settled before; each is one write to a file that is appended to.
                 let logger = Builder::new()
@@ -80,19 +86,60 @@ impl Destination {
                     .target(Target::Pipe(Box::new(file)))
                     .format(move |buffer, record| format.write(buffer, record))
                     .build();
-                Ok(Box::new(logger))
+                if may_stall { self.relay(|| Ok(Box::new(logger))) } else { Ok(Sink::Direct(Box::new(logger))) }
             }
-            Self::Syslog { ident } => Ok(Box::new(Syslog::open(ident)?)),
+            Self::Syslog { ident } => {
+                // To look for the daemon does not block.
+                let syslog = Syslog::open(ident)?;
+                self.relay(|| Ok(Box::new(syslog)))
+            }
             Self::Journald { ident } => {
-                let journal = JournalLog::new().map_err(|error| {
-                    Error::BadConfig(format!(
-                        "the log cannot go to the journal: nobody listens at /run/systemd/journal/socket ({error}); is \
-                         systemd-journald running?"
-                    ))
-                })?;
-                let fields = [("DOMBUILD_VERSION", env!("CARGO_PKG_VERSION"))];
-                Ok(Box::new(journal.with_syslog_identifier(ident.clone()).with_extra_fields(fields)))
+                let ident = ident.clone();
+                self.relay(|| {
+                    // Here a journal that stalls blocks: opening it sends a datagram.
+                    let journal = JournalLog::new().map_err(|error| {
+                        Error::BadConfig(format!(
+                            "the log cannot go to the journal: nobody listens at /run/systemd/journal/socket ({error}); \
+                             is systemd-journald running?"
+                        ))
+                    })?;
+                    let fields = [("DOMBUILD_VERSION", env!("CARGO_PKG_VERSION"))];
+                    Ok(Box::new(journal.with_syslog_identifier(ident).with_extra_fields(fields)))
+                })
             }
+        }
+    }
+
+    fn relay(&self, open: impl FnOnce() -> Result<Box<dyn Log>, Error> + Send + 'static) -> Result<Sink, Error> {
+        Ok(Sink::Relayed(Relay::start(self.to_string(), open)?))
+    }
+}
+
+/// An open destination.
+pub(super) enum Sink {
+    /// It takes a record at once: a file of a local file system.
+    Direct(Box<dyn Log>),
+    /// It may stall.
+    Relayed(Relay),
+}
+
+impl Sink {
+    /// Takes a record. Returns why the destination is given up, once, if it is.
+    pub(super) fn log(&self, record: &Record<'_>) -> Option<String> {
+        match self {
+            Self::Direct(log) => {
+                log.log(record);
+                None
+            }
+            Self::Relayed(relay) => relay.log(record),
+        }
+    }
+
+    /// Waits until all is written. Returns why the destination is given up, once, if it is.
+    pub(super) fn flush(&self) -> Option<String> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Relayed(relay) => relay.flush(),
         }
     }
 }
@@ -105,29 +152,45 @@ fn check_ident(ident: &str) -> Result<String, String> {
     Ok(ident.to_owned())
 }
 
-/// Opens a log, and only where the last part of its path is no link, which somebody else may have put there.
-fn open_file(path: &Path) -> Result<File, String> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        // A FIFO without a reader would keep us here for ever.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => "is a symbolic link: name the file that it leads to".to_owned(),
-            _ => format!("cannot be opened: {error}"),
-        })?;
-    let kind = file.metadata().map_err(|error| error.to_string())?.file_type();
-    if kind.is_file() || kind.is_char_device() { Ok(file) } else { Err("is no regular file".to_owned()) }
+/// Opens a log, and tells whether writing to it may stall. Its directory may be everybody's: a link, another user's file or one
+/// with a second name there could make root write where that user wants.
+fn open_file(path: &Path) -> Result<(File, bool), String> {
+    let shared = shared_file::open(path, OpenOptions::new().append(true), Some(0o640)).map_err(|error| match error
+        .raw_os_error()
+    {
+        Some(libc::ELOOP) => "is a symbolic link: name the file that it leads to".to_owned(),
+        _ => format!("cannot be opened: {error}"),
+    })?;
+    if shared.is_character_device() {
+        let file = shared.into_file();
+        // A terminal that is full is waited for by a thread, and loses nothing meanwhile.
+        let blocking = fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND));
+        return blocking.map(|_| (file, true)).map_err(|error| error.to_string());
+    }
+    if !shared.is_regular() {
+        return Err("is no regular file".to_owned());
+    }
+    if !shared.is_ours() {
+        return Err(format!("belongs to another user ({shared}): remove it, or name another file"));
+    }
+    if shared.has_other_names() {
+        return Err("has a second name (a hard link), and so is another file as well: name another file".to_owned());
+    }
+    let file = shared.into_file();
+    let may_stall = fstatfs(&file).is_ok_and(|found| !LOCAL.contains(&found.filesystem_type()));
+    Ok((file, may_stall))
 }
+
+/// File systems that keep their files on this host. Any other may wait for a server.
+const LOCAL: [FsType; 6] =
+    [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC];
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use log::{Level, Record};
+    use log::Level;
 
     use super::*;
 
@@ -172,11 +235,15 @@ mod tests {
         symlink("/dev/null", &link).expect("made");
         let socket = directory.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        let two = directory.path().join("two");
+        fs::write(&two, "").expect("made");
+        fs::hard_link(&two, directory.path().join("names")).expect("linked");
         for (path, word) in [
             (link, "symbolic link"),
             (directory.path().to_owned(), "directory"),
             (directory.path().join("no/log"), "No such file"),
             (socket, "cannot be opened"),
+            (two, "second name"),
         ] {
             let error = Destination::File(path).open(Format::Text).err().expect("refused").to_string();
             assert!(error.starts_with("log /") && error.contains(word), "{error}");

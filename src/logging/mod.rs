@@ -6,9 +6,11 @@
 mod destination;
 mod panics;
 mod record;
+mod relay;
 mod syslog;
 
 use std::env;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
@@ -16,11 +18,12 @@ use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 pub use destination::Destination;
+use destination::Sink;
 pub use panics::catch;
-pub(crate) use record::one_line;
 pub use record::{Format, timestamp};
 
 use crate::error::Error;
+use crate::os;
 
 /// The target of this program's records, and the beginning of all others'; libraries' own are left out.
 const TARGET: &str = "dombuild";
@@ -60,7 +63,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// Hands records out.
 struct Logger {
     stderr: Option<env_logger::Logger>,
-    destinations: Vec<Box<dyn Log>>,
+    destinations: Vec<Sink>,
     level: LevelFilter,
     format: Format,
 }
@@ -116,23 +119,46 @@ impl Log for Logger {
             stderr.log(record);
         }
         if self.taken(record.metadata()) {
-            for destination in &self.destinations {
-                destination.log(record);
+            for problem in self.destinations.iter().filter_map(|destination| destination.log(record)) {
+                // To the others. A destination is given up once, so that this comes to an end.
+                self.log(&warning(format_args!("{problem}")));
             }
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        for problem in self.destinations.iter().filter_map(Sink::flush) {
+            self.log(&warning(format_args!("{problem}")));
+        }
+    }
+}
+
+fn warning<'a>(message: fmt::Arguments<'a>) -> Record<'a> {
+    Record::builder().level(Level::Warn).target(TARGET).args(message).build()
+}
+
+/// Writes the last record of a run by `write`, and waits until all destinations have it. Those that stall are waited for a
+/// second in all. The last record stays the last one: what stalls only then is reported on standard error alone.
+pub fn finish(write: impl FnOnce()) {
+    let Some(logger) = LOGGER.get() else { return write() };
+    logger.flush();
+    write();
+    for problem in logger.destinations.iter().filter_map(Sink::flush) {
+        if let Some(stderr) = &logger.stderr {
+            stderr.log(&warning(format_args!("{problem}")));
+        }
+    }
 }
 
 /// Writes the last record, what the run came to, to every destination but standard error, where people are told in
 /// other words.
 pub fn conclude(level: Level, message: &str) {
-    if let Some(logger) = LOGGER.get() {
-        for destination in &logger.destinations {
+    finish(|| {
+        for destination in LOGGER.get().iter().flat_map(|logger| &logger.destinations) {
+            // One that is given up here was flushed a moment ago; it has had its warning.
             destination.log(&Record::builder().level(level).target(TARGET).args(format_args!("{message}")).build());
         }
-    }
+    });
 }
 
 /// Tells an error on standard error: as a record where its log is JSON, so that every line of it is, and otherwise in the
@@ -140,7 +166,7 @@ pub fn conclude(level: Level, message: &str) {
 pub fn tell_error(message: &str, for_people: impl FnOnce()) {
     if LOGGER.get().is_some_and(|logger| logger.format == Format::Json) {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "{}", record::json(Level::Error, message));
+        let _ = writeln!(io::stderr(), "{}", os::json(&record::json(Level::Error, message)));
     } else {
         for_people();
     }

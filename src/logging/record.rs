@@ -1,12 +1,14 @@
 //! How a record looks.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use log::{Level, Record};
 use serde::Serialize;
+
+use crate::os::{self, one_line};
 
 /// Text for people, or an object a line for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,7 +50,7 @@ impl Format {
                 let (time, level) = (timestamp(), record.level());
                 writeln!(output, "[{time} {level:<5} {}] {}", record.target(), one_line(&message))
             }
-            Self::Json => writeln!(output, "{}", json(record.level(), &message)),
+            Self::Json => writeln!(output, "{}", os::json(&json(record.level(), &message))),
         }
     }
 }
@@ -76,21 +78,6 @@ pub(super) fn json(level: Level, message: &str) -> String {
 #[must_use]
 pub fn timestamp() -> String {
     format!("{:.3}", Timestamp::now())
-}
-
-/// The text with every control character, and all else that begins a line, as its escape: a name with a newline in it must
-/// not look like a record of its own, nor speak to a terminal.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
-            // Into a String there is no error.
-            let _ = write!(line, "{}", character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 #[cfg(test)]
@@ -146,16 +133,6 @@ mod tests {
             prop_assert_eq!(object.keys().map(String::as_str).collect::<Vec<_>>(), ["level", "msg", "time"]);
             prop_assert_eq!(&object["msg"], &message);
             prop_assert_eq!(&object["level"], "info");
-        }
-
-        #[test]
-        fn text_without_control_characters_stays_as_it_is(text in "[ -~äß€]*") {
-            prop_assert_eq!(one_line(&text), text);
-        }
-
-        #[test]
-        fn no_text_makes_two_lines(text in any::<String>()) {
-            prop_assert_eq!(one_line(&text).lines().count(), usize::from(!text.is_empty()));
         }
     }
 }

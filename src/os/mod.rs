@@ -1,7 +1,17 @@
 //! Linux, without Xen: processes, cgroups, descriptors, waiting with a deadline, and what others may have put in shared places.
 
-#![expect(unsafe_code, reason = "system calls for which no crate has a safe wrapper")]
+#![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
+pub mod cgroup;
+pub mod lock_holders;
+pub mod meminfo;
+pub mod pidfd;
 pub mod procfs;
 pub mod restrict;
+pub mod shared_file;
+pub mod socket;
 pub mod system_call_filter;
+mod untrusted;
+pub mod wait;
+
+pub use untrusted::{Untrusted, json, lines, one_line};

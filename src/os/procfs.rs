@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use super::untrusted::Untrusted;
+
 /// When a process began, in clock ticks since boot: with its number, that is which process it is. `None` where there is no
 /// such process, or it has ended and only its parent has not taken note.
+#[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
     let (state, fields) = stat(pid)?;
     (!matches!(state.as_str(), "Z" | "X")).then_some(())?;
@@ -11,12 +14,36 @@ pub fn start_time(pid: i32) -> Option<u64> {
     fields.get(22 - 4)?.parse().ok()
 }
 
-/// The name of a process's program, shortened by the kernel to 15 bytes.
-pub fn name(pid: i32) -> Option<String> {
-    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+/// The name of a process, which the process itself chooses: at most 15 bytes of any kind.
+#[must_use]
+pub fn name(pid: i32) -> Option<Untrusted> {
+    let text = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(Untrusted::from_bytes(text.strip_suffix(b"\n").unwrap_or(&text)))
+}
+
+/// The real user of a process. (The owner of its directory in /proc is root where the process cannot be dumped, whoever runs
+/// it.)
+#[must_use]
+pub fn user(pid: i32) -> Option<u32> {
+    // The name stands there too, and need not be UTF-8; a line break in it is escaped.
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+/// Every process that there is.
+pub fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// This process and those that it descends from, the nearest first.
+#[must_use]
 pub fn lineage() -> Vec<i32> {
     let mut pids = Vec::new();
     let mut next = i32::try_from(std::process::id()).ok();
@@ -25,6 +52,20 @@ pub fn lineage() -> Vec<i32> {
         next = stat(pid).and_then(|(_, fields)| fields.first()?.parse().ok());
     }
     pids
+}
+
+/// The process group that a process is in; `None` where there is no such process.
+#[must_use]
+pub fn group(pid: i32) -> Option<i32> {
+    let (_, fields) = stat(pid)?;
+    fields.get(1)?.parse().ok()
+}
+
+/// The words of a process's command line, which it may change as it likes; none where it has ended.
+#[must_use]
+pub fn command_line(pid: i32) -> Vec<Vec<u8>> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 /// The state of a process, and the fields behind it.
@@ -63,7 +104,9 @@ mod tests {
         let lineage = lineage();
         assert_eq!(lineage[0], own());
         assert_eq!(lineage[1], i32::try_from(std::os::unix::process::parent_id()).expect("a pid"));
-        assert!(name(own()).is_some_and(|name| !name.is_empty()));
+        assert!(name(own()).is_some_and(|name| !name.raw_for_comparison().is_empty()));
+        assert_eq!(user(own()), Some(nix::unistd::Uid::current().as_raw()));
+        assert!(pids().any(|pid| pid == own()));
     }
 
     #[test]

@@ -479,6 +479,12 @@ const OF_XENSTORE: &[(Errno, &str)] = &[
     (Errno::EPERM, STORE_DENIED),
     (Errno::EPIPE, STORE_GONE),
     (Errno::ECONNRESET, STORE_GONE),
+    (
+        Errno::ETIMEDOUT,
+        "it is stopped or overloaded: look at its process and its log; --store-timeout gives it longer, and `dombuild \
+         cleanup` finds what is left once it answers",
+    ),
+    (Errno::ECANCELED, "a signal ended the wait for xenstored's answer"),
     (Errno::EIO, "xenstored cannot work on its database: see its log"),
     (Errno::ENOMEM, "xenstored has no memory left: see its log, and give its domain more"),
     (Errno::E2BIG, STORE_LONG),

@@ -116,6 +116,29 @@ impl fmt::Display for ShutdownReason {
     }
 }
 
+/// A domain as it is held over time: its number may become another domain's, its handle does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainRef {
+    /// The number.
+    pub domid: DomId,
+    /// The handle.
+    pub uuid: Uuid,
+}
+
+impl fmt::Display for DomainRef {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "domain {} ({})", self.domid, self.uuid)
+    }
+}
+
+impl DomainInfo {
+    /// This domain, to be held.
+    #[must_use]
+    pub fn held(&self) -> DomainRef {
+        DomainRef { domid: self.domid, uuid: self.uuid }
+    }
+}
+
 impl Interface {
     /// Creates an empty domain and returns its number.
     ///
@@ -150,14 +173,22 @@ impl Interface {
             .ok_or_else(|| XenError::unexpected("xc_domain_create", String::new(), format!("returned domid {domid}")))
     }
 
-    /// Destroys a domain. Its memory is freed in the background while others still map it.
+    /// Destroys a domain, where it is still the one that has this number; one that is gone is no error. Its memory is freed
+    /// in the background while others still map it.
     ///
     /// # Errors
     /// Where Xen refuses it.
-    pub fn destroy(&self, domid: DomId) -> Result<(), XenError> {
+    pub fn destroy(&self, domain: DomainRef) -> Result<(), XenError> {
+        if self.find(domain)?.is_none() {
+            return Ok(());
+        }
+        let domid = domain.domid;
         // SAFETY: takes no pointers but the handle.
         let returned = unsafe { sys::xc_domain_destroy(self.as_raw(), domid.get()) };
-        error::minus_one("xc_domain_destroy", format_args!("domid {domid}"), returned).map(drop)
+        match error::minus_one("xc_domain_destroy", format_args!("domid {domid}"), returned) {
+            Err(error) if error.errno != Some(Errno::ESRCH) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The name of a PV guest's ABI, for example `x86_64-abi`: what its devices' backends are told.
@@ -198,6 +229,14 @@ impl Interface {
     /// Where Xen refuses to tell.
     pub fn domain(&self, domid: DomId) -> Result<Option<DomainInfo>, XenError> {
         Ok(self.domains_from(domid, 1)?.into_iter().find(|info| info.domid == domid))
+    }
+
+    /// A domain that is held, unless it is gone.
+    ///
+    /// # Errors
+    /// Where Xen refuses to tell.
+    pub fn find(&self, domain: DomainRef) -> Result<Option<DomainInfo>, XenError> {
+        Ok(self.domain(domain.domid)?.filter(|info| info.uuid == domain.uuid))
     }
 
     /// All domains, dom0 first.

@@ -45,15 +45,24 @@ impl XenError {
     }
 }
 
-impl fmt::Display for XenError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}({}) failed", self.call, self.arguments)?;
+impl XenError {
+    /// What failed, without what to do about it: for a message that has advice of its own.
+    #[must_use]
+    pub fn facts(&self) -> String {
+        let mut text = format!("{}({}) failed", self.call, self.arguments);
         if let Some(errno) = self.errno {
-            write!(formatter, ": {errno:?} ({}): {}", errno as i32, errno.desc())?;
+            text.push_str(&format!(": {errno:?} ({}): {}", errno as i32, errno.desc()));
         }
         if let Some(detail) = &self.detail {
-            write!(formatter, ": {detail}")?;
+            text.push_str(&format!(": {detail}"));
         }
+        text
+    }
+}
+
+impl fmt::Display for XenError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.facts())?;
         if let Some(hint) = self.hint() {
             write!(formatter, "; {hint}")?;
         }

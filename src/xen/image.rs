@@ -11,7 +11,7 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::hvm::raw_e820;
 use super::veil::Veil;
-use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, logger};
+use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, Sealed, logger};
 use crate::memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
 
 /// How every PV guest's start info begins (`magic`, xen/include/public/xen.h).
@@ -95,7 +95,7 @@ pub struct DirectStart<'a> {
     /// Its command line.
     pub cmdline: &'a CStr,
     /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
-    pub modules: &'a [(&'a [u8], &'a CStr)],
+    pub modules: &'a [(&'a Sealed, &'a CStr)],
     /// PV: features that the kernel must have, as words; empty for none.
     pub features: &'a CStr,
     /// PV: bits for the start info (`SIF_*`, xen/include/public/xen.h).
@@ -236,8 +236,8 @@ impl<'a> DomainImage<'a> {
             parts.contents.direct().map_or(&[][..], |start| start.modules).iter().enumerate()
         {
             let (size, cmdline) = (data.len(), null_if_empty(cmdline));
-            let start = self.veil.over(number, data).as_ptr();
-            // SAFETY: the module, or its copy, lives as long as this image and is only read; its command line is copied,
+            let start = self.veil.over(number, data)?.as_ptr();
+            // SAFETY: the module, or what stands in for it, lives as long as this image and is only read; its command line is copied,
             // and null means none.
             self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
                 sys::xc_dom_module_mem(dom, start.cast(), size, cmdline)

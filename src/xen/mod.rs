@@ -32,7 +32,7 @@ mod veil;
 use std::fmt;
 
 pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf};
-pub use domain::{CreateDomain, DomainInfo, ShutdownReason};
+pub use domain::{CreateDomain, DomainInfo, DomainRef, ShutdownReason};
 pub use error::XenError;
 pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};
@@ -45,7 +45,7 @@ pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::Scheduler;
 pub use sealed::{MemoryFile, Sealed};
-pub use store::{Permissions, Store, Transaction};
+pub use store::{Permissions, STORE_TIMEOUT, Store, Transaction};
 
 use serde::Serialize;
 

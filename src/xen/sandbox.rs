@@ -4,15 +4,18 @@
 //! reads its first byte: what it was given then is all that it ever has.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, id};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
-use nix::unistd::{self, Gid, Uid};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{self, Gid, Pid, Uid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -21,6 +24,9 @@ use super::process::other_descriptors;
 
 /// The user and group `nobody`, which own nothing.
 const NOBODY: u32 = 65534;
+
+/// The highest `oom_score_adj`: the kernel kills such a process first (proc(5)).
+const OOM_FIRST: &str = "1000";
 
 /// The first number behind the three descriptors that the child keeps.
 const FIRST_OTHER: libc::c_uint = 3;
@@ -36,20 +42,49 @@ pub struct Limits {
     pub cpu_seconds: u64,
 }
 
+/// The child that `command` will start dies with the thread that starts it, from its first instruction on.
+///
+/// The parent may die between fork and `PR_SET_PDEATHSIG`. Then the child has another parent already, and kills itself.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = libc::pid_t::try_from(id()).unwrap_or(0);
+    // SAFETY: between fork and exec, the closure makes system calls that take numbers, and nothing else.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::getppid() != parent {
+                libc::kill(libc::getpid(), libc::SIGKILL);
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The same in the child itself, after a change of credentials, which makes the kernel forget the signal (prctl(2)).
+fn still_die_with(parent: Pid) -> nix::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if unistd::getppid() == parent { Ok(()) } else { raise(Signal::SIGKILL) }
+}
+
 /// Gives up all that this process has but descriptors 0 to 2, memory and CPU time: root and capabilities, other descriptors,
 /// the file system, the network, other processes. From then on it may read from descriptor 0, write to 1 and 2, ask for
-/// memory, and end; any other system call kills it.
+/// memory, and end; any other system call kills it. It dies with `parent`, the process that started it by
+/// [`die_with_parent`], and where memory is short, the kernel kills it before any other process.
 ///
 /// Returns the walls that this host has not got, which are those behind the last one: mount, network, IPC and UTS
-/// namespaces with an empty directory as the root. To be called once, before a second thread is started.
+/// namespaces with an empty directory as the root, and the preference of the OOM killer. To be called once, before a second thread is started.
 ///
 /// # Errors
 /// Where one of the others is missing, and which: nothing may be read then.
-pub fn confine(limits: &Limits) -> Result<Vec<String>, String> {
+pub fn confine(limits: &Limits, parent: Pid) -> Result<Vec<String>, String> {
     let need = |what: &'static str| move |error: &dyn std::fmt::Display| format!("{what}: {error}");
+    let mut missing = Vec::new();
+    // First of all: /proc goes away, and memory is taken.
+    let preferred = fs::write("/proc/self/oom_score_adj", OOM_FIRST);
+    missing.extend(preferred.err().map(|error| format!("no preference of the OOM killer: {error}")));
     close_others().map_err(|error| need("other descriptors cannot be closed")(&error))?;
     let root = unistd::geteuid().is_root();
-    let mut missing = Vec::new();
     if root {
         missing.extend(hide_host().err());
     } else {
@@ -78,12 +113,11 @@ pub fn confine(limits: &Limits) -> Result<Vec<String>, String> {
             .and_then(|()| unistd::setresuid(user, user, user))
             .map_err(|error| format!("user {NOBODY} cannot be taken on: {error}"))?;
     }
+    still_die_with(parent).map_err(|error| need("PR_SET_PDEATHSIG")(&error))?;
     drop_capabilities().map_err(|error| need("capabilities cannot be given up")(&error))?;
     prctl::set_no_new_privs().map_err(|error| need("no_new_privs cannot be set")(&error))?;
     // No other process of the same user shall trace it.
     prctl::set_dumpable(false).map_err(|error| need("it cannot be hidden from tracers")(&error))?;
-    // The change of users forgot it. Whoever started it has no use for an answer then.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| need("PR_SET_PDEATHSIG")(&error))?;
     let filter = filter().map_err(|error| need("the system call filter cannot be made")(&error))?;
     seccompiler::apply_filter(&filter)
         .map_err(|error| format!("seccomp refuses the filter (CONFIG_SECCOMP_FILTER is needed): {error}"))?;
@@ -251,12 +285,12 @@ mod tests {
     fn behind_the_walls() {
         let Ok(what) = env::var(VARIABLE) else { return };
         let limits = Limits { address_space: 1 << 30, file_size: 1 << 20, cpu_seconds: 10 };
-        confine(&limits).expect("this machine has what is needed");
+        confine(&limits, unistd::getppid()).expect("this machine has what is needed");
         match what.as_str() {
             "open" => drop(File::open("/")),
             "socket" => drop(UdpSocket::bind("127.0.0.1:0")),
             "fork" => drop(Command::new("/bin/true").status()),
-            "kill" => drop(nix::sys::signal::kill(unistd::Pid::from_raw(1), None)),
+            "kill" => drop(nix::sys::signal::kill(Pid::from_raw(1), None)),
             "execute" => {
                 let length = std::num::NonZeroUsize::MIN;
                 let (protection, flags) = (

@@ -7,32 +7,35 @@ use std::ptr::NonNull;
 
 use xen_sys as sys;
 
-use super::DomId;
 use super::error::XenError;
+use super::{DomId, Sealed};
 
 /// What gzip's files begin with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Copies that stand in for modules, by their numbers, and do not look like gzip: their first byte is 0 until they are in the
-/// guest.
+/// Mappings that stand in for modules, by their numbers, and do not look like gzip: their first byte is 0 until they are in
+/// the guest.
 #[derive(Debug, Default)]
 pub(super) struct Veil {
-    copies: Vec<(usize, Vec<u8>)>,
+    others: Vec<(usize, Sealed)>,
 }
 
 impl Veil {
-    /// What libxenguest is to be handed for a module: the module itself, or a copy, which lives as long as this.
-    pub(super) fn over<'a>(&'a mut self, number: usize, data: &'a [u8]) -> &'a [u8] {
+    /// What libxenguest is to be handed for a module: the module itself, or another mapping, which lives as long as this.
+    ///
+    /// # Errors
+    /// Where it cannot be mapped once more.
+    pub(super) fn over<'a>(&'a mut self, number: usize, data: &'a Sealed) -> Result<&'a [u8], XenError> {
         if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP) {
-            return data;
+            return Ok(data);
         }
-        let mut copy = data.to_vec();
-        if let Some(first) = copy.first_mut() {
-            *first = 0;
-        }
-        // Where the vector of them moves, their bytes stay where they are.
-        self.copies.push((number, copy));
-        self.copies.last().map_or(data, |(_, copy)| copy)
+        let other = data.with_first(0).map_err(|error| {
+            let arguments = format!("module {number} of {} bytes", data.len());
+            XenError::unexpected("xc_dom_module_mem", arguments, format!("cannot be handed the module: {error}"))
+        })?;
+        // Where the vector of them moves, the mappings stay where they are.
+        self.others.push((number, other));
+        Ok(self.others.last().map_or(data, |(_, other)| other))
     }
 
     /// Puts the first bytes where they belong, in the guest. The image must be built, and not be booted yet.
@@ -40,9 +43,9 @@ impl Veil {
     /// # Errors
     /// Where libxenguest has put a module nowhere.
     pub(super) fn lift(&self, mut image: NonNull<sys::xc_dom_image>, domid: DomId) -> Result<(), XenError> {
-        for (number, copy) in &self.copies {
+        for (number, other) in &self.others {
             let lost = || {
-                let arguments = format!("domid {domid}, module {number} of {} bytes", copy.len());
+                let arguments = format!("domid {domid}, module {number} of {} bytes", other.len());
                 XenError::unexpected("xc_dom_build_image", arguments, "put it nowhere".to_owned())
             };
             // SAFETY: the caller's image is valid, and nobody else refers to it during this call.
@@ -61,16 +64,26 @@ impl Veil {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::super::MemoryFile;
     use super::*;
 
     #[test]
     fn gzip_is_veiled_and_nothing_else() {
         let mut veil = Veil::default();
-        for plain in [&b""[..], b"\x1f", b"070701", b"\x28\xb5\x2f\xfd", b"\x8b\x1f"] {
-            assert_eq!(veil.over(0, plain).as_ptr(), plain.as_ptr());
+        let sealed = |content: &[u8]| {
+            let memory = MemoryFile::new(c"test").expect("memory");
+            File::from(memory.writer().expect("a descriptor")).write_all(content).expect("written");
+            memory.seal(100).expect("small")
+        };
+        for plain in [&b"\x1f"[..], b"070701", b"\x28\xb5\x2f\xfd", b"\x8b\x1f"] {
+            let plain = sealed(plain);
+            assert_eq!(veil.over(0, &plain).expect("no copy").as_ptr(), plain.as_ptr());
         }
         let packed = [0x1f, 0x8b, 8, 0];
         let wanted = if cfg!(xen_4_20_or_later) { packed } else { [0, 0x8b, 8, 0] };
-        assert_eq!(veil.over(1, &packed), wanted);
+        assert_eq!(veil.over(1, &sealed(&packed)).expect("mapped"), wanted);
     }
 }

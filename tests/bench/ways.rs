@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::guests::{Guest, NAME};
 use super::run::{self, Calls, Ran};
-use super::support::{dombuild, empty_domain, shell, wait_for};
+use super::support::{destroy, dombuild, empty_domain, shell, wait_for};
 use super::xenopsd::{USUAL, Vm};
 
 const XL_CONFIG: &str = "/tmp/bench.cfg";
@@ -240,7 +240,7 @@ impl Bench {
 
     /// Ends a domain and what keys it may have.
     fn destroy(&self, domid: DomId) {
-        self.xen.destroy(domid).expect("destroyed");
+        destroy(&self.xen, domid);
         for path in ["/local/domain", "/libxl"].map(|path| format!("{path}/{domid}")) {
             shell(&format!("xenstore-rm {path} 2>/dev/null || true"));
         }
@@ -259,7 +259,7 @@ impl Bench {
         let hog = Guest { title: "", kind: Kind::Hvm, memory: size, most: size, vcpus: 1, dirty: false };
         let ran = run::launch(false, &hog.floor());
         let domid = ran.output.trim().parse().ok().and_then(DomId::new).expect("a domid");
-        self.xen.destroy(domid).expect("destroyed");
+        destroy(&self.xen, domid);
         while self.xen.domain(domid).expect("asked").is_some() {}
     }
 }

@@ -4,11 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
-use super::run::{Files, PROGRAM, Ran, command, refused, skipped, text, with};
+use super::run::{Files, PROGRAM, Ran, command, copy_program, refused, skipped, text, with};
 
 /// Nothing of what was refused may speak to the terminal.
 fn assert_quiet(ran: &Ran) {
@@ -172,7 +173,7 @@ fn it_does_not_run_with_borrowed_rights() {
     const TEST: &str = "it_does_not_run_with_borrowed_rights";
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("dombuild");
-    fs::copy(PROGRAM, &program).expect("copied");
+    copy_program(Path::new(PROGRAM), &program);
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
     if chown(&program, Some(65_534), Some(65_534)).is_err() {
         return skipped(TEST, "it takes root to make a file another user's");
@@ -205,5 +206,34 @@ fn no_file_is_everybodys_to_write() {
         assert_eq!(ran.exit, 0, "{ran:?}");
         let mode = |path| fs::metadata(path).expect("made").permissions().mode() & 0o7777;
         assert_eq!((mode(&picture), mode(&journal)), (svg, log), "{umask}");
+    }
+}
+
+/// A link in a directory of everybody's leads where its maker wants.
+#[test]
+fn a_picture_goes_through_no_link_of_another_user() {
+    let files = Files::new();
+    let (link, target) = (files.path("link"), files.add("target", b"precious"));
+    symlink(&target, &link).expect("made");
+    if lchown(&link, Some(65_534), None).is_err() {
+        let test = "a_picture_goes_through_no_link_of_another_user";
+        return skipped(test, "it takes root to make a link another user's");
+    }
+    let error = refused(&["plan", "--memory", "64", "--svg", &text(&link)], 3, "bad-file");
+    assert!(error["message"].as_str().expect("text").contains("symbolic link of user 65534"), "{error}");
+    assert_eq!(fs::read(&target).expect("there"), b"precious");
+    lchown(&link, Some(0), None).expect("given back");
+    assert_eq!(Ran::of(&mut command(&["plan", "--memory", "64", "--svg", &text(&link)])).exit, 0);
+    assert_ne!(fs::read(&target).expect("there"), b"precious");
+}
+
+/// clap quotes what it does not understand.
+#[test]
+fn usage_errors_are_quiet_too() {
+    for word in ["--a\u{1b}[2Jb", "a\u{1b}]0;x\u{7}", "--memory=\u{202e}1"] {
+        let ran = Ran::of(&mut command(&["plan", word]));
+        assert_eq!(ran.exit, 2, "{ran:?}");
+        let odd = ran.stderr.chars().find(|char| *char != '\n' && (char.is_control() || *char == '\u{202e}'));
+        assert_eq!(odd, None, "{:?}", ran.stderr);
     }
 }

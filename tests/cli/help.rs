@@ -95,14 +95,14 @@ fn the_flags_of_each_verb() {
             format!(
                 "{memory} {guest} --name --dry-run --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
                  --uuid --foreground --seclabel \
-                 --max-grant-frames --max-maptrack-frames --event-channels --cpupool"
+                 --max-grant-frames --max-maptrack-frames --event-channels --cpupool --store-timeout"
             ),
         ),
-        ("build", format!("{memory} {guest} --domid --store-port --console-port")),
-        ("destroy", "--force".to_owned()),
-        ("cleanup", "--apply".to_owned()),
-        ("balloon", "--timeout --model --force".to_owned()),
-        ("inspect", "--watch --svg --model".to_owned()),
+        ("build", format!("{memory} {guest} --domid --store-port --console-port --store-timeout")),
+        ("destroy", "--force --store-timeout".to_owned()),
+        ("cleanup", "--apply --store-timeout".to_owned()),
+        ("balloon", "--timeout --model --force --store-timeout".to_owned()),
+        ("inspect", "--watch --svg --model --store-timeout".to_owned()),
         ("features", String::new()),
     ];
     for (verb, flags) in table {

@@ -17,6 +17,8 @@ use super::run::{Files, Ran, command, has_xen, skipped, text};
 
 #[path = "../data/kernels.rs"]
 mod kernels;
+#[path = "../data/orphans.rs"]
+mod orphans;
 
 use kernels::{NOTES, bzimage, changed, good, good_forms, hostile, note, sized, zstd_zeros};
 
@@ -230,6 +232,7 @@ fn the_child_has_nothing_but_its_three_descriptors() {
     assert_eq!(line_of(&status, "NoNewPrivs:"), "1");
     assert_eq!(line_of(&status, "Seccomp:"), "2");
     assert_eq!(line_of(&status, "Threads:"), "1");
+    assert_eq!(shown(child, "oom_score_adj").trim(), "1000");
     let limits = shown(child, "limits");
     for (name, limit) in [
         ("Max cpu time", "60 61 seconds"),
@@ -243,7 +246,10 @@ fn the_child_has_nothing_but_its_three_descriptors() {
     }
     let memory: u64 =
         line_of(&limits, "Max address space").split(' ').next().expect("a word").parse().expect("a number");
-    assert!(memory <= (3 << 29) + (1 << 20), "{memory}: 512 MiB for itself, the file, and twice what may come out");
+    assert!(
+        memory <= (320 << 20) + (512 << 20) + (1 << 20),
+        "{memory}: 320 MiB for itself, the file, and what may come out"
+    );
     if geteuid().is_root() {
         assert_eq!(line_of(&status, "Uid:"), "65534 65534 65534 65534");
         assert_eq!(line_of(&status, "Gid:"), "65534 65534 65534 65534");
@@ -316,6 +322,25 @@ fn neither_outlives_the_other() {
         assert!(Instant::now() < end, "the child is still there: {}", state(child));
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whenever the run is killed: before there is a child, in the first moments of the child, and while it unpacks.
+#[test]
+fn no_child_outlives_a_killed_run() {
+    let files = Files::new();
+    let kernel = files.add("kernel", &bzimage(&sized(zstd_zeros(1 << 12), 512 << 20)));
+    let kernel = text(&kernel);
+    let words = ["create", "--name", "web", "--memory", "64", "--kind", "pvh", "--kernel", &kernel];
+    let mut span = Duration::from_millis(20);
+    let kill = |count, span| orphans::kill_parents(super::run::PROGRAM, &words, count, Duration::ZERO..span);
+    let (mut runs, mut orphans) = (200, kill(200, span));
+    // A machine that is busy takes longer to come to a child.
+    while orphans < 50 {
+        span *= 2;
+        assert!(span < Duration::from_secs(2), "of {runs} runs {orphans} had a child when they were killed");
+        (runs, orphans) = (runs + 50, orphans + kill(50, span));
+    }
+    println!("{orphans} of {runs} killed runs had a child, which died too");
 }
 
 fn state(pid: u32) -> String {

@@ -1,10 +1,16 @@
 //! `--log`, `--log-format` and `--debug`: where the log goes, how it looks, and that its last line holds the cause.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::pty::openpty;
+use nix::sys::termios::{FlowArg, tcflow};
+use nix::unistd::ttyname;
 
 use serde_json::Value;
 
@@ -263,4 +269,75 @@ fn syslog_and_the_journal_have_it_or_are_missed() {
         assert_eq!((ran.exit, &error["code"]), (3, &"bad-config".into()), "{error}");
         assert!(error["message"].as_str().is_some_and(|message| message.contains("nobody listens at /")), "{error}");
     }
+}
+
+/// Leaves no room for another datagram.
+fn fill(path: &Path) {
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("set");
+    while sender.send_to(b"MESSAGE=x\n", path).is_ok() {}
+}
+
+/// One warning, and nothing else.
+fn assert_stalls(ran: &Ran, log: &str) {
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.stdout.contains("HVM guest of 256 MiB"), "{ran:?}");
+    assert!(ran.stderr.contains(&format!(" WARN  dombuild] the log {log} stalls: it was waited for 1 s")), "{ran:?}");
+    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+}
+
+#[test]
+fn a_daemon_that_does_not_read_is_given_up() {
+    const TEST: &str = "a_daemon_that_does_not_read_is_given_up";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("socket");
+    let _daemon = UnixDatagram::bind(&path).expect("bound");
+    fill(&path);
+    for (log, name) in [("syslog:x", "syslog:x"), ("journald", "journald:dombuild")] {
+        let start = Instant::now();
+        let Some(ran) = with_daemon(Some(&path), &["plan", "--memory", "256", "--log", log]) else {
+            return skipped(TEST, "it takes root and a mount namespace of its own");
+        };
+        assert_stalls(&ran, name);
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+}
+
+/// Ctrl-S at a terminal stops its output.
+#[test]
+fn a_terminal_that_is_stopped_is_given_up() {
+    let terminal = openpty(None, None).expect("a terminal");
+    let path = ttyname(&terminal.slave).expect("its name");
+    tcflow(&terminal.slave, FlowArg::TCOOFF).expect("stopped");
+    let start = Instant::now();
+    let ran = Ran::of(command(&["plan", "--memory", "256", "--log"]).arg(&path));
+    assert_stalls(&ran, &format!("file:{}", text(&path)));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // One that goes on has it all.
+    tcflow(&terminal.slave, FlowArg::TCOON).expect("it goes on");
+    let ran = Ran::of(command(&["plan", "--memory", "256", "--log"]).arg(&path));
+    assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+    let mut shown = vec![0; 64 << 10];
+    let mut length = 0;
+    let mut master = fs::File::from(terminal.master);
+    while !String::from_utf8_lossy(&shown[..length]).contains("plan done") {
+        length += master.read(&mut shown[length..]).expect("it comes");
+    }
+}
+
+#[test]
+fn a_log_that_another_user_prepared_is_refused() {
+    let files = Files::new();
+    let path = files.add("log", b"");
+    if chown(&path, Some(65_534), None).is_err() {
+        return skipped("a_log_that_another_user_prepared_is_refused", "it takes root to make a file another user's");
+    }
+    let plan = |log: &Path| ["plan", "--memory", "256", "--log", &text(log)].map(str::to_owned);
+    let error = refused(&plan(&path), 3, "bad-file");
+    let message = error["message"].as_str().expect("text");
+    assert!(message.contains("belongs to another user (user 65534's, mode 0"), "{message}");
+    assert_eq!(fs::read(&path).expect("there"), b"");
+    // The directory may be everybody's: what is made there is ours.
+    fs::set_permissions(path.parent().expect("a directory"), fs::Permissions::from_mode(0o1777)).expect("set");
+    assert_eq!(Ran::of(&mut command(&plan(&files.path("new")))).exit, 0);
 }

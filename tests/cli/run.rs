@@ -172,3 +172,11 @@ pub(super) fn has_xen(test: &str) -> bool {
 pub(super) fn skipped(test: &str, why: &str) {
     writeln!(io::stderr(), "skipped {test}: {why}").expect("stderr");
 }
+
+/// Copies a program, or a script, to where it is to be executed. Another process does so: a child that another test forks
+/// meanwhile would keep a file open that this process writes, and what somebody has open for writing cannot be executed.
+pub(super) fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("--").arg(from).arg(to).status().expect("there is cp");
+    assert!(copied.success(), "{} to {}", from.display(), to.display());
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("made executable");
+}

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::run::PROGRAM;
+use super::run::{PROGRAM, copy_program};
 
 /// What came out of the helper: the answer on the control descriptor, the rest, and the exit status.
 #[derive(Debug, PartialEq)]
@@ -205,8 +205,9 @@ fn a_link_of_its_name_is_the_helper() {
     let supports = call_as(&[link], &["-supports", "migration-v2"]);
     assert_eq!((supports.stdout.as_str(), supports.status), ("false\n", Some(0)), "{supports:?}");
     let original = directory.path().join("xenguest.orig");
-    fs::write(&original, "#!/bin/sh\necho \"$# $*\"\necho from the original >&7\nexit 3\n").expect("written");
-    fs::set_permissions(&original, fs::Permissions::from_mode(0o755)).expect("made executable");
+    let text = directory.path().join("text");
+    fs::write(&text, "#!/bin/sh\necho \"$# $*\"\necho from the original >&7\nexit 3\n").expect("written");
+    copy_program(&text, &original);
     for mode in ["save", "hvm_save", "restore", "hvm_restore", "resume_slow", "listen"] {
         let answer = call_as(&[link], &["-mode", mode, "-fd", "5"]);
         let stdout = format!("8 -controloutfd 7 -controlinfd 8 -mode {mode} -fd 5\n");

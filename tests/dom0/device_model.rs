@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
+use dombuild::builder::LIMITS;
 use dombuild::config::confinement::{EMPTY_DIRECTORY, FIRST_USER};
 use serde_json::{Value, json};
 
@@ -208,15 +209,30 @@ fn rests() {
     dombuild(&["destroy", "t"]).success();
 }
 
-/// A process that hides from its arguments and its group, as one would that had taken over QEMU.
+/// A process that hides from its arguments and its group, as one would that had taken over QEMU: not from its cgroup.
 fn no_process_is_left() {
     let built = create("t", &SMALL);
     let user = FIRST_USER + domid(&built).get();
     let mut hidden = Command::new("sleep").arg("1000").uid(user).gid(user).process_group(0).spawn().expect("sleep");
+    let uuid = built["uuid"].as_str().expect("a UUID");
+    let cgroup = format!("/sys/fs/cgroup/dombuild/{}.{uuid}", domid(&built));
+    fs::write(format!("{cgroup}/cgroup.procs"), hidden.id().to_string()).expect("put into it");
+    for (limit, value) in [("memory.max", LIMITS.memory.to_string()), ("pids.max", LIMITS.tasks.to_string())] {
+        assert_eq!(fs::read_to_string(format!("{cgroup}/{limit}")).expect("a limit").trim(), value, "{limit}");
+    }
     let mut neighbour = Command::new("sleep").arg("1000").uid(user + 1).process_group(0).spawn().expect("sleep");
     dombuild(&["destroy", "t"]).success();
-    assert_eq!(hidden.wait().expect("waited").signal(), Some(9));
+    assert!(hidden.wait().expect("waited").signal().is_some());
     assert!(neighbour.try_wait().expect("waited").is_none(), "the next guest's QEMU goes on");
+    assert!(!fs::exists(&cgroup).expect("asked"), "its cgroup goes with it");
+    // xl leaves an empty one, which the next guest's start removes.
+    let built = create("t", &SMALL);
+    let left = format!("/sys/fs/cgroup/dombuild/{}.{}", domid(&built), built["uuid"].as_str().expect("a UUID"));
+    shell("xl destroy t");
+    assert!(fs::exists(&left).expect("asked"));
+    create("t", &SMALL);
+    assert!(!fs::exists(&left).expect("asked"));
+    dombuild(&["destroy", "t"]).success();
     neighbour.kill().expect("killed");
     neighbour.wait().expect("waited");
 }

@@ -14,7 +14,7 @@ use super::support::{GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, dombuild, file, 
 use super::xenopsd::{USUAL, Vm};
 
 #[path = "../data/kernels.rs"]
-mod kernels;
+pub(crate) mod kernels;
 
 pub(crate) const TESTS: &[Test] = &[
     ("walk_hostile_images", hostile_images),
@@ -37,8 +37,12 @@ fn hostile_images() {
             let arguments =
                 ["create", "--name", "t", "--kind", &kind, "--memory", "64", "--kernel", path_text(&kernel)];
             let ran = dombuild(&arguments);
-            assert_eq!(ran.status, Some(3), "{name} as {kind}: {ran:?}");
-            let error = ran.failed_with(3, "bad-kernel");
+            // It says that it has as much as is allowed, for which a dom0 of 1 GiB has no memory.
+            let error = if name == "zstd-bomb-lying-at-the-limit" {
+                ran.failed_with(4, "not-enough-memory")
+            } else {
+                ran.failed_with(3, "bad-kernel")
+            };
             let message = error["message"].as_str().expect("text");
             assert!(!message.contains("signal") && !message.contains("seconds"), "{name} as {kind}: {message}");
         }

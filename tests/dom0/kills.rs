@@ -8,8 +8,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dombuild::builder::{LIMITS, cgroup_name};
 use dombuild::memory::{Kind, Pages};
-use dombuild::xen::{DomId, Interface};
+use dombuild::os::cgroup::Cgroup;
+use dombuild::os::pidfd::ProcessId;
+use dombuild::xen::{DomId, DomainRef, Interface, Store};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use serde_json::{Value, json};
@@ -338,8 +341,9 @@ fn by_handles() {
     // Keys and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
     for recorded in [true, false] {
         let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
+        let mark = format!("/libxl/{number}/dombuild");
         for (key, value) in [
-            (format!("/libxl/{number}/dombuild"), uuid.to_string()),
+            (mark.clone(), uuid.to_string()),
             (format!("/local/domain/{number}/name"), "gone".to_owned()),
             (format!("/vm/{uuid}/uuid"), uuid.to_string()),
             (format!("/local/domain/0/backend/console/{number}/0/state"), "1".to_owned()),
@@ -350,13 +354,28 @@ fn by_handles() {
         if recorded {
             record(uuid, own, Some(number), &dead);
         }
-        let qemu = script("#!/bin/sh\nsleep 1000\n");
+        let (qemu, decoy) = (script("#!/bin/sh\nsleep 1000\n"), script("#!/bin/sh\nwhile :; do sleep 1; done\n"));
         let mut qemu = start_as_qemu(path_text(&qemu), number);
+        let mut decoy = start_as_qemu(path_text(&decoy), number);
+        let pid = i32::try_from(qemu.id()).expect("a pid");
+        if recorded {
+            let id = ProcessId::of(pid).expect("asked").expect("it runs");
+            let text = serde_json::to_string(&id).expect("JSON");
+            Store::open().expect("xenstored").plain().write(&format!("{mark}/device-model"), &text).expect("written");
+        } else {
+            let name = cgroup_name(DomainRef { domid: number, uuid });
+            Cgroup::make(&name, LIMITS).expect("a cgroup");
+            fs::write(format!("/sys/fs/cgroup/dombuild/{name}/cgroup.procs"), pid.to_string()).expect("put into it");
+        }
         let mut whats: Vec<String> =
             clean().iter().map(|left| left["what"].as_str().expect("a word").to_owned()).collect();
         whats.sort();
         assert_eq!(whats, ["device-model", "files", "keys"]);
-        assert!(qemu.wait().expect("waited for").signal().is_some());
+        // The shell may also tell by its status that what it had started was ended.
+        assert!(!qemu.wait().expect("waited for").success());
+        assert!(decoy.try_wait().expect("asked").is_none(), "its command line alone makes it nobody's device model");
+        decoy.kill().expect("killed");
+        decoy.wait().expect("waited for");
     }
     // What cannot be removed is told, and looked for again.
     let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));

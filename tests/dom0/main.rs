@@ -7,6 +7,7 @@ mod cage;
 mod create;
 mod device_model;
 mod documentation;
+mod dom0_memory;
 mod dry_run;
 mod events;
 mod failures;
@@ -19,11 +20,15 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod neighbours;
+mod ownership;
 mod parallel;
 mod passthrough;
 mod platform;
 mod sample;
+mod sick_store;
 mod soak;
+mod stalls;
 mod store;
 mod support;
 mod toolstack;
@@ -50,6 +55,9 @@ fn main() -> ExitCode {
     if let Some(reason) = &reason {
         eprintln!("skipped: {reason}");
     }
+    // Several names, with | between them: libtest-mimic takes one.
+    let filters = arguments.filter.take();
+    let wanted = |name: &str| filters.as_ref().is_none_or(|filters| filters.split('|').any(|part| name.contains(part)));
     let trials = [
         create::TESTS,
         device_model::TESTS,
@@ -70,14 +78,21 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         images::TESTS,
+        dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,
+        neighbours::TESTS,
+        stalls::TESTS,
         soak::TESTS,
+        ownership::TESTS,
+        sick_store::TESTS,
         events::TESTS,
+        sick_store::LAST,
     ]
     .concat()
     .into_iter()
+    .filter(|(name, _)| wanted(name))
     .map(|(name, test): Test| Trial::test(name, move || timed(name, test)).with_ignored_flag(reason.is_some()))
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

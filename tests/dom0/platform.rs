@@ -7,7 +7,7 @@ use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
 use super::passthrough::{guest_memory, sysfs};
-use super::support::{SecondProcessor, create, dombuild, domid, empty_domain, file, path_text, shell};
+use super::support::{SecondProcessor, create, destroy, dombuild, domid, empty_domain, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -108,7 +108,7 @@ fn nested_virtualisation() -> bool {
     let xen = Interface::open().expect("Xen");
     let created = empty_domain(&xen, Kind::Hvm, 1, true);
     match &created {
-        Ok(domid) => xen.destroy(*domid).expect("destroyed"),
+        Ok(domid) => destroy(&xen, *domid),
         Err(error) => println!("this Xen gives no nested virtualisation on this CPU: {error}"),
     }
     created.is_ok()

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dombuild::memory::Kind;
+use dombuild::os::cgroup::Cgroup;
 use dombuild::xen::{CreateDomain, DomId, Interface, Store, XenError};
 use serde_json::Value;
 use uuid::Uuid;
@@ -133,6 +135,12 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
     })
 }
 
+/// Destroys a domain, whoever's it is.
+pub(crate) fn destroy(xen: &Interface, domid: DomId) {
+    let domain = xen.domain(domid).expect("asked").expect("it is there");
+    xen.destroy(domain.held()).expect("destroyed");
+}
+
 /// Waits until `done`, at most `seconds`.
 pub(crate) fn wait_for(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -224,6 +232,10 @@ pub(crate) fn destroy_everything() {
     }
 }
 
+fn is_in_use(cgroup: &OsStr) -> bool {
+    cgroup.to_str().and_then(Cgroup::find).is_some_and(|group| !group.is_empty().expect("asked"))
+}
+
 /// What must be the same after a test as before it.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -252,6 +264,13 @@ impl Host {
                 // every QEMU
                 .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
                 .map(|path| path.display().to_string())
+                // Empty ones are left by xl, and by a run that was killed while a kernel was unpacked: the next run removes them.
+                .chain(
+                    Cgroup::names()
+                        .iter()
+                        .filter(|name| is_in_use(name))
+                        .map(|name| format!("cgroup {}", name.display())),
+                )
                 .collect(),
             free_kib: info.free_kib.0,
             claimed_kib: info.claimed_kib.0,

@@ -45,8 +45,8 @@ fn starts_seabios() {
     shell(&format!(
         "/usr/libexec/xen-qemu-system-i386 -xen-domid {} -no-shutdown -nodefaults -no-user-config -display none -serial null \
          -device VGA,vgamem_mb=16 -boot order=cda -smp 2,maxcpus=2 -net none -machine xenfv,suppress-vmdesc=on -m 240 \
-         >/dev/null 2>&1 &",
-        vm.domid
+         >/dev/null 2>&1 & xenstore-write /local/domain/{}/qemu-pid $!",
+        vm.domid, vm.domid
     ));
     let state = format!("/local/domain/0/device-model/{}/state", vm.domid);
     wait_for("QEMU", 60, || vm.store.plain().read(&state).expect("asked").as_deref() == Some("running"));

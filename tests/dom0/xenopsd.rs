@@ -7,7 +7,7 @@ use dombuild::memory::{Gfn, Kib, Kind};
 use dombuild::xen::{DomId, EventPort, Interface, Permissions, Store};
 use uuid::Uuid;
 
-use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, dombuild, empty_domain, shell, wait_for};
+use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, destroy, dombuild, empty_domain, shell, wait_for};
 
 /// hvmloader of the running Xen.
 pub(crate) fn hvmloader() -> String {
@@ -182,10 +182,10 @@ impl Vm {
     pub(crate) fn destroy(self) {
         let model = self.store.plain().read(&format!("/local/domain/0/device-model/{}/state", self.domid));
         if model.expect("asked").is_some() {
-            // It is found by its domain.
+            // It is found by the node that xenopsd writes.
             dombuild(&["destroy", "--force", &self.domid.to_string()]).success();
         } else {
-            self.xen.destroy(self.domid).expect("destroyed");
+            destroy(&self.xen, self.domid);
         }
         for path in [
             format!("/local/domain/{}", self.domid),

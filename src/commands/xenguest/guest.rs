@@ -9,8 +9,8 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Claim, Content, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload,
-    PciAddress, Platform, Unpacking, acpi_tables, read_firmware, read_hvmloader, read_ramdisk, smbios,
+    Candidates, Claim, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload, PciAddress,
+    Platform, Unpacking, acpi_tables, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -203,16 +203,17 @@ impl Job {
         // The size that counts is looked at when it is opened; this one is for the message.
         let size = std::fs::metadata(&self.image).map_or(0, |metadata| metadata.len());
         within("kernel", &self.image, size, limits.kernel)?;
-        let unpacking = Unpacking::start(&self.image, limits.kernel, Keep::Yes)?;
         let cmdline = cmdlines.next().unwrap_or_default();
+        // First, as they may take memory, of which the rest is the kernel's.
         let modules = self.modules.iter().map(|path| {
-            let data = read_ramdisk(path)?;
+            let data = map_ramdisk(path)?;
             within("ramdisk", path, data.len() as u64, limits.module)?;
-            let data = Content::Read(data);
             Ok::<_, Error>(Module { data, path: path.clone(), cmdline: cmdlines.next().unwrap_or_default() })
         });
-        let modules = modules.collect::<Result<_, _>>()?;
-        let data = Content::Sealed(unpacking.finish(plan)?);
+        let modules = modules.collect::<Result<Vec<_>, _>>()?;
+        let unpacking = Unpacking::start(&self.image, limits.kernel, Keep::Yes)?;
+        modules.iter().try_for_each(load_ramdisk)?;
+        let data = unpacking.finish(plan)?;
         let kernel = Module { data, path: self.image.clone(), cmdline };
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }

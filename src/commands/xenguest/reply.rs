@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::builder::Rings;
 use crate::error::{Error, Failure, Stage};
 use crate::memory::Kind;
+use crate::os::one_line;
 use crate::xen::fd;
 
 /// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
@@ -56,6 +57,7 @@ impl Control {
     /// # Errors
     /// Where nobody takes it.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        let line = format!("{}\n", one_line(line.trim_end_matches('\n')));
         match self {
             Self::Pipe(pipe) => pipe.write_all(line.as_bytes()),
             Self::Stdout => io::stdout().write_all(line.as_bytes()).and_then(|()| io::stdout().flush()),
@@ -101,9 +103,14 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
     match (&failure.error, failure.stage) {
         (Error::Xen(error), _) if error.call == "xc_dom_allocate" => "xc_dom_allocate",
         _ if kind == Kind::Pv => "xc_dom_linux_build",
-        (Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. } | Error::Plan(_), _) | (_, Stage::Populate) => {
-            "hvm_build_mem"
-        }
+        (
+            Error::NotEnoughMemory { .. }
+            | Error::NotEnoughDom0Memory { .. }
+            | Error::LimitTooLow { .. }
+            | Error::Plan(_),
+            _,
+        )
+        | (_, Stage::Populate) => "hvm_build_mem",
         (_, Stage::PlatformParams | Stage::Scheduling | Stage::HvmInfo | Stage::HvmParams | Stage::CpuidPolicy) => {
             "hvm_build_params"
         }
@@ -113,7 +120,7 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
 
 fn code_of(error: &Error) -> i32 {
     let errno = match error {
-        Error::NotEnoughMemory { .. } => Errno::ENOMEM,
+        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => Errno::ENOMEM,
         Error::LimitTooLow { .. } => Errno::E2BIG,
         Error::NoSuchDomain(_) => Errno::ESRCH,
         Error::Plan(_) | Error::BadConfig(_) => Errno::EINVAL,
@@ -126,7 +133,8 @@ fn code_of(error: &Error) -> i32 {
 
 /// One line, whatever stands in the message, and short enough to arrive whole.
 fn error_line(message: &str) -> String {
-    let mut line = format!("error:{}", message.trim().replace(['\n', '\r', '\0'], " "));
+    let message = message.trim().replace(['\n', '\r', '\0'], " ");
+    let mut line = format!("error:{}", one_line(&message));
     if line.len() >= ATOMIC {
         let end = (0..ATOMIC - 1).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
         line.truncate(end);
@@ -161,12 +169,21 @@ mod tests {
     #[test]
     fn every_word_and_its_number() {
         let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024), claims: None };
+        let dom0 = || Error::NotEnoughDom0Memory {
+            what: "kernel",
+            path: "/x".into(),
+            required: Kib(2048),
+            available: Kib(1024),
+            reserve: Kib(512),
+        };
         let limit =
             || Error::LimitTooLow { domid: DomId::new(7).expect("a domid"), required: Kib(2048), limit: Kib(1024) };
         let config = || Error::BadConfig("platform/nx is \"x\"".to_owned());
         let file = || Error::BadFile { what: "kernel", path: "/x".into(), reason: "is empty".to_owned() };
         for (kind, stage, error, word, number) in [
             (Kind::Hvm, Stage::CheckInput, memory(), "hvm_build_mem", 12),
+            (Kind::Pvh, Stage::CheckInput, dom0(), "hvm_build_mem", 12),
+            (Kind::Pv, Stage::CheckInput, dom0(), "xc_dom_linux_build", 12),
             (Kind::Pvh, Stage::CheckInput, limit(), "hvm_build_mem", 7),
             (Kind::Hvm, Stage::CheckInput, Error::Plan(PlanError::NoVcpus), "hvm_build_mem", 22),
             (Kind::Hvm, Stage::Populate, xen("xc_dom_boot_mem_init", Some(Errno::EBUSY)), "hvm_build_mem", 16),
@@ -192,6 +209,11 @@ mod tests {
             assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line}");
         }
         assert_eq!(usage_line("no `-mode' option specified"), "error:xenguest: no `-mode' option specified\n");
+    }
+
+    #[test]
+    fn a_message_cannot_speak_to_a_terminal() {
+        assert_eq!(usage_line("a\x1b[2J\tb\u{202e}"), "error:xenguest: a\\u{1b}[2J\\tb\\u{202e}\n");
     }
 
     #[test]

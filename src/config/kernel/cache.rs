@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, linkat};
 
 use super::Keep;
@@ -25,6 +26,12 @@ pub const KERNELS_DIRECTORY: &str = "/var/cache/dombuild/kernels";
 /// What all of them have together at most, and how many there are.
 const MOST: Bytes = Bytes(512 << 20);
 const MOST_KERNELS: usize = 32;
+
+/// What of a file system is left to others: a tenth, and of one that is not small at least this.
+const LEFT_TO_OTHERS: u64 = 256 << 20;
+
+/// A file system with less than this is small.
+const SMALL: u64 = 1 << 30;
 
 /// To be raised whenever the child makes another file of the same kernel.
 const FORM: u32 = 2;
@@ -94,6 +101,9 @@ impl Cache {
             return Ok(());
         }
         self.make_room(length)?;
+        let file_system = statvfs(&self.0)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(file_system.fragment_size());
+        check_space(bytes(file_system.blocks()), bytes(file_system.blocks_available()), length)?;
         // It has no name until it is whole and on the disk: nothing of it is left by a run that is killed.
         let mut file = OpenOptions::new().write(true).mode(0o400).custom_flags(libc::O_TMPFILE).open(&self.0)?;
         file.write_all(kernel)?;
@@ -143,6 +153,16 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// That a file of `length` leaves enough of a file system of `total` bytes, of which `free` can be written, to others.
+fn check_space(total: u64, free: u64, length: u64) -> io::Result<()> {
+    let left = if total < SMALL { total / 10 } else { LEFT_TO_OTHERS.max(total / 10) };
+    if free.saturating_sub(length) >= left && free >= length {
+        return Ok(());
+    }
+    let reason = format!("it takes {length} bytes, the file system has {free} free, and {left} are left to others");
+    Err(io::Error::new(io::ErrorKind::StorageFull, reason))
 }
 
 /// A file of the cache.
@@ -301,6 +321,26 @@ mod tests {
         let youngest = paths(&cache).pop().expect("one");
         assert!(cache.find(&packed(&[1]), Keep::No).is_some());
         assert_eq!(paths(&cache).pop(), Some(youngest), "a dry run does not use it");
+    }
+
+    #[test]
+    fn space_is_left_to_others() {
+        const MIB: u64 = 1 << 20;
+        for (total, free, length, fits) in [
+            // A small file system keeps a tenth,
+            (500 * MIB, 150 * MIB, 100 * MIB, true),
+            (500 * MIB, 149 * MIB, 100 * MIB, false),
+            // another 256 MiB,
+            (1024 * MIB, 356 * MIB, 100 * MIB, true),
+            (1024 * MIB, 355 * MIB, 100 * MIB, false),
+            // and a large one more.
+            (10_000 * MIB, 1100 * MIB, 100 * MIB, true),
+            (10_000 * MIB, 1099 * MIB, 100 * MIB, false),
+            (0, 0, 1, false),
+            (10_000 * MIB, 10 * MIB, 100 * MIB, false),
+        ] {
+            assert_eq!(check_space(total, free, length).is_ok(), fits, "{free} of {total} for {length}");
+        }
     }
 
     #[test]

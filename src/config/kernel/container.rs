@@ -1,7 +1,6 @@
 //! What a kernel's ELF file comes in: a bzImage of Linux, gzip, or nothing. Of the bzImage, the six ways in which Linux packs
 //! itself that libxenguest knows too, less LZO.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::Read;
 use std::ops::Range;
@@ -57,37 +56,57 @@ const SIGNATURES: [(&[u8], Packing); 6] = [
     (&[0x02, 0x21, 0x4c, 0x18], Packing::Lz4),
 ];
 
-/// The memory that XZ and LZMA may take, as libxenguest's since Xen 4.20.
-const LZMA_MEMORY: u64 = 256 << 20;
+/// The memory that XZ and LZMA may take, as libxenguest's since Xen 4.20. They touch no more of it than what they unpack.
+pub(super) const LZMA_MEMORY: u64 = 256 << 20;
 
 /// A block of the older LZ4 framing has at most so much, unpacked.
 const LZ4_BLOCK: usize = 8 << 20;
 
-/// The ELF file in a kernel's file, and how it was packed; at most `most` bytes of it.
+/// Why nothing comes out of a kernel's file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is not usable, and why.
+    Bad(String),
+    /// More comes out than may: how much, and what is said of it.
+    TooLarge { bytes: u64, reason: String },
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Bad(reason)
+    }
+}
+
+/// The ELF file in a kernel's file, and how it was packed; at most `most` bytes of it, with what is between the two where it
+/// is packed twice. What was unpacked is dropped before anything else is done with the result: memory may be short.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(super) fn unpack(file: &[u8], most: Bytes) -> Result<(Cow<'_, [u8]>, Packing), String> {
+pub(super) fn unpack(file: Vec<u8>, most: Bytes) -> Result<(Vec<u8>, Packing), Refusal> {
     // As libxenguest: a file of any kind may be packed with gzip as a whole, once.
     if file.starts_with(GZIP) {
-        let (inner, size) = split_size(file, Packing::Gzip)?;
+        let (inner, size) = split_size(&file, Packing::Gzip)?;
         let inner = inflate(inner, Packing::Gzip, size, most)?;
+        drop(file);
         return match bzimage_payload(&inner)? {
             Some(range) => {
-                payload(inner.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
+                let most = Bytes(most.0.saturating_sub(inner.len() as u64));
+                payload(inner.get(range).unwrap_or_default(), most)
             }
-            None if inner.starts_with(ELF) => Ok((Cow::Owned(inner), Packing::Gzip)),
+            None if inner.starts_with(ELF) => Ok((inner, Packing::Gzip)),
             None => {
-                Err("is packed with gzip, and what is in it is neither an ELF file nor a bzImage of Linux".to_owned())
+                let reason = "is packed with gzip, and what is in it is neither an ELF file nor a bzImage of Linux";
+                Err(Refusal::Bad(reason.to_owned()))
             }
         };
     }
-    match bzimage_payload(file)? {
-        Some(range) => {
-            payload(file.get(range).unwrap_or_default(), most).map(|(inner, packing)| (Cow::Owned(inner), packing))
+    match bzimage_payload(&file)? {
+        Some(range) => payload(file.get(range).unwrap_or_default(), most),
+        None if file.starts_with(ELF) => Ok((file, Packing::None)),
+        None => {
+            let reason = "is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip";
+            Err(Refusal::Bad(reason.to_owned()))
         }
-        None if file.starts_with(ELF) => Ok((Cow::Borrowed(file), Packing::None)),
-        None => Err("is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned()),
     }
 }
 
@@ -120,18 +139,18 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
     Ok(Some(range(start)..range(end)))
 }
 
-fn payload(payload: &[u8], most: Bytes) -> Result<(Vec<u8>, Packing), String> {
+fn payload(payload: &[u8], most: Bytes) -> Result<(Vec<u8>, Packing), Refusal> {
     let known = SIGNATURES.iter().find(|(signature, _)| payload.starts_with(signature));
     let Some((_, packing)) = known else {
         let what = if payload.starts_with(b"\x89LZO") { "LZO" } else { "something unknown" };
-        return Err(format!(
+        return Err(Refusal::Bad(format!(
             "is a bzImage packed with {what}; take one with gzip, bzip2, XZ, LZMA, LZ4 or Zstandard (CONFIG_KERNEL_*)"
-        ));
+        )));
     };
     let (inner, size) = split_size(payload, *packing)?;
     let inner = inflate(inner, *packing, size, most)?;
     if !inner.starts_with(ELF) {
-        return Err("is a bzImage, and what is packed in it is no ELF file".to_owned());
+        return Err(Refusal::Bad("is a bzImage, and what is packed in it is no ELF file".to_owned()));
     }
     Ok((inner, *packing))
 }
@@ -145,9 +164,10 @@ fn split_size(packed: &[u8], packing: Packing) -> Result<(&[u8], u64), String> {
 }
 
 /// Unpacks what has to become exactly `size` bytes.
-fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Vec<u8>, String> {
+fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Vec<u8>, Refusal> {
     if size > most.0 {
-        return Err(format!("unpacks to {size} bytes, as it says itself; more than {} are not allowed", most.0));
+        let reason = format!("unpacks to {size} bytes, as it says itself");
+        return Err(Refusal::TooLarge { bytes: size, reason });
     }
     let length = usize::try_from(size).unwrap_or(usize::MAX);
     let mut out = Vec::new();
@@ -155,7 +175,7 @@ fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Ve
     out.try_reserve_exact(length).map_err(|_| format!("unpacks to {size} bytes, for which memory is too short"))?;
     let lzma = |error: liblzma::stream::Error| format!("cannot be unpacked: {error}");
     match packing {
-        Packing::None => return Err("is not packed".to_owned()),
+        Packing::None => return Err(Refusal::Bad("is not packed".to_owned())),
         Packing::Gzip => stream(flate2::bufread::GzDecoder::new(packed), packing, size, &mut out)?,
         Packing::Bzip2 => stream(bzip2::bufread::BzDecoder::new(packed), packing, size, &mut out)?,
         Packing::Xz => {
@@ -172,7 +192,7 @@ fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Ve
             done.map_err(|error| damaged(packing, zstd_safe::get_error_name(error)))?;
         }
     }
-    if out.len() as u64 == size { Ok(out) } else { Err(differs(out.len() as u64, size)) }
+    if out.len() as u64 == size { Ok(out) } else { Err(differs(out.len() as u64, size).into()) }
 }
 
 fn damaged(packing: Packing, error: impl fmt::Display) -> String {

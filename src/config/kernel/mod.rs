@@ -13,6 +13,7 @@ mod kernels;
 mod notes;
 mod plain;
 mod program;
+mod unpacker_cgroup;
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -20,7 +21,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,10 +32,15 @@ use nix::sys::signal::Signal;
 pub use cache::KERNELS_DIRECTORY;
 pub use child::{unpack_main, unpack_words};
 pub use container::Packing;
+pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::files::open;
+use super::room::Room;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
+use crate::os::Untrusted;
+use crate::os::cgroup::Cgroup;
+use crate::xen::sandbox::die_with_parent;
 use crate::xen::{MemoryFile, Sealed};
 use cache::Cache;
 use child::{Answer, Task};
@@ -74,60 +80,97 @@ enum State {
     /// It was kept.
     Known(Sealed),
     /// A child is at it. Where it is to be kept, what it reads is a copy that nobody can change.
-    Unknown { task: Task, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
+    Unknown { task: Task, allowance: Allowance, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
+}
+
+/// How much may come out of a kernel, and why not more.
+#[derive(Debug)]
+struct Allowance {
+    /// What is allowed on a host with memory enough.
+    most: Bytes,
+    /// What dom0 had when the child was started.
+    room: Room,
+    /// Whether there is anything to unpack.
+    is_packed: bool,
+}
+
+impl Allowance {
+    /// The error for a kernel of which so much would come out.
+    fn exceeded(&self, path: &Path, task: Task, bytes: u64, reason: &str) -> Error {
+        if task.most < self.most && bytes <= self.most.0 {
+            return self.room.shortage(KIND, path, child::required(task.file, self.is_packed, bytes));
+        }
+        let reason = format!("{reason}; more than {} are not allowed", self.most.0);
+        Error::BadFile { what: KIND, path: path.to_owned(), reason }
+    }
 }
 
 impl Unpacking {
-    /// Starts to unpack a kernel that has at most `most` bytes, before and after. No handle of Xen's has to be open yet; the
-    /// child would not have it.
+    /// Starts to unpack a kernel that has at most `most` bytes, before and after, and for which dom0 has the memory. No
+    /// handle of Xen's has to be open yet; the child would not have it.
     ///
     /// # Errors
-    /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::Internal`] where no child can be
-    /// started.
+    /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::NotEnoughDom0Memory`];
+    /// [`Error::Internal`] where no child can be started.
     pub fn start(path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
         let most = most.min(LARGEST_KERNEL);
         let (mut file, size) = open(KIND, path, most.0)?;
-        let task = Task { file: size, most };
         let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
-        let mut packed = None;
+        let is_packed = is_packed(&file);
         // Under a smaller limit the child may say otherwise.
-        if most == LARGEST_KERNEL && is_packed(&file) {
-            if let Some(sealed) = Cache::of_host().find(&file, keep) {
-                log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
-                return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
-            }
-            if keep == Keep::Yes && Cache::takes(size) {
-                match copied(&file, size) {
-                    Ok((copy, sealed)) => (file, packed) = (copy, Some(sealed)),
-                    Err(error) => {
-                        log::info!("{KIND} {} will not be kept: {error}", path.display());
-                        file.rewind().map_err(failed)?;
-                    }
+        let may_be_known = most == LARGEST_KERNEL && is_packed;
+        if may_be_known && let Some(sealed) = Cache::of_host().find(&file, keep) {
+            log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
+            return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
+        }
+        let mut room = Room::now()?;
+        let least = child::required(size, is_packed, 1);
+        room.check(KIND, path, least)?;
+        let mut packed = None;
+        if may_be_known && keep == Keep::Yes && Cache::takes(size) && least.saturating_add(size) <= room.usable().0 {
+            match copied(&file, size) {
+                Ok((copy, sealed)) => (file, packed) = (copy, Some(sealed)),
+                Err(error) => {
+                    log::info!("{KIND} {} will not be kept: {error}", path.display());
+                    file.rewind().map_err(failed)?;
                 }
             }
+            room = Room::now()?;
+            room.check(KIND, path, least)?;
         }
+        let fits = child::most_within(room.usable(), size, is_packed);
+        let parent = i32::try_from(process::id()).unwrap_or(0);
+        let task = Task { file: size, most: most.min(fits), parent };
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
-        let child = Running(command.spawn().map_err(failed)?);
-        log::debug!("{KIND} {}, {size} bytes: process {} unpacks it", path.display(), child.0.id());
-        let state = State::Unknown { task, child, memory, end: Instant::now() + PATIENCE, packed };
+        let cgroup = unpacker_cgroup::make(child::required(size, is_packed, task.most.0));
+        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
+        die_with_parent(&mut command);
+        let child = Running(command.spawn().map_err(failed)?, cgroup);
+        let (id, most_bytes) = (child.0.id(), task.most.0);
+        log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
+        let (allowance, end) = (Allowance { most, room, is_packed }, Instant::now() + PATIENCE);
+        let state = State::Unknown { task, allowance, child, memory, end, packed };
         Ok(Self { path: path.to_owned(), state })
     }
 
     /// Waits for the child and checks what it made, for the guest of this plan.
     ///
     /// # Errors
-    /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::Internal`] where the host cannot confine the child.
+    /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::NotEnoughDom0Memory`] for a kernel that unpacks to
+    /// more than dom0 has room for; [`Error::Internal`] where the host cannot confine the child.
     pub fn finish(self, plan: &Plan) -> Result<Sealed, Error> {
         let path = self.path;
         let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
         let check = |sealed: &Sealed| plain::check(sealed, plan.request.kind, memory_from_0(plan)).map_err(bad);
-        let (task, mut child, memory, end, packed) = match self.state {
+        let (task, allowance, mut child, memory, end, packed) = match self.state {
             State::Known(sealed) => return check(&sealed).map(|()| sealed),
-            State::Unknown { task, child, memory, end, packed } => (task, child, memory, end, packed),
+            State::Unknown { task, allowance, child, memory, end, packed } => {
+                (task, allowance, child, memory, end, packed)
+            }
         };
         let (line, status) = child.wait(end).map_err(bad)?;
         let (packing, unpacked, written) = match serde_json::from_slice(&line) {
@@ -138,6 +181,9 @@ impl Unpacking {
                 (packing, unpacked, written)
             }
             Ok(Answer::Refused(reason)) => return Err(bad(shown(&reason))),
+            Ok(Answer::TooLarge { bytes, reason }) => {
+                return Err(allowance.exceeded(&path, task, bytes, &shown(&reason)));
+            }
             Ok(Answer::Unsafe(reason)) => {
                 return Err(Error::Internal(format!(
                     "this host cannot confine a child that looks into a guest's kernel: {}",
@@ -166,8 +212,8 @@ impl Unpacking {
 /// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
 fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
     let memory = MemoryFile::new(c"packed kernel")?;
+    memory.fill(file, size)?;
     let mut copy = File::from(memory.writer()?);
-    io::copy(&mut file.take(size), &mut copy)?;
     copy.rewind()?;
     Ok((copy, memory.end_writing()?.into()))
 }
@@ -187,9 +233,9 @@ fn memory_from_0(plan: &Plan) -> Bytes {
     }
 }
 
-/// A child that does not outlive this.
+/// A child that does not outlive this, and its cgroup.
 #[derive(Debug)]
-struct Running(Child);
+struct Running(Child, Option<Cgroup>);
 
 impl Running {
     /// What it said and how it ended.
@@ -236,6 +282,9 @@ impl Drop for Running {
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
             log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
         }
+        if let Some(cgroup) = &self.1 {
+            unpacker_cgroup::remove(cgroup);
+        }
     }
 }
 
@@ -255,8 +304,36 @@ fn ended(status: ExitStatus) -> String {
     format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
 }
 
-/// The child's words, which the kernel's owner may have chosen, fit for a terminal.
+/// The child's words, which the kernel's owner may have chosen.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 400;
-    text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
+    Untrusted::from(text).shortened(LONGEST).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Kib;
+
+    #[test]
+    fn dom0_or_the_limit_is_what_stops_a_kernel() {
+        // A dom0 of 1 GiB.
+        let room = Room::of(Kib(1 << 20), Kib(800 << 10));
+        let allowance = Allowance { most: LARGEST_KERNEL, room, is_packed: true };
+        let file = 512 << 10;
+        let task = Task { file, most: child::most_within(room.usable(), file, true), parent: 1 };
+        let path = Path::new("/k");
+        let error = allowance.exceeded(path, task, 500 << 20, "unpacks to it");
+        let Error::NotEnoughDom0Memory { what: KIND, required, available, reserve, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((available, reserve), (Kib(800 << 10), Kib(128 << 10)));
+        assert!(required > Kib(1000 << 10) && required < Kib(1030 << 10), "{required:?}");
+        for bytes in [LARGEST_KERNEL.0 + 1, u64::MAX] {
+            let error = allowance.exceeded(path, task, bytes, "unpacks to it").to_string();
+            assert!(error.contains("unpacks to it; more than 536870912 are not allowed"), "{error}");
+        }
+        let roomy = Task { most: LARGEST_KERNEL, ..task };
+        assert!(matches!(allowance.exceeded(path, roomy, 1, ""), Error::BadFile { .. }));
+    }
 }

@@ -7,12 +7,16 @@
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use xen_sys as sys;
+
+use crate::os::socket;
+use crate::os::wait::{Ended, Patience};
 
 pub(super) use sys::xsd_sockmsg_type as Kind;
 
@@ -52,9 +56,15 @@ struct Message {
     content: Vec<u8>,
 }
 
-/// The way to xenstored.
+/// The way to xenstored. Nothing about it blocks: every wait has the deadline of `patience`.
 pub(super) struct Connection {
     file: File,
+    /// The socket or device, for messages.
+    path: PathBuf,
+    /// How long each answer may take.
+    pub(super) patience: Patience,
+    /// Why it cannot be used any more: where an answer was given up, the next one to come would belong to another request.
+    lost: Option<Errno>,
     /// It takes many requests at once. Of those in one write the kernel's device drops all but the first, and of a request its
     /// 4096 bytes have the header too (drivers/xen/xenbus/xenbus_dev_frontend.c, Linux 6.1).
     pub(super) takes_many: bool,
@@ -70,23 +80,53 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the socket, or opens the device where nobody listens there.
-    pub(super) fn open() -> Result<Self, Errno> {
+    /// Connects to the socket, or opens the device where there is no socket. A socket at which nobody listens is a xenstored
+    /// that has died: nobody serves the device of this domain then.
+    pub(super) fn open(patience: Patience) -> (PathBuf, Result<Self, Errno>) {
         let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-        let (file, takes_many) = match UnixStream::connect(socket) {
-            Ok(stream) => (File::from(OwnedFd::from(stream)), true),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                let device = OpenOptions::new().read(true).write(true).open(DEVICE);
-                (device.map_err(|_| errno(&error))?, false)
+        match socket::connect(&socket, &patience) {
+            Ok(fd) => (socket.clone(), Ok(Self::on(fd.into(), socket, true, patience))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).clone();
+                let device = options.open(DEVICE).map_err(|_| errno(&error));
+                (DEVICE.into(), device.map(|device| Self::on(device, DEVICE.into(), false, patience)))
             }
-            Err(error) => return Err(errno(&error)),
-        };
-        Ok(Self::on(file, takes_many))
+            Err(error) => (socket, Err(errno(&error))),
+        }
     }
 
-    fn on(file: File, takes_many: bool) -> Self {
+    pub(super) fn on(file: File, path: PathBuf, takes_many: bool, patience: Patience) -> Self {
         let (output, input) = (Vec::new(), Vec::new());
-        Self { file, takes_many, number: 0, output, input, used: 0, has_fired: false }
+        let (number, used, has_fired, lost) = (0, 0, false, None);
+        Self { file, path, patience, lost, takes_many, number, output, input, used, has_fired }
+    }
+
+    /// The socket or device.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether nothing can be asked here any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Waits for the socket, and gives the connection up where that takes too long.
+    fn wait(&mut self, events: PollFlags) -> Result<(), Errno> {
+        match self.patience.wait(&self.file, events) {
+            Ok(Ended::Ready) => Ok(()),
+            Ok(Ended::TimedOut) => Err(Errno::ETIMEDOUT),
+            Ok(Ended::Interrupted) => Err(Errno::ECANCELED),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    /// After a failure of the connection itself, as opposed to an error that xenstored answers, there is no way on.
+    fn lose<T>(&mut self, outcome: Result<T, Errno>) -> Result<T, Errno> {
+        if let Err(errno) = &outcome {
+            self.lost = Some(*errno);
+        }
+        outcome
     }
 
     /// A request to be sent with the next ones; its number. `transaction` is 0 outside any.
@@ -108,20 +148,33 @@ impl Connection {
 
     /// Sends what was prepared.
     pub(super) fn send(&mut self) -> Result<(), Errno> {
-        let sent = self.file.write_all(&self.output).map_err(|error| errno(&error));
-        self.output.clear();
-        sent
+        let output = std::mem::take(&mut self.output);
+        self.lost.map_or(Ok(()), Err)?;
+        let sent = self.write(&output);
+        self.lose(sent)
+    }
+
+    fn write(&mut self, mut output: &[u8]) -> Result<(), Errno> {
+        while !output.is_empty() {
+            match self.file.write(output) {
+                Ok(count) => output = output.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT)?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(errno(&error)),
+            }
+        }
+        Ok(())
     }
 
     /// The answer to a request that was sent. Each has one, in the order of the requests: not by the protocol, but from every
     /// xenstored there is, C's and OCaml's.
     pub(super) fn answer(&mut self, number: u32, kind: Kind) -> Result<Vec<u8>, Errno> {
         loop {
-            let message = self.message().map_err(|error| errno(&error))?;
+            let message = self.message()?;
             if message.kind == Kind::XS_WATCH_EVENT.0 {
                 self.has_fired = true;
             } else if message.request != number {
-                return Err(Errno::EPROTO);
+                return self.lose(Err(Errno::EPROTO));
             } else if message.kind == Kind::XS_ERROR.0 {
                 let text = message.content.split(|byte| *byte == 0).next().unwrap_or_default();
                 let known = ERRORS.iter().find(|(name, _)| *name == text);
@@ -129,7 +182,7 @@ impl Connection {
             } else if message.kind == kind.0 {
                 return Ok(message.content);
             } else {
-                return Err(Errno::EPROTO);
+                return self.lose(Err(Errno::EPROTO));
             }
         }
     }
@@ -141,9 +194,9 @@ impl Connection {
 
     /// Reads what a watch tells: to be called where there is something to be read and no request is open.
     pub(super) fn read_event(&mut self) -> Result<(), Errno> {
-        let message = self.message().map_err(|error| errno(&error))?;
+        let message = self.message()?;
         if message.kind != Kind::XS_WATCH_EVENT.0 {
-            return Err(Errno::EPROTO);
+            return self.lose(Err(Errno::EPROTO));
         }
         self.has_fired = true;
         Ok(())
@@ -154,7 +207,13 @@ impl Connection {
         self.used < self.input.len()
     }
 
-    fn message(&mut self) -> io::Result<Message> {
+    fn message(&mut self) -> Result<Message, Errno> {
+        self.lost.map_or(Ok(()), Err)?;
+        let message = self.read_message();
+        self.lose(message)
+    }
+
+    fn read_message(&mut self) -> Result<Message, Errno> {
         self.fill(HEADER)?;
         let header = self.input.get(self.used..self.used + HEADER).unwrap_or_default();
         let mut words = header.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap_or_default()));
@@ -162,7 +221,7 @@ impl Connection {
         let (kind, request, _, length) = (word(), word(), word(), word());
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > MOST {
-            return Err(Errno::EPROTO.into());
+            return Err(Errno::EPROTO);
         }
         self.fill(HEADER + length)?;
         let start = self.used + HEADER;
@@ -172,8 +231,9 @@ impl Connection {
     }
 
     /// Reads until so many bytes are there that were not looked at.
-    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+    fn fill(&mut self, wanted: usize) -> Result<(), Errno> {
         while self.input.len() - self.used < wanted {
+            self.wait(PollFlags::POLLIN)?;
             self.input.drain(..self.used);
             self.used = 0;
             let had = self.input.len();
@@ -181,8 +241,10 @@ impl Connection {
             let read = self.file.read(self.input.get_mut(had..).unwrap_or_default());
             self.input.truncate(had + read.as_ref().copied().unwrap_or(0));
             match read {
-                Ok(0) => return Err(Errno::EPIPE.into()),
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                Ok(0) => return Err(Errno::EPIPE),
+                Err(error) if !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                    return Err(errno(&error));
+                }
                 _ => {}
             }
         }
@@ -202,13 +264,45 @@ fn errno(error: &io::Error) -> Errno {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// A connection to a xenstored that has answered already.
     fn answered(bytes: &[u8]) -> (Connection, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         theirs.write_all(bytes).expect("sent");
-        (Connection::on(File::from(OwnedFd::from(ours)), true), theirs)
+        ours.set_nonblocking(true).expect("set");
+        let patience = Patience { timeout: Duration::from_secs(60), ..Patience::default() };
+        (Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, patience), theirs)
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_given_up_once() {
+        let (mut connection, mut theirs) = answered(b"");
+        connection.patience.timeout = Duration::from_millis(20);
+        let number = connection.prepare(Kind::XS_READ, 0, &[b"/a", b"\0"]).expect("prepared");
+        connection.send().expect("sent");
+        let start = Instant::now();
+        assert_eq!(connection.answer(number, Kind::XS_READ), Err(Errno::ETIMEDOUT));
+        assert!(start.elapsed() >= Duration::from_millis(20) && connection.is_lost());
+        // What comes too late is nobody's answer.
+        theirs.write_all(&message(Kind::XS_READ, 2, b"late")).expect("sent");
+        connection.prepare(Kind::XS_READ, 0, &[b"/b", b"\0"]).expect("prepared");
+        assert_eq!(connection.send(), Err(Errno::ETIMEDOUT));
+        assert_eq!(connection.answer(2, Kind::XS_READ), Err(Errno::ETIMEDOUT));
+    }
+
+    #[test]
+    fn requests_that_are_not_read_are_given_up() {
+        let (mut connection, _theirs) = answered(b"");
+        connection.patience.timeout = Duration::from_millis(20);
+        for _ in 0..4096 {
+            connection.prepare(Kind::XS_WRITE, 1, &[&[b'x'; MOST]]).expect("prepared");
+        }
+        assert_eq!(connection.send(), Err(Errno::ETIMEDOUT));
     }
 
     fn message(kind: Kind, request: u32, content: &[u8]) -> Vec<u8> {

@@ -7,6 +7,7 @@ mod transaction;
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::error::{self, XenError};
 use super::{DomId, EventPort};
 use crate::memory::Gfn;
+use crate::os::wait::{Interrupt, Patience};
 use connection::{Connection, Kind};
 pub use permissions::Permissions;
 pub use transaction::Transaction;
@@ -22,11 +24,24 @@ pub use transaction::Transaction;
 /// How often a transaction that collided with another is tried again.
 const TRANSACTION_TRIES: u32 = 50;
 
-/// A connection to xenstored.
+/// How long xenstored may take for an answer, unless the user says otherwise. A busy one takes milliseconds.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer may take after one was given up: what can be rolled back without xenstored must not wait.
+const TIMEOUT_AFTER_STALL: Duration = Duration::from_secs(1);
+
+/// How long an answer may take in a roll-back after a signal.
+const ROLLBACK_GRACE: Duration = Duration::from_secs(3);
+
+/// A connection to xenstored. Every answer has a deadline.
 pub struct Store(RefCell<Inner>);
 
 struct Inner {
     connection: Connection,
+    /// The connection is a second one, after the first was lost: there is no third.
+    is_second: bool,
+    /// What was said when an answer was given up.
+    stalled: Option<String>,
     /// Changes whose answers nobody has read yet.
     open: Vec<Open>,
     /// The first change of the transaction that failed, whoever was told of it.
@@ -52,6 +67,10 @@ impl fmt::Debug for Store {
 impl Inner {
     /// Prepares a request.
     fn prepare(&mut self, request: Request<'_>) -> Result<(), XenError> {
+        // A transaction ends with its connection.
+        if self.connection.is_lost() && request.transaction == 0 && self.open.is_empty() {
+            self.reconnect();
+        }
         let Request { call, kind, transaction, parts, arguments, is_change } = request;
         let arguments = arguments.to_string();
         if matches!(parts, [path, _, ..] if path.contains(&0)) {
@@ -77,6 +96,7 @@ impl Inner {
                 answer => answer,
             };
             let answer = error::answered(call, format_args!("{arguments}"), answer);
+            let answer = answer.map_err(|error| self.with_stall(error));
             if let Err(error) = answer.as_ref()
                 && is_change
             {
@@ -85,6 +105,28 @@ impl Inner {
             answer
         })
         .collect()
+    }
+
+    /// Connects once more, and for a shorter time, where the connection is lost: a roll-back may still find an answer.
+    fn reconnect(&mut self) {
+        if !std::mem::replace(&mut self.is_second, true) {
+            let patience = self.connection.patience.clone();
+            let timeout = patience.timeout.min(TIMEOUT_AFTER_STALL);
+            match Connection::open(Patience { timeout, grace: timeout, ..patience }) {
+                (_, Ok(connection)) => self.connection = connection,
+                (path, Err(errno)) => log::debug!("{} again: {errno}", path.display()),
+            }
+        }
+    }
+
+    /// An answer that was given up: from whom, and after what time.
+    fn with_stall(&mut self, error: XenError) -> XenError {
+        if error.errno != Some(Errno::ETIMEDOUT) {
+            return error;
+        }
+        let detail =
+            self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.patience.timeout));
+        XenError { detail: Some(detail.clone()), ..error }
     }
 
     /// Sends what was prepared and reads all answers: the last one, or the first error.
@@ -99,6 +141,10 @@ impl Inner {
     }
 }
 
+fn stall(path: &Path, timeout: Duration) -> String {
+    format!("xenstored at {} has not answered for {} s", path.display(), timeout.as_secs())
+}
+
 /// What is asked of xenstored. Of several parts the first one is a path.
 struct Request<'a> {
     call: &'static str,
@@ -110,13 +156,45 @@ struct Request<'a> {
 }
 
 impl Store {
-    /// Connects to xenstored.
+    /// Connects to xenstored. No answer may take longer than [`STORE_TIMEOUT`].
     ///
     /// # Errors
     /// Where it is not running, or the caller may not.
     pub fn open() -> Result<Self, XenError> {
-        let connection = error::answered("xs_open", format_args!(""), Connection::open())?;
-        Ok(Self(RefCell::new(Inner { connection, open: Vec::new(), failed: None })))
+        Self::open_with(STORE_TIMEOUT, &Interrupt::default())
+    }
+
+    /// Connects to xenstored. An answer that takes longer than `timeout` is an error with `ETIMEDOUT`; one that a signal
+    /// ends the wait for, with `ECANCELED`. Nothing more is asked on a connection after either, but once more on another
+    /// one, for at most a second.
+    ///
+    /// # Errors
+    /// Where it is not running, or the caller may not.
+    pub fn open_with(timeout: Duration, interrupt: &Interrupt) -> Result<Self, XenError> {
+        let patience = Patience { timeout, grace: Duration::ZERO, interrupt: interrupt.clone() };
+        let (path, opened) = Connection::open(patience);
+        let connection = error::answered("xs_open", format_args!("{}", path.display()), opened).map_err(|error| {
+            let late = error.errno == Some(Errno::ETIMEDOUT);
+            if late { XenError { detail: Some(stall(&path, timeout)), ..error } } else { error }
+        })?;
+        Ok(Self::on(connection))
+    }
+
+    fn on(connection: Connection) -> Self {
+        let (open, failed, stalled) = (Vec::new(), None, None);
+        Self(RefCell::new(Inner { connection, is_second: false, stalled, open, failed }))
+    }
+
+    /// From now on a signal does not end a wait at once, but leaves xenstored 3 seconds: what is rolled back because of the
+    /// signal needs answers, too.
+    pub fn begin_rollback(&self) {
+        self.0.borrow_mut().connection.patience.grace = ROLLBACK_GRACE;
+    }
+
+    /// Whether xenstored does not answer any more, so that it can be counted on for nothing.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.borrow().connection.is_lost()
     }
 
     /// Single reads and writes, each for itself.

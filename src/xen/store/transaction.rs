@@ -11,6 +11,9 @@ use crate::xen::error::XenError;
 /// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
 const AT_ONCE: usize = 256;
 
+/// How often a long list that changes while it is read is read again.
+const LIST_TRIES: u32 = 50;
+
 /// Reads and writes, either one by one or inside a transaction. Paths are absolute.
 ///
 /// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
@@ -111,6 +114,7 @@ impl Transaction<'_> {
     /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
     fn children_in_parts(&self, path: &str) -> Result<Vec<u8>, XenError> {
         let (mut list, mut number) = (Vec::new(), Vec::new());
+        let mut changes = 0;
         loop {
             let from = list.len().to_string();
             let parts = [path.as_bytes(), b"\0", from.as_bytes(), b"\0"];
@@ -122,6 +126,11 @@ impl Transaction<'_> {
             if list.is_empty() {
                 now.clone_into(&mut number);
             } else if now != number {
+                changes += 1;
+                if changes >= LIST_TRIES {
+                    let text = format!("the list changed {changes} times while it was read");
+                    return Err(XenError::unexpected("xs_directory", path.to_owned(), text));
+                }
                 list.clear();
                 continue;
             }
@@ -204,5 +213,56 @@ fn found(answer: Result<Vec<u8>, XenError>) -> Result<Option<Vec<u8>>, XenError>
         Ok(content) => Ok(Some(content)),
         Err(error) if error.errno == Some(Errno::ENOENT) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::os::wait::Patience;
+    use crate::xen::store::connection::Connection;
+
+    /// A xenstored that answers each request as `answer` says.
+    fn store(mut answer: impl FnMut(u32) -> (Kind, Vec<u8>) + Send + 'static) -> (Store, thread::JoinHandle<()>) {
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        ours.set_nonblocking(true).expect("set");
+        let server = thread::spawn(move || {
+            let mut header = [0; 16];
+            while theirs.read_exact(&mut header).is_ok() {
+                let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four"));
+                let mut content = vec![0; usize::try_from(word(12)).expect("small")];
+                theirs.read_exact(&mut content).expect("a request");
+                let (kind, content) = answer(word(0));
+                let length = u32::try_from(content.len()).expect("small");
+                let head = [kind.0, word(4), word(8), length].into_iter().flat_map(u32::to_ne_bytes);
+                theirs.write_all(&head.chain(content).collect::<Vec<_>>()).expect("sent");
+            }
+        });
+        let patience = Patience { timeout: Duration::from_secs(60), ..Patience::default() };
+        (Store::on(Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, patience)), server)
+    }
+
+    #[test]
+    fn a_list_that_never_stops_changing_is_given_up() {
+        let mut generation = 0;
+        let (store, server) = store(move |kind| {
+            if kind == Kind::XS_DIRECTORY.0 {
+                return (Kind::XS_ERROR, b"E2BIG\0".to_vec());
+            }
+            generation += 1;
+            (Kind::XS_DIRECTORY_PART, format!("{generation}\0name\0").into_bytes())
+        });
+        let error = store.plain().children("/local").expect_err("it never ends");
+        assert!(error.call == "xs_directory" && error.to_string().contains("changed 50 times"), "{error}");
+        drop(store);
+        server.join().expect("it ended");
     }
 }

@@ -1,0 +1,63 @@
+//! The cgroup of the child that unpacks kernels: it holds the child to the memory that the kernel needs, what it writes and reads
+//! through the page cache included.
+
+use std::process;
+use std::time::Duration;
+
+use crate::os::cgroup::{Cgroup, CgroupLimits};
+use crate::os::pidfd::ProcessId;
+use crate::os::procfs;
+
+/// What the child's program, its libraries and the page cache of its input may take beyond what the kernel needs.
+const SLACK: u64 = 64 << 20;
+
+/// How long Linux may take to let an empty cgroup go.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Makes one for this process's child, which needs so many bytes; none where the host has no cgroups.
+pub(super) fn make(memory: u64) -> Option<Cgroup> {
+    remove_dead();
+    let id = ProcessId::of(i32::try_from(process::id()).ok()?).ok()??;
+    let limits = CgroupLimits { memory: memory.saturating_add(SLACK), tasks: 4 };
+    let made = Cgroup::make(&format!("unpack.{}.{}", id.pid, id.start), limits);
+    made.map_err(|error| log::debug!("the child that unpacks kernels has no cgroup: {error}")).ok()
+}
+
+/// Removes one whose child has ended.
+pub(super) fn remove(cgroup: &Cgroup) {
+    if let Err(error) = cgroup.remove(TIMEOUT) {
+        log::debug!("the cgroup of the child that unpacked a kernel: {error}");
+    }
+}
+
+/// Removes those of processes that were killed; their children died with them.
+pub fn remove_dead() {
+    for name in Cgroup::names().iter().filter_map(|name| name.to_str()).filter(|name| is_dead(name)) {
+        if let Some(cgroup) = Cgroup::find(name) {
+            let _ = cgroup.kill();
+            remove(&cgroup);
+        }
+    }
+}
+
+fn is_dead(name: &str) -> bool {
+    let process = name.strip_prefix("unpack.").and_then(|rest| rest.split_once('.'));
+    let process = process.and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse::<u64>().ok()?)));
+    process.is_some_and(|(pid, start)| procfs::start_time(pid) != Some(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_dead_when_its_process_is() {
+        let own = i32::try_from(process::id()).expect("a pid");
+        let start = procfs::start_time(own).expect("it lives");
+        assert!(!is_dead(&format!("unpack.{own}.{start}")));
+        assert!(is_dead(&format!("unpack.{own}.{}", start - 1)) && is_dead(&format!("unpack.{}.1", i32::MAX)));
+        for other in ["7.00000000-0000-0000-0000-000000000007", "unpack.", "unpack.x.1", "unpack.1"] {
+            assert!(!is_dead(other), "{other}");
+        }
+    }
+}

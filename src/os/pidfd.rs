@@ -1,0 +1,202 @@
+//! A process that is held, so that what is done to it can reach no other that got its number later.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::procfs;
+
+/// Which process it is, for as long as this boot lasts and beyond: its number alone may become another's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
+    /// When it began, in clock ticks since boot.
+    pub start: u64,
+    /// The boot that this was in.
+    pub boot: Uuid,
+}
+
+impl ProcessId {
+    /// The process that has this number now; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell which boot this is.
+    pub fn of(pid: i32) -> io::Result<Option<Self>> {
+        let boot = boot()?;
+        Ok(procfs::start_time(pid).map(|start| Self { pid, start, boot }))
+    }
+}
+
+/// Which boot of this machine this is.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn boot() -> io::Result<Uuid> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().parse().map_err(io::Error::other)
+}
+
+/// A process, held by pidfd_open(2); on a Linux before 5.3, by its number and when it began.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    start: u64,
+    fd: Option<OwnedFd>,
+}
+
+impl Process {
+    /// Holds the process that has this number now; `None` where there is none that still runs.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(pid: i32) -> io::Result<Option<Self>> {
+        // SAFETY: takes two numbers and touches no memory.
+        let returned = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = match (libc::c_int::try_from(returned), Errno::last()) {
+            (Ok(number @ 0..), _) => {
+                // SAFETY: the call has just returned this descriptor, which nothing else owns.
+                Some(unsafe { OwnedFd::from_raw_fd(number) })
+            }
+            (_, Errno::ENOSYS) => None,
+            (_, Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+            (_, errno) => return Err(errno.into()),
+        };
+        // Read after it is held: it is this process's.
+        Ok(procfs::start_time(pid).map(|start| Self { pid, start, fd }))
+    }
+
+    /// Holds this very process; `None` where it has ended, or another boot's is meant.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn find(id: &ProcessId) -> io::Result<Option<Self>> {
+        if boot()? != id.boot {
+            return Ok(None);
+        }
+        Ok(Self::open(id.pid)?.filter(|process| process.start == id.start))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it has ended; whoever started it may not have taken note.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match &self.fd {
+            // It can be read when it has ended.
+            Some(fd) => {
+                poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(fd), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+            }
+            None => procfs::start_time(self.pid) != Some(self.start),
+        }
+    }
+
+    /// Sends it a signal; none where it has ended.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let outcome = match &self.fd {
+            Some(fd) => {
+                let info = std::ptr::null::<libc::siginfo_t>();
+                // SAFETY: the descriptor is open, and without an info there is no memory to read.
+                let returned =
+                    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as i32, info, 0) };
+                if returned == 0 { Ok(()) } else { Err(Errno::last()) }
+            }
+            None if self.has_ended() => Ok(()),
+            None => kill(Pid::from_raw(self.pid), signal),
+        };
+        match outcome {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Holds the processes of a group but its leader. Its number is the group's own as long as the leader runs, or has ended and
+/// its parent has not taken note: the caller makes sure of that.
+///
+/// # Errors
+/// What the system says.
+pub fn members(group: i32) -> io::Result<Vec<Process>> {
+    let mut members = Vec::new();
+    for pid in procfs::pids().filter(|pid| *pid != group && procfs::group(*pid) == Some(group)) {
+        // Looked at again once it is held: the number may have changed hands in between.
+        members.extend(Process::open(pid)?.filter(|_| procfs::group(pid) == Some(group)));
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn sleeper(line: &str) -> (Child, i32) {
+        let child = Command::new("sh").args(["-c", line]).process_group(0).spawn().expect("a shell");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        (child, pid)
+    }
+
+    #[test]
+    fn a_process_that_has_ended_gets_no_signal() {
+        let (mut child, pid) = sleeper("exec sleep 1000");
+        let id = ProcessId::of(pid).expect("asked").expect("it runs");
+        let process = Process::find(&id).expect("held").expect("it runs");
+        assert!(!process.has_ended());
+        process.signal(Signal::SIGTERM).expect("sent");
+        while !process.has_ended() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(Process::find(&id).expect("asked").is_none(), "nobody has waited for it yet");
+        assert_eq!(child.wait().expect("waited").signal(), Some(15));
+        process.signal(Signal::SIGKILL).expect("nobody is there");
+        assert!(Process::find(&id).expect("asked").is_none() && Process::open(pid).expect("asked").is_none());
+        assert!(Process::open(-1).expect("asked").is_none() && Process::open(i32::MAX).expect("asked").is_none());
+    }
+
+    #[test]
+    fn a_number_alone_is_not_the_process() {
+        let (mut child, pid) = sleeper("exec sleep 1000");
+        let id = ProcessId::of(pid).expect("asked").expect("it runs");
+        for other in [ProcessId { start: id.start - 1, ..id.clone() }, ProcessId { boot: Uuid::nil(), ..id }] {
+            assert!(Process::find(&other).expect("asked").is_none());
+        }
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+    }
+
+    #[test]
+    fn a_group_is_found_also_when_its_leader_has_ended() {
+        let (mut child, pid) = sleeper("sleep 1000 & sleep 1000 &");
+        let leader = Process::open(pid).expect("held");
+        while leader.as_ref().is_some_and(|leader| !leader.has_ended()) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let found = members(pid).expect("listed");
+        assert_eq!(found.len(), 2);
+        for process in &found {
+            process.signal(Signal::SIGKILL).expect("sent");
+        }
+        child.wait().expect("waited");
+        while !found.iter().all(Process::has_ended) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(members(pid).expect("listed").is_empty());
+    }
+}
