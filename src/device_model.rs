@@ -94,7 +94,7 @@ impl DeviceModel {
                 transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
             })?;
             let confined = !confinement.is_empty();
-            let restriction = if confined { Some(restriction(config)?) } else { None };
+            let restriction = confined.then(|| restriction(config));
             // What a QEMU of an earlier guest left would be taken for this one's.
             for id in MONITORS {
                 remove_file(&socket(id, domid)).map_err(Error::Internal)?;
@@ -356,11 +356,9 @@ fn missing(error: &std::io::Error) -> &'static str {
 }
 
 /// What it is started with, as its arguments need.
-fn restriction(config: &DeviceModelConfig) -> Result<Restriction, Error> {
+fn restriction(config: &DeviceModelConfig) -> Restriction {
     let (network, programs) = (config.needs.network.is_some(), config.needs.programs.is_some());
-    let filter = config.filter.then(|| SystemCallFilter::new(Additional { network, programs })).transpose();
-    let filter = filter.map_err(|reason| Error::Internal(format!("QEMU's system call filter: {reason}")))?;
-    Ok(Restriction { network, filter })
+    Restriction { network, filter: config.filter.then(|| SystemCallFilter::new(Additional { network, programs })) }
 }
 
 /// QEMU takes its options with one dash or two.

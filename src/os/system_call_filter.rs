@@ -5,16 +5,15 @@
 //! before `execve`, so that it covers the dynamic loader, and the change of root directory and user.
 
 mod calls;
+mod program;
 
 use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
-};
+use seccompiler::{BpfProgram, Error, apply_filter};
 
 use calls::{ABSENT, ALLOWED, NEWER, PRCTL, PROGRAMS, SIGNALLING};
+use program::{Outcome, Test, Verdict, program};
 
 /// What a filter allows in addition to what every device model needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,36 +24,18 @@ pub struct Additional {
     pub programs: bool,
 }
 
-/// Two programs for the kernel, compiled before `fork`.
+/// A program for the kernel, made before `fork`.
 #[derive(Debug, Clone)]
-pub struct SystemCallFilter {
-    /// What fails with `ENOSYS`, and is allowed by the other: a caller goes on without it.
-    absent: BpfProgram,
-    /// What is allowed.
-    allowed: BpfProgram,
-}
+pub struct SystemCallFilter(BpfProgram);
 
 /// Stands for the process's own number until it has one: no process number is as high (PID_MAX_LIMIT, 2^22).
 const OWN_PID: u32 = 0x7fff_0b5e;
 
 impl SystemCallFilter {
-    /// Compiles the filter.
-    ///
-    /// # Errors
-    /// Where there is none for this architecture, as text.
-    pub fn new(additional: Additional) -> Result<Self, String> {
-        let text = |error: seccompiler::BackendError| error.to_string();
-        let compiled = |rules, otherwise, named| -> Result<BpfProgram, seccompiler::BackendError> {
-            SeccompFilter::new(rules, otherwise, named, std::env::consts::ARCH.try_into()?)?.try_into()
-        };
-        let absent = absent(additional).map_err(text)?;
-        let enosys = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-        let mut allowed = allowed(additional).map_err(text)?;
-        allowed.extend(absent.keys().map(|call| (*call, Vec::new())));
-        Ok(Self {
-            absent: compiled(absent, SeccompAction::Allow, enosys).map_err(text)?,
-            allowed: compiled(allowed, SeccompAction::KillProcess, SeccompAction::Allow).map_err(text)?,
-        })
+    /// Makes the filter.
+    #[must_use]
+    pub fn new(additional: Additional) -> Self {
+        Self(program(&verdicts(additional), NEWER))
     }
 
     /// Installs it in this process, for good. It may be called between `fork` and `execve`: it makes system calls, and
@@ -65,64 +46,47 @@ impl SystemCallFilter {
     pub(super) fn apply(&mut self) -> io::Result<()> {
         let own = nix::unistd::getpid().as_raw().unsigned_abs();
         // Signals to itself alone
-        for instruction in self.allowed.iter_mut().filter(|instruction| instruction.k == OWN_PID) {
+        for instruction in self.0.iter_mut().filter(|instruction| instruction.k == OWN_PID) {
             instruction.k = own;
         }
-        for program in [&self.absent, &self.allowed] {
-            apply_filter(program).map_err(|error| match error {
-                Error::Prctl(error) | Error::Seccomp(error) => error,
-                _ => io::ErrorKind::InvalidInput.into(),
-            })?;
-        }
-        Ok(())
+        apply_filter(&self.0).map_err(|error| match error {
+            Error::Prctl(error) | Error::Seccomp(error) => error,
+            _ => io::ErrorKind::InvalidInput.into(),
+        })
     }
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-type Rule = Result<SeccompRule, seccompiler::BackendError>;
-
-/// That every argument of a call, by its number, stands to a value as told.
-fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Rule {
-    let condition = |(argument, operator, value): &(u8, SeccompCmpOp, u64)| {
-        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, operator.clone(), *value)
+/// What becomes of each call that is not killed.
+fn verdicts(additional: Additional) -> BTreeMap<u32, Verdict> {
+    use Outcome::{Absent, Allowed, Killed};
+    let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
+    let all = |calls: &[libc::c_long], outcome| {
+        calls.iter().map(|call| (number(*call), Verdict::Always(outcome))).collect::<Vec<_>>()
     };
-    SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?)
-}
-
-fn word(number: libc::c_int) -> u64 {
-    u64::from(number.cast_unsigned())
-}
-
-fn absent(additional: Additional) -> Result<Rules, seccompiler::BackendError> {
-    let mut calls: Rules = ABSENT.iter().copied().chain(NEWER).map(|call| (call, Vec::new())).collect();
-    if !additional.network {
-        // Not to be killed for it: name services of the host's are asked for users, and may try others.
-        calls.insert(libc::SYS_socket, vec![rule(&[(0, SeccompCmpOp::Ne, word(libc::AF_UNIX))])?]);
-        calls.insert(libc::SYS_socketpair, vec![rule(&[(0, SeccompCmpOp::Ne, word(libc::AF_UNIX))])?]);
-    }
-    Ok(calls)
-}
-
-fn allowed(additional: Additional) -> Result<Rules, seccompiler::BackendError> {
-    use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    let mut calls: Rules = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    calls.insert(libc::SYS_socket, Vec::new());
-    calls.insert(libc::SYS_socketpair, Vec::new());
-    let thread = word(libc::CLONE_THREAD);
-    let no_signal: Vec<_> = SIGNALLING.iter().map(|command| (1, Ne, word(*command))).collect();
-    let prctl: Result<_, _> = PRCTL.iter().map(|option| rule(&[(0, Eq, word(*option))])).collect();
+    let one_of = |values: &[libc::c_int]| Test::OneOf(values.iter().map(|value| value.cast_unsigned()).collect());
+    let depends =
+        |call, argument, on, then, otherwise| (number(call), Verdict::Depends { argument, on, then, otherwise });
+    let mut verdicts = BTreeMap::new();
+    verdicts.extend(all(ALLOWED, Allowed));
+    verdicts.extend(all(ABSENT, Absent));
     // Signals to its own threads, its own limits, and threads, which end with it.
-    calls.extend([
-        (libc::SYS_clone, vec![rule(&[(0, MaskedEq(thread), thread)])?]),
-        (libc::SYS_fcntl, vec![rule(&no_signal)?]),
-        (libc::SYS_prctl, prctl?),
-        (libc::SYS_prlimit64, vec![rule(&[(0, Eq, 0)])?]),
-        (libc::SYS_tgkill, vec![rule(&[(0, Eq, u64::from(OWN_PID))])?]),
+    verdicts.extend([
+        depends(libc::SYS_clone, 0, Test::Bits(libc::CLONE_THREAD.cast_unsigned()), Allowed, Killed),
+        depends(libc::SYS_fcntl, 1, one_of(&SIGNALLING), Killed, Allowed),
+        depends(libc::SYS_prctl, 0, one_of(PRCTL), Allowed, Killed),
+        depends(libc::SYS_prlimit64, 0, one_of(&[0]), Allowed, Killed),
+        depends(libc::SYS_tgkill, 0, Test::OneOf(vec![OWN_PID]), Allowed, Killed),
     ]);
+    let others = if additional.network { Allowed } else { Absent };
+    // Not killed for another family: name services of the host's are asked for users, and may try others.
+    verdicts.extend(
+        [libc::SYS_socket, libc::SYS_socketpair]
+            .map(|call| depends(call, 0, one_of(&[libc::AF_UNIX]), Allowed, others)),
+    );
     if additional.programs {
-        calls.extend(PROGRAMS.iter().map(|call| (*call, Vec::new())));
+        verdicts.extend(all(PROGRAMS, Allowed));
     }
-    Ok(calls)
+    verdicts
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ fn reachable(pid: u64) -> [bool; 2] {
 
 fn assert_filtered(pid: u64) {
     assert_eq!(status(pid, "Seccomp"), ["2"]);
-    assert_eq!(status(pid, "Seccomp_filters"), ["2"]);
+    assert_eq!(status(pid, "Seccomp_filters"), ["1"]);
     assert_eq!(status(pid, "NoNewPrivs"), ["1"]);
 }
 

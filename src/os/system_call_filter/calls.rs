@@ -1,6 +1,6 @@
 //! The system calls of a device model: which it may make, which fail, and which arguments are checked.
 
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 /// Calls that programs try, and do without where a kernel does not have them: they would evade the filter (`io_uring`
 /// makes calls of its own, flags of `clone3` are behind a pointer), or make files that can be executed.
@@ -12,8 +12,9 @@ pub(super) const ABSENT: &[libc::c_long] = &[
     libc::SYS_memfd_secret,
 ];
 
-/// Calls of Linux 5.17 and later, and of Linux to come: a C library that uses one does without it on an older kernel.
-pub(super) const NEWER: RangeInclusive<libc::c_long> = 450..=511;
+/// Calls of Linux 5.17 and later, and of Linux to come: a C library that uses one does without it on an older kernel. Those of
+/// x32 begin at the end.
+pub(super) const NEWER: Range<u32> = 450..0x4000_0000;
 
 /// What every device model may call.
 pub(super) const ALLOWED: &[libc::c_long] = &[

@@ -10,13 +10,6 @@ use super::*;
 
 const VARIABLE: &str = "SYSTEM_CALL_FILTER_TEST";
 
-/// What becomes of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Allowed,
-    Absent,
-    Killed,
-}
 use Outcome::{Absent, Allowed, Killed};
 
 /// A call with its first four arguments, and its outcome: alone, and where programs may be started. `PARENT` stands for
@@ -126,6 +119,57 @@ fn through_a_loader() -> bool {
     env::current_exe().is_ok_and(|path| path.to_string_lossy().contains("/ld-"))
 }
 
+/// Runs a program of the kernel's in here, on a call whose arguments are zero.
+fn result(program: &BpfProgram, architecture: u32, call: u32) -> u32 {
+    let (mut at, mut value) = (0, 0);
+    loop {
+        let instruction = &program[at];
+        let (jump, k) = (|taken| if taken { instruction.jt } else { instruction.jf }, instruction.k);
+        at += 1;
+        match u32::from(instruction.code) {
+            0x20 => value = [call, architecture].get(usize::try_from(k / 4).expect("small")).copied().unwrap_or(0),
+            0x05 => at += usize::try_from(k).expect("small"),
+            0x15 => at += usize::from(jump(value == k)),
+            0x35 => at += usize::from(jump(value >= k)),
+            0x45 => at += usize::from(jump(value & k != 0)),
+            0x06 => return k,
+            code => panic!("{code:x} is none of the codes that the kernel looks through"),
+        }
+    }
+}
+
+#[test]
+fn every_number_has_the_verdict_of_the_lists() {
+    const X86_64: u32 = 0xc000_003e;
+    const I386: u32 = 0x4000_0003;
+    for (network, programs) in [(false, false), (true, false), (false, true), (true, true)] {
+        let additional = Additional { network, programs };
+        let (filter, verdicts) = (SystemCallFilter::new(additional).0, verdicts(additional));
+        assert!(filter.len() < 1000, "the kernel takes 4096: {}", filter.len());
+        let killed = libc::SECCOMP_RET_KILL_PROCESS;
+        for call in (0..600).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0027, u32::MAX]) {
+            let expected = match verdicts.get(&call) {
+                Some(Verdict::Always(Allowed)) => libc::SECCOMP_RET_ALLOW,
+                Some(Verdict::Always(Absent)) => libc::SECCOMP_RET_ERRNO | 38,
+                Some(Verdict::Always(Killed)) => killed,
+                None if NEWER.contains(&call) => libc::SECCOMP_RET_ERRNO | 38,
+                None => killed,
+                // An argument of zero
+                Some(Verdict::Depends { on: Test::Bits(_), .. }) => killed,
+                Some(Verdict::Depends { on: Test::OneOf(values), then, otherwise, .. }) => {
+                    match if values.contains(&0) { then } else { otherwise } {
+                        Allowed => libc::SECCOMP_RET_ALLOW,
+                        Absent => libc::SECCOMP_RET_ERRNO | 38,
+                        Killed => killed,
+                    }
+                }
+            };
+            assert_eq!(result(&filter, X86_64, call), expected, "{call}, {additional:?}");
+            assert_eq!(result(&filter, I386, call), killed, "{call}");
+        }
+    }
+}
+
 #[test]
 fn each_call_is_allowed_or_absent_or_kills() {
     if through_a_loader() {
@@ -160,7 +204,7 @@ fn under_the_filter() {
     let parent = i64::from(nix::unistd::getppid().as_raw());
     let all = cases();
     let additional = Additional { network: what == "network", programs: programs == "true" };
-    SystemCallFilter::new(additional).expect("compiled").apply().expect("this kernel has seccomp");
+    SystemCallFilter::new(additional).apply().expect("this kernel has seccomp");
     let absent = match what {
         "threads" => {
             let (one, other) = UnixStream::pair().expect("allowed");
