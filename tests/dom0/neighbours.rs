@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use dombuild::config::{OPENXT_LOCK, XL_LOCK};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,8 +28,6 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const DIRECTORY: &str = "/run/lock";
-const XL_LOCK: &str = "/var/lock/xl";
-const OPENXT_LOCK: &str = "/var/lock/xen-buildvm-lock";
 const NOBODY: u32 = 65_534;
 const PROTECTED: &str = "/proc/sys/fs/protected_regular";
 const GUEST: [&str; 8] = ["create", "--name", "t", "--memory", "64", "--paused", "--device-model", "none"];

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use dombuild::config::{OPENXT_LOCK, XL_LOCK};
 use dombuild::xen::{Interface, PhysInfo};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,8 +25,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_callers_own_lock_does_not_stop_a_build", callers_lock),
 ];
 
-const XL_LOCK: &str = "/var/lock/xl";
-const OPENXT_LOCK: &str = "/var/lock/xen-buildvm-lock";
 
 fn host() -> PhysInfo {
     Interface::open().expect("Xen").physinfo().expect("physinfo")
