@@ -30,7 +30,7 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
         if let Some(mode) = platform.timer_mode {
             set(HvmParam::TimerMode, mode.into())?;
         }
-        if let Some(mask) = platform.viridian(guest.plan.request.vgpu) {
+        if let Some(mask) = platform.viridian.mask(guest.plan.request.vgpu) {
             set(HvmParam::Viridian, mask.into())?;
         }
         if platform.crash_on_triple_fault {

@@ -54,7 +54,7 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
 
 fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<Guest, Error> {
     let platform = Platform::asked(&arguments.platform)?;
-    platform.check(plan.vcpus, plan.pod.is_some())?;
+    platform.check(plan.request.kind, plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }

@@ -10,9 +10,10 @@ use crate::memory::{E820Entry, E820Kind, Kib};
 pub mod enlightenment {
     pub use xen_sys::{
         HVMPV_apic_assist as APIC_ASSIST, HVMPV_base_freq as BASE, HVMPV_cpu_hotplug as CPU_HOTPLUG,
-        HVMPV_crash_ctl as CRASH_CTL, HVMPV_hcall_ipi as HCALL_IPI,
-        HVMPV_hcall_remote_tlb_flush as HCALL_REMOTE_TLB_FLUSH, HVMPV_reference_tsc as REFERENCE_TSC,
-        HVMPV_stimer as STIMER, HVMPV_synic as SYNIC, HVMPV_time_ref_count as TIME_REF_COUNT,
+        HVMPV_crash_ctl as CRASH_CTL, HVMPV_ex_processor_masks as EX_PROCESSOR_MASKS, HVMPV_hcall_ipi as HCALL_IPI,
+        HVMPV_hcall_remote_tlb_flush as HCALL_REMOTE_TLB_FLUSH, HVMPV_no_freq as NO_FREQ,
+        HVMPV_no_vp_limit as NO_VP_LIMIT, HVMPV_reference_tsc as REFERENCE_TSC, HVMPV_stimer as STIMER,
+        HVMPV_synic as SYNIC, HVMPV_time_ref_count as TIME_REF_COUNT,
     };
 }
 

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("platform_affinity_weight_and_cap", affinity_weight_and_cap),
     ("platform_cpuid", cpuid),
     ("platform_viridian_and_timers", viridian_and_timers),
+    ("platform_viridian_is_as_xl_has_it", viridian_as_xl),
     ("platform_clocks", clocks),
     ("platform_acpi", acpi),
     ("platform_firmware", firmware),
@@ -237,6 +238,44 @@ fn viridian_and_timers() {
     let vm = built(Kind::Pvh, 1, &[("platform/viridian", "true"), ("platform/timer_mode", "3")]);
     assert_eq!((param(vm.domid, 9), param(vm.domid, 10)), (BASE, 3));
     vm.destroy();
+}
+
+/// xl's words for the enlightenments of Hyper-V, `base` left out (xl.cfg(5)).
+const VIRIDIAN: [&str; 12] = [
+    "freq",
+    "time_ref_count",
+    "reference_tsc",
+    "hcall_remote_tlb_flush",
+    "apic_assist",
+    "crash_ctl",
+    "synic",
+    "stimer",
+    "hcall_ipi",
+    "ex_processor_masks",
+    "no_vp_limit",
+    "cpu_hotplug",
+];
+
+/// Words ask for what xl gives for them. No two words are in the same sets, so that none passes for another.
+fn viridian_as_xl() {
+    let sets = (0..4).map(|set| {
+        let chosen = VIRIDIAN.iter().enumerate().filter(|(index, _)| (index + 1) >> set & 1 == 1);
+        [vec!["base"], chosen.map(|(_, word)| *word).collect()].concat()
+    });
+    let more = [vec!["defaults"], vec!["all"], vec!["defaults", "!freq", "!cpu_hotplug", "synic"]];
+    for words in sets.chain(more) {
+        let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(",");
+        let text = format!("type=\"hvm\"\nname=\"theirs\"\nmemory=64\nvga=\"none\"\nviridian=[{list}]\n");
+        let config = file(text.as_bytes());
+        shell(&format!("xl create -p {}", path_text(&config)));
+        let theirs = shell("xl domid theirs").trim().parse().ok().and_then(DomId::new).expect("a domid");
+        let expected = param(theirs, 9);
+        shell("xl destroy theirs");
+        let ours = format!("viridian={}", words.join(","));
+        let built = create("t", &["--memory", "64", "--device-model", "none", "--paused", "--platform", &ours]);
+        assert_eq!(param(domid(&built), 9), expected, "{ours}");
+        dombuild(&["destroy", "t"]).success();
+    }
 }
 
 fn clocks() {

@@ -150,7 +150,7 @@ impl Job {
             passthrough: !self.devices.is_empty() && !self.force,
             ..Request::new(self.start.to_kib())
         })?;
-        platform.check(vcpus, plan.pod.is_some() && !self.force)?;
+        platform.check(plan.request.kind, vcpus, plan.pod.is_some() && !self.force)?;
         if platform.nested && !domain.hap && !self.force {
             return Err(Error::BadConfig("nested virtualisation needs hardware-assisted paging".to_owned()));
         }

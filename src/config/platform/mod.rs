@@ -10,14 +10,17 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod value;
+mod viridian;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::error::Error;
+use crate::memory::Kind;
 
 pub use setting::{Setting, describe};
 pub use settings::SETTINGS;
-pub use value::{CpuMap, number, viridian_mask};
+pub use value::{CpuMap, number};
+pub use viridian::Viridian;
 
 use super::FirmwareKind;
 
@@ -47,12 +50,8 @@ pub struct Platform {
     pub nested: bool,
     /// It will never migrate: then the TSC may be promised to be invariant.
     pub nomigrate: bool,
-    /// It sees Hyper-V, or none of the following count.
-    pub viridian: bool,
-    /// The enlightenments that were asked for, a mask of `HVMPV_*`.
-    pub viridian_more: u32,
-    /// Whether the synthetic timer was asked for, or forbidden.
-    pub viridian_stimer: Option<bool>,
+    /// What it sees of Hyper-V.
+    pub viridian: Viridian,
     /// An I/O APIC is announced to hvmloader.
     pub apic: bool,
     /// ACPI tables are made.
@@ -163,7 +162,7 @@ impl Platform {
     ///
     /// # Errors
     /// [`Error::BadConfig`].
-    pub fn check(&self, vcpus: u32, on_demand: bool) -> Result<(), Error> {
+    pub fn check(&self, kind: Kind, vcpus: u32, on_demand: bool) -> Result<(), Error> {
         let refused = |reason: String| Err(Error::BadConfig(reason));
         if let Some(online) = self.online_vcpus.filter(|online| !(1..=vcpus).contains(online)) {
             return refused(format!("vcpu/current is {online}, but the guest has {vcpus} vCPUs: give 1 to {vcpus}"));
@@ -180,6 +179,12 @@ impl Platform {
                     .to_owned(),
             );
         }
+        if self.viridian.is_said_twice() {
+            return refused("viridian: words of xl's and viridian_… keys are given: give the words alone".to_owned());
+        }
+        if self.viridian.exact.is_some() && kind != Kind::Hvm {
+            return refused("viridian: xl's words are for HVM guests; xl ignores them for others".to_owned());
+        }
         Ok(())
     }
 
@@ -187,12 +192,5 @@ impl Platform {
     #[must_use]
     pub fn online(&self, vcpus: u32) -> u32 {
         self.online_vcpus.unwrap_or(vcpus)
-    }
-
-    /// The value of `HVM_PARAM_VIRIDIAN`, if the guest sees Hyper-V. With an NVIDIA vGPU the reference clocks need the
-    /// synthetic timer too, unless it was forbidden.
-    #[must_use]
-    pub fn viridian(&self, vgpu: bool) -> Option<u32> {
-        self.viridian.then(|| viridian_mask(self.viridian_more, self.viridian_stimer, vgpu))
     }
 }

@@ -4,6 +4,7 @@ use super::super::FirmwareKind;
 use super::Platform;
 use super::setting::Setting;
 use super::value::{cpu_map, featureset, number_within, truth};
+use super::viridian::{self, Viridian};
 use crate::xen::enlightenment;
 
 const BOOLEAN: &str = "true or false, or a number, of which 0 is false";
@@ -132,39 +133,52 @@ pub const SETTINGS: &[Setting] = &[
         seen: "CPUID leaf 0x80000007, EDX bit 8",
         apply: |platform, _, text| put(&mut platform.nomigrate, truth(text)),
     },
-    boolean(
-        "platform/viridian",
-        [NO, NO],
-        "HVM and PVH: the guest sees Hyper-V: its base set with frequencies, and hotplug of vCPUs; without it none of the next \
-                 count",
-        "`HVM_PARAM_VIRIDIAN` (9)",
-        |platform, _, text| put(&mut platform.viridian, truth(text)),
-    ),
-    viridian("platform/viridian_time_ref_count", "… and its reference counter", |platform, _, text| {
+    Setting {
+        name: "platform/viridian",
+        others: &[],
+        values: "true or false, or a number, of which 0 is false; or the words of xl's `viridian` with commas between them, \
+                 as `defaults,!freq,synic`",
+        absent: NO,
+        usual: NO,
+        flag: None,
+        effect: "the guest sees Hyper-V. `true`, HVM and PVH: its base set with frequencies, and hotplug of vCPUs; without \
+                 it none of the next count. Words, HVM: exactly what xl gives for them",
+        seen: "`HVM_PARAM_VIRIDIAN` (9)",
+        apply: |platform, _, text| match truth(text) {
+            Ok(shown) => {
+                platform.viridian = Viridian { shown, exact: None, ..platform.viridian };
+                Ok(())
+            }
+            Err(_) => put(&mut platform.viridian.exact, viridian::of_words(text).map(Some)),
+        },
+    },
+    enlightenment("platform/viridian_time_ref_count", "… and its reference counter", |platform, _, text| {
         enlighten(platform, text, enlightenment::TIME_REF_COUNT)
     }),
-    viridian("platform/viridian_reference_tsc", "… and its reference TSC page", |platform, _, text| {
+    enlightenment("platform/viridian_reference_tsc", "… and its reference TSC page", |platform, _, text| {
         enlighten(platform, text, enlightenment::REFERENCE_TSC)
     }),
-    viridian(
+    enlightenment(
         "platform/viridian_hcall_remote_tlb_flush",
         "… and its hypercall to flush other vCPUs' TLBs",
         |platform, _, text| enlighten(platform, text, enlightenment::HCALL_REMOTE_TLB_FLUSH),
     ),
-    viridian("platform/viridian_apic_assist", "… and its APIC assist page", |platform, _, text| {
+    enlightenment("platform/viridian_apic_assist", "… and its APIC assist page", |platform, _, text| {
         enlighten(platform, text, enlightenment::APIC_ASSIST)
     }),
-    viridian("platform/viridian_crash_ctl", "… and its MSRs to report a crash", |platform, _, text| {
+    enlightenment("platform/viridian_crash_ctl", "… and its MSRs to report a crash", |platform, _, text| {
         enlighten(platform, text, enlightenment::CRASH_CTL)
     }),
-    viridian("platform/viridian_hcall_ipi", "… and its hypercall to interrupt other vCPUs", |platform, _, text| {
-        enlighten(platform, text, enlightenment::HCALL_IPI)
-    }),
-    viridian(
+    enlightenment(
+        "platform/viridian_hcall_ipi",
+        "… and its hypercall to interrupt other vCPUs",
+        |platform, _, text| enlighten(platform, text, enlightenment::HCALL_IPI),
+    ),
+    enlightenment(
         "platform/viridian_stimer",
         "… and its synthetic timer and interrupt controller; with a vGPU they come with the reference clocks unless \
          this says false",
-        |platform, _, text| put(&mut platform.viridian_stimer, truth(text).map(Some)),
+        |platform, _, text| put(&mut platform.viridian.stimer, truth(text).map(Some)),
     ),
     boolean(
         "platform/apic",
@@ -345,7 +359,7 @@ const fn boolean(
 }
 
 /// A part of what Hyper-V has; left out unless it is asked for.
-const fn viridian(
+const fn enlightenment(
     name: &'static str,
     effect: &'static str,
     apply: fn(&mut Platform, u32, &str) -> Result<(), String>,
@@ -365,6 +379,6 @@ fn positive<T: PartialOrd + From<u8>>(number: T) -> Option<T> {
 }
 
 fn enlighten(platform: &mut Platform, text: &str, bit: u32) -> Result<(), String> {
-    platform.viridian_more = platform.viridian_more & !bit | if truth(text)? { bit } else { 0 };
+    platform.viridian.more = platform.viridian.more & !bit | if truth(text)? { bit } else { 0 };
     Ok(())
 }

@@ -72,14 +72,14 @@ fn every_key_is_read_by_each_of_its_names() {
         ("platform/exp-nested-hvm", "true", |p| p.nested),
         ("platform/nested", "1", |p| p.nested),
         ("platform/nomigrate", "TRUE", |p| p.nomigrate),
-        ("platform/viridian", "0x1", |p| p.viridian && p.viridian(false) == Some(0x1001)),
-        ("platform/viridian_time_ref_count", "1", |p| p.viridian_more == enlightenment::TIME_REF_COUNT),
-        ("platform/viridian_reference_tsc", "1", |p| p.viridian_more == enlightenment::REFERENCE_TSC),
-        ("platform/viridian_hcall_remote_tlb_flush", "1", |p| p.viridian_more == enlightenment::HCALL_REMOTE_TLB_FLUSH),
-        ("platform/viridian_apic_assist", "1", |p| p.viridian_more == enlightenment::APIC_ASSIST),
-        ("platform/viridian_crash_ctl", "1", |p| p.viridian_more == enlightenment::CRASH_CTL),
-        ("platform/viridian_hcall_ipi", "1", |p| p.viridian_more == enlightenment::HCALL_IPI),
-        ("platform/viridian_stimer", "false", |p| p.viridian_stimer == Some(false)),
+        ("platform/viridian", "0x1", |p| p.viridian.shown && p.viridian.mask(false) == Some(0x1001)),
+        ("platform/viridian_time_ref_count", "1", |p| p.viridian.more == enlightenment::TIME_REF_COUNT),
+        ("platform/viridian_reference_tsc", "1", |p| p.viridian.more == enlightenment::REFERENCE_TSC),
+        ("platform/viridian_hcall_remote_tlb_flush", "1", |p| p.viridian.more == enlightenment::HCALL_REMOTE_TLB_FLUSH),
+        ("platform/viridian_apic_assist", "1", |p| p.viridian.more == enlightenment::APIC_ASSIST),
+        ("platform/viridian_crash_ctl", "1", |p| p.viridian.more == enlightenment::CRASH_CTL),
+        ("platform/viridian_hcall_ipi", "1", |p| p.viridian.more == enlightenment::HCALL_IPI),
+        ("platform/viridian_stimer", "false", |p| p.viridian.stimer == Some(false)),
         ("platform/apic", "true", |p| p.apic),
         ("platform/acpi", "true", |p| p.acpi),
         ("platform/acpi_s3", "1", |p| p.acpi_s3),
@@ -148,6 +148,8 @@ fn what_cannot_be_is_refused_by_name() {
         ("platform/timeoffset", "1.5"),
         ("platform/timeoffset", "3000000000"),
         ("platform/viridian_stimer", "maybe"),
+        ("platform/viridian", "freq"),
+        ("platform/viridian", "base,timer"),
         ("hvmloader/bios", "rombios"),
         ("platform/ovmf-override", "../../etc/shadow"),
         ("platform/ovmf-override", ".."),
@@ -184,25 +186,18 @@ fn flags_take_the_same_words() {
 fn what_does_not_fit_the_guest() {
     let refused = |text: &str, vcpus, on_demand| {
         let platform = Platform::asked(&[text]).expect("good by itself");
-        platform.check(vcpus, on_demand).expect_err(text).to_string()
+        platform.check(Kind::Pvh, vcpus, on_demand).expect_err(text).to_string()
     };
     assert!(refused("vcpu/current=3", 2, false).contains("1 to 2"));
     assert!(refused("vcpu/2/affinity=1", 2, false).contains("vCPUs 0 to 1"));
     assert!(refused("cores-per-socket=2", 3, false).contains("does not divide"));
     assert!(refused("nested-virt=true", 1, true).contains("populated on demand"));
+    assert!(refused("viridian=base", 1, false).contains("for HVM guests"));
+    let twice = Platform::asked(&["viridian=base", "viridian_stimer=true"]).expect("each is good");
+    let reason = twice.check(Kind::Hvm, 1, false).expect_err("twice").to_string();
+    assert!(reason.contains("give the words alone"), "{reason}");
     let fits = Platform::asked(&["vcpu/current=2", "vcpu/1/affinity=1", "cores-per-socket=2", "nested-virt=1"]);
-    fits.expect("good").check(4, false).expect("it fits");
-}
-
-#[test]
-fn the_masks_of_viridian() {
-    use enlightenment::{BASE, CPU_HOTPLUG, REFERENCE_TSC, STIMER, SYNIC};
-    let base = BASE | CPU_HOTPLUG;
-    assert_eq!(viridian_mask(0, None, true), base, "no clock, no timer");
-    assert_eq!(viridian_mask(REFERENCE_TSC, None, false), base | REFERENCE_TSC);
-    assert_eq!(viridian_mask(REFERENCE_TSC, None, true), base | REFERENCE_TSC | SYNIC | STIMER);
-    assert_eq!(viridian_mask(REFERENCE_TSC, Some(false), true), base | REFERENCE_TSC);
-    assert_eq!(viridian_mask(0, Some(true), false), base | SYNIC | STIMER);
+    fits.expect("good").check(Kind::Hvm, 4, false).expect("it fits");
 }
 
 /// docs/platform.md holds the table as it is. `DOMBUILD_WRITE_DOCS=1 cargo test` writes it there.

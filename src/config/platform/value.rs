@@ -1,7 +1,5 @@
 //! The values that settings take.
 
-use crate::xen::enlightenment;
-
 /// Host CPUs, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuMap(Vec<u8>);
@@ -97,14 +95,4 @@ pub(super) fn featureset(text: &str) -> Result<Vec<u32>, String> {
         u32::from_str_radix(digits, 16).ok().filter(|_| plain).ok_or_else(|| format!("{word:?} is no 32-bit word"))
     };
     words.iter().map(parse).collect()
-}
-
-/// The mask for `HVM_PARAM_VIRIDIAN`: the base with its frequencies and hotplug of vCPUs, and what was asked for. The
-/// synthetic timer brings the synthetic interrupt controller along.
-#[must_use]
-pub fn viridian_mask(more: u32, stimer: Option<bool>, vgpu: bool) -> u32 {
-    let clocks = more & (enlightenment::REFERENCE_TSC | enlightenment::TIME_REF_COUNT) != 0;
-    let timer = stimer.unwrap_or(vgpu && clocks);
-    let timer = if timer { enlightenment::SYNIC | enlightenment::STIMER } else { 0 };
-    more | enlightenment::BASE | enlightenment::CPU_HOTPLUG | timer
 }
