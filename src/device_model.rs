@@ -4,9 +4,8 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use crate::memory::{Kib, Plan};
 use crate::monitor::Question;
 use crate::os::Untrusted;
 use crate::os::cgroup::Cgroup;
+use crate::os::launch::{Child, Launch};
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::restrict::{Restriction, restrict_device_model};
 use crate::os::system_call_filter::{Additional, SystemCallFilter};
@@ -132,7 +132,7 @@ impl DeviceModel {
         let plain = context.store.plain();
         if self.cgroup.is_none() {
             let failed = |error: std::io::Error| Error::Internal(format!("the device model is lost: {error}"));
-            let text = ProcessId::of(self.number()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
+            let text = ProcessId::of(self.pid()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
             plain.write(&keys.device_model_process(), &text)?;
         }
         Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
@@ -164,12 +164,8 @@ impl DeviceModel {
 
     /// QEMU's process number.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
-    fn number(&self) -> i32 {
-        i32::try_from(self.pid()).unwrap_or(0)
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
     }
 
     /// Fails once QEMU has ended.
@@ -180,9 +176,9 @@ impl DeviceModel {
         if self.cgroup.is_none() {
             // Its number, and so its group's, is its own until it has been waited for.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-            match waitid(Id::Pid(Pid::from_raw(self.number())), flags) {
+            match waitid(Id::Pid(Pid::from_raw(self.pid())), flags) {
                 Ok(WaitStatus::StillAlive) => return Ok(()),
-                _ => self.orphans = members(self.number()).unwrap_or_default(),
+                _ => self.orphans = members(self.pid()).unwrap_or_default(),
             }
         }
         match self.process.try_wait() {
@@ -254,7 +250,7 @@ impl DeviceModel {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill()?;
         } else if self.process.try_wait()?.is_none() {
-            self.orphans = members(self.number())?;
+            self.orphans = members(self.pid())?;
             self.process.kill()?;
         }
         self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
@@ -374,27 +370,24 @@ fn spawn(
     restriction: Option<Restriction>,
     cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, Leash)> {
-    let mut command = Command::new(path);
-    process::withhold_descriptors(&mut command)?;
-    // Before it changes its namespaces.
-    cgroup.map_or(Ok(()), |cgroup| cgroup.put_into(&mut command))?;
-    command
-        .args(arguments)
-        // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
-        .env_clear()
-        .envs(env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"XENSTORED_")))
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("LANG", "C.UTF-8")
-        .env("XEN_DOMAIN_ID", domid.to_string())
-        .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?)
-        // A Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
-        .process_group(0);
-    let leash = Leash::on(&mut command)?;
-    if let Some(restriction) = restriction {
-        restrict_device_model(&mut command, restriction);
+    let (leash, input, tie) = Leash::new()?;
+    // A group of its own: a Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
+    let mut launch = Launch::new(path, [input.into(), output.try_clone()?.into(), output.try_clone()?.into()])?;
+    launch.arguments(arguments)?;
+    // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
+    for (name, value) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"XENSTORED_")) {
+        launch.variable(name, value)?;
     }
-    Ok((command.spawn()?, leash))
+    launch.variable("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")?;
+    launch.variable("LANG", "C.UTF-8")?;
+    launch.variable("XEN_DOMAIN_ID", domid.to_string())?;
+    cgroup.map_or(Ok(()), |cgroup| launch.cgroup(cgroup))?;
+    launch.step(process::withhold_descriptors()?);
+    launch.step(tie);
+    if let Some(restriction) = restriction {
+        launch.step(restrict_device_model(restriction));
+    }
+    Ok((launch.start()?, leash))
 }
 
 fn socket(id: &str, domid: DomId) -> PathBuf {

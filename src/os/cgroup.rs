@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,20 +93,24 @@ impl Cgroup {
         OpenOptions::new().write(true).open(self.0.join(file))?.write_all(text.as_bytes())
     }
 
-    /// Has a program start in it.
+    /// Opens it for a process that is to begin there.
+    ///
+    /// # Errors
+    /// Where the cgroup is not there any more.
+    pub(super) fn entrance(&self) -> io::Result<Entrance> {
+        let procs = OpenOptions::new().write(true).open(self.0.join("cgroup.procs"))?;
+        Ok(Entrance { directory: File::open(&self.0)?.into(), procs: procs.into() })
+    }
+
+    /// Has a program start and move into it before anything else.
     ///
     /// # Errors
     /// Where the cgroup is not there any more.
     pub fn put_into(&self, command: &mut Command) -> io::Result<()> {
-        let procs = OwnedFd::from(OpenOptions::new().write(true).open(self.0.join("cgroup.procs"))?);
-        // SAFETY: between fork and exec, the closure makes one system call that reads a static byte, and nothing else. The
-        // descriptor lives as long as the closure, and is closed by exec.
-        unsafe {
-            command.pre_exec(move || {
-                let written = libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1);
-                if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
-            });
-        }
+        let entrance = self.entrance()?;
+        // SAFETY: between fork and exec, the closure makes one system call and nothing else. The descriptors live as long as
+        // the closure, and are closed by exec.
+        unsafe { command.pre_exec(move || entrance.enter()) };
         Ok(())
     }
 
@@ -177,6 +181,27 @@ impl Cgroup {
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// The ways for a process into a cgroup; open descriptors.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    directory: OwnedFd,
+    procs: OwnedFd,
+}
+
+impl Entrance {
+    /// What `CLONE_INTO_CGROUP` takes.
+    pub(super) fn directory(&self) -> RawFd {
+        self.directory.as_raw_fd()
+    }
+
+    /// Moves the process that calls it. A system call alone, so that a child may call it before exec.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        // SAFETY: the call reads one static byte.
+        let written = unsafe { libc::write(self.procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+        if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -1,9 +1,8 @@
 //! What a device model is started with, so that a guest that takes it over has little of the host.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
+use super::launch::Step;
 use super::system_call_filter::SystemCallFilter;
 
 /// What a device model may take of the host beside memory: no core file, which would hold the guest's memory, no queues,
@@ -31,15 +30,16 @@ pub struct Restriction {
 /// Has a program start in namespaces of its own (mount, IPC, UTS, cgroup, and network unless it shares that), under limits,
 /// without a way to gain rights by `execve` (`PR_SET_NO_NEW_PRIVS`), and under the filter. libxl does less for a restricted
 /// device model (tools/libs/light/libxl_linux.c, libxl__local_dm_preexec_restrict, Xen 4.17). A caller without the right to
-/// do so fails to start it. To be called last: what other closures of `command` do would be filtered.
-pub fn restrict_device_model(command: &mut Command, restriction: Restriction) {
+/// do so fails to start it. It is the last step: what came behind it would be filtered.
+#[must_use]
+pub fn restrict_device_model(restriction: Restriction) -> Step {
     let Restriction { network, mut filter } = restriction;
     let shared = if network { 0 } else { libc::CLONE_NEWNET };
     let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | shared;
     // SAFETY: between fork and exec, the closure makes system calls and nothing else: it allocates nothing, takes no lock,
     // and its pointers are to locals that live through the call. The filter was compiled before.
     unsafe {
-        command.pre_exec(move || {
+        Step::new(move || {
             // A kernel without control groups knows none of their namespaces, and has nothing that one would hide. Twice would cost
             // twice.
             match done(libc::unshare(spaces | libc::CLONE_NEWCGROUP)) {
@@ -54,7 +54,7 @@ pub fn restrict_device_model(command: &mut Command, restriction: Restriction) {
             }
             done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             filter.as_mut().map_or(Ok(()), SystemCallFilter::apply)
-        });
+        })
     }
 }
 
@@ -65,6 +65,7 @@ fn done(returned: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::process::Command;
 
     use super::super::system_call_filter::Additional;
     use super::*;
@@ -79,7 +80,7 @@ mod tests {
         let line = format!(
             "while read -r line; do echo \"$line\"; done </proc/self/status; ulimit -c; ulimit -n; exec readlink {links}"
         );
-        restrict_device_model(command.args(["-c", &line]), Restriction { network, filter: Some(filter) });
+        restrict_device_model(Restriction { network, filter: Some(filter) }).put_into(command.args(["-c", &line]));
         // Where these tests are not root's, or root has no right to namespaces, there is nothing to see.
         match command.output() {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn without_a_filter_every_call_is_there() {
         let mut command = Command::new("cat");
-        restrict_device_model(command.arg("/proc/self/status"), Restriction { network: true, filter: None });
+        restrict_device_model(Restriction { network: true, filter: None }).put_into(command.arg("/proc/self/status"));
         let Ok(output) = command.output() else { return };
         let text = String::from_utf8(output.stdout).expect("UTF-8");
         assert!(text.lines().any(|line| line.starts_with("NoNewPrivs:") && line.ends_with('1')), "{text}");

@@ -7,10 +7,10 @@
 use std::io::{self, PipeReader, PipeWriter, pipe};
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::os::launch::Step;
 
 /// What ties a child to this process. Dropped without [`Leash::cut`], it holds until this process ends, so that a child can
 /// still be ended in order.
@@ -21,19 +21,20 @@ pub struct Leash {
 }
 
 impl Leash {
-    /// Ties the child that `command` will start, and the process group that it leads: `command` must give it one of its
-    /// own. What the child reads from standard input is an end of file as soon as this process is gone or lets it go.
+    /// What ties a child, and the process group that it leads, which must be one of its own: the leash, the child's standard
+    /// input, and what the child does once that is in place. What it reads from standard input is an end of file as soon as
+    /// this process is gone or lets it go.
     ///
     /// # Errors
     /// Where the system has no pipe for it.
-    pub fn on(command: &mut Command) -> io::Result<Self> {
+    pub fn new() -> io::Result<(Self, PipeReader, Step)> {
         let (reader, writer) = pipe()?;
-        command.stdin(reader.try_clone()?);
+        let input = reader.try_clone()?;
         // SAFETY: the closure calls nothing but fcntl and getpid, which are async-signal-safe, and allocates nothing. It
         // runs when standard input is in place already. The child has a copy of the write end until it calls exec, which
         // closes it: were this process to die meanwhile, the kernel would send the signal then.
-        unsafe { command.pre_exec(tie) };
-        Ok(Self { reader: ManuallyDrop::new(reader), writer: ManuallyDrop::new(writer) })
+        let step = unsafe { Step::new(tie) };
+        Ok((Self { reader: ManuallyDrop::new(reader), writer: ManuallyDrop::new(writer) }, input, step))
     }
 
     /// Lets the child go: it may outlive this process.
@@ -67,8 +68,8 @@ const F_SETSIG: libc::c_int = 10;
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::{Child, Stdio};
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
@@ -77,7 +78,8 @@ mod tests {
         let mut command = Command::new("sh");
         // A child of its own, as QEMU behind a script would be.
         command.args(["-c", "sleep 1000 & wait"]).stdout(held).stderr(Stdio::null()).process_group(0);
-        let leash = Leash::on(&mut command).expect("a pipe");
+        let (leash, input, step) = Leash::new().expect("a pipe");
+        step.put_into(command.stdin(input));
         let child = command.spawn().expect("there is a shell");
         drop(command);
         (child, leash, alive)

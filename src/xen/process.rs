@@ -4,27 +4,27 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+
+use crate::os::launch::Step;
 
 /// Has a program start with no descriptor but the three standard ones, whatever the caller of this program forgot to close:
 /// the other end of a pipe in a program that stays would keep the caller waiting.
 ///
 /// # Errors
 /// Where `/proc` does not tell what is open.
-pub fn withhold_descriptors(command: &mut Command) -> io::Result<()> {
+pub fn withhold_descriptors() -> io::Result<Step> {
     let open = other_descriptors()?;
     // SAFETY: between fork and exec, the closure makes system calls that take numbers, and nothing else. A number that is
     // not open any more is no more than EBADF.
-    unsafe {
-        command.pre_exec(move || {
+    let step = unsafe {
+        Step::new(move || {
             for fd in &open {
                 libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC);
             }
             Ok(())
-        });
-    }
-    Ok(())
+        })
+    };
+    Ok(step)
 }
 
 /// Every descriptor that is open behind the three standard ones. One of them is that of the list, which is closed by then.
@@ -44,6 +44,7 @@ pub fn has_borrowed_rights() -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
+    use std::process::Command;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -59,7 +60,7 @@ mod tests {
             let mut command = Command::new("ls");
             command.args(["-l", "/proc/self/fd"]);
             if withheld {
-                withhold_descriptors(&mut command).expect("listed");
+                withhold_descriptors().expect("listed").put_into(&mut command);
             }
             let output = command.output().expect("ls").stdout;
             String::from_utf8(output).expect("UTF-8").contains(&format!("-> {}", pipe.display()))
