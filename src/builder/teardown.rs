@@ -43,7 +43,12 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     // One that Xen refused to destroy will not go, however long it is waited for.
     let goes = destroyed.is_ok();
     note(destroyed);
-    note(Helpers::of(store, domain).and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
+    // Asked once more where the answer is lost: with the keys goes the only trace of them.
+    let helpers = match Helpers::of(store, domain) {
+        Err(_) if !store.is_lost() => Helpers::of(store, domain),
+        outcome => outcome,
+    };
+    note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
     note(remove_rest(xen, store, domain));
     if goes {
         note(wait_gone(xen, store, domain));

@@ -140,7 +140,8 @@ fn not_by_command_line() {
     let config = file(b"type=\"hvm\"\nname=\"theirs\"\nmemory=64\nvga=\"none\"\n");
     shell(&format!("xl create -p {}", path_text(&config)));
     dombuild(&["destroy", "--force", "theirs"]).success();
-    assert_eq!(shell("pgrep -c qemu || true").trim(), "0");
+    // Its parent takes note of its end after that.
+    wait_for("QEMU is gone", 20, || shell("pgrep -c qemu || true").trim() == "0");
     decoys.assert_unharmed();
 }
 
@@ -154,7 +155,7 @@ fn without_cgroups() {
     let node = shell(&format!("xenstore-read /libxl/{guest}/dombuild/device-model"));
     assert!(node.contains(&format!("\"pid\":{pid}")) && node.contains("\"start\":"), "{node}");
     dombuild_after(HIDE, &["destroy", "t"]).success();
-    assert!(!fs::exists(format!("/proc/{pid}")).expect("asked"));
+    wait_for("QEMU is gone", 20, || !fs::exists(format!("/proc/{pid}")).expect("asked"));
     // Where another process has the number by now, it is that one's.
     let built = dombuild_after(HIDE, &words).success().json();
     let (guest, pid) = (domid(&built), number(&built, "device_model_pid"));
@@ -169,7 +170,7 @@ fn without_cgroups() {
     let wrapper = script("#!/bin/sh\nsleep 987 &\nexit 0\n");
     let words = ["create", "--name", "t", "--memory", "64", "--device-model", path_text(&wrapper)];
     dombuild_after(HIDE, &words).failed_with(1, "device-model-failed");
-    assert_eq!(shell("pgrep -fc 'sleep 98[7]' || true").trim(), "0", "nothing is left of it");
+    wait_for("nothing is left of it", 20, || shell("pgrep -fc 'sleep 98[7]' || true").trim() == "0");
     decoys.assert_unharmed();
 }
 
