@@ -4,13 +4,15 @@ use dombuild::memory::Kind;
 
 use super::Test;
 use super::images::kernels;
-use super::support::{dombuild, file, path_text, shell};
+use super::sample;
+use super::support::{dombuild, file, path_text, shell, wait_for};
 
 #[path = "../data/odd_kernels.rs"]
 mod shapes;
 
 pub(crate) const TESTS: &[Test] = &[
     ("odd_kernels_start", start),
+    ("walk_odd_kernels_pass_every_check", pass_every_check),
     ("odd_kernels_start_in_hvmloaders_place", start_in_hvmloaders_place),
     ("odd_kernels_pv_of_32_bits", pv_of_32_bits),
 ];
@@ -31,23 +33,30 @@ fn start() {
     for kind in ["pvh", "pv"] {
         powers_off(name, &["--kind", kind], &kernel);
     }
-    let forms = shapes::odd_forms().into_iter().map(|(name, kernel)| (name, kernel, &[Kind::Pvh, Kind::Pv][..]));
-    for (name, kernel, kinds) in forms.chain(shapes::tolerated()) {
-        let kernel = file(&kernel);
-        for kind in kinds.iter().map(Kind::to_string) {
-            let words = ["create", "--dry-run", "--name", "t", "--memory", "64", "--kind", &kind];
-            let ran = dombuild(&[&words[..], &["--kernel", path_text(&kernel)]].concat());
-            assert_eq!(ran.status, Some(0), "{name} as {kind}: {ran:?}");
-        }
-    }
-    // The witness: xl starts it.
+    // The witness: xl starts it as well.
     let kernel = file(&kernel);
     for kind in ["pvh", "pv"] {
-        let config = format!(
-            "type=\"{kind}\"\nname=\"x\"\nmemory=64\nkernel=\"{}\"\non_poweroff=\"preserve\"\non_crash=\"preserve\"\n",
-            path_text(&kernel)
-        );
-        shell(&format!("xl create -p {}; xl destroy x", path_text(&file(config.as_bytes()))));
+        let keep = "on_poweroff=\"preserve\"\non_crash=\"preserve\"\n";
+        let text = format!("type=\"{kind}\"\nname=\"x\"\nmemory=64\nkernel=\"{}\"\n{keep}", path_text(&kernel));
+        let config = file(text.as_bytes());
+        shell(&format!("xl create {}", path_text(&config)));
+        wait_for("xl's guest powers itself off", 60, || shell("xl list x | tail -1").contains("---s--"));
+        shell("xl destroy x");
+    }
+}
+
+/// The command-line tests see that they get as far as Xen; here it is Xen that answers.
+fn pass_every_check() {
+    let forms = shapes::odd_forms().into_iter().map(|(name, kernel)| (name, kernel, &[Kind::Pvh, Kind::Pv][..]));
+    for (number, (name, kernel, kinds)) in forms.chain(shapes::tolerated()).enumerate() {
+        if !sample::full() && number % 5 != 0 {
+            continue;
+        }
+        let kernel = file(&kernel);
+        let kind = kinds[number % kinds.len()].to_string();
+        let words = ["create", "--dry-run", "--name", "t", "--memory", "64", "--kind", &kind];
+        let ran = dombuild(&[&words[..], &["--kernel", path_text(&kernel)]].concat());
+        assert_eq!(ran.status, Some(0), "{name} as {kind}: {ran:?}");
     }
 }
 

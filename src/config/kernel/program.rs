@@ -351,7 +351,7 @@ fn read_notes(fields: &Fields<'_>, notes: &mut Notes) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernels::{changed, good, notes};
+    use super::super::kernels::{changed, field, good, notes};
     use super::*;
 
     fn ram(end: Bytes) -> Ram {
@@ -416,6 +416,26 @@ mod tests {
         assert_eq!((program.machine, program.entry), (EM_386, 0x10_0000));
         assert_eq!(program.segments, [Segment { file: 0..116, address: 0x10_0000, size: 0x1000, flags: 5 }]);
         program.check(Kind::Pvh, ram(Bytes(1 << 24))).expect("it fits");
+    }
+
+    #[test]
+    fn a_32_bit_pv_kernel_has_pae() {
+        let mut file = changed(18, &[3, 0]);
+        Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24))).expect("as Linux says");
+        // The note becomes one that nobody knows.
+        let at = file.windows(8).position(|bytes| bytes == b"\x09\0\0\0Xen\0").expect("PAE_MODE");
+        file[at] = 99;
+        let error = Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24)));
+        assert!(error.expect_err("none runs").contains("without PAE"));
+    }
+
+    /// Of two segments at one place, the second is seen: both stay, in their order.
+    #[test]
+    fn segments_keep_their_order() {
+        let program = Program::parse(&field(0, 24, 0x20_1000)).expect("they overlap");
+        let places: Vec<_> = program.segments.iter().map(|segment| segment.address).collect();
+        assert_eq!(places, [0x20_1000, 0x20_0000]);
+        assert_eq!((program.start(), program.end()), (0x20_0000, 0x20_3000));
     }
 
     #[test]
