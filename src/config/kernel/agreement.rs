@@ -23,7 +23,7 @@ const RAM: Ram = Ram { end: Bytes(64 << 20), most: Some(Bytes(0xfc00_0000)) };
 const KERNELS: u64 = 12_000;
 
 /// Words of a refusal, and what docs/interface.md says of that reason.
-const REASONS: [(&str, &str); 8] = [
+const REASONS: [(&str, &str); 9] = [
     ("is cut off: a segment has", "A segment whose bytes are not all in the file"),
     ("in the file and", "A segment with more bytes in the file than in memory"),
     ("goes beyond any address", "A segment that wraps around the end of the address space"),
@@ -31,6 +31,10 @@ const REASONS: [(&str, &str); 8] = [
     ("has VIRT_BASE", "A VIRT_BASE that is not a multiple of 4096"),
     ("has its hypercall page", "A hypercall page where the guest has no memory"),
     ("has its entry point at", "A 32-bit file without notes for PVH that starts outside of itself"),
+    (
+        "has the table of its frames at",
+        "A 32-bit file without notes for PVH that has the table of its frames within itself",
+    ),
     ("too large", "More to load than 512 MiB"),
 ];
 
