@@ -10,6 +10,7 @@ use super::claim::claim;
 use super::populate::Populating;
 use super::pre::{Ports, set_paging_pool};
 use super::{BuildJob, Context};
+use crate::config::{Guest, Payload, is_32_bit};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::{Gfn, Kib, Kind, Pages, Plan};
 use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, PlacedModules, XenError};
@@ -66,6 +67,7 @@ pub(super) fn build_image(
             console_port: ports.console,
             console_domain: ports.console_domain,
         };
+        check_width(context, guest)?;
         let mut image = DomainImage::new(context.xen, domid, parts)?;
         image.parse()?;
         let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
@@ -102,6 +104,29 @@ pub(super) fn build_image(
     // 6.
     let Boot { store_gfn, console_gfn, modules } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
     Ok(Rings { store_gfn, console_gfn, modules })
+}
+
+/// Makes sure that this Xen runs a 32-bit PV kernel, where the guest's is one.
+///
+/// # Errors
+/// [`Error::BadConfig`] where it does not; what Xen says where it cannot be asked.
+pub fn check_width(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
+    /// As libxenguest knows such a guest (`xc_dom_guest_type`, tools/libs/guest/xg_dom_elfloader.c).
+    const PV_32: &str = "xen-3.0-x86_32p";
+    let Payload::Kernel { kernel, .. } = &guest.payload else { return Ok(()) };
+    if guest.plan.request.kind != Kind::Pv || !is_32_bit(&kernel.data) {
+        return Ok(());
+    }
+    let types = context.xen.version()?.capabilities;
+    if types.iter().any(|known| known == PV_32) {
+        return Ok(());
+    }
+    Err(Error::BadConfig(format!(
+        "kernel {} is for 32-bit PV guests ({PV_32}), and this Xen runs no 32-bit PV guests (it runs {}): take a 64-bit \
+         kernel, or boot Xen with pv=32 where it was built with CONFIG_PV32",
+        kernel.path.display(),
+        types.join(", ")
+    )))
 }
 
 /// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.

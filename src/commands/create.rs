@@ -8,7 +8,7 @@ use super::{Built, Connection, dry_run, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
     BuildJob, Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre,
-    check_paging_pool, check_uuid_free, find_by_name, give_back_claim, make_skeleton, measure,
+    check_paging_pool, check_uuid_free, check_width, find_by_name, give_back_claim, make_skeleton, measure,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -128,6 +128,7 @@ pub(super) fn wanted(context: &Context<'_>, config: &Create) -> Result<(CreateDo
                 .to_owned(),
         ));
     }
+    check_width(context, &config.guest)?;
     let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
     let wanted = CreateDomain {
         kind,

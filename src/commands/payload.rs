@@ -39,7 +39,7 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
         }
     }
     let modules = modules(arguments)?;
-    let hvmloader = read_hvmloader(arguments.kernel.as_deref())?;
+    let hvmloader = read_hvmloader(arguments.kernel.as_deref(), plan)?;
     let choice = arguments.firmware.clone().unwrap_or_default();
     let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
     Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware, modules })

@@ -7,15 +7,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{self, Path, PathBuf};
 use std::str::FromStr;
 
-use elf::ElfBytes;
-use elf::abi::{EM_386, ET_EXEC, PT_LOAD};
-use elf::endian::AnyEndian;
-use elf::file::Class;
-
 use super::Module;
+use super::kernel::check_firmware;
 use super::room::Room;
 use crate::error::Error;
-use crate::memory::Bytes;
+use crate::memory::{Bytes, Plan};
 use crate::xen::{MemoryFile, Sealed};
 
 /// Where QEMU's logs go, as xl's do.
@@ -195,34 +191,16 @@ impl Candidates {
     }
 }
 
-/// Reads hvmloader and checks that it is a whole 32-bit x86 program, as hvmloader is.
+/// Reads hvmloader, or what is to start in its place, and checks that libxenguest can load it into the guest of this plan.
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub fn read_hvmloader(chosen: Option<&Path>) -> Result<Vec<u8>, Error> {
+pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, Error> {
     const KIND: &str = "kernel";
     let path = choose(KIND, chosen, &Candidates::kernel())?;
     let data = read(KIND, &path, LARGEST_FILE)?;
-    check_kernel(&data).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
+    check_firmware(&data, plan).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
     Ok(data)
-}
-
-fn check_kernel(data: &[u8]) -> Result<(), String> {
-    let program = ElfBytes::<AnyEndian>::minimal_parse(data)
-        .map_err(|error| format!("is not a usable ELF file ({error}); an HVM guest starts with hvmloader"))?;
-    let header = program.ehdr;
-    if header.class != Class::ELF32 || header.e_machine != EM_386 || header.e_type != ET_EXEC {
-        return Err(
-            "is not a 32-bit x86 program; an HVM guest starts with hvmloader, not with its own kernel".to_owned()
-        );
-    }
-    let mut entered = false;
-    for segment in program.segments().into_iter().flatten().filter(|segment| segment.p_type == PT_LOAD) {
-        program.segment_data(&segment).map_err(|error| format!("is cut off: {error}"))?;
-        let offset = header.e_entry.checked_sub(segment.p_vaddr);
-        entered |= offset.is_some_and(|offset| offset < segment.p_filesz);
-    }
-    if entered { Ok(()) } else { Err("has no segment with its entry point".to_owned()) }
 }
 
 /// Maps the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
@@ -379,6 +357,7 @@ pub(super) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(Fil
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{Mib, Request};
 
     fn file(content: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -389,21 +368,29 @@ mod tests {
     /// The smallest 32-bit program: a header, one segment at 1 MiB, and `cli; hlt; jmp` in it.
     const HALT: &[u8] = include_bytes!("../../tests/data/halt.elf");
 
+    fn plan() -> Plan {
+        Plan::new(&Request::new(Mib(64).to_kib())).expect("a small guest")
+    }
+
     #[test]
-    fn a_kernel_must_be_a_whole_32_bit_program() {
-        assert!(read_hvmloader(Some(file(HALT).path())).is_ok());
+    fn what_starts_in_hvmloaders_place_is_a_32_bit_program() {
+        let read = |content: &[u8]| read_hvmloader(Some(file(content).path()), &plan());
+        read(HALT).expect("good");
         let changed = |offset: usize, value: u8| {
             let mut elf = HALT.to_vec();
             elf[offset] = value;
-            check_kernel(&elf).expect_err("refused")
+            read(&elf).map_err(|error| error.to_string())
         };
-        assert!(changed(18, 62).contains("32-bit"), "x86-64's number");
-        assert!(changed(26, 0x20).contains("entry point"), "an entry point outside");
-        assert!(check_kernel(&HALT[..86]).expect_err("cut off").contains("cut off"));
-        assert!(check_kernel(&HALT[..20]).is_err(), "half a header");
-        assert!(read_hvmloader(Some(file(b"hello").path())).expect_err("text").to_string().contains("ELF"));
-        assert!(read_hvmloader(Some(file(b"").path())).expect_err("empty").to_string().contains("empty"));
-        assert!(read_hvmloader(Some(Path::new("/"))).expect_err("a directory").to_string().contains("regular"));
+        changed(18, 62).expect("the number of x86-64 does not matter");
+        assert!(changed(4, 2).is_err(), "the class does");
+        assert!(changed(26, 0x20).expect_err("an entry point outside").contains("entry point"));
+        let error = |content: &[u8]| read(content).expect_err("refused").to_string();
+        assert!(error(&HALT[..86]).contains("cut off"));
+        assert!(error(&HALT[..20]).contains("ELF"), "half a header");
+        assert!(error(b"hello").contains("ELF"));
+        assert!(error(b"").contains("empty"));
+        let directory = read_hvmloader(Some(Path::new("/")), &plan()).expect_err("a directory");
+        assert!(directory.to_string().contains("regular"));
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub use files::{
     load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, resolve_device_model,
 };
 pub use kernel::{
-    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, remove_dead_unpackers, unpack_main, unpack_words,
+    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, is_32_bit, remove_dead_unpackers, unpack_main,
+    unpack_words,
 };
 pub use name::DomainName;
 pub use pci::PciAddress;

@@ -44,6 +44,10 @@ pub struct ImageParts<'a> {
     pub console_domain: DomId,
 }
 
+/// Whether libelf refuses a PVH kernel that has a note PADDR_OFFSET and none of VIRT_BASE, though it looks at neither under PVH
+/// (`elf_xen_addr_calc_check`, xen/common/libelf/libelf-dominfo.c, Xen 4.17).
+pub const PVH_PADDR_OFFSET_NEEDS_BASE: bool = !cfg!(xen_4_18_or_later);
+
 /// How large a kernel, before and after it was unpacked, and a module may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {

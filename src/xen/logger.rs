@@ -59,6 +59,10 @@ unsafe extern "C" fn vmessage(
     format: *const c_char,
     arguments: *mut sys::__va_list_tag,
 ) {
+    let level = level_of(level);
+    if level != log::Level::Error && !log::log_enabled!(target: TARGET, level) {
+        return;
+    }
     let mut text: *mut c_char = std::ptr::null_mut();
     // SAFETY: `format` and `arguments` are what libxc's caller wrote for printf, valid for this call, and consumed once.
     let length = unsafe { sys::vasprintf(&raw mut text, format, arguments) };
@@ -78,7 +82,6 @@ unsafe extern "C" fn vmessage(
     };
     let errno = if errnoval >= 0 { format!(" ({:?})", nix::errno::Errno::from_raw(errnoval)) } else { String::new() };
     let message = format!("{context}{message}{errno}");
-    let level = level_of(level);
     if level == log::Level::Error {
         // The error that is returned repeats it, with the call that failed.
         log::debug!(target: TARGET, "{message}");

@@ -17,6 +17,8 @@ mod hvm_info;
 mod image;
 mod interface;
 mod leash;
+#[cfg(test)]
+pub(crate) mod libxenguest;
 mod logger;
 mod modules;
 mod pci;
@@ -38,7 +40,7 @@ pub use foreign::ForeignPages;
 pub use host::{PhysInfo, VersionInfo};
 pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
-pub use image::{Boot, Contents, DirectStart, DomainImage, ImageLimits, ImageParts};
+pub use image::{Boot, Contents, DirectStart, DomainImage, ImageLimits, ImageParts, PVH_PADDR_OFFSET_NEEDS_BASE};
 pub use interface::{Interface, PodPages};
 pub use leash::Leash;
 pub use modules::{HvmModules, Placed, PlacedModules};

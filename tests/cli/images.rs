@@ -17,10 +17,12 @@ use super::run::{Files, Ran, command, has_xen, skipped, text};
 
 #[path = "../data/kernels.rs"]
 mod kernels;
+#[path = "../data/odd_kernels.rs"]
+mod odd_kernels;
 #[path = "../data/orphans.rs"]
 mod orphans;
 
-use kernels::{NOTES, bzimage, changed, good, good_forms, hostile, note, sized, zstd_zeros};
+use kernels::{CODE, NOTES, bzimage, changed, good, good_forms, hostile, note, sized, zstd_zeros};
 
 /// A `create` of such a guest, with 64 MiB.
 fn create(kind: &str, kernel: &std::path::Path) -> Ran {
@@ -47,9 +49,12 @@ fn good_kernels_of_every_form_get_as_far_as_xen() {
         return;
     }
     let files = Files::new();
-    for (name, form) in good_forms() {
+    let both: &[Kind] = &[Kind::Pvh, Kind::Pv];
+    let forms = good_forms().into_iter().chain(odd_kernels::odd_forms()).map(|(name, form)| (name, form, both));
+    for (name, form, kinds) in forms.chain(odd_kernels::tolerated()) {
         let path = files.add(name, &form);
-        for kind in ["pvh", "pv"] {
+        for kind in kinds.iter().map(Kind::to_string) {
+            let kind = kind.as_str();
             let error = create(kind, &path).error();
             assert!(["no-xen", "permission"].contains(&error["code"].as_str().expect("text")), "{name}: {error}");
         }
@@ -76,6 +81,57 @@ fn hostile_kernels_are_refused() {
     println!("{} images refused", all.len());
 }
 
+/// A kernel that lies where no PVH guest has memory: more of it would not help.
+#[test]
+fn kernels_that_are_linked_too_high() {
+    let files = Files::new();
+    let at = |address: u64| {
+        let notes = note(18, &address.to_le_bytes());
+        let header = |kind, place, address, size: usize| kernels::header(kind, 5, place, address, size, size as u64);
+        kernels::elf_of(&[header(1, CODE, address, 0x40), header(4, NOTES, 0, notes.len())], &notes)
+    };
+    for (address, words) in [
+        (
+            0xfd00_0000,
+            "0xfd000000 to 0xfd000040, where a pvh guest has no memory, whatever its size: low memory ends at 0xfc000000",
+        ),
+        (0x1_0000_0000, "entry point at 0x0"),
+        (0xfbff_f000, "give it more than 4032 MiB"),
+        (0x10_0200, "begins at 0x100200, which is no multiple of 4096"),
+    ] {
+        let message = refused("high", "pvh", &files.add("kernel", &at(address)));
+        assert!(message.contains(words), "{address:#x}: {message}");
+    }
+}
+
+/// In the place of hvmloader, a file of 64 bits starts only with a PVH entry point; the machine of one of 32 bits does not matter.
+#[test]
+fn programs_in_hvmloaders_place() {
+    const HALT: &[u8] = include_bytes!("../data/halt.elf");
+    let files = Files::new();
+    // The type of the good kernel's note segment is another, and it has no sections.
+    let without_notes = kernels::field(2, 0, 7);
+    let firmware = text(&files.add("firmware", &[1; 0x1_0000]));
+    let create = |kernel: &[u8]| {
+        let path = text(&files.add("kernel", kernel));
+        let words = ["--device-model", "none", "--firmware", &format!("seabios:{firmware}"), "--kernel", &path];
+        Ran::of(&mut command(&[&["create", "--json", "--name", "web", "--memory", "64"], &words[..]].concat())).error()
+    };
+    let error = create(&without_notes);
+    let message = error["message"].as_str().expect("text");
+    assert_eq!(error["code"], "bad-kernel", "{error}");
+    assert!(message.contains("neither a 32-bit x86 program nor one with a PVH entry point"), "{message}");
+    if has_xen("programs_in_hvmloaders_place") {
+        return;
+    }
+    let mut halt = HALT.to_vec();
+    halt[18] = 62;
+    for (name, program) in [("x86-64", &halt), ("pvh", &good())] {
+        let error = create(program);
+        assert!(["no-xen", "permission"].contains(&error["code"].as_str().expect("text")), "{name}: {error}");
+    }
+}
+
 /// What is wrong for a PV guest alone, or for a PVH guest alone.
 #[test]
 fn notes_that_do_not_fit_the_kind() {
@@ -94,14 +150,16 @@ fn notes_that_do_not_fit_the_kind() {
         ("loader", with(8, b"own\0"), None),
         ("version", with(5, b"xen-2.0\0"), Some("another Xen")),
         ("entry-physical", number(1, 0x10_0000), Some("entry point")),
-        ("entry-in-bss", number(1, 0xffff_ffff_8010_0800), Some("entry point")),
+        ("entry-in-bss", number(1, 0xffff_ffff_8010_0800), None),
         ("base-crooked", number(3, 0xffff_ffff_8000_0001), Some("VIRT_BASE")),
         ("base-top", number(3, 0xffff_ffff_ffff_f000), Some("VIRT_BASE")),
         ("base-0", number(3, 0), Some("entry point")),
-        ("offset-beyond-base", number(4, u64::MAX), Some("PADDR_OFFSET")),
+        ("offset-beyond-base", number(4, u64::MAX - 1), Some("PADDR_OFFSET")),
+        ("offset-of-all-ones", number(4, u64::MAX), None),
         ("offset-beyond-kernel", number(4, 0x20_0000), Some("PADDR_OFFSET")),
-        ("hypercalls-outside", number(2, 0xffff_ffff_8030_0000), Some("hypercall page")),
-        ("hypercalls-crooked", number(2, 0xffff_ffff_8010_0010), Some("hypercall page")),
+        ("hypercalls-outside", number(2, 0xffff_ffff_8400_0000), Some("hypercall page")),
+        ("hypercalls-behind", number(2, 0xffff_ffff_8030_0000), None),
+        ("hypercalls-crooked", number(2, 0xffff_ffff_8010_0010), None),
         ("hypercalls-0", number(2, 0), Some("hypercall page")),
         ("frames-inside", number(15, 0xffff_ffff_8010_1000), Some("table of its frames")),
     ] {

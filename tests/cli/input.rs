@@ -29,8 +29,8 @@ fn kernels_that_are_none() {
     huge.set_len((16 << 20) + 1).expect("a sparse file");
     for (name, word) in [
         ("missing", "No such file"),
-        ("wide", "not a 32-bit x86 program"),
-        ("arm", "not a 32-bit x86 program"),
+        ("wide", "is cut off"),
+        ("arm", "neither a 32-bit x86 program"),
         ("text", "not a usable ELF file"),
         ("empty", "is empty"),
         ("cut", "not a usable ELF file"),

@@ -202,9 +202,14 @@ pub(crate) fn hostile() -> Vec<(String, Vec<u8>, &'static str)> {
     all
 }
 
-/// The kinds of guest that cannot start such a one: the PVH entry point is nothing to a PV guest.
+/// The kinds of guest that cannot start such a one: the PVH entry point is nothing to a PV guest, and the file's machine and the
+/// notes for PV are nothing to a PVH guest.
 pub(crate) fn kinds_that_refuse(name: &str) -> &'static [Kind] {
-    if name.starts_with("entry-") { &[Kind::Pvh] } else { &[Kind::Pvh, Kind::Pv] }
+    match name.split('-').next() {
+        Some("entry") => &[Kind::Pvh],
+        Some("pv") => &[Kind::Pv],
+        _ => &[Kind::Pvh, Kind::Pv],
+    }
 }
 
 type Corpus = Vec<(String, Vec<u8>, &'static str)>;
@@ -232,27 +237,25 @@ fn cut(all: &mut Corpus) {
 fn headers(all: &mut Corpus) {
     let mut add = |name: &str, file: Vec<u8>, words| all.push((name.to_owned(), file, words));
     add("empty-elf", b"\x7fELF".to_vec(), "not a usable ELF file");
-    add("class-0", changed(4, &[0]), "not a usable ELF file");
-    add("class-3", changed(4, &[3]), "not a usable ELF file");
+    add("class-0", changed(4, &[0]), "");
+    add("class-3", changed(4, &[3]), "");
     add("class-32-of-64", changed(4, &[1]), "");
-    add("big-endian", changed(5, &[2]), "not a usable ELF file");
-    add("version-7", changed(6, &[7]), "not a usable ELF file");
-    add("arm", changed(18, &[40]), "machine 40");
-    add("itanium", changed(18, &[50]), "machine 50");
-    add("relocatable", changed(16, &[1]), "type 1");
-    add("core", changed(16, &[4]), "type 4");
+    add("big-endian", changed(5, &[2]), "");
+    add("pv-arm", changed(18, &[40]), "machine 40");
+    add("pv-itanium", changed(18, &[50]), "machine 50");
     for (name, value) in
         [("0", 0), ("beyond", 0x10_0000), ("end", u64::MAX), ("middle", u64::MAX / 2), ("minus-16", u64::MAX - 15)]
     {
         add(&format!("phoff-{name}"), changed(32, &u64::to_le_bytes(value)), "");
         if value != 0 {
             let mut file = changed(40, &u64::to_le_bytes(value));
-            file[58..62].copy_from_slice(&[64, 0, 3, 0]);
-            add(&format!("shoff-{name}"), file, "not a usable ELF file");
+            // So many that the end of the table does not wrap around to a place in the file.
+            file[58..62].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
+            add(&format!("shoff-{name}"), file, "");
         }
     }
     for size in [0u16, 1, 55, 57, 0xffff] {
-        add(&format!("phentsize-{size}"), changed(54, &size.to_le_bytes()), "not a usable ELF file");
+        add(&format!("phentsize-{size}"), changed(54, &size.to_le_bytes()), "");
     }
     for count in [0u16, 0x4000, 0xfffe, 0xffff] {
         add(&format!("phnum-{count}"), changed(56, &count.to_le_bytes()), "");
@@ -277,14 +280,15 @@ fn segments(all: &mut Corpus) {
     add("wraps", field(1, 24, u64::MAX - 0x2fff + 1), "beyond any address");
     add("beyond-ram", field(1, 24, 0x4000_0000), "needs memory up to");
     add("just-beyond-ram", field(1, 24, (64 << 20) - 0x2000), "needs memory up to");
-    add("overlap", field(1, 24, 0x10_1fff), "overlap");
-    add("overlap-same", field(1, 24, 0x10_0000), "overlap");
-    add("overlap-inside", field(0, 40, 0x20_0000), "overlap");
     add("no-flags", field(0, 4, 0), "entry point");
     add("nothing-to-load", elf_of(&good_headers()[2..], &notes()), "nothing to load");
-    let load = |number: u64| header(1, 5, CODE, 0x10_0000 + number * 0x1000, 0x40, 0x1000);
-    let many: Vec<_> = (0..60).map(load).collect();
-    add("60-segments", elf_of(&many, &[]), "more than 32 segments");
+    let mut twice = good_headers().to_vec();
+    twice.extend(vec![header(1, 5, CODE, 0x10_0000, 0x40, 0x10_0000); 3]);
+    let mut file = elf_of(&twice, &notes());
+    let end = file.len() as u64;
+    file[PROGRAM_HEADERS + 2 * 56 + 8..][..8].copy_from_slice(&end.to_le_bytes());
+    file.extend(notes());
+    add("copied-thrice", file, "more than twice the memory");
     // The same bytes of the file, again and again: 31 × 40 MiB.
     let mut wide: Vec<_> =
         (0..31).map(|number| header(1, 5, 0, 0x10_0000 + number * (40 << 20), 40 << 20, 40 << 20)).collect();
@@ -306,8 +310,9 @@ fn bad_notes(all: &mut Corpus) {
         elf_of(&headers, notes)
     };
     for (name, value) in [("1", u32::MAX), ("2", 0x7fff_ffff), ("3", 0xffff_fffc), ("4", 0x1000)] {
-        add(&format!("namesz-{name}"), changed(NOTES, &value.to_le_bytes()), "cut off");
-        add(&format!("descsz-{name}"), changed(NOTES + 4, &value.to_le_bytes()), "cut off");
+        // They end the walk, and nothing is left that could start.
+        add(&format!("namesz-{name}"), changed(NOTES, &value.to_le_bytes()), "");
+        add(&format!("descsz-{name}"), changed(NOTES + 4, &value.to_le_bytes()), "");
     }
     add("no-notes", with(&[]), "no ELF notes");
     add(
@@ -315,21 +320,17 @@ fn bad_notes(all: &mut Corpus) {
         with(&notes().iter().map(|byte| if *byte == b'X' { b'Y' } else { *byte }).collect::<Vec<_>>()),
         "no ELF notes",
     );
-    add("many-notes", with(&note(99, b"").repeat(5000)), "more than 4096");
-    add("many-of-xen", with(&[notes(), note(1, &[0; 8]).repeat(70)].concat()), "more than 64");
+    add("more-notes-than-count", with(&[note(99, b"").repeat(65536), notes()].concat()), "no ELF notes");
+    add("feature-that-none-has", with(&[notes(), note(10, b"!none\0")].concat()), "the feature");
+    add("feature-of-dom0", with(&[notes(), note(10, b"!dom0\0")].concat()), "for dom0 alone");
     let end = notes().len();
     let last = |value: u64| changed(NOTES + end - 8, &value.to_le_bytes());
     add("entry-0", last(0), "");
     add("entry-beyond", last(0x30_0000), "");
-    add("entry-in-bss", last(0x10_0040), "");
-    add("entry-over-4gib", last(0x1_0010_0000), "");
     add("entry-top", last(u64::MAX), "");
-    add("notes-out-of-file", field(2, 8, 1 << 40), "cut off");
-    add("notes-huge", field(2, 32, u64::MAX), "cut off");
-    add("escape-in-text", with(&[notes(), note(8, b"\x1b]0;owned\x07\0")].concat()), "plain characters");
-    add("text-of-4-kib", with(&[notes(), note(6, &[b'x'; 4096])].concat()), "plain characters");
-    add("number-of-3", with(&[notes(), note(3, &[0; 3])].concat()), "no number");
-    add("features-of-7", with(&[notes(), note(17, &[0; 7])].concat()), "no words");
+    add("notes-out-of-file", field(2, 8, 1 << 40), "no ELF notes");
+    add("notes-huge", field(2, 32, u64::MAX), "no ELF notes");
+    add("pv-number-of-3", with(&[notes(), note(3, &[0; 3])].concat()), "entry point");
 }
 
 fn containers(all: &mut Corpus) {

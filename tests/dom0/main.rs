@@ -21,6 +21,7 @@ mod limits;
 mod linux;
 mod memory;
 mod neighbours;
+mod odd_kernels;
 mod ownership;
 mod parallel;
 mod passthrough;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         images::TESTS,
+        odd_kernels::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,

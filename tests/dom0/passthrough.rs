@@ -128,7 +128,7 @@ fn reserved_memory() {
     let firmware = FirmwareChoice::default();
     let guest = Guest {
         payload: Payload::Firmware {
-            hvmloader: read_hvmloader(None).expect("hvmloader"),
+            hvmloader: read_hvmloader(None, &plan).expect("hvmloader"),
             kind: firmware.kind,
             firmware: read_firmware(&firmware, plan.layout.lowmem_end).expect("SeaBIOS"),
             modules: FirmwareModules::default(),

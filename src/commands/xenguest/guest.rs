@@ -175,7 +175,7 @@ impl Job {
         };
         let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.layout.lowmem_end)?;
         let modules = self.modules_of_host(platform);
-        Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image))?, kind, firmware, modules })
+        Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image), plan)?, kind, firmware, modules })
     }
 
     /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.

@@ -34,7 +34,7 @@ const LEFT_TO_OTHERS: u64 = 256 << 20;
 const SMALL: u64 = 1 << 30;
 
 /// To be raised whenever the child makes another file of the same kernel.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// How much is read at once.
 const PIECE: usize = 64 << 10;

@@ -4,13 +4,22 @@
 //! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
 //! thread that started it. A packed kernel that was seen before is found in a [`cache`].
 
+#[cfg(test)]
+mod agreement;
 mod cache;
 mod child;
 mod container;
+mod fields;
+#[cfg(test)]
+#[path = "../../../tests/data/generated_kernels.rs"]
+mod generated_kernels;
 #[cfg(test)]
 #[path = "../../../tests/data/kernels.rs"]
 mod kernels;
 mod notes;
+#[cfg(test)]
+#[path = "../../../tests/data/odd_kernels.rs"]
+mod odd_kernels;
 mod plain;
 mod program;
 mod unpacker_cgroup;
@@ -25,7 +34,7 @@ use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use elf::abi::ELFMAGIC;
+use elf::abi::{ELFMAGIC, EM_386};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -44,6 +53,7 @@ use crate::xen::sandbox::die_with_parent;
 use crate::xen::{MemoryFile, Sealed};
 use cache::Cache;
 use child::{Answer, Task};
+use program::{Program, Ram};
 
 /// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
 pub const LARGEST_KERNEL: Bytes = Bytes(512 << 20);
@@ -165,7 +175,7 @@ impl Unpacking {
     pub fn finish(self, plan: &Plan) -> Result<Sealed, Error> {
         let path = self.path;
         let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
-        let check = |sealed: &Sealed| plain::check(sealed, plan.request.kind, memory_from_0(plan)).map_err(bad);
+        let check = |sealed: &Sealed| plain::check(sealed, plan.request.kind, ram_of(plan)).map_err(bad);
         let (task, allowance, mut child, memory, end, packed) = match self.state {
             State::Known(sealed) => return check(&sealed).map(|()| sealed),
             State::Unknown { task, allowance, child, memory, end, packed } => {
@@ -209,6 +219,20 @@ impl Unpacking {
     }
 }
 
+/// Makes sure that libxenguest can load a file in the place of hvmloader: a 32-bit program, or one with a PVH entry point.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_firmware(file: &[u8], plan: &Plan) -> Result<(), String> {
+    Program::parse(file)?.check(Kind::Hvm, ram_of(plan))
+}
+
+/// Whether a kernel that [`Unpacking::finish`] has checked is a 32-bit one, which under PV not every Xen runs.
+#[must_use]
+pub fn is_32_bit(kernel: &[u8]) -> bool {
+    Program::parse(kernel).is_ok_and(|program| program.machine == EM_386)
+}
+
 /// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
 fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
     let memory = MemoryFile::new(c"packed kernel")?;
@@ -224,12 +248,17 @@ fn is_packed(file: &File) -> bool {
     file.read_exact_at(&mut magic, 0).is_ok() && magic != ELFMAGIC
 }
 
-/// How far the guest's memory goes, from 0 on and without a hole.
-fn memory_from_0(plan: &Plan) -> Bytes {
+/// Where the guest has memory.
+fn ram_of(plan: &Plan) -> Ram {
+    let layout = &plan.layout;
     match plan.request.kind {
-        Kind::Hvm | Kind::Pvh => plan.layout.lowmem_end,
+        // What is behind the hole moves its beginning no more.
+        Kind::Hvm | Kind::Pvh if !layout.highmem_end.is_zero() => {
+            Ram { end: layout.lowmem_end, most: Some(layout.lowmem_end) }
+        }
+        Kind::Hvm | Kind::Pvh => Ram { end: layout.lowmem_end, most: Some(layout.mmio_start) },
         // It has no addresses but those in its own tables.
-        Kind::Pv => plan.memory.build_start.to_bytes().unwrap_or(Bytes(u64::MAX)),
+        Kind::Pv => Ram { end: plan.memory.build_start.to_bytes().unwrap_or(Bytes(u64::MAX)), most: None },
     }
 }
 

@@ -1,18 +1,22 @@
 //! A kernel's ELF file: what of it gets into the guest, and whether that can be.
+//!
+//! What Xen's own loader takes is taken, as that loader understands it, but for what docs/interface.md names: libelf, and
+//! libxenguest's loaders around it (xen/common/libelf/, xg_dom_elfloader.c and xg_dom_hvmloader.c in tools/libs/guest/, Xen
+//! 4.17 to 4.20).
 
 use std::ops::Range;
 
-use elf::ElfBytes;
-use elf::abi::{EM_386, EM_X86_64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, SHT_NOTE};
-use elf::endian::LittleEndian;
+use elf::abi::{EM_386, EM_ARM, EM_X86_64, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, SHT_NOTE};
 
+use super::fields::Fields;
 use super::notes::{
     ENTRY, GUEST_OS, HYPERCALL_PAGE, INIT_P2M, LOADER, Notes, PADDR_OFFSET, PHYS32_ENTRY, VIRT_BASE, XEN_VERSION,
 };
 use crate::memory::{Bytes, Kind};
+use crate::xen::PVH_PADDR_OFFSET_NEEDS_BASE;
 
-/// FreeBSD's kernel has nine; Linux four.
-pub(super) const MOST_SEGMENTS: usize = 32;
+/// An ELF file has at most 65535 program headers, and one of the plain file's is that of the notes.
+const MOST_SEGMENTS: usize = 65534;
 
 const PAGE: u64 = 4096;
 
@@ -33,107 +37,69 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Never beyond what a number can be: that was checked.
+    /// libelf computes it without looking whether it can be: of a PV kernel, only the distance from the first counts.
     fn end(&self) -> u64 {
-        self.address.saturating_add(self.size)
+        self.address.wrapping_add(self.size)
     }
+}
 
-    fn in_file(&self) -> u64 {
-        self.file.len() as u64
-    }
+/// Where a guest has memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ram {
+    /// Where the memory ends that begins at 0 and has no hole.
+    pub(super) end: Bytes,
+    /// Where it ends at most in a guest of any size, if that is limited.
+    pub(super) most: Option<Bytes>,
 }
 
 /// A kernel as an ELF file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
-    /// `EM_386` or `EM_X86_64`.
+    /// `EM_386`, `EM_X86_64`, or another one, which PVH does not look at.
     pub(super) machine: u16,
     /// Where it starts, unless a note says otherwise.
     pub(super) entry: u64,
-    /// By their addresses, none empty, no two of which overlap; at least one.
+    /// In the order in which they are loaded: of two that overlap, the second is seen. At least one.
     pub(super) segments: Vec<Segment>,
     /// What Xen is told.
     pub(super) notes: Notes,
 }
 
+/// Where a kernel is, and where it starts, in the addresses that it is linked to.
+struct Placed {
+    base: u64,
+    start: u64,
+    end: u64,
+    entry: u64,
+    /// How far these addresses are from physical ones.
+    distance: u64,
+}
+
 impl Program {
-    /// Reads the headers of an ELF file of 32 or 64 bits.
+    /// Reads the headers of an ELF file.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
-        let broken = |error: elf::ParseError| format!("is not a usable ELF file ({error})");
-        let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(broken)?;
-        let header = elf.ehdr;
-        if ![EM_386, EM_X86_64].contains(&header.e_machine) {
-            return Err(format!("is a program for machine {}, not for an x86 one", header.e_machine));
-        }
-        if ![ET_EXEC, ET_DYN].contains(&header.e_type) {
-            return Err(format!("is an ELF file of type {}, which is no program", header.e_type));
-        }
-        let mut segments = Vec::new();
-        let mut notes = Notes::default();
-        let headers = elf.segments().ok_or_else(|| "has no program headers".to_owned())?;
-        for header in headers {
-            let data = || elf.segment_data(&header).map_err(|error| format!("is cut off: {error}"));
-            match header.p_type {
-                // libelf loads no other; an empty one loads nothing.
-                PT_LOAD if header.p_flags & (PF_R | PF_W | PF_X) != 0 && header.p_memsz > 0 => {
-                    if header.p_filesz > header.p_memsz {
-                        return Err(format!(
-                            "has a segment of {} bytes in the file and {} in memory",
-                            header.p_filesz, header.p_memsz
-                        ));
-                    }
-                    if header.p_paddr.checked_add(header.p_memsz).is_none() {
-                        return Err(format!(
-                            "has a segment of {} bytes at {:#x}, which goes beyond any address",
-                            header.p_memsz, header.p_paddr
-                        ));
-                    }
-                    let length = data()?.len();
-                    let start = usize::try_from(header.p_offset).unwrap_or(usize::MAX);
-                    let start = if length == 0 { 0 } else { start };
-                    segments.push(Segment {
-                        file: start..start.saturating_add(length),
-                        address: header.p_paddr,
-                        size: header.p_memsz,
-                        flags: header.p_flags & (PF_R | PF_W | PF_X),
-                    });
-                }
-                // Some linkers leave the place of an empty one at 0.
-                PT_NOTE if header.p_offset != 0 => notes.add(data()?)?,
-                _ => {}
+        let fields = Fields::of(file)?;
+        let segments = segments(&fields, file.len())?;
+        let machine = u16::try_from(fields.machine()).unwrap_or(0);
+        let mut program = Self { machine, entry: fields.entry(), segments, notes: Notes::default() };
+        program.check_copies()?;
+        let read = read_notes(&fields, &mut program.notes);
+        if fields.is_32_bit() && program.is_for_firmware_loader(read.is_ok()) {
+            // It looks at no notes. Others matter to PV alone.
+            let is_pv = read.is_ok() && !program.notes.is_for_dom0() && program.placed(false).is_ok();
+            if !is_pv {
+                program.notes = Notes::default();
             }
-            if segments.len() > MOST_SEGMENTS {
-                return Err(format!("has more than {MOST_SEGMENTS} segments to load"));
-            }
+            program.notes.set_entry(program.entry);
+            // The plain file has one.
+            program.notes.had_place = true;
+        } else {
+            read?;
         }
-        if notes.is_empty() {
-            for section in elf.section_headers().into_iter().flatten().filter(|section| section.sh_type == SHT_NOTE) {
-                let (data, _) = elf.section_data(&section).map_err(|error| format!("is cut off: {error}"))?;
-                notes.add(data)?;
-            }
-        }
-        segments.sort_by_key(|segment| segment.address);
-        if segments.is_empty() {
-            return Err("has nothing to load".to_owned());
-        }
-        for pair in segments.windows(2) {
-            if let [one, other] = pair
-                && one.end() > other.address
-            {
-                return Err(format!(
-                    "has segments that overlap: {} bytes at {:#x} and {} at {:#x}",
-                    one.size, one.address, other.size, other.address
-                ));
-            }
-        }
-        if notes.is_empty() {
-            // Since 2006 there are notes; before, a section __xen_guest had it.
-            return Err("has no ELF notes for Xen: it was not made to run under Xen without firmware".to_owned());
-        }
-        Ok(Self { machine: header.e_machine, entry: header.e_entry, segments, notes })
+        Ok(program)
     }
 
     /// Leaves out the zeros at the end of each segment, of which what is loaded beyond the file consists anyway. `file` is what
@@ -150,40 +116,81 @@ impl Program {
         }
     }
 
-    /// Makes sure that a guest of this kind, with so much memory from 0 on, can start it. The rules are libelf's
-    /// (`elf_xen_note_check` and `elf_xen_addr_calc_check` in xen/common/libelf/libelf-dominfo.c, Xen 4.17), and that the
-    /// kernel lies where the guest has memory, and its entry in what is loaded.
+    /// Makes sure that libxenguest can load it into a guest of this kind with this memory.
     ///
     /// # Errors
     /// What cannot be.
-    pub(super) fn check(&self, kind: Kind, memory: Bytes) -> Result<(), String> {
+    pub(super) fn check(&self, kind: Kind, ram: Ram) -> Result<(), String> {
+        if kind == Kind::Hvm && self.notes.number(PHYS32_ENTRY).is_none() {
+            return Err(
+                "is neither a 32-bit x86 program nor one with a PVH entry point; an HVM guest starts with hvmloader, not \
+                 with its own kernel"
+                    .to_owned(),
+            );
+        }
+        if self.notes.bytes().is_empty() {
+            return Err("has no ELF notes for Xen: it was not made to run under Xen without firmware".to_owned());
+        }
+        if self.notes.is_for_dom0() {
+            return Err("is a kernel for dom0 alone (it needs the feature dom0)".to_owned());
+        }
         match kind {
-            Kind::Hvm | Kind::Pvh => self.check_pvh(memory),
-            Kind::Pv => self.check_pv(memory),
+            Kind::Hvm | Kind::Pvh => self.check_pvh(kind, ram),
+            Kind::Pv => self.check_pv(ram),
         }
     }
 
     fn start(&self) -> u64 {
-        self.segments.first().map_or(0, |segment| segment.address)
+        self.segments.iter().map(|segment| segment.address).min().unwrap_or(0)
     }
 
     fn end(&self) -> u64 {
-        self.segments.last().map_or(0, Segment::end)
+        self.segments.iter().map(Segment::end).max().unwrap_or(0)
     }
 
-    fn check_pvh(&self, memory: Bytes) -> Result<(), String> {
-        let entry = self.notes.number(PHYS32_ENTRY).ok_or_else(|| {
-            "has no PVH entry point (the note XEN_ELFNOTE_PHYS32_ENTRY; Linux has it with CONFIG_PVH)".to_owned()
-        })?;
-        if u32::try_from(entry).is_err() {
-            return Err(format!("has its PVH entry point at {entry:#x}, beyond 4 GiB"));
+    /// Makes sure that libelf copies every segment as a whole. It leaves out what it cannot copy, and calls that a success
+    /// (`elf_load_binary`).
+    fn check_copies(&self) -> Result<(), String> {
+        let start = self.start();
+        let room = self.end().wrapping_sub(start).div_ceil(PAGE).saturating_mul(PAGE);
+        if room == 0 {
+            return Err("has nothing to load".to_owned());
         }
-        self.check_room(self.end(), memory)?;
-        self.check_entry(entry, entry)
+        let mut left = room.saturating_mul(2);
+        for Segment { address, size, .. } in &self.segments {
+            let offset = address.wrapping_sub(start);
+            if offset.checked_add(*size).is_none_or(|end| end > room) {
+                return Err(format!("has a segment of {size} bytes at {address:#x}, which goes beyond any address"));
+            }
+            left = left.checked_sub(*size).ok_or_else(|| {
+                format!(
+                    "has segments that take more than twice the memory in which they are: the one at {address:#x} and \
+                     those behind it would not be loaded"
+                )
+            })?;
+        }
+        Ok(())
     }
 
-    fn check_pv(&self, memory: Bytes) -> Result<(), String> {
+    /// Whether libxenguest leaves it to its loader of firmware, which starts it where the file's header says: where libelf
+    /// refuses it. The base that a note names counts where that is before it has looked at addresses.
+    fn is_for_firmware_loader(&self, notes_are_read: bool) -> bool {
+        if notes_are_read && self.check_notes(true).is_ok() {
+            return self.placed(true).is_err();
+        }
+        self.notes.number(VIRT_BASE).is_none_or(|base| base <= self.start() || self.start() == 0)
+    }
+
+    /// `elf_xen_note_check`.
+    fn check_notes(&self, hvm: bool) -> Result<(), String> {
         let notes = &self.notes;
+        if !notes.had_place {
+            let is_x86 = [EM_386, EM_X86_64].contains(&self.machine);
+            return if is_x86 { Err("has no place for ELF notes".to_owned()) } else { Ok(()) };
+        }
+        if self.machine == EM_ARM || hvm && notes.number(PHYS32_ENTRY).is_some() {
+            return Ok(());
+        }
         let (loader, system) = (notes.text(LOADER), notes.text(GUEST_OS));
         if !loader.starts_with("generic") && !system.starts_with("linux") {
             return Err(format!("is no kernel for PV guests (its loader is {loader:?}, its system {system:?})"));
@@ -192,65 +199,164 @@ impl Program {
         if !version.starts_with("xen-3.0") {
             return Err(format!("was made for another Xen than a PV guest has (note {XEN_VERSION} is {version:?})"));
         }
+        Ok(())
+    }
+
+    /// `elf_xen_note_check` and `elf_xen_addr_calc_check`, with numbers that wrap around as there.
+    fn placed(&self, hvm: bool) -> Result<Placed, String> {
+        self.check_notes(hvm)?;
+        let notes = &self.notes;
         let (base, offset) = (notes.number(VIRT_BASE), notes.number(PADDR_OFFSET));
-        if base.is_none() && offset.is_some() {
+        if base.is_none() && offset.is_some() && (!hvm || PVH_PADDR_OFFSET_NEEDS_BASE) {
             return Err("has a note PADDR_OFFSET and none of VIRT_BASE".to_owned());
         }
-        let (base, offset) = (base.unwrap_or(0), offset.unwrap_or(0));
-        let out = |what: &str, address: u64| {
-            format!("has {what} at {address:#x}, which cannot be with VIRT_BASE {base:#x} and PADDR_OFFSET {offset:#x}")
+        let (base, offset, entry) = if hvm {
+            (0, 0, notes.number(PHYS32_ENTRY))
+        } else {
+            (base.unwrap_or(0), offset.unwrap_or(0), notes.number(ENTRY))
         };
-        if !base.is_multiple_of(PAGE) {
-            return Err(out("its memory", base));
+        let entry = entry.unwrap_or(self.entry);
+        let distance = base.wrapping_sub(offset);
+        let (start, end) = (self.start().wrapping_add(distance), self.end().wrapping_add(distance));
+        let with = if hvm { String::new() } else { format!(" with VIRT_BASE {base:#x} and PADDR_OFFSET {offset:#x}") };
+        if start > end || base > start {
+            return Err(format!("is linked to {start:#x} to {end:#x}, which cannot be{with}"));
         }
-        // How far virtual addresses are from physical ones.
-        let distance = base.checked_sub(offset).ok_or_else(|| out("its memory", base))?;
-        let first = self.start().checked_sub(offset).ok_or_else(|| out("its first segment", self.start()))?;
-        let last = self.end().saturating_sub(offset);
-        let (start, end) = match (base.checked_add(first), base.checked_add(last)) {
-            (Some(start), Some(end)) => (start, end),
-            _ => return Err(out("its last segment", self.end())),
-        };
-        self.check_room(last, memory)?;
-        let entry = notes.number(ENTRY).unwrap_or(self.entry);
-        self.check_entry(entry, entry.checked_sub(distance).unwrap_or(u64::MAX))?;
-        let inside = |address: u64| (start..end).contains(&address);
-        if let Some(page) = notes.number(HYPERCALL_PAGE)
-            && !(page.is_multiple_of(PAGE) && inside(page))
+        if !(start..=end).contains(&entry) {
+            return Err(format!(
+                "has its entry point at {entry:#x}, and nothing of it is loaded there but from {start:#x} to \
+                 {end:#x}{with}"
+            ));
+        }
+        if let Some(table) = notes.number(INIT_P2M).filter(|table| (start..end).contains(table)) {
+            return Err(format!("has the table of its frames at {table:#x}, within itself"));
+        }
+        Ok(Placed { base, start, end, entry, distance })
+    }
+
+    fn check_pvh(&self, kind: Kind, ram: Ram) -> Result<(), String> {
+        if self.notes.number(PHYS32_ENTRY).is_none() {
+            return Err(
+                "has no PVH entry point (the note XEN_ELFNOTE_PHYS32_ENTRY; Linux has it with CONFIG_PVH)".to_owned()
+            );
+        }
+        let placed = self.placed(true)?;
+        if let Some(most) = ram.most.filter(|most| placed.end > most.0) {
+            return Err(format!(
+                "is linked to {:#x} to {:#x}, where a {kind} guest has no memory, whatever its size: low memory ends at \
+                 {:#x}; link it lower",
+                placed.start, placed.end, most.0
+            ));
+        }
+        self.check_room(&placed, ram)
+    }
+
+    fn check_pv(&self, ram: Ram) -> Result<(), String> {
+        match self.machine {
+            EM_X86_64 => {}
+            EM_386 if self.notes.has_pae() => {}
+            EM_386 => {
+                return Err("is a 32-bit PV kernel without PAE (note PAE_MODE), which Xen does not run".to_owned());
+            }
+            other => return Err(format!("is a program for machine {other}, not for an x86 one")),
+        }
+        let placed = self.placed(false)?;
+        if !placed.base.is_multiple_of(PAGE) {
+            return Err(format!("has VIRT_BASE {:#x}, which is no multiple of {PAGE}", placed.base));
+        }
+        if let Some(page) = self.notes.number(HYPERCALL_PAGE)
+            && page.wrapping_sub(placed.base) / PAGE >= ram.end.0 / PAGE
         {
-            return Err(out("its hypercall page", page));
+            return Err(format!(
+                "has its hypercall page at {page:#x}, where the guest has no memory with VIRT_BASE {:#x}",
+                placed.base
+            ));
         }
-        match notes.number(INIT_P2M) {
-            Some(table) if inside(table) => Err(out("the table of its frames", table)),
-            _ => Ok(()),
-        }
+        self.check_room(&placed, ram)
     }
 
-    fn check_room(&self, end: u64, memory: Bytes) -> Result<(), String> {
-        if end <= memory.0 {
-            return Ok(());
+    /// What libxenguest's allocation of the kernel's memory wants (`xc_dom_alloc_segment`, tools/libs/guest/xg_dom_core.c).
+    fn check_room(&self, placed: &Placed, ram: Ram) -> Result<(), String> {
+        if !placed.start.is_multiple_of(PAGE) {
+            return Err(format!("begins at {:#x}, which is no multiple of {PAGE}", placed.start));
         }
-        Err(format!(
-            "needs memory up to {end:#x}, and the guest has it up to {:#x}: give it more than {} MiB",
-            memory.0,
-            end.div_ceil(1 << 20)
-        ))
+        let end = placed.end.wrapping_sub(placed.base);
+        if end > ram.end.0 {
+            return Err(format!(
+                "needs memory up to {end:#x}, and the guest has it up to {:#x}: give it more than {} MiB",
+                ram.end.0,
+                end.div_ceil(1 << 20)
+            ));
+        }
+        let physical = placed.entry.wrapping_sub(placed.distance);
+        let holds = |segment: &Segment| {
+            let offset = physical.checked_sub(segment.address);
+            offset.is_some_and(|offset| offset < segment.file.len() as u64)
+        };
+        if !self.segments.iter().any(holds) {
+            log::warn!("the kernel has its entry point at {:#x}, where all of it is zero", placed.entry);
+        }
+        Ok(())
     }
+}
 
-    fn check_entry(&self, shown: u64, address: u64) -> Result<(), String> {
-        let holds =
-            |segment: &Segment| address.checked_sub(segment.address).is_some_and(|offset| offset < segment.in_file());
-        if self.segments.iter().any(holds) {
-            return Ok(());
+/// What libelf loads, an empty segment as well: its address is part of the kernel's memory.
+fn segments(fields: &Fields<'_>, length: usize) -> Result<Vec<Segment>, String> {
+    let loaded = fields
+        .program_headers()
+        .filter(|header| header.kind == u64::from(PT_LOAD) && header.flags & u64::from(PF_R | PF_W | PF_X) != 0);
+    let mut segments = Vec::new();
+    for header in loaded {
+        if header.in_file > header.in_memory {
+            return Err(format!(
+                "has a segment of {} bytes in the file and {} in memory",
+                header.in_file, header.in_memory
+            ));
         }
-        Err(format!("has its entry point at {shown:#x}, where nothing of it is loaded"))
+        let end = header.offset.checked_add(header.in_file).filter(|end| *end <= length as u64);
+        let range = usize::try_from(header.offset).ok().zip(end.and_then(|end| usize::try_from(end).ok()));
+        let file = match range {
+            _ if header.in_file == 0 => 0..0,
+            Some((start, end)) => start..end,
+            None => {
+                return Err(format!(
+                    "is cut off: a segment has {} bytes at {:#x}, and the file has {length:#x}",
+                    header.in_file, header.offset
+                ));
+            }
+        };
+        let flags = u32::try_from(header.flags).unwrap_or(0) & (PF_R | PF_W | PF_X);
+        segments.push(Segment { file, address: header.address, size: header.in_memory, flags });
+        if segments.len() > MOST_SEGMENTS {
+            return Err(format!("has more than {MOST_SEGMENTS} segments to load"));
+        }
     }
+    if segments.is_empty() { Err("has nothing to load".to_owned()) } else { Ok(segments) }
+}
+
+/// Those of the segments; where none of them is Xen's, those of the sections.
+fn read_notes(fields: &Fields<'_>, notes: &mut Notes) -> Result<(), String> {
+    // Some linkers leave the place of an empty one at 0.
+    let in_segments = |header: &super::fields::ProgramHeader| header.kind == u64::from(PT_NOTE) && header.offset != 0;
+    for header in fields.program_headers().filter(in_segments) {
+        notes.add(fields, header.offset, header.in_file)?;
+    }
+    if notes.is_empty() {
+        for section in fields.section_headers().filter(|section| section.kind == u64::from(SHT_NOTE)) {
+            notes.add(fields, section.offset, section.size)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::kernels::{changed, good, notes};
+    use super::super::kernels::{changed, field, good, notes};
     use super::*;
+
+    fn ram(end: Bytes) -> Ram {
+        Ram { end, most: Some(Bytes(0xfc00_0000)) }
+    }
 
     #[test]
     fn a_good_kernel_is_read() {
@@ -260,8 +366,8 @@ mod tests {
         assert_eq!(program.segments[1].file, 0x1040..0x1080);
         let all = Bytes(0x20_3000);
         for kind in [Kind::Pvh, Kind::Pv] {
-            program.check(kind, all).expect("it fits exactly");
-            let error = program.check(kind, Bytes(all.0 - 1)).expect_err("a byte too little");
+            program.check(kind, ram(all)).expect("it fits exactly");
+            let error = program.check(kind, ram(Bytes(all.0 - 1))).expect_err("a byte too little");
             assert!(error.contains("up to 0x203000") && error.contains("0x202fff"), "{error}");
         }
     }
@@ -285,7 +391,7 @@ mod tests {
         file[start + 0xfff] = 0;
         program.leave_out_zeros(&file);
         assert_eq!(program.segments[1].file, 0..0, "nothing but zeros");
-        program.check(Kind::Pvh, Bytes(1 << 24)).expect("it begins in the first");
+        program.check(Kind::Pvh, ram(Bytes(1 << 24))).expect("it begins in the first");
     }
 
     #[test]
@@ -309,14 +415,35 @@ mod tests {
         let program = Program::parse(&file).expect("good");
         assert_eq!((program.machine, program.entry), (EM_386, 0x10_0000));
         assert_eq!(program.segments, [Segment { file: 0..116, address: 0x10_0000, size: 0x1000, flags: 5 }]);
-        program.check(Kind::Pvh, Bytes(1 << 24)).expect("it fits");
+        program.check(Kind::Pvh, ram(Bytes(1 << 24))).expect("it fits");
+    }
+
+    #[test]
+    fn a_32_bit_pv_kernel_has_pae() {
+        let mut file = changed(18, &[3, 0]);
+        Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24))).expect("as Linux says");
+        // The note becomes one that nobody knows.
+        let at = file.windows(8).position(|bytes| bytes == b"\x09\0\0\0Xen\0").expect("PAE_MODE");
+        file[at] = 99;
+        let error = Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24)));
+        assert!(error.expect_err("none runs").contains("without PAE"));
+    }
+
+    /// Of two segments at one place, the second is seen: both stay, in their order.
+    #[test]
+    fn segments_keep_their_order() {
+        let program = Program::parse(&field(0, 24, 0x20_1000)).expect("they overlap");
+        let places: Vec<_> = program.segments.iter().map(|segment| segment.address).collect();
+        assert_eq!(places, [0x20_1000, 0x20_0000]);
+        assert_eq!((program.start(), program.end()), (0x20_0000, 0x20_3000));
     }
 
     #[test]
     fn notes_may_stand_in_a_section() {
         // No segment has them: its type is another.
         let mut file = changed(64 + 2 * 56, &7u32.to_le_bytes());
-        assert!(Program::parse(&file).expect_err("none").contains("no ELF notes"));
+        let none = Program::parse(&file).expect("an ELF file");
+        assert!(none.check(Kind::Pvh, ram(Bytes(1 << 24))).expect_err("none").contains("no ELF notes"));
         let start = file.len();
         for words in [[0u64; 8], [u64::from(SHT_NOTE) << 32, 0, 0, 0x200, notes().len() as u64, 0, 4, 0]] {
             file.extend(words.iter().flat_map(|word| word.to_le_bytes()));

@@ -1,0 +1,156 @@
+//! What libxenguest makes of a kernel, without a hypervisor: the witness for tests that compare its rules with ours.
+//!
+//! A handle of libxenctrl that is not open, and a domain of number 0, for which libxenguest takes the guest's memory from its
+//! own process (`xc_dom_pfn_to_ptr_retcount`, tools/libs/guest/xg_dom_core.c, Xen 4.17 and 4.20). The build ends where the
+//! kernel is loaded: all that comes then is a call of Xen's.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr::NonNull;
+use std::slice;
+
+use xen_sys as sys;
+
+use super::logger;
+use crate::memory::{Kind, Mib};
+
+/// `XC_OPENFLAG_DUMMY` (tools/include/xenctrl.h).
+const DUMMY: u32 = 1;
+
+/// What a host with all kinds of guests says of itself.
+const CAPABILITIES: &[u8] = b"xen-3.0-x86_64 xen-3.0-x86_32p hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64";
+
+/// A page of x86.
+const PAGE: u64 = 4096;
+
+/// What [`arrived`] leaves in an image, in a field that nothing reads before.
+const ARRIVED: u32 = 0x00e1_f000;
+
+/// What libxenguest makes of a kernel that it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// By which of its loaders.
+    pub(crate) loader: String,
+    /// The kind of guest.
+    pub(crate) guest_type: String,
+    /// The first frame of the kernel.
+    pub(crate) first: u64,
+    /// Its memory, in whole pages; `None` under the loader of firmware, which wants Xen.
+    pub(crate) memory: Option<Vec<u8>>,
+    /// `virt_base`, `virt_entry` and `virt_hypercall`.
+    pub(crate) addresses: [u64; 3],
+    /// The features that are active.
+    pub(crate) features: Vec<u32>,
+}
+
+/// An image that is released at the end.
+struct Image {
+    raw: NonNull<sys::xc_dom_image>,
+    interface: NonNull<sys::xc_interface>,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: both came from libxenguest and libxenctrl, and nobody uses them behind this.
+        unsafe {
+            sys::xc_dom_release(self.raw.as_ptr());
+            sys::xc_interface_close(self.interface.as_ptr());
+        }
+    }
+}
+
+/// Stands in for the first call that needs Xen behind the kernel.
+unsafe extern "C" fn arrived(dom: *mut sys::xc_dom_image) -> c_int {
+    // SAFETY: libxenguest hands over its valid image, to which nobody else refers during the call.
+    unsafe { (*dom).console_evtchn = ARRIVED };
+    -1
+}
+
+/// Hands a kernel to libxenguest, for a guest with so much memory.
+///
+/// # Errors
+/// The step that refused it.
+pub(crate) fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str> {
+    let callbacks = logger::callbacks();
+    // SAFETY: the callbacks are static; the handle is not opened, as nothing is called that would use it.
+    let interface = unsafe { sys::xc_interface_open(callbacks, callbacks, DUMMY) };
+    let interface = NonNull::new(interface).expect("memory");
+    // SAFETY: the handle is valid, and no command line and no features are allowed.
+    let raw = unsafe { sys::xc_dom_allocate(interface.as_ptr(), std::ptr::null(), std::ptr::null()) };
+    let mut image = Image { raw: NonNull::new(raw).expect("memory"), interface };
+    let dom = image.raw.as_ptr();
+    {
+        // SAFETY: the image is valid and only we refer to it.
+        let dom = unsafe { image.raw.as_mut() };
+        dom.container_type = if kind == Kind::Pv { sys::XC_DOM_PV_CONTAINER } else { sys::XC_DOM_HVM_CONTAINER };
+        for (to, from) in dom.xen_caps.iter_mut().zip(CAPABILITIES) {
+            *to = c_char::try_from(*from).expect("ASCII");
+        }
+    }
+    let done = |returned: c_int, step: &'static str| if returned == 0 { Ok(()) } else { Err(step) };
+    // SAFETY: the kernel outlives the image, and libxenguest only reads from it.
+    done(unsafe { sys::xc_dom_kernel_mem(dom, kernel.as_ptr().cast(), kernel.len()) }, "kernel_mem")?;
+    // SAFETY: the image has its kernel.
+    done(unsafe { sys::xc_dom_parse_image(dom) }, "parse_image")?;
+    // SAFETY: the image is parsed.
+    done(unsafe { sys::xc_dom_mem_init(dom, size.0) }, "mem_init")?;
+    // SAFETY: a parsed image has a loader, whose struct begins with its name (tools/libs/guest/xg_private.h).
+    let loader = unsafe { text(*(*dom).kernel_loader.cast::<*const c_char>()) };
+    let is_firmware = loader == "HVM-generic";
+    if is_firmware {
+        allocate(dom)?;
+    } else {
+        // SAFETY: mem_init has chosen a valid table, which is copied.
+        let mut hooks = unsafe { *(*dom).arch_hooks };
+        hooks.alloc_p2m_list = None;
+        hooks.alloc_magic_pages = Some(arrived);
+        // SAFETY: the copy outlives the call, and the original is back before the image is released.
+        unsafe {
+            let original = (*dom).arch_hooks;
+            (*dom).arch_hooks = &raw mut hooks;
+            sys::xc_dom_build_image(dom);
+            (*dom).arch_hooks = original;
+        }
+        // SAFETY: the image is valid.
+        if unsafe { (*dom).console_evtchn } != ARRIVED {
+            return Err("build_image");
+        }
+    }
+    // SAFETY: the image is valid.
+    let segment = unsafe { (*dom).kernel_seg };
+    let memory = (!is_firmware).then(|| {
+        // SAFETY: the kernel's frames are mapped.
+        let start = unsafe { sys::xc_dom_pfn_to_ptr(dom, segment.pfn, segment.pages) };
+        let length = usize::try_from(segment.pages * PAGE).expect("it fits");
+        // SAFETY: so many bytes are mapped there until the image is released.
+        unsafe { slice::from_raw_parts(start.cast::<u8>(), length) }.to_vec()
+    });
+    // SAFETY: the image is valid and parsed.
+    let addresses =
+        unsafe { [sys::xc_dom_virt_base(dom), sys::xc_dom_virt_entry(dom), sys::xc_dom_virt_hypercall(dom)] };
+    // SAFETY: the image is valid and parsed, and a submap has 32 bits.
+    let features = (0..32).filter(|number| unsafe { sys::xc_dom_feature_get(dom, *number) }).collect();
+    // SAFETY: a parsed image has a type.
+    let guest_type = unsafe { text((*dom).guest_type) };
+    Ok(Taken { loader, guest_type, first: segment.pfn, memory, addresses, features })
+}
+
+/// What `xc_dom_build_image` does before it calls the loader, which for firmware would map the guest's memory by Xen.
+fn allocate(dom: *mut sys::xc_dom_image) -> Result<(), &'static str> {
+    // SAFETY: the image is valid and parsed, and only we refer to it.
+    let returned = unsafe {
+        let base = sys::xc_dom_virt_base(dom);
+        if base != u64::MAX {
+            (*dom).virt_alloc_end = base;
+        }
+        let segment = &raw mut (*dom).kernel_seg;
+        let size = (*segment).vend.wrapping_sub((*segment).vstart);
+        sys::xc_dom_alloc_segment(dom, segment, c"kernel".as_ptr(), (*segment).vstart, size)
+    };
+    if returned == 0 { Ok(()) } else { Err("alloc_segment") }
+}
+
+/// SAFETY: `text` is a NUL-terminated text of libxenguest's own.
+unsafe fn text(text: *const c_char) -> String {
+    // SAFETY: the caller says so.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
