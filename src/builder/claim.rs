@@ -67,7 +67,7 @@ pub fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
     let domains = context.xen.domains()?;
     let missing = runs.iter().filter_map(|entry| {
         let domain = domains.iter().find(|domain| Some(domain.domid) == entry.run.domid())?;
-        (domain.uuid == entry.run.uuid).then_some(())?;
+        (domain.uuid == entry.run.uuid && !domain.dying).then_some(())?;
         let has = domain.owned_pages.0.saturating_add(domain.outstanding_pages.0);
         Some(entry.run.promised().0.saturating_sub(has))
     });

@@ -24,6 +24,7 @@ mod record;
 mod rollback;
 mod shortage;
 mod teardown;
+mod zombie;
 
 use crate::cancel::Cancel;
 use crate::config::{Guest, Payload};
@@ -36,8 +37,8 @@ pub use claim::{give_back_claim, promised_to_others};
 pub use handover::{write_hole, write_modules};
 pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
 pub use image::{Rings, check_paging_pool, check_room};
-pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of};
-pub use ledger::{Recorded, RunVerb, forget_dead};
+pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of, name_owner};
+pub use ledger::{Recorded, RunVerb, forget_dead, is_recorded};
 pub use leftovers::{Leftover, What, clean_up};
 pub use measure::{count_special_pages, measure};
 pub use platform::{set_platform, set_scheduling};

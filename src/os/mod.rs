@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
 pub mod cgroup;
+pub mod foreign_mappings;
 pub mod lock_holders;
 pub mod meminfo;
 pub mod pidfd;

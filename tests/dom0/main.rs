@@ -34,6 +34,7 @@ mod support;
 mod toolstack;
 mod twin;
 mod xenopsd;
+mod zombies;
 
 use std::panic;
 use std::process::ExitCode;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         stalls::TESTS,
         soak::TESTS,
         ownership::TESTS,
+        zombies::TESTS,
         sick_store::TESTS,
         events::TESTS,
         sick_store::LAST,
