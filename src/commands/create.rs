@@ -161,7 +161,7 @@ fn start(
     let beside = config.device_model.as_ref().map(|wanted| {
         let model = &mut model;
         Box::new(move || {
-            *model = Some(DeviceModel::start(context, held, config.name.as_str(), &guest.plan, wanted)?);
+            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted)?);
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });

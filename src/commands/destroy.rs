@@ -61,10 +61,13 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
 /// not end.
 fn find_domain_or_rest(connection: &Connection, text: &str) -> Result<DomId, Error> {
     match find_domain(connection, text) {
-        Err(Error::NoSuchDomain(unknown)) => match text.parse().ok().and_then(DomId::new) {
-            Some(domid) if has_keys(&connection.store, domid)? => Ok(domid),
-            _ => Err(Error::NoSuchDomain(unknown)),
-        },
+        // Not even the sign of a number is one of its digits: names may begin with it.
+        Err(Error::NoSuchDomain(unknown)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            match text.parse().ok().and_then(DomId::new) {
+                Some(domid) if has_keys(&connection.store, domid)? => Ok(domid),
+                _ => Err(Error::NoSuchDomain(unknown)),
+            }
+        }
         found => found,
     }
 }

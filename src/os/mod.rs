@@ -15,4 +15,4 @@ pub mod system_call_filter;
 mod untrusted;
 pub mod wait;
 
-pub use untrusted::{Untrusted, json, lines, one_line};
+pub use untrusted::{Untrusted, is_hidden, json, lines, one_line};

@@ -20,6 +20,7 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod names;
 mod neighbours;
 mod ownership;
 mod parallel;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,
+        names::TESTS,
         neighbours::TESTS,
         stalls::TESTS,
         soak::TESTS,
