@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::claim::{claim, promised_to_others};
+use super::claim::claim;
+use super::host_memory::free_memory;
 use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
@@ -124,8 +125,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
     let mut grown = start;
     loop {
         let locks = locks::take(context, guest.build_locks, wait)?;
-        let unclaimed = context.xen.physinfo()?.available();
-        let free = Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0));
+        let free = free_memory(context)?;
         if free >= required {
             return Ok(locks);
         }

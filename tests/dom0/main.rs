@@ -13,6 +13,7 @@ mod events;
 mod failures;
 mod faults;
 mod foreign_domain;
+mod host_memory;
 mod images;
 mod interrupts;
 mod kills;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         images::TESTS,
+        host_memory::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
