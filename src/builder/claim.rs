@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::image::check_room;
 use super::{Context, Recorded};
-use crate::config::{Claim, Guest};
+use crate::config::Guest;
 use crate::error::Error;
 use crate::memory::Pages;
 use crate::xen::{DomId, XenError};
@@ -19,7 +19,7 @@ use crate::xen::{DomId, XenError};
 /// # Errors
 /// [`Error::NotEnoughMemory`], or what Xen says.
 pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
-    if guest.claim == Claim::Nothing {
+    if !guest.is_claimed() {
         return Ok(());
     }
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;

@@ -12,7 +12,7 @@ use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
 use super::{Context, Recorded};
-use crate::config::{Claim, Guest};
+use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
 use crate::memory::{Kib, Kind};
@@ -84,7 +84,7 @@ pub fn build_pre(
     // 6.
     context.step(Stage::ClaimMemory, || {
         // Told first: a claim that no record tells of would stay where this run is killed.
-        run.promise(guest.owned_in_the_end(), guest.claim != Claim::Nothing)?;
+        run.promise(guest.owned_in_the_end(), guest.is_claimed())?;
         claim(context, domid, guest)
     })?;
     drop(locks);

@@ -12,12 +12,8 @@ use super::support::{RUNS, create, dombuild, number, run, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[("names_of_any_printable_text", printable), ("names_are_no_numbers", no_numbers)];
 
-const NAMES: [(&str, &str); 4] = [
-    ("a ~&=,b", "a%20%7E%26%3D%2Cb"),
-    ("größe", "gr%C3%B6%C3%9Fe"),
-    ("process=x,debug-threads=on", "process%3Dx%2Cdebug-threads%3Don"),
-    ("$(reboot)'\"`*%s", "%24%28reboot%29%27%22%60%2A%25s"),
-];
+const NAMES: [(&str, &str); 2] =
+    [("a ~&=,b", "a%20%7E%26%3D%2Cb"), ("größe,process=x", "gr%C3%B6%C3%9Fe%2Cprocess%3Dx")];
 
 /// What QEMU's monitor answers to a command.
 fn ask_monitor(domid: u64, command: &str) -> Value {
