@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::builder::{Context, Keys, make_cgroup, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
-use crate::config::{DeviceModelConfig, LOG_DIRECTORY, RUN_DIRECTORY};
+use crate::config::{DeviceModelConfig, DomainName, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
@@ -71,7 +71,7 @@ impl DeviceModel {
     pub fn start(
         context: &Context<'_>,
         domain: DomainRef,
-        name: &str,
+        name: &DomainName,
         plan: &Plan,
         config: &DeviceModelConfig,
     ) -> Result<Self, Failure> {
@@ -278,7 +278,7 @@ fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
 
 /// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17), less its VNC
 /// server, then what confines it, and the user's own at the end.
-fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own: &[String]) -> Vec<String> {
+fn arguments(domid: DomId, name: &DomainName, plan: &Plan, confinement: &[String], own: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     let monitor = |id: &str| {
@@ -293,7 +293,7 @@ fn arguments(domid: DomId, name: &str, plan: &Plan, confinement: &[String], own:
         let (chardev, mon) = monitor(id);
         add(&["-chardev", &chardev, "-mon", &mon]);
     }
-    add(&["-nodefaults", "-no-user-config", "-name", name, "-display", "none"]);
+    add(&["-nodefaults", "-no-user-config", "-name", &name.qemu_option(), "-display", "none"]);
     if !own.iter().any(|argument| is_option(argument, "serial")) {
         add(&["-serial", "pty"]);
     }
@@ -395,8 +395,8 @@ fn socket(id: &str, domid: DomId) -> PathBuf {
 }
 
 /// Opens QEMU's log anew; the one of the name's last run stays beside it.
-fn open_log(name: &str) -> Result<(PathBuf, File), Error> {
-    let path = Path::new(LOG_DIRECTORY).join(format!("qemu-dm-{name}.log"));
+fn open_log(name: &DomainName) -> Result<(PathBuf, File), Error> {
+    let path = Path::new(LOG_DIRECTORY).join(format!("qemu-dm-{}.log", name.file_name()));
     let failed = |what: &str, error: &std::io::Error| {
         Error::Internal(format!("cannot {what} the device model's log {}: {error}", path.display()))
     };

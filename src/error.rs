@@ -115,7 +115,7 @@ pub enum Error {
         signal: i32,
     },
     /// Cleaning up failed as well.
-    #[error("domain {domid} was left behind, because {cleanup}; remove it with `dombuild destroy --force {domid}`{}",
+    #[error("domain {domid} was left behind, because {cleanup}; `dombuild destroy --force {domid}` tries again{}",
         cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
     LeftBehind {
         /// The domain.

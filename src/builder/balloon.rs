@@ -3,13 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Context, Keys};
+use super::host_memory::free_memory;
+use super::{Context, Keys, locks};
 use crate::error::{AtStage, Error, Failure, Stage};
 use crate::events::Unit;
 use crate::memory::{Kind, Move, Pages};
 use crate::xen::{DomId, DomainInfo, PodPages};
 
 const POLL: Duration = Duration::from_millis(200);
+const LOCKED: &str = "another run is about to take memory: call this one again, or give it a longer --timeout";
 
 /// Sends a guest to where `there` says, and waits at most `wait` until it is there. Returns the pages that it owns then.
 ///
@@ -17,15 +19,21 @@ const POLL: Duration = Duration::from_millis(200);
 /// to be lower is lowered when it has arrived, unless somebody has told it something else by then.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`] where the host lacks what the guest would take; [`Error::TimedOut`] where the guest has
-/// not arrived; what Xen or xenstored refuse.
+/// [`Error::NotEnoughMemory`] where the host lacks what the guest would take, beside what other runs were promised;
+/// [`Error::TimedOut`] where the guest has not arrived, or another run does not give up the build lock; what Xen or xenstored
+/// refuse.
 pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {
     let domid = domain.domid;
     let limit = there.max_memory.to_pages_floor();
     let set_limit = || context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domid, there.max_memory));
     if there.up {
         context.step(Stage::WaitFreeMemory, || {
-            let free = context.xen.physinfo()?.available();
+            // A build that has found the memory for its guest holds the lock until others can see what it was promised.
+            let _locks = locks::take(context, false, wait).map_err(|error| match error {
+                Error::TimedOut { what, after, .. } => Error::TimedOut { what, after, advice: LOCKED.to_owned() },
+                other => other,
+            })?;
+            let free = free_memory(context)?;
             let required = Pages(there.moved.0.saturating_sub(domain.owned_pages.0)).to_kib();
             if free < required { Err(super::shortage::shortage(context, None, required, free)) } else { Ok(()) }
         })?;

@@ -8,9 +8,8 @@
 use nix::errno::Errno;
 
 use super::image::check_room;
-use super::ledger;
 use super::{Context, Recorded};
-use crate::config::{Claim, Guest};
+use crate::config::Guest;
 use crate::error::Error;
 use crate::memory::Pages;
 use crate::xen::{DomId, XenError};
@@ -20,7 +19,7 @@ use crate::xen::{DomId, XenError};
 /// # Errors
 /// [`Error::NotEnoughMemory`], or what Xen says.
 pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
-    if guest.claim == Claim::Nothing {
+    if !guest.is_claimed() {
         return Ok(());
     }
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
@@ -51,25 +50,4 @@ pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Resul
 /// Where Xen refuses it.
 pub fn give_back_claim(context: &Context<'_>, domid: DomId, run: &Recorded) -> Result<(), XenError> {
     if run.claims() { context.xen.claim(domid, Pages(0)) } else { Ok(()) }
-}
-
-/// Free memory that other living runs count on although it is not claimed at the moment: between populating and the claim
-/// that follows, or because they do not claim.
-///
-/// # Errors
-/// Where the ledger cannot be read, or Xen refuses to tell.
-pub fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
-    let runs: Vec<_> =
-        ledger::others()?.into_iter().filter(|entry| entry.alive && entry.run.promised().0 > 0).collect();
-    if runs.is_empty() {
-        return Ok(Pages(0));
-    }
-    let domains = context.xen.domains()?;
-    let missing = runs.iter().filter_map(|entry| {
-        let domain = domains.iter().find(|domain| Some(domain.domid) == entry.run.domid())?;
-        (domain.uuid == entry.run.uuid).then_some(())?;
-        let has = domain.owned_pages.0.saturating_add(domain.outstanding_pages.0);
-        Some(entry.run.promised().0.saturating_sub(has))
-    });
-    Ok(Pages(missing.fold(0, u64::saturating_add)))
 }

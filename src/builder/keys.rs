@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::xen::{DomId, Interface, Store, Transaction, XenError};
+use crate::xen::{DomId, DomainInfo, Interface, Store, Transaction, XenError};
 
 /// The paths of one domain.
 #[derive(Debug, Clone)]
@@ -105,27 +105,42 @@ pub fn has_keys(store: &Store, domid: DomId) -> Result<bool, XenError> {
     Ok(plain.read(&keys.domain)?.is_some() || plain.read(&keys.libxl)?.is_some())
 }
 
-/// Fails where a domain other than `except` has the UUID.
+/// Fails where a domain other than `except` has the UUID. One that is dying has it no more, as for libxl.
 ///
 /// # Errors
 /// [`Error::BadConfig`]; where Xen refuses to tell.
 pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: Option<DomId>) -> Result<(), Error> {
     let domains = xen.domains()?;
-    match domains.iter().find(|domain| domain.uuid == uuid && Some(domain.domid) != except) {
+    match domains.iter().find(|domain| !domain.dying && domain.uuid == uuid && Some(domain.domid) != except) {
         Some(other) => Err(Error::BadConfig(format!("the UUID {uuid} belongs to domain {}", other.domid))),
         None => Ok(()),
     }
 }
 
-/// The domain of this name, if there is one. Names in xenstore count where Xen knows the domain, or it is the rest of
-/// one; two domains with one name cannot come about through dombuild or xl.
+/// The domain that has this name, if there is one. A domain that is dying has it no more: its keys may still be there.
+///
+/// # Errors
+/// Where xenstored or Xen refuse to tell.
+pub fn name_owner(xen: &Interface, transaction: &Transaction<'_>, name: &str) -> Result<Option<DomId>, Error> {
+    let named = all_named(xen, transaction, name)?;
+    Ok(named.iter().find(|domain| !domain.dying).map(|domain| domain.domid))
+}
+
+/// The domain that a user means by this name: the one that has it, or else one that is dying and had it.
 ///
 /// # Errors
 /// Where xenstored or Xen refuse to tell.
 pub fn find_by_name(xen: &Interface, transaction: &Transaction<'_>, name: &str) -> Result<Option<DomId>, Error> {
+    let named = all_named(xen, transaction, name)?;
+    Ok(named.iter().min_by_key(|domain| domain.dying).map(|domain| domain.domid))
+}
+
+/// Every domain of this name. Names in xenstore count where Xen knows the domain; of those that live, dombuild and xl see
+/// to it that one has a name.
+fn all_named(xen: &Interface, transaction: &Transaction<'_>, name: &str) -> Result<Vec<DomainInfo>, Error> {
     let domains = xen.domains()?;
     let paths: Vec<_> = domains.iter().map(|domain| Keys::new(domain.domid).of_domain("name")).collect();
     let names = transaction.read_all(&paths)?;
-    let found = domains.iter().zip(names).find(|(_, other)| other.as_deref() == Some(name));
-    Ok(found.map(|(domain, _)| domain.domid))
+    let named = domains.into_iter().zip(names).filter(|(_, other)| other.as_deref() == Some(name));
+    Ok(named.map(|(domain, _)| domain).collect())
 }

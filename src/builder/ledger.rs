@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::memory::Pages;
 use crate::os::pidfd::{ProcessId, boot};
 use crate::os::procfs;
-use crate::xen::DomId;
+use crate::xen::{DomId, DomainRef};
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,11 @@ impl Run {
     #[must_use]
     pub(super) fn promised(&self) -> Pages {
         Pages(self.promised)
+    }
+
+    /// Whether the run has noted that it works on this domain.
+    pub(super) fn is_about(&self, domain: DomainRef) -> bool {
+        self.uuid == domain.uuid && self.domid() == Some(domain.domid)
     }
 
     fn is_alive(&self, boot: Uuid) -> bool {
@@ -220,12 +225,21 @@ fn others_in(directory: &Path) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Removes what dead runs have recorded of a domain that is gone with all that belonged to it.
+/// Whether another run, dead or alive, has recorded that it makes or removes this domain.
+///
+/// # Errors
+/// [`Error::Internal`] where the directory cannot be read.
+pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
+    Ok(others()?.iter().any(|entry| entry.run.verb != RunVerb::Build && entry.run.is_about(domain)))
+}
+
+/// Removes what dead runs have recorded of a domain: it is gone with all that belonged to it, or a later run has a record of
+/// it. What was recorded of another domain that has the same UUID stays.
 ///
 /// # Errors
 /// [`Error::Internal`] where the directory cannot be read, or a file cannot be removed.
-pub fn forget_dead(uuid: Uuid) -> Result<(), Error> {
-    for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.uuid == uuid) {
+pub fn forget_dead(domain: DomainRef) -> Result<(), Error> {
+    for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.is_about(domain)) {
         forget(&entry.run)
             .map_err(|error| Error::Internal(format!("cannot remove the record of a dead run: {error}")))?;
     }

@@ -3,7 +3,6 @@
 //! Nothing is taken for a dead run's unless the handle of the domain says so, and the run's record or the mark does too. A
 //! domain that is there and was handed over, a living run's domain and another toolstack's are never touched.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     // was read, and a domain that is listed has its living run in the ledger that is read after that.
     let entries = ledger::others()?;
     let domains = xen.domains()?;
-    let mut living = living(&entries);
+    let mut living: Vec<_> = living(&entries).collect();
     living.extend(self::living(&ledger::others()?));
     let mut survey = Survey { xen, store, domains, living, apply, found: Vec::new() };
     for entry in entries.iter().filter(|entry| !entry.alive) {
@@ -90,16 +89,16 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     Ok(survey.found)
 }
 
-fn living(entries: &[Entry]) -> BTreeSet<Uuid> {
-    entries.iter().filter(|entry| entry.alive).map(|entry| entry.run.uuid).collect()
+fn living(entries: &[Entry]) -> impl Iterator<Item = (Uuid, Option<DomId>)> {
+    entries.iter().filter(|entry| entry.alive).map(|entry| (entry.run.uuid, entry.run.domid()))
 }
 
 struct Survey<'a> {
     xen: &'a Interface,
     store: &'a Store,
     domains: Vec<DomainInfo>,
-    /// Handles of domains on which a living run is working.
-    living: BTreeSet<Uuid>,
+    /// Handles and numbers of domains on which a living run is working; a run that is about to create one has no number yet.
+    living: Vec<(Uuid, Option<DomId>)>,
     apply: bool,
     found: Vec<Leftover>,
 }
@@ -108,7 +107,10 @@ impl Survey<'_> {
     /// What a dead run left, and its record once the rest is gone.
     fn run(&mut self, run: &Run) -> Result<(), Error> {
         let before = self.found.len();
-        if !self.living.contains(&run.uuid) {
+        let now = |(handle, number): &(Uuid, Option<DomId>)| {
+            *handle == run.uuid && (run.domid().is_none() || *number == run.domid())
+        };
+        if !self.living.iter().any(now) {
             match self.domain_of(run)? {
                 Some(domain) => self.domain(run, &domain),
                 None if run.verb == RunVerb::Build => {}
@@ -129,6 +131,11 @@ impl Survey<'_> {
                 .map_err(|error| Error::Internal(format!("cannot remove the record of a run: {error}")))?;
         }
         Ok(())
+    }
+
+    /// Whether a living run is working on the domain, or may be. Of two domains with one UUID, one is dying.
+    fn is_worked_on(&self, uuid: Uuid, domid: DomId) -> bool {
+        self.living.iter().any(|(handle, number)| *handle == uuid && number.is_none_or(|number| number == domid))
     }
 
     /// The domain on which a run was working, where it is still there.
@@ -191,7 +198,7 @@ impl Survey<'_> {
             let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
             let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
             // Looking after another one may have taken long: the number may be somebody else's by now.
-            if !known && !self.living.contains(&uuid) && mark_of(self.store, domid)? == Some(uuid) {
+            if !known && !self.is_worked_on(uuid, domid) && mark_of(self.store, domid)? == Some(uuid) {
                 self.rest(uuid, domid, None)?;
             }
         }
@@ -206,7 +213,7 @@ impl Survey<'_> {
         }
         for domain in Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)) {
             let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));
-            if !known && !self.living.contains(&domain.uuid) {
+            if !known && !self.is_worked_on(domain.uuid, domain.domid) {
                 self.rest(domain.uuid, domain.domid, None)?;
             }
         }
@@ -216,7 +223,7 @@ impl Survey<'_> {
     /// What is left of a domain that is gone, unless its number is another one's by now.
     fn rest(&mut self, uuid: Uuid, domid: DomId, run: Option<&Run>) -> Result<(), XenError> {
         // Not by the list of before: to look after another one may have taken long.
-        if self.xen.domains()?.iter().any(|domain| domain.domid == domid || domain.uuid == uuid) {
+        if self.xen.domain(domid)?.is_some() {
             return Ok(());
         }
         let (xen, store, domain) = (self.xen, self.store, DomainRef { domid, uuid });

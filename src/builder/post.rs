@@ -8,7 +8,7 @@ use super::handover::{write_hole, write_modules};
 use super::image::Rings;
 use super::pre::Ports;
 use super::record::write_record;
-use super::{Context, Keys, check_uuid_free, find_by_name};
+use super::{Context, Keys, check_uuid_free, name_owner};
 use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
 use crate::error::{Error, Failure, Stage};
 use crate::memory::{Kind, Request};
@@ -44,7 +44,7 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
             if let Some(name) = &identity.name
-                && let Some(owner) = find_by_name(context.xen, transaction, name.as_str())?
+                && let Some(owner) = name_owner(context.xen, transaction, name.as_str())?
             {
                 return Err(Error::NameTaken { name: name.to_string(), owner });
             }

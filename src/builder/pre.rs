@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::claim::{claim, promised_to_others};
+use super::claim::claim;
+use super::host_memory::free_memory;
 use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
 use super::{Context, Recorded};
-use crate::config::{Claim, Guest};
+use crate::config::Guest;
 use crate::error::{Error, Failure, Stage};
 use crate::events::Unit;
 use crate::memory::{Kib, Kind};
@@ -83,7 +84,7 @@ pub fn build_pre(
     // 6.
     context.step(Stage::ClaimMemory, || {
         // Told first: a claim that no record tells of would stay where this run is killed.
-        run.promise(guest.owned_in_the_end(), guest.claim != Claim::Nothing)?;
+        run.promise(guest.owned_in_the_end(), guest.is_claimed())?;
         claim(context, domid, guest)
     })?;
     drop(locks);
@@ -124,8 +125,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
     let mut grown = start;
     loop {
         let locks = locks::take(context, guest.build_locks, wait)?;
-        let unclaimed = context.xen.physinfo()?.available();
-        let free = Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0));
+        let free = free_memory(context)?;
         if free >= required {
             return Ok(locks);
         }

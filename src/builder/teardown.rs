@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::Keys;
 use super::helpers::{Ending, Helpers};
 use super::keys::name_another;
+use super::{Keys, zombie};
 use crate::config::RUN_DIRECTORY;
-use crate::xen::{DomId, DomainRef, Interface, Store, XenError};
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, Transaction, XenError};
 
 /// How long a destroyed domain may take to give its memory back.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(20);
 /// The same where xenstored does not answer: it holds a page of every guest, and gives it back when it runs again.
 const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
+/// How long the pages of a domain that was dying before may stay as many: its device model has ended long ago.
+const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Where libxl keeps files of domains that it created.
@@ -41,30 +43,32 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
 
     let destroyed = destroy(xen, domain).map_err(|error| error.facts());
     // One that Xen refused to destroy will not go, however long it is waited for.
-    let goes = destroyed.is_ok();
-    note(destroyed);
-    // Asked once more where the answer is lost: with the keys goes the only trace of them.
+    let goes = destroyed.as_ref().ok().copied();
+    note(destroyed.map(drop));
     let helpers = match Helpers::of(store, domain) {
         Err(_) if !store.is_lost() => Helpers::of(store, domain),
         outcome => outcome,
     };
+    // Keys that could not be read may name a device model that still runs: they stay, so that the next try finds it.
+    let keys_stay = helpers.is_err() && !store.is_lost();
     note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
-    note(remove_rest(xen, store, domain));
-    if goes {
-        note(wait_gone(xen, store, domain));
+    if !keys_stay {
+        note(remove_rest(xen, store, domain));
+    }
+    if let Some(was_dying) = goes {
+        note(wait_gone(xen, store, domain, was_dying));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-fn destroy(xen: &Interface, domain: DomainRef) -> Result<(), XenError> {
-    if xen.find(domain)?.is_none() {
-        return Ok(());
-    }
+/// Whether the domain was dying before.
+fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
+    let Some(info) = xen.find(domain)? else { return Ok(false) };
     // A guest without its device model would only wait for it; and a pause that fails does no harm.
     if let Err(error) = xen.pause(domain.domid) {
         log::debug!("{error}");
     }
-    xen.destroy(domain)
+    xen.destroy(domain).map(|()| info.dying)
 }
 
 /// Removes what else there is of a domain: keys and files. Those at its number go unless another domain has that by now.
@@ -72,23 +76,20 @@ fn destroy(xen: &Interface, domain: DomainRef) -> Result<(), XenError> {
 /// # Errors
 /// Everything that could not be removed, in one sentence.
 pub(super) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
-    let DomainRef { domid, uuid } = domain;
-    let domains = xen.domains().map_err(|error| error.facts())?;
-    let number_is_anothers = domains.iter().any(|other| other.domid == domid && other.uuid != uuid);
-    // What /vm/UUID belongs to it, no node may claim.
-    let has_twin = domains.iter().any(|other| other.domid != domid && other.uuid == uuid);
-    let vm_path = (!has_twin).then(|| format!("/vm/{uuid}"));
-    let keys = (!number_is_anothers).then(|| Keys::new(domid));
     let mut problems: Vec<String> = Vec::new();
     let was_lost = store.is_lost();
-    if let Err(error) = remove_keys(store, keys.as_ref(), vm_path, Some(domain)) {
+    if let Err(error) = store.transaction(|transaction| remove_keys(xen, transaction, domain)) {
         let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
         problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
     }
-    if !number_is_anothers {
-        problems.extend(files_of(domid).iter().filter_map(|file| remove_file(file).err()));
+    if !number_is_anothers(&xen.domains().map_err(|error| error.facts())?, domain) {
+        problems.extend(files_of(domain.domid).iter().filter_map(|file| remove_file(file).err()));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+fn number_is_anothers(domains: &[DomainInfo], domain: DomainRef) -> bool {
+    domains.iter().any(|other| other.domid == domain.domid && other.uuid != domain.uuid)
 }
 
 /// Removes the keys and files at the number of a domain that Xen does not know, and of which not even the handle is known.
@@ -101,39 +102,41 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
         Ok(Some(other)) => return Err(format!("its number belongs to another one by now, {}", other.held())),
         Ok(None) => {}
     }
-    remove_keys(store, Some(&Keys::new(domid)), None, None).map_err(|error| error.facts())?;
+    store.transaction(|transaction| remove_at_number(transaction, &Keys::new(domid))).map_err(|error| error.facts())?;
     files_of(domid).iter().try_for_each(|file| remove_file(file))
 }
 
-/// Removes `/vm/UUID`, and every node at the number of the domain, in one transaction. Nodes that name another domain
-/// than `domain` stay.
-fn remove_keys(
-    store: &Store,
-    keys: Option<&Keys>,
-    vm_path: Option<String>,
-    domain: Option<DomainRef>,
-) -> Result<(), XenError> {
-    store.transaction(|transaction| {
-        if let Some(path) = &vm_path {
-            transaction.remove(path)?;
-        }
-        let Some(keys) = keys else { return Ok(()) };
-        if let Some(DomainRef { uuid, .. }) = domain {
-            let nodes = transaction.read_all(&[keys.mark(), keys.of_domain("vm")])?;
-            let [mark, vm] = nodes.try_into().unwrap_or_default();
-            if name_another(mark.as_deref(), vm.as_deref(), uuid) {
-                log::info!("the keys at number {} are another domain's: they stay", keys.domid);
-                return Ok(());
-            }
-        }
-        let backends = "/local/domain/0/backend";
-        for kind in transaction.children(backends)? {
-            transaction.remove(&format!("{backends}/{kind}/{}", keys.domid))?;
-        }
-        transaction.remove(&keys.device_model)?;
-        transaction.remove(&keys.libxl)?;
-        transaction.remove(&keys.domain)
-    })
+/// Removes every node at the number of the domain, and `/vm/UUID`. Nodes that name another domain stay, and so does the path of
+/// a UUID that a living domain has: one that is dying is known by its number alone.
+fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef) -> Result<(), XenError> {
+    let DomainRef { domid, uuid } = domain;
+    let keys = Keys::new(domid);
+    let nodes = transaction.read_all(&[keys.mark(), keys.of_domain("vm")])?;
+    // Asked for inside the transaction: the keys of a domain that comes later are written during it, so that it fails and is
+    // tried again.
+    let domains = xen.domains()?;
+    if !domains.iter().any(|other| other.domid != domid && other.uuid == uuid && !other.dying) {
+        transaction.remove(&format!("/vm/{uuid}"))?;
+    }
+    if number_is_anothers(&domains, domain) {
+        return Ok(());
+    }
+    let [mark, vm] = nodes.try_into().unwrap_or_default();
+    if name_another(mark.as_deref(), vm.as_deref(), uuid) {
+        log::info!("the keys at number {domid} are another domain's: they stay");
+        return Ok(());
+    }
+    remove_at_number(transaction, &keys)
+}
+
+fn remove_at_number(transaction: &Transaction<'_>, keys: &Keys) -> Result<(), XenError> {
+    let backends = "/local/domain/0/backend";
+    for kind in transaction.children(backends)? {
+        transaction.remove(&format!("{backends}/{kind}/{}", keys.domid))?;
+    }
+    transaction.remove(&keys.device_model)?;
+    transaction.remove(&keys.libxl)?;
+    transaction.remove(&keys.domain)
 }
 
 /// QEMU's sockets, and what libxl keeps about a domain of its own.
@@ -162,20 +165,23 @@ pub fn remove_file(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Xen frees a domain's pages in the background, once nobody maps them any more.
-fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+/// Xen frees a domain's pages in the background, once nobody maps them any more. A domain that was dying before has been given
+/// that time already, so that it is waited for only while its pages become fewer.
+fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef, was_dying: bool) -> Result<(), String> {
     let limit = if store.is_lost() { DESTROY_TIMEOUT_WITHOUT_STORE } else { DESTROY_TIMEOUT };
     let start = Instant::now();
-    let mut pages = "an unknown number of".to_owned();
+    let mut owned = None;
+    let mut changed = start;
     loop {
         match xen.find(domain) {
             Ok(None) => return Ok(()),
-            Ok(Some(info)) => pages = info.owned_pages.0.to_string(),
-            Err(_) => {}
+            Ok(Some(info)) if owned != Some(info.owned_pages) => {
+                (owned, changed) = (Some(info.owned_pages), Instant::now())
+            }
+            _ => {}
         }
-        if start.elapsed() >= limit {
-            let seconds = limit.as_secs();
-            return Err(format!("it still owns {pages} pages after {seconds} s; some process may still map them"));
+        if start.elapsed() >= limit || (was_dying && changed.elapsed() >= ZOMBIE_TIMEOUT) {
+            return Err(zombie::describe(store, domain.domid, owned));
         }
         thread::sleep(POLL);
     }

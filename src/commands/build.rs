@@ -39,7 +39,7 @@ fn build(context: &Context<'_>, config: &mut Build) -> Result<Built, Failure> {
     if domain.outstanding_pages.0 > 0 {
         // A domain has one claim at a time, and this one is not ours to change or to give back.
         log::info!("{} pages are claimed for domain {domid} already: that claim stays", domain.outstanding_pages.0);
-        config.guest.claim = Claim::Nothing;
+        config.guest.claim = Claim::Nothing { device_model: false };
     }
     let built = build_into(context, config, &domain, &mut run);
     // The domain stays whatever happened; what is claimed for it and not used goes back.

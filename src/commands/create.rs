@@ -8,7 +8,7 @@ use super::{Built, Connection, dry_run, settings};
 use crate::args::CreateArgs;
 use crate::builder::{
     BuildJob, Context, Identity, NewDomain, Progress, Recorded, RunVerb, build_guest, build_post, build_pre,
-    check_paging_pool, check_uuid_free, check_width, find_by_name, give_back_claim, make_skeleton, measure,
+    check_paging_pool, check_uuid_free, check_width, give_back_claim, make_skeleton, measure, name_owner,
 };
 use crate::config::Create;
 use crate::device_model::DeviceModel;
@@ -106,7 +106,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
 
 /// What the domain is to be created with, once it is sure that nothing on this host stands against it.
 pub(super) fn wanted(context: &Context<'_>, config: &Create) -> Result<(CreateDomain, PhysInfo), Error> {
-    if let Some(owner) = find_by_name(context.xen, &context.store.plain(), config.name.as_str())? {
+    if let Some(owner) = name_owner(context.xen, &context.store.plain(), config.name.as_str())? {
         return Err(Error::NameTaken { name: config.name.to_string(), owner });
     }
     check_uuid_free(context.xen, config.uuid, None)?;
@@ -162,7 +162,7 @@ fn start(
     let beside = config.device_model.as_ref().map(|wanted| {
         let model = &mut model;
         Box::new(move || {
-            *model = Some(DeviceModel::start(context, held, config.name.as_str(), &guest.plan, wanted)?);
+            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted)?);
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Connection, find_domain};
 use crate::args::DestroyArgs;
-use crate::builder::{Recorded, RunVerb, forget_dead, has_keys, is_ours, mark_of, remove_unknown};
+use crate::builder::{Recorded, RunVerb, forget_dead, has_keys, is_ours, is_recorded, mark_of, remove_unknown};
 use crate::error::{AtStage, Error, Stage};
 use crate::events;
 use crate::report::{self, Done};
@@ -16,10 +16,18 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     if domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
     }
-    if !arguments.force && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)? {
+    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
+    // Of a domain that an earlier run has destroyed, and that others still map, the record of that run is all that is left.
+    let is_zombie_of_ours = || match &domain {
+        Some(domain) if domain.dying => is_recorded(domain.held()),
+        _ => Ok(false),
+    };
+    if !arguments.force
+        && !is_ours(&connection.xen, &connection.store, domid).at(Stage::Destroy)?
+        && !is_zombie_of_ours().at(Stage::Destroy)?
+    {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
-    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
     // Of one that is gone, the keys tell which it was.
     let uuid = domain.map_or_else(|| mark_of(&connection.store, domid), |domain| Ok(Some(domain.uuid)));
     let Some(uuid) = uuid.at(Stage::Destroy)? else {
@@ -31,16 +39,21 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
     // domain goes all the same.
     let mut run = Recorded::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
-    let destroyed = connection.destroy(DomainRef { domid, uuid });
-    if let (Err(_), Some(run)) = (&destroyed, &mut run) {
-        run.leave();
-    }
-    destroyed?;
+    let held = DomainRef { domid, uuid };
+    let destroyed = connection.destroy(held);
+    let is_recorded = match (&destroyed, &mut run) {
+        (Err(_), Some(run)) => {
+            run.leave();
+            true
+        }
+        (outcome, _) => outcome.is_ok(),
+    };
     drop(run);
-    // What earlier runs could not remove of it is gone as well.
-    if let Err(error) = forget_dead(uuid) {
+    // What earlier runs could not remove of it is gone as well, or this run's record tells of it.
+    if is_recorded && let Err(error) = forget_dead(held) {
         log::warn!("{error}");
     }
+    destroyed?;
     report::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
 }
 
@@ -48,10 +61,13 @@ pub(super) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
 /// not end.
 fn find_domain_or_rest(connection: &Connection, text: &str) -> Result<DomId, Error> {
     match find_domain(connection, text) {
-        Err(Error::NoSuchDomain(unknown)) => match text.parse().ok().and_then(DomId::new) {
-            Some(domid) if has_keys(&connection.store, domid)? => Ok(domid),
-            _ => Err(Error::NoSuchDomain(unknown)),
-        },
+        // Not even the sign of a number is one of its digits: names may begin with it.
+        Err(Error::NoSuchDomain(unknown)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            match text.parse().ok().and_then(DomId::new) {
+                Some(domid) if has_keys(&connection.store, domid)? => Ok(domid),
+                _ => Err(Error::NoSuchDomain(unknown)),
+            }
+        }
         found => found,
     }
 }

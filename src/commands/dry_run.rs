@@ -8,10 +8,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::create;
-use crate::builder::{Context, populates_before, promised_to_others, shortage};
+use crate::builder::{Context, free_memory, populates_before, shortage};
 use crate::config::{Create, LOG_DIRECTORY, RUN_DIRECTORY, RunAs};
 use crate::error::{Error, Stage};
-use crate::memory::{Kib, Kind, render};
+use crate::memory::{Kind, render};
 use crate::report::{self, Done};
 use crate::xen::{CreateDomain, PhysInfo, XenError};
 
@@ -36,8 +36,7 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
     checks.push(format!("CPU pool {}, vCPU affinity and label", config.cpupool));
     let memory = &config.guest.plan.memory;
     let free = context.step(Stage::WaitFreeMemory, || {
-        let unclaimed = context.xen.physinfo()?.available();
-        let free = Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0));
+        let free = free_memory(context)?;
         if free < memory.footprint { Err(shortage(context, None, memory.footprint, free)) } else { Ok(free) }
     })?;
     checks.push(format!("{} KiB are free and unclaimed, {} are needed", free.0, memory.footprint.0));

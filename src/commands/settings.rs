@@ -65,7 +65,7 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
         platform,
         limits: ImageLimits::default(),
         wait_memory: arguments.wait_memory,
-        claim: if arguments.no_claim { Claim::Nothing } else { claim },
+        claim: if arguments.no_claim { Claim::Nothing { device_model: claim == Claim::Running } } else { claim },
         build_locks: !arguments.no_build_lock,
     })
 }

@@ -60,8 +60,11 @@ pub struct Guest {
 /// How much memory a build claims before it takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// None.
-    Nothing,
+    /// None. What other runs leave for it is the same.
+    Nothing {
+        /// What the device model adds is a part of that: the same run starts it.
+        device_model: bool,
+    },
     /// What the domain owns once it is built; its device model is somebody else's.
     Built,
     /// That, and what the device model adds.
@@ -73,9 +76,15 @@ impl Guest {
     #[must_use]
     pub fn owned_in_the_end(&self) -> Pages {
         match self.claim {
-            Claim::Running => self.plan.owned_pages_running,
-            Claim::Built | Claim::Nothing => self.plan.owned_pages_built,
+            Claim::Running | Claim::Nothing { device_model: true } => self.plan.owned_pages_running,
+            Claim::Built | Claim::Nothing { device_model: false } => self.plan.owned_pages_built,
         }
+    }
+
+    /// Whether memory is claimed for it.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        !matches!(self.claim, Claim::Nothing { .. })
     }
 
     /// Asks Xen what the host reserves for the guest's devices, and plans the memory anew around that.

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
 pub mod cgroup;
+pub mod foreign_mappings;
 pub mod launch;
 pub mod lock_holders;
 pub mod meminfo;
@@ -15,4 +16,4 @@ pub mod system_call_filter;
 mod untrusted;
 pub mod wait;
 
-pub use untrusted::{Untrusted, json, lines, one_line};
+pub use untrusted::{Untrusted, is_hidden, json, lines, one_line};

@@ -112,7 +112,8 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool, escape: impl Fn(char) -> S
 /// Whether a terminal obeys the character, or shows nothing for it: control characters, `Bidi_Control`, line and paragraph
 /// separators, and `Default_Ignorable_Code_Point` with the other invisible format characters (Unicode 15, `PropList.txt` and
 /// `DerivedCoreProperties.txt`).
-fn is_hidden(character: char) -> bool {
+#[must_use]
+pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{70f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'

@@ -13,6 +13,7 @@ mod events;
 mod failures;
 mod faults;
 mod foreign_domain;
+mod host_memory;
 mod images;
 mod interrupts;
 mod kills;
@@ -20,6 +21,7 @@ mod life;
 mod limits;
 mod linux;
 mod memory;
+mod names;
 mod neighbours;
 mod odd_kernels;
 mod ownership;
@@ -35,6 +37,7 @@ mod support;
 mod toolstack;
 mod twin;
 mod xenopsd;
+mod zombies;
 
 use std::panic;
 use std::process::ExitCode;
@@ -80,14 +83,17 @@ fn main() -> ExitCode {
         faults::TESTS,
         images::TESTS,
         odd_kernels::TESTS,
+        host_memory::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
         parallel::TESTS,
+        names::TESTS,
         neighbours::TESTS,
         stalls::TESTS,
         soak::TESTS,
         ownership::TESTS,
+        zombies::TESTS,
         sick_store::TESTS,
         events::TESTS,
         sick_store::LAST,

@@ -157,7 +157,8 @@ fn reserved_memory() {
     let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
     let config = DeviceModelConfig { path, arguments, timeout, run_as, needs: Needs::default(), filter: true };
     let held = xen.domain(domid).expect("asked").expect("there").held();
-    let mut model = DeviceModel::start(&context, held, "t", &guest.plan, &config).expect("QEMU is started");
+    let mut model = DeviceModel::start(&context, held, &"t".parse().expect("a name"), &guest.plan, &config)
+        .expect("QEMU is started");
     model.get_ready(&context, domid).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");

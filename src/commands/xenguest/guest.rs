@@ -163,7 +163,7 @@ impl Job {
         };
         let devices = self.devices.clone();
         // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
-        let (claim, build_locks) = (Claim::Nothing, false);
+        let (claim, build_locks) = (Claim::Nothing { device_model: false }, false);
         Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO, claim, build_locks })
     }
 
