@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, load_ramdisk, map_ramdisk,
-    map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
+    FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, check_placement, load_ramdisk,
+    map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
@@ -41,7 +41,7 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let modules = modules(arguments)?;
     let hvmloader = read_hvmloader(arguments.kernel.as_deref())?;
     let choice = arguments.firmware.clone().unwrap_or_default();
-    let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
+    let firmware = read_firmware(&choice, plan.low_memory_at_start())?;
     Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware, modules })
 }
 
@@ -125,7 +125,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
     };
     let file = Module { data, path: path.clone(), cmdline };
     if !plan.request.shim {
-        return Ok(payload(file, ramdisk.into_iter().collect()));
+        return payload(plan, file, ramdisk.into_iter().collect());
     }
     // The shim finds the guest's kernel as its first module.
     let mut text = SHIM_CMDLINE.to_owned();
@@ -135,9 +135,10 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
     let (data, path) = map_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(payload(Module { data, path, cmdline }, modules))
+    payload(plan, Module { data, path, cmdline }, modules)
 }
 
-fn payload(kernel: Module, modules: Vec<Module>) -> Payload {
-    Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 }
+fn payload(plan: &Plan, kernel: Module, modules: Vec<Module>) -> Result<Payload, Error> {
+    check_placement(plan, &kernel, &modules)?;
+    Ok(Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 })
 }

@@ -23,13 +23,14 @@ use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
 pub use confinement::{RunAs, UserChoice};
 pub use device_model_needs::Needs;
-use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
     load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, resolve_device_model,
 };
+use files::{RAMDISK, firmware_needs};
 pub use kernel::{
-    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, remove_dead_unpackers, unpack_main, unpack_words,
+    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, check_placement, remove_dead_unpackers, unpack_main,
+    unpack_words,
 };
 pub use name::DomainName;
 pub use pci::PciAddress;

@@ -24,6 +24,7 @@ mod neighbours;
 mod ownership;
 mod parallel;
 mod passthrough;
+mod placement;
 mod platform;
 mod sample;
 mod sick_store;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         failures::TESTS,
         faults::TESTS,
         images::TESTS,
+        placement::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,

@@ -25,7 +25,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_callers_own_lock_does_not_stop_a_build", callers_lock),
 ];
 
-
 fn host() -> PhysInfo {
     Interface::open().expect("Xen").physinfo().expect("physinfo")
 }

@@ -10,7 +10,8 @@ use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
     Candidates, Claim, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload, PciAddress,
-    Platform, Unpacking, acpi_tables, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader, smbios,
+    Platform, Unpacking, acpi_tables, check_placement, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader,
+    smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -173,7 +174,7 @@ impl Job {
             (Some(name), FirmwareKind::Ovmf) => Some(beside_ovmf(name)?),
             _ => None,
         };
-        let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.layout.lowmem_end)?;
+        let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.low_memory_at_start())?;
         let modules = self.modules_of_host(platform);
         Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image))?, kind, firmware, modules })
     }
@@ -215,6 +216,7 @@ impl Job {
         modules.iter().try_for_each(load_ramdisk)?;
         let data = unpacking.finish(plan)?;
         let kernel = Module { data, path: self.image.clone(), cmdline };
+        check_placement(plan, &kernel, &modules)?;
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }
 

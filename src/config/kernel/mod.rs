@@ -11,6 +11,7 @@ mod container;
 #[path = "../../../tests/data/kernels.rs"]
 mod kernels;
 mod notes;
+mod placement;
 mod plain;
 mod program;
 mod unpacker_cgroup;
@@ -32,6 +33,7 @@ use nix::sys::signal::Signal;
 pub use cache::KERNELS_DIRECTORY;
 pub use child::{unpack_main, unpack_words};
 pub use container::Packing;
+pub use placement::check_placement;
 pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::files::open;
