@@ -99,7 +99,10 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
     context.step(Stage::CreateDomain, || {
         let (wanted, host) = wanted(context, config)?;
         let run = Recorded::begin(RunVerb::Create, config.uuid, None)?;
-        let domid = context.xen.create(&wanted).map_err(|error| wanted.explain(error, &host))?;
+        let domid = context
+            .xen
+            .create(&wanted)
+            .map_err(|error| wanted.explain(error, &host, &context.xen.grant_limits(&wanted)))?;
         NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
     })
 }
