@@ -5,15 +5,11 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, check_placement, load_ramdisk,
-    map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
+    CmdlineOf, FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, check_placement,
+    load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
-
-/// What kernels take of a command line at most, less the NUL: PV guests have 1024 bytes for it (`MAX_GUEST_CMDLINE`,
-/// xen/include/public/xen.h), and others no less.
-const LONGEST_CMDLINE: usize = 1023;
 
 /// What the PV shim is told: to be one, and to talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
 const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
@@ -96,12 +92,8 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
         return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
     };
     let text = arguments.cmdline.clone().unwrap_or_default();
-    if text.len() > LONGEST_CMDLINE {
-        return Err(Error::BadConfig(format!(
-            "a --cmdline of {} bytes is longer than the {LONGEST_CMDLINE} that every kernel takes",
-            text.len()
-        )));
-    }
+    let reader = if plan.request.shim { CmdlineOf::Module } else { CmdlineOf::Kernel(kind) };
+    reader.check("a --cmdline", text.len()).map_err(Error::BadConfig)?;
     if let Some(control) = text.chars().find(|char| char.is_control()) {
         return Err(Error::BadConfig(format!(
             "--cmdline has the control character {control:?} in it; a kernel takes one line"

@@ -1,6 +1,7 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
 pub mod acpi_tables;
+mod cmdline;
 pub mod confinement;
 mod device_model_needs;
 mod files;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
+pub use cmdline::CmdlineOf;
 pub use confinement::{RunAs, UserChoice};
 pub use device_model_needs::Needs;
 pub use files::{
