@@ -35,7 +35,7 @@ pub use balloon::balloon;
 pub use claim::{give_back_claim, promised_to_others};
 pub use handover::{write_hole, write_modules};
 pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
-pub use image::{Rings, check_paging_pool, check_room};
+pub use image::{Rings, check_paging_pool, check_room, device_memory};
 pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of};
 pub use ledger::{Recorded, RunVerb, forget_dead};
 pub use leftovers::{Leftover, What, clean_up};

@@ -174,7 +174,7 @@ fn start(
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
 
-    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid))?;
+    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     if !config.paused {

@@ -71,11 +71,14 @@ pub enum Claim {
 }
 
 impl Guest {
-    /// What the domain will own of what this run builds.
+    /// What the domain will own of what this run builds, and what was asked for QEMU's devices on top.
     #[must_use]
     pub fn owned_in_the_end(&self) -> Pages {
         match self.claim {
-            Claim::Running => self.plan.owned_pages_running,
+            Claim::Running => {
+                let asked = self.plan.request.extra_internal.filter(|_| self.plan.device_model).unwrap_or_default();
+                Pages(self.plan.owned_pages_running.0.saturating_add(asked.to_pages_floor().0))
+            }
             Claim::Built | Claim::Nothing => self.plan.owned_pages_built,
         }
     }

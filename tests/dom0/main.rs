@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod bounds;
 mod cage;
 mod create;
 mod device_model;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         images::TESTS,
         placement::TESTS,
+        bounds::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,

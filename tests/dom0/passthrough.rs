@@ -158,7 +158,7 @@ fn reserved_memory() {
     let config = DeviceModelConfig { path, arguments, timeout, run_as, needs: Needs::default(), filter: true };
     let held = xen.domain(domid).expect("asked").expect("there").held();
     let mut model = DeviceModel::start(&context, held, "t", &guest.plan, &config).expect("QEMU is started");
-    model.get_ready(&context, domid).expect("QEMU is ready");
+    model.get_ready(&context, domid, &guest.plan).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");
     assert_sees(domid, &serde_json::to_value(&guest.plan).expect("JSON"));
