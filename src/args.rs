@@ -118,6 +118,10 @@ pub struct MemoryArgs {
     /// have none]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub video: Option<Kib>,
+    /// Room below Xen's limit for memory that QEMU's devices have of their own besides the VGA card, such as secondary-vga's
+    /// and qxl-vga's [default: the model's, 1MiB for hvm]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub extra_internal: Option<Kib>,
     /// Number of virtual CPUs, 1 to 128
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,

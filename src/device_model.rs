@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::builder::{Context, Keys, make_cgroup, remove_file};
+use crate::builder::{Context, Keys, device_memory, make_cgroup, remove_file};
 use crate::config::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::config::{DeviceModelConfig, DomainName, LOG_DIRECTORY, RUN_DIRECTORY};
 use crate::error::{Error, Failure, Stage};
@@ -39,6 +39,9 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// What a device model dies of that makes a system call which its filter does not allow.
 const SIGSYS: i32 = Signal::SIGSYS as i32;
+
+/// QEMU's words where Xen gives it no memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
+const NO_MEMORY: &str = "failed to populate ram";
 
 const FILTERED: &str = "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of \
                         the call; --device-model-filter off runs it without the filter, --device-model-root with every right";
@@ -142,15 +145,30 @@ impl DeviceModel {
     ///
     /// # Errors
     /// Where QEMU dies, or takes longer than it may; the message names its log.
-    pub fn get_ready(&mut self, context: &Context<'_>, domid: DomId) -> Result<(), Failure> {
+    pub fn get_ready(&mut self, context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Failure> {
         context.step(Stage::DeviceModel, || {
             let outcome = self.wait_and_publish(context, &Keys::new(domid));
+            let outcome = outcome.map_err(|error| self.cause(context, domid, plan, error));
             if outcome.is_err() {
                 // Whatever it was that we started, and even where xenstore cannot tell any more.
                 self.kill();
             }
             outcome
         })
+    }
+
+    /// The cause of QEMU's end, where it found no memory for one of its devices; its own words for that tell none. The guest's
+    /// own memory is populated by now.
+    fn cause(&self, context: &Context<'_>, domid: DomId, plan: &Plan, error: Error) -> Error {
+        let Error::DeviceModel { reason, .. } = &error else { return error };
+        let refused = last_line(&self.log).is_some_and(|line| line.raw_for_comparison().contains(NO_MEMORY));
+        match device_memory(context, domid, plan, plan.owned_pages_built).filter(|_| refused) {
+            Some(cause) => {
+                log::info!("the device model {reason}");
+                cause
+            }
+            None => error,
+        }
     }
 
     /// QEMU may outlive this process from now on. Until then, and where nobody lets it go, it is killed with it.

@@ -98,6 +98,22 @@ pub enum Error {
         /// Where it wrote.
         log: PathBuf,
     },
+    /// The devices of the device model need more memory of their own than Xen's limit for the domain leaves.
+    #[error(
+        "the device model's devices need more memory of their own than Xen's limit leaves them: the domain may own {} KiB, \
+         the guest's own memory takes {} KiB of that, and the devices have taken {} KiB and need more; raise --extra-internal, \
+         which is {} KiB here", limit.0, guest.0, taken.0, extra_internal.0
+    )]
+    DeviceMemory {
+        /// Xen's limit for the domain.
+        limit: Kib,
+        /// What the guest owns without the devices' memory.
+        guest: Kib,
+        /// What the devices had taken when there was no more.
+        taken: Kib,
+        /// The room that the plan leaves for them besides the VGA card's.
+        extra_internal: Kib,
+    },
     /// Waiting took too long.
     #[error("{what} within {} seconds; {advice}", after.as_secs())]
     TimedOut {

@@ -41,7 +41,7 @@ impl Code {
 pub fn code_of(error: &Error) -> Code {
     let (word, exit) = match error {
         Error::Internal(_) => return Code::INTERNAL,
-        Error::DeviceModel { .. } => ("device-model-failed", 1),
+        Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
         Error::Plan(_) => ("bad-memory", 3),
         Error::BadFile { what: "kernel", .. } => ("bad-kernel", 3),
         Error::BadFile { what: "firmware", .. } => ("bad-firmware", 3),

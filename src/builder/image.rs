@@ -91,7 +91,12 @@ pub(super) fn build_image(
             // libxenguest has given it back.
             return claim(context, domid, guest);
         }
-        memory.populate(context, domid, shortage, None)
+        memory.populate(context, domid, shortage, None).map_err(|error| {
+            // The device model may have taken what the guest lacks now. On demand the guest has its pages before that.
+            let populated = Pages(plan.owned_pages_built.0.saturating_sub(memory.left().0));
+            let own = if plan.pod.is_some() { plan.owned_pages_built } else { populated };
+            device_memory(context, domid, plan, own).unwrap_or(error)
+        })
     })?;
     // 3.
     if !pv {
@@ -138,6 +143,22 @@ fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError)
             cause
         }
     }
+}
+
+/// The error of a guest that may own no more, because its device model's devices take more than the plan leaves for them.
+/// `own` is how many pages of the guest's own are populated. `None` where that is not so.
+pub fn device_memory(context: &Context<'_>, domid: DomId, plan: &Plan, own: Pages) -> Option<Error> {
+    let domain = context.xen.domain(domid).ok().flatten().filter(|_| plan.device_model)?;
+    let planned = plan.owned_pages_running.0.saturating_sub(plan.owned_pages_built.0);
+    let taken = domain.owned_pages.0.checked_sub(own.0).filter(|taken| *taken > planned)?;
+    // Within a page of what the guest still lacks, or of nothing.
+    let lacks = plan.owned_pages_built.0.saturating_sub(own.0).max(1);
+    (domain.max_pages.0.saturating_sub(domain.owned_pages.0) < lacks).then(|| Error::DeviceMemory {
+        limit: domain.max_pages.to_kib(),
+        guest: plan.owned_pages_built.to_kib(),
+        taken: Pages(taken).to_kib(),
+        extra_internal: plan.memory.extra_internal,
+    })
 }
 
 /// Makes sure that a domain may own so many pages, and that the host has those which it lacks yet.

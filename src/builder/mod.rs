@@ -38,7 +38,7 @@ pub use claim::give_back_claim;
 pub use handover::{write_hole, write_modules};
 pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
 pub use host_memory::free_memory;
-pub use image::{Rings, check_paging_pool, check_room, check_width};
+pub use image::{Rings, check_paging_pool, check_room, check_width, device_memory};
 pub use keys::{Keys, check_uuid_free, find_by_name, has_keys, is_ours, mark_of, name_owner};
 pub use ledger::{Recorded, RunVerb, forget_dead, is_recorded};
 pub use leftovers::{Leftover, What, clean_up};

@@ -44,6 +44,11 @@ impl<'a> Populating<'a> {
         Self { plan, ranges, total, left: total, taken: Duration::ZERO }
     }
 
+    /// How many of its pages are not populated yet.
+    pub(super) fn left(&self) -> Pages {
+        self.left
+    }
+
     /// Whether what takes `time`, beside it, had better begin later, by the pace so far. It can begin between two calls
     /// alone, and so begins before the last one.
     pub(super) fn is_long(&self, time: Duration) -> bool {

@@ -99,7 +99,10 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
     context.step(Stage::CreateDomain, || {
         let (wanted, host) = wanted(context, config)?;
         let run = Recorded::begin(RunVerb::Create, config.uuid, None)?;
-        let domid = context.xen.create(&wanted).map_err(|error| wanted.explain(error, &host))?;
+        let domid = context
+            .xen
+            .create(&wanted)
+            .map_err(|error| wanted.explain(error, &host, &context.xen.grant_limits(&wanted)))?;
         NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
     })
 }
@@ -172,7 +175,7 @@ fn start(
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
 
-    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid))?;
+    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     if !config.paused {

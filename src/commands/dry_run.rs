@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
         // It answers, and not only its socket.
         context.store.plain().read("/local/domain/0/name")?;
         let (wanted, host) = create::wanted(context, config)?;
-        check_pool(context, config, &wanted, &host)?;
+        check_tables_and_pool(context, config, &wanted, &host)?;
         Ok::<_, Error>(version.version)
     })?;
     checks.push(format!("Xen {version} and xenstored answer"));
@@ -72,8 +72,15 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
     report::finish(json, &object, &text)
 }
 
-/// That the CPU pool is there and has CPUs, and that every vCPU may run on one of them.
-fn check_pool(context: &Context<'_>, config: &Create, wanted: &CreateDomain, host: &PhysInfo) -> Result<(), Error> {
+/// That Xen gives so large grant and maptrack tables, that the CPU pool is there and has CPUs, and that every vCPU may run on
+/// one of them.
+fn check_tables_and_pool(
+    context: &Context<'_>,
+    config: &Create,
+    wanted: &CreateDomain,
+    host: &PhysInfo,
+) -> Result<(), Error> {
+    let limits = context.xen.grant_limits(wanted);
     let refused = |errno| {
         let error = XenError {
             call: "xc_domain_create",
@@ -81,8 +88,11 @@ fn check_pool(context: &Context<'_>, config: &Create, wanted: &CreateDomain, hos
             errno: Some(errno),
             detail: Some("would fail".to_owned()),
         };
-        Err(wanted.explain(error, host).into())
+        Err(wanted.explain(error, host, &limits).into())
     };
+    if wanted.above(&limits).is_some() {
+        return refused(Errno::EINVAL);
+    }
     let Some(cpus) = context.xen.pool_cpus(config.cpupool)? else { return refused(Errno::ESRCH) };
     if cpus.iter().all(|byte| *byte == 0) {
         return refused(Errno::ENODEV);

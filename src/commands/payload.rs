@@ -5,15 +5,11 @@ use std::path::Path;
 
 use crate::args::GuestArgs;
 use crate::config::{
-    FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, load_ramdisk, map_ramdisk,
-    map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
+    CmdlineOf, FirmwareModules, Keep, LARGEST_KERNEL, Module, Payload, Unpacking, acpi_tables, check_placement,
+    load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
-
-/// What kernels take of a command line at most, less the NUL: PV guests have 1024 bytes for it (`MAX_GUEST_CMDLINE`,
-/// xen/include/public/xen.h), and others no less.
-const LONGEST_CMDLINE: usize = 1023;
 
 /// What the PV shim is told: to be one, and to talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
 const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
@@ -41,7 +37,7 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<Payload, Error> {
     let modules = modules(arguments)?;
     let hvmloader = read_hvmloader(arguments.kernel.as_deref(), plan)?;
     let choice = arguments.firmware.clone().unwrap_or_default();
-    let firmware = read_firmware(&choice, plan.layout.lowmem_end)?;
+    let firmware = read_firmware(&choice, plan.low_memory_at_start())?;
     Ok(Payload::Firmware { hvmloader, kind: choice.kind, firmware, modules })
 }
 
@@ -96,12 +92,8 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
         return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
     };
     let text = arguments.cmdline.clone().unwrap_or_default();
-    if text.len() > LONGEST_CMDLINE {
-        return Err(Error::BadConfig(format!(
-            "a --cmdline of {} bytes is longer than the {LONGEST_CMDLINE} that every kernel takes",
-            text.len()
-        )));
-    }
+    let reader = if plan.request.shim { CmdlineOf::Module } else { CmdlineOf::Kernel(kind) };
+    reader.check("a --cmdline", text.len()).map_err(Error::BadConfig)?;
     if let Some(control) = text.chars().find(|char| char.is_control()) {
         return Err(Error::BadConfig(format!(
             "--cmdline has the control character {control:?} in it; a kernel takes one line"
@@ -125,7 +117,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
     };
     let file = Module { data, path: path.clone(), cmdline };
     if !plan.request.shim {
-        return Ok(payload(file, ramdisk.into_iter().collect()));
+        return payload(plan, file, ramdisk.into_iter().collect());
     }
     // The shim finds the guest's kernel as its first module.
     let mut text = SHIM_CMDLINE.to_owned();
@@ -135,9 +127,10 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Payload, Err
     let (data, path) = map_shim()?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
-    Ok(payload(Module { data, path, cmdline }, modules))
+    payload(plan, Module { data, path, cmdline }, modules)
 }
 
-fn payload(kernel: Module, modules: Vec<Module>) -> Payload {
-    Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 }
+fn payload(plan: &Plan, kernel: Module, modules: Vec<Module>) -> Result<Payload, Error> {
+    check_placement(plan, &kernel, &modules)?;
+    Ok(Payload::Kernel { kernel, modules, features: CString::default(), start_flags: 0 })
 }

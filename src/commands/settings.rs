@@ -39,6 +39,7 @@ pub(super) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         target: arguments.memory,
         static_max: arguments.maxmem,
         video: arguments.video,
+        extra_internal: arguments.extra_internal,
         vcpus: arguments.vcpus,
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,

@@ -35,7 +35,8 @@ const LARGEST_FILE: u64 = 16 << 20;
 /// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
 const LARGEST_IMAGE: u64 = 1 << 30;
 
-const RAMDISK: &str = "ramdisk";
+/// What errors call a module of a kernel.
+pub(super) const RAMDISK: &str = "ramdisk";
 
 /// Firmware that hvmloader can start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -253,19 +254,19 @@ pub fn load_ramdisk(module: &Module) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::BadFile`].
-pub fn read_firmware(chosen: &FirmwareChoice, lowmem_end: Bytes) -> Result<Vec<u8>, Error> {
+pub fn read_firmware(chosen: &FirmwareChoice, low_memory: Bytes) -> Result<Vec<u8>, Error> {
     const KIND: &str = "firmware";
     let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
     let data = read(KIND, &path, LARGEST_FILE)?;
     let needed = firmware_needs(data.len()).0;
-    if lowmem_end.0 < needed {
+    if low_memory.0 < needed {
         return Err(Error::BadFile {
             what: KIND,
             path,
             reason: format!(
                 "needs a guest of at least {} MiB without its video memory; this one has {} MiB",
                 needed.div_ceil(1 << 20),
-                lowmem_end.0 >> 20
+                low_memory.0 >> 20
             ),
         });
     }

@@ -1,6 +1,7 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
 pub mod acpi_tables;
+mod cmdline;
 pub mod confinement;
 mod device_model_needs;
 mod files;
@@ -21,16 +22,17 @@ use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
+pub use cmdline::CmdlineOf;
 pub use confinement::{RunAs, UserChoice};
 pub use device_model_needs::Needs;
-use files::firmware_needs;
 pub use files::{
     Candidates, FirmwareChoice, FirmwareKind, LOG_DIRECTORY, OPENXT_LOCK, RUN_DIRECTORY, RUNS_DIRECTORY, XL_LOCK,
     load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader, resolve_device_model,
 };
+use files::{RAMDISK, firmware_needs};
 pub use kernel::{
-    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, is_32_bit, remove_dead_unpackers, unpack_main,
-    unpack_words,
+    KERNELS_DIRECTORY, Keep, LARGEST_KERNEL, Packing, Unpacking, check_placement, is_32_bit, remove_dead_unpackers,
+    unpack_main, unpack_words,
 };
 pub use name::DomainName;
 pub use pci::PciAddress;
@@ -72,11 +74,14 @@ pub enum Claim {
 }
 
 impl Guest {
-    /// What the domain will own of what this run builds.
+    /// What the domain will own of what this run builds, and what was asked for QEMU's devices on top.
     #[must_use]
     pub fn owned_in_the_end(&self) -> Pages {
         match self.claim {
-            Claim::Running | Claim::Nothing { device_model: true } => self.plan.owned_pages_running,
+            Claim::Running | Claim::Nothing { device_model: true } => {
+                let asked = self.plan.request.extra_internal.filter(|_| self.plan.device_model).unwrap_or_default();
+                Pages(self.plan.owned_pages_running.0.saturating_add(asked.to_pages_floor().0))
+            }
             Claim::Built | Claim::Nothing { device_model: false } => self.plan.owned_pages_built,
         }
     }

@@ -101,8 +101,8 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
             );
         }
         if plan.request.kind == Kind::Hvm {
-            return "hvmloader's own pages (a dozen or so, with OVMF its whole image), and option ROMs of QEMU's devices (16 to \
-                    128 each)"
+            return "hvmloader's own pages (a dozen or so, with OVMF its whole image), option ROMs of QEMU's devices (16 to 128 \
+                    each), and what memory these have of their own"
                 .to_owned();
         }
         return "the guest or its device model took more than was planned, within Xen's limit".to_owned();

@@ -63,6 +63,20 @@ pub enum PlanError {
         /// The number of vCPUs that was asked for.
         vcpus: u32,
     },
+    /// The model itself needs that room.
+    #[error(
+        "--extra-internal {asked} is less than the {least} that a {kind} guest has by the {model} model anyway: give more, or leave it out"
+    )]
+    ExtraInternalTooSmall {
+        /// What was asked for.
+        asked: Kib,
+        /// The model's figure.
+        least: Kib,
+        /// The kind that was asked for.
+        kind: Kind,
+        /// The model that was asked for.
+        model: Model,
+    },
     /// Too little to place hvmloader and the pages below 1 MiB.
     #[error("a target of {target}{} is less than the {MIN_BUILD_START} that a guest is built with at least: raise --memory", less(*video))]
     TooSmall {

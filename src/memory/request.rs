@@ -49,6 +49,9 @@ pub struct Request {
     /// Video RAM of an HVM guest: 0 for no VGA card, or a power of two of MiB; `None` is [`DEFAULT_VIDEO`]. Other kinds have
     /// none.
     pub video: Option<Kib>,
+    /// Room below Xen's limit for pages that a device model adds; `None` is the model's own figure, and the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_internal: Option<Kib>,
     /// How many vCPUs, from 1 to [`HVM_MAX_VCPUS`].
     pub vcpus: u32,
     /// Scales the paging pool.
@@ -82,6 +85,7 @@ impl Request {
             target,
             static_max: None,
             video: None,
+            extra_internal: None,
             vcpus: 1,
             shadow_multiplier: ShadowMultiplier::ONE,
             mmio_hole: None,

@@ -85,7 +85,7 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory = "--kind --memory --maxmem --video --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
+    let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
     let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --platform --wait-memory \
                  --no-claim --no-build-lock";
     let table = [

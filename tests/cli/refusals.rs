@@ -101,14 +101,15 @@ fn words_that_are_no_kind_and_no_model() {
 #[test]
 fn each_kind_has_its_own_files() {
     let files = Files::new();
-    let long = "x".repeat(1024);
-    for kind in ["pvh", "pv"] {
+    for (kind, most) in [("pvh", 2047), ("pv", 1023)] {
+        let (longest, long) = ("x".repeat(most), "x".repeat(most + 1));
+        let too_long = format!("of {} bytes is longer than the {most} that", most + 1);
         let firmware = format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel");
         let kernel = format!("--kind {kind} needs the guest's own kernel");
         for (arguments, words) in [
             (vec!["--kernel", "/x", "--firmware", "seabios"], firmware.as_str()),
             (vec![], kernel.as_str()),
-            (vec!["--kernel", "/x", "--cmdline", &long], "of 1024 bytes is longer than the 1023"),
+            (vec!["--kernel", "/x", "--cmdline", &long], &too_long),
         ] {
             for verb in [vec!["create", "--name", "t"], vec!["build", "--domid", "7"]] {
                 let all = [verb, vec!["--memory", "64", "--kind", kind], arguments.clone()].concat();
@@ -117,6 +118,10 @@ fn each_kind_has_its_own_files() {
                 assert!(message.contains(words), "{all:?}: {message}");
             }
         }
+        // One that is not too long is not what is refused.
+        let words =
+            ["create", "--name", "t", "--memory", "64", "--kind", kind, "--kernel", "/x", "--cmdline", &longest];
+        refused(&words, 3, "bad-kernel");
         let model = ["create", "--name", "t", "--memory", "64", "--kind", kind, "--device-model", "/x"];
         let error = refused(&model, 3, "bad-config");
         assert!(error["message"].as_str().expect("text").contains(&format!("a {kind} guest has none")), "{error}");
@@ -125,6 +130,10 @@ fn each_kind_has_its_own_files() {
             refused(&["create", "--name", "t", "--memory", "64", "--kind", kind, "--kernel", &text], 3, "bad-kernel");
         assert!(error["message"].as_str().expect("text").contains("neither an ELF file nor a bzImage"), "{error}");
     }
+    let shim =
+        ["create", "--name", "t", "--memory", "64", "--kind", "pvh", "--model", "libxl", "--shim", "--kernel", "/x"];
+    let error = refused(&[&shim[..], &["--cmdline", &"x".repeat(1024)]].concat(), 3, "bad-config");
+    assert!(error["message"].as_str().expect("text").contains("longer than the 1023 that a module"), "{error}");
     for flag in ["--ramdisk", "--cmdline"] {
         for start in [files.create(), files.build()] {
             let error = refused(&with(&start, flag, "x"), 3, "bad-config");

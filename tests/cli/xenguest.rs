@@ -107,6 +107,28 @@ fn every_mode_says_what_it_lacks() {
     refused(&of("linux_build", &["-cmdline", "", "-features", ""]), &missing("-ramdisk"));
 }
 
+/// libxenguest would cut a PV kernel's line without a word, and abort on a module's.
+#[test]
+fn command_lines_that_would_not_arrive_whole() {
+    let [pv, pvh] = [1024, 2048].map(|length| "x".repeat(length));
+    let build = |mode: &'static str, lines: &[&str]| -> Vec<String> {
+        let words = [HVM, &["-mode", mode, "-features", "", "-ramdisk", "", "-module", "/m"]].concat();
+        let lines = lines.iter().flat_map(|line| ["-cmdline", line]);
+        words.into_iter().chain(lines).map(str::to_owned).collect()
+    };
+    let answer = |words: &[String]| call(&words.iter().map(String::as_str).collect::<Vec<_>>()).line;
+    for (mode, lines, message) in [
+        ("linux_build", vec![pv.as_str()], "1024 bytes is longer than the 1023 that a pv guest's start info holds"),
+        ("pvh_build", vec![&pvh], "2048 bytes is longer than the 2047 that Linux keeps of a pvh guest's"),
+        ("pvh_build", vec!["", &pv], "1024 bytes is longer than the 1023 that a module of a pvh guest can have"),
+    ] {
+        assert_eq!(answer(&build(mode, &lines)), format!("error:xenguest: a -cmdline of {message}\n"));
+        let shorter: Vec<&str> = lines.iter().map(|line| line.get(1..).unwrap_or_default()).collect();
+        let line = answer(&build(mode, &shorter));
+        assert!(!line.contains("-cmdline"), "{line}");
+    }
+}
+
 #[test]
 fn numbers_that_cannot_be() {
     for (option, value, words) in [

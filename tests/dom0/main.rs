@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod bounds;
 mod cage;
 mod create;
 mod device_model;
@@ -27,6 +28,7 @@ mod odd_kernels;
 mod ownership;
 mod parallel;
 mod passthrough;
+mod placement;
 mod platform;
 mod sample;
 mod sick_store;
@@ -84,6 +86,8 @@ fn main() -> ExitCode {
         images::TESTS,
         odd_kernels::TESTS,
         host_memory::TESTS,
+        placement::TESTS,
+        bounds::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,

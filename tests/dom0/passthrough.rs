@@ -159,7 +159,7 @@ fn reserved_memory() {
     let held = xen.domain(domid).expect("asked").expect("there").held();
     let mut model = DeviceModel::start(&context, held, &"t".parse().expect("a name"), &guest.plan, &config)
         .expect("QEMU is started");
-    model.get_ready(&context, domid).expect("QEMU is ready");
+    model.get_ready(&context, domid, &guest.plan).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");
     assert_sees(domid, &serde_json::to_value(&guest.plan).expect("JSON"));

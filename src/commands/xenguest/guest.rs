@@ -9,8 +9,9 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Claim, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload, PciAddress,
-    Platform, Unpacking, acpi_tables, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader, smbios,
+    Candidates, Claim, CmdlineOf, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload,
+    PciAddress, Platform, Unpacking, acpi_tables, check_placement, load_ramdisk, map_ramdisk, read_firmware,
+    read_hvmloader, smbios,
 };
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
@@ -62,6 +63,11 @@ impl Job {
             }
             if options.features.is_none() {
                 return Err(missing("features"));
+            }
+            for (index, cmdline) in options.cmdlines.iter().enumerate() {
+                // Those behind the kernel's are the modules'; a PV guest's ramdisk has none.
+                let reader = if index == 0 { CmdlineOf::Kernel(kind) } else { CmdlineOf::Module };
+                reader.check("a -cmdline", cmdline.as_bytes().len())?;
             }
         }
         let ramdisk = options.ramdisk.clone();
@@ -173,7 +179,7 @@ impl Job {
             (Some(name), FirmwareKind::Ovmf) => Some(beside_ovmf(name)?),
             _ => None,
         };
-        let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.layout.lowmem_end)?;
+        let firmware = read_firmware(&FirmwareChoice { kind, path }, plan.low_memory_at_start())?;
         let modules = self.modules_of_host(platform);
         Ok(Payload::Firmware { hvmloader: read_hvmloader(Some(&self.image), plan)?, kind, firmware, modules })
     }
@@ -215,6 +221,7 @@ impl Job {
         modules.iter().try_for_each(load_ramdisk)?;
         let data = unpacking.finish(plan)?;
         let kernel = Module { data, path: self.image.clone(), cmdline };
+        check_placement(plan, &kernel, &modules)?;
         Ok(Payload::Kernel { kernel, modules, features: self.features.clone(), start_flags: self.flags })
     }
 

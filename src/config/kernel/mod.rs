@@ -20,6 +20,7 @@ mod notes;
 #[cfg(test)]
 #[path = "../../../tests/data/odd_kernels.rs"]
 mod odd_kernels;
+mod placement;
 mod plain;
 mod program;
 mod unpacker_cgroup;
@@ -41,6 +42,7 @@ use nix::sys::signal::Signal;
 pub use cache::KERNELS_DIRECTORY;
 pub use child::{unpack_main, unpack_words};
 pub use container::Packing;
+pub use placement::check_placement;
 pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::files::open;

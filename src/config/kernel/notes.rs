@@ -28,7 +28,8 @@ const PAE_MODE: u32 = 9;
 const FEATURES: u32 = 10;
 /// Where the table of a PV guest's frames goes, a virtual address.
 pub(super) const INIT_P2M: u32 = 15;
-const MOD_START_PFN: u32 = 16;
+/// A PV kernel does not need its modules mapped.
+pub(super) const MOD_START_PFN: u32 = 16;
 const SUPPORTED_FEATURES: u32 = 17;
 /// Where a PVH kernel is entered, a physical address below 4 GiB.
 pub(super) const PHYS32_ENTRY: u32 = 18;

@@ -136,6 +136,13 @@ impl Memory {
         let Request { kind, model, vcpus, shadow_multiplier: multiplier, .. } = *request;
         let Asked { target, static_max, video } = request.check(rules.input)?;
         let extras = (rules.extras)(kind);
+        let too_small = |asked| PlanError::ExtraInternalTooSmall { asked, least: extras.internal, kind, model };
+        let internal = match request.extra_internal {
+            None => extras.internal,
+            Some(asked) => {
+                asked.round_up(rules.input).filter(|size| *size >= extras.internal).ok_or(too_small(asked))?
+            }
+        };
         if target < static_max && !extras.can_start_ballooned_down {
             return Err(PlanError::CannotStartBalloonedDown { kind, model });
         }
@@ -158,14 +165,14 @@ impl Memory {
             Limit::StaticMax => static_max,
             Limit::Target => target,
         };
-        let xen_max = sum(&[limited, extras.internal, shim])?;
+        let xen_max = sum(&[limited, internal, shim])?;
         if xen_max > MAX_COUNTED.to_kib() {
             return Err(PlanError::TooLarge { what: "xen max", size: xen_max, limit: MAX_COUNTED });
         }
 
         let guest = fits(target.checked_sub(video))?;
         let balloon = fits(static_max.checked_sub(target))?;
-        let unrounded = sum(&[extras.internal, extras.external, shadow, vcpu_overhead, shim])?;
+        let unrounded = sum(&[internal, extras.external, shadow, vcpu_overhead, shim])?;
         let needed = sum(&[target, unrounded])?;
         let footprint = fits(needed.round_up(rules.footprint))?;
         let rounding = fits(footprint.checked_sub(needed))?;
@@ -179,7 +186,7 @@ impl Memory {
             balloon,
             xen_max,
             shadow,
-            extra_internal: extras.internal,
+            extra_internal: internal,
             extra_external: extras.external,
             vcpu_overhead,
             shim,

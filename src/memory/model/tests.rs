@@ -374,3 +374,27 @@ proptest! {
         }
     }
 }
+
+/// What is asked for takes the place of the model's figure, in everything that is counted from it.
+#[test]
+fn extra_internal_is_counted_by_every_model() {
+    for model in Model::ALL {
+        for kind in [Kind::Hvm, Kind::Pvh, Kind::Pv] {
+            let base = Request { kind, model, ..Request::new(Mib(256).to_kib()) };
+            let plain = memory(&base);
+            let asked = memory(&Request { extra_internal: Some(Mib(40).to_kib()), ..base.clone() });
+            let more = 40 * 1024 - plain.extra_internal.0;
+            assert_eq!(asked.extra_internal, Mib(40).to_kib());
+            assert_eq!(asked.xen_max.0, plain.xen_max.0 + more, "{model} {kind}");
+            let unrounded = |memory: &Memory| memory.footprint.0 - memory.rounding.0;
+            assert_eq!(unrounded(&asked), unrounded(&plain) + more, "{model} {kind}");
+            assert_eq!((asked.build_max, asked.build_start), (plain.build_max, plain.build_start));
+            let same = Request { extra_internal: Some(plain.extra_internal), ..base.clone() };
+            assert_eq!(memory(&same), plain);
+            if let Some(less) = plain.extra_internal.0.checked_sub(1024).filter(|less| *less < plain.extra_internal.0) {
+                let error = refused(&Request { extra_internal: Some(Kib(less)), ..base });
+                assert!(error.to_string().contains("--extra-internal 0 MiB is less than the 1 MiB"), "{error}");
+            }
+        }
+    }
+}

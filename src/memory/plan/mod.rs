@@ -87,6 +87,13 @@ impl Plan {
             layout,
         })
     }
+
+    /// How much of the memory below 4 GiB can be filled before the guest runs: all of it, or what is granted to populate on
+    /// demand where that is less.
+    #[must_use]
+    pub fn low_memory_at_start(&self) -> Bytes {
+        self.layout.lowmem_end.min(self.memory.build_start.to_bytes_saturating())
+    }
 }
 
 /// Pages of a domain of which `build_start` was populated, with those that come on top; where that is no whole number of
