@@ -36,5 +36,7 @@ pub(crate) fn kill_parents(program: &str, arguments: &[&str], count: u32, delays
             }
         }
     }
+    // What others leave behind is for the host's own process 1 again.
+    set_child_subreaper(false).expect("Linux has it");
     orphans
 }

@@ -159,8 +159,9 @@ impl Unpacking {
         command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let cgroup = unpacker_cgroup::make(child::required(size, is_packed, task.most.0));
-        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
+        // First of all: once this process is dead, another one may remove the cgroup.
         die_with_parent(&mut command);
+        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
         let child = Running(command.spawn().map_err(failed)?, cgroup);
         let (id, most_bytes) = (child.0.id(), task.most.0);
         log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
