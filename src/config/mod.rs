@@ -1,6 +1,7 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
 pub mod acpi_tables;
+mod autoballoon;
 pub mod confinement;
 mod device_model_needs;
 mod files;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
+pub use autoballoon::{Autoballoon, Dom0Share};
 pub use confinement::{RunAs, UserChoice};
 pub use device_model_needs::Needs;
 use files::firmware_needs;
@@ -54,6 +56,8 @@ pub struct Guest {
     pub claim: Claim,
     /// Other toolstacks' build locks are taken, where there are any.
     pub build_locks: bool,
+    /// What it may have of dom0's memory.
+    pub dom0_share: Dom0Share,
 }
 
 /// How much memory a build claims before it takes it.
