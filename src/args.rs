@@ -16,7 +16,7 @@ use help::{
 };
 
 use crate::config::pci::SYSFS;
-use crate::config::{FirmwareChoice, PciAddress, UserChoice};
+use crate::config::{Autoballoon, FirmwareChoice, PciAddress, UserChoice};
 use crate::logging::{Destination, Format};
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
@@ -190,6 +190,13 @@ pub struct GuestArgs {
     /// How long to wait for the host to free memory, while its free memory still grows
     #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
     pub wait_memory: Duration,
+    /// Whether dom0 is made smaller where the host lacks memory, within --wait-memory: auto does so for create, unless dom0_mem=
+    /// on Xen's command line fixes dom0's size
+    #[arg(long, value_name = "auto|on|off", value_enum, hide_possible_values = true, default_value = "auto")]
+    pub autoballoon: Autoballoon,
+    /// What dom0 keeps at least [default: what a guest that sees as much memory needs to live]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub dom0_min: Option<Kib>,
     /// Do not claim the guest's memory before it is populated: for a host whose other toolstacks take memory without claims
     #[arg(long)]
     pub no_claim: bool,

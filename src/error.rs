@@ -7,6 +7,45 @@ use std::time::Duration;
 use crate::memory::{Kib, PlanError};
 use crate::xen::{DomId, XenError};
 
+/// What dom0 has of the host's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dom0Memory {
+    /// What it owns.
+    pub owned: Kib,
+    /// The part of it that it could do without.
+    pub spare: Kib,
+}
+
+/// Who could give memory that a guest lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Relief {
+    /// There are other guests with memory.
+    pub guests: bool,
+    /// dom0, where that is known.
+    pub dom0: Option<Dom0Memory>,
+}
+
+impl Relief {
+    /// What to do where so much is missing.
+    fn advice(&self, missing: Kib) -> String {
+        const MIB: u64 = 1024;
+        let guests = if self.guests {
+            "shut down or balloon down another guest, or give this one less"
+        } else {
+            "give this guest less"
+        };
+        let Some(dom0) = self.dom0 else { return guests.to_owned() };
+        let has = format!("{guests}; dom0 itself has {} MiB", dom0.owned.0 / MIB);
+        if missing > dom0.spare {
+            return format!("{has} and can spare {} MiB of them", dom0.spare.0 / MIB);
+        }
+        format!(
+            "{has}: `xl mem-set 0 {}m` gives away what is missing, and dom0_mem= on Xen's command line keeps dom0 small from the start",
+            dom0.owned.0.saturating_sub(missing.0) / MIB
+        )
+    }
+}
+
 /// A failure, without the step at which it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -45,9 +84,9 @@ pub enum Error {
     },
     /// The host lacks the memory.
     #[error(
-        "not enough memory on the host: {} KiB are required and {} KiB are free{}; shut down or balloon down another \
-         guest, or give this one less", required.0, free.0,
-        claims.as_ref().map(|claims| format!(", not counting {claims}")).unwrap_or_default()
+        "not enough memory on the host: {} KiB are required and {} KiB are free{}; {}", required.0, free.0,
+        claims.as_ref().map(|claims| format!(", not counting {claims}")).unwrap_or_default(),
+        relief.advice(Kib(required.0.saturating_sub(free.0)))
     )]
     NotEnoughMemory {
         /// What the step needs.
@@ -56,6 +95,8 @@ pub enum Error {
         free: Kib,
         /// Those claims, where there are any: how much for whom.
         claims: Option<String>,
+        /// Who could give the rest.
+        relief: Relief,
     },
     /// dom0 itself lacks the memory to prepare a file for the guest.
     #[error(
@@ -310,5 +351,27 @@ pub trait AtStage<T> {
 impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
         self.map_err(|error| Failure { stage, error: error.into(), aftermath: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_names_who_could_give_memory() {
+        let error = |guests, spare: Option<u64>| {
+            let dom0 = spare.map(|spare| Dom0Memory { owned: Kib(1 << 20), spare: Kib(spare << 10) });
+            let (required, free) = (Kib(300 << 10), Kib((200 << 10) + 1));
+            Error::NotEnoughMemory { required, free, claims: None, relief: Relief { guests, dom0 } }.to_string()
+        };
+        assert!(error(true, None).ends_with("; shut down or balloon down another guest, or give this one less"));
+        assert!(
+            error(false, Some(99))
+                .ends_with("; give this guest less; dom0 itself has 1024 MiB and can spare 99 MiB of them")
+        );
+        let advice = "; give this guest less; dom0 itself has 1024 MiB: `xl mem-set 0 924m` gives away what is missing, and dom0_mem= on \
+                      Xen's command line keeps dom0 small from the start";
+        assert!(error(false, Some(100)).ends_with(advice), "{}", error(false, Some(100)));
     }
 }

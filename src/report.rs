@@ -85,10 +85,14 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
         "message": failure.to_string(),
     });
     match &failure.error {
-        Error::NotEnoughMemory { required, free, .. } => {
+        Error::NotEnoughMemory { required, free, relief, .. } => {
             object["errno"] = json!("ENOMEM");
             object["required_kib"] = json!(required.0);
             object["free_kib"] = json!(free.0);
+            if let Some(dom0) = relief.dom0 {
+                object["dom0_kib"] = json!(dom0.owned.0);
+                object["dom0_spare_kib"] = json!(dom0.spare.0);
+            }
         }
         Error::NotEnoughDom0Memory { required, available, reserve, .. } => {
             object["errno"] = json!("ENOMEM");
@@ -261,14 +265,19 @@ pub fn print_line(value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{AtStage, Stage};
+    use crate::error::{AtStage, Relief, Stage};
     use crate::memory::Kib;
 
     #[test]
     fn the_memory_error_tells_required_and_free() {
-        let failure = Err::<(), _>(Error::NotEnoughMemory { required: Kib(266_240), free: Kib(1024), claims: None })
-            .at(Stage::WaitFreeMemory)
-            .expect_err("it is one");
+        let failure = Err::<(), _>(Error::NotEnoughMemory {
+            required: Kib(266_240),
+            free: Kib(1024),
+            claims: None,
+            relief: Relief::default(),
+        })
+        .at(Stage::WaitFreeMemory)
+        .expect_err("it is one");
         let (object, code) = error_object(&failure);
         assert_eq!(code, Code { word: "not-enough-memory", exit: 4 });
         assert_eq!(object["error"]["stage"], "wait-free-memory");

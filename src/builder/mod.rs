@@ -4,6 +4,7 @@ mod acpi;
 mod balloon;
 mod claim;
 mod cpuid;
+mod dom0_memory;
 mod handover;
 mod helpers;
 mod host_memory;
@@ -35,6 +36,7 @@ use crate::xen::{DirectStart, DomId, HvmModules, Interface, Store};
 
 pub use balloon::balloon;
 pub use claim::give_back_claim;
+pub use dom0_memory::{dom0_memory, may_shrink_dom0};
 pub use handover::{write_hole, write_modules};
 pub use helpers::{Ending, LIMITS, cgroup_name, make_cgroup};
 pub use host_memory::free_memory;

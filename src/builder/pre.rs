@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::claim::claim;
+use super::dom0_memory::ShrinkingDom0;
 use super::host_memory::free_memory;
 use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
@@ -22,6 +23,9 @@ use crate::xen::{DomId, EventPort};
 const POLL: Duration = Duration::from_millis(250);
 /// Free memory that has not grown for so long will not grow any more.
 const STANDSTILL: Duration = Duration::from_secs(2);
+/// The same where it is dom0 that gives memory away: its programs may have to be swapped out first. libxl's figure (`freemem`,
+/// tools/xl/xl_vmcontrol.c, Xen 4.17).
+const DOM0_STANDSTILL: Duration = Duration::from_secs(10);
 
 /// The event channels of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -116,9 +120,26 @@ fn daemon_domains(context: &Context<'_>) -> Result<[DomId; 2], Error> {
 }
 
 /// Waits until `required` is free, claimed by nobody and promised to nobody: at most as long as the guest may, and only
-/// while free memory still grows, as it does while a destroyed domain's pages are being given back. Nobody who honours the
-/// locks takes of it until they are dropped.
+/// while free memory still grows, as it does while a destroyed domain's pages are being given back. What is missing then dom0
+/// gives, where it may. Nobody who honours the locks takes of it until they are dropped.
 fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Result<BuildLocks, Error> {
+    let mut dom0 = None;
+    let outcome = wait_with_dom0(context, required, guest, &mut dom0);
+    match (&outcome, &dom0) {
+        (Ok(_), Some(dom0)) => dom0.tell(),
+        (Err(_), Some(dom0)) => dom0.restore(context),
+        (_, None) => {}
+    }
+    outcome
+}
+
+/// `dom0` becomes what this run has done to dom0.
+fn wait_with_dom0(
+    context: &Context<'_>,
+    required: Kib,
+    guest: &Guest,
+    dom0: &mut Option<ShrinkingDom0>,
+) -> Result<BuildLocks, Error> {
     let wait = guest.wait_memory;
     let start = Instant::now();
     let mut most = Kib(0);
@@ -136,8 +157,22 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
             most = free;
             grown = now;
         }
-        if now.duration_since(start) >= wait || now.duration_since(grown) >= STANDSTILL {
-            return Err(shortage(context, None, required, free));
+        let is_over = now.duration_since(start) >= wait;
+        let shrinking = dom0.as_ref().is_some_and(ShrinkingDom0::is_shrinking);
+        let standstill = if shrinking { DOM0_STANDSTILL } else { STANDSTILL };
+        if is_over || now.duration_since(grown) >= standstill {
+            if dom0.is_none() && !is_over {
+                *dom0 = ShrinkingDom0::new(context, guest)?;
+            }
+            let missing = Kib(required.0.saturating_sub(free.0));
+            let gives = match dom0 {
+                Some(dom0) if !is_over => dom0.shrink(context, missing)?,
+                _ => false,
+            };
+            if !gives {
+                return Err(shortage(context, None, required, free));
+            }
+            grown = now;
         }
         let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
         context.progress.count("waiting for memory", free.0, required.0, Unit::Kib, &text);

@@ -1,7 +1,8 @@
 //! Why the host's memory does not do: what is needed, what is free, and whose claims stand in the way.
 
+use super::dom0_memory::dom0_memory;
 use super::{Context, Keys};
-use crate::error::Error;
+use crate::error::{Error, Relief};
 use crate::memory::Kib;
 use crate::os::Untrusted;
 use crate::xen::DomId;
@@ -12,13 +13,17 @@ use crate::xen::DomId;
 pub fn shortage(context: &Context<'_>, of: Option<DomId>, required: Kib, free: Kib) -> Error {
     // Where it cannot be told, that is no reason for another error.
     let mut claims = Vec::new();
+    let mut guests = false;
     for domain in context.xen.domains().unwrap_or_default() {
+        let is_another = Some(domain.domid) != of && domain.domid != DomId::DOM0;
+        guests |= is_another && !domain.dying && domain.owned_pages.0 > 0;
         if domain.outstanding_pages.0 > 0 && Some(domain.domid) != of {
             let name = context.store.plain().read(&Keys::new(domain.domid).of_domain("name")).ok().flatten();
             claims.push((domain.domid.get(), name.map(Untrusted::from), domain.outstanding_pages.to_kib()));
         }
     }
-    Error::NotEnoughMemory { required, free, claims: describe(&claims) }
+    let relief = Relief { guests, dom0: dom0_memory(context, None) };
+    Error::NotEnoughMemory { required, free, claims: describe(&claims), relief }
 }
 
 /// `1024 KiB that are claimed for domain 3 (web), 2048 KiB for domain 4`.
@@ -43,7 +48,9 @@ mod tests {
     fn claims_are_told_by_whom() {
         assert_eq!(describe(&[]), None);
         let claims = [(3, Some("web".into()), Kib(1024)), (4, None, Kib(2048))];
-        let error = Error::NotEnoughMemory { required: Kib(9), free: Kib(7), claims: describe(&claims) }.to_string();
+        let relief = Relief { guests: true, dom0: None };
+        let error =
+            Error::NotEnoughMemory { required: Kib(9), free: Kib(7), claims: describe(&claims), relief }.to_string();
         let text = "9 KiB are required and 7 KiB are free, not counting 1024 KiB that are claimed for domain 3 (web), 2048 KiB \
                     for domain 4; shut down";
         assert!(error.contains(text), "{error}");

@@ -8,10 +8,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::create;
-use crate::builder::{Context, free_memory, populates_before, shortage};
+use crate::builder::{Context, dom0_memory, free_memory, may_shrink_dom0, populates_before, shortage};
 use crate::config::{Create, LOG_DIRECTORY, RUN_DIRECTORY, RunAs};
 use crate::error::{Error, Stage};
-use crate::memory::{Kind, render};
+use crate::memory::{Kib, Kind, render};
 use crate::report::{self, Done};
 use crate::xen::{CreateDomain, PhysInfo, XenError};
 
@@ -37,9 +37,19 @@ pub(super) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
     let memory = &config.guest.plan.memory;
     let free = context.step(Stage::WaitFreeMemory, || {
         let free = free_memory(context)?;
-        if free < memory.footprint { Err(shortage(context, None, memory.footprint, free)) } else { Ok(free) }
+        let missing = Kib(memory.footprint.0.saturating_sub(free.0));
+        if missing.0 == 0 {
+            return Ok((free, String::new()));
+        }
+        let share = config.guest.dom0_share;
+        let dom0 = dom0_memory(context, share.least).filter(|dom0| missing <= dom0.spare);
+        if dom0.is_some() && !config.guest.wait_memory.is_zero() && may_shrink_dom0(context, &config.guest)? {
+            return Ok((free, format!(", of which dom0 would give {}", missing.0)));
+        }
+        Err::<_, Error>(shortage(context, None, memory.footprint, free))
     })?;
-    checks.push(format!("{} KiB are free and unclaimed, {} are needed", free.0, memory.footprint.0));
+    let (free, of_dom0) = free;
+    checks.push(format!("{} KiB are free and unclaimed, {} are needed{of_dom0}", free.0, memory.footprint.0));
     if let Some(model) = &config.device_model {
         context.step(Stage::DeviceModel, check_directories)?;
         let whom = match &model.run_as {

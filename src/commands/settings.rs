@@ -8,7 +8,8 @@ use super::payload;
 use crate::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs, Switch};
 use crate::config::pci::{agree, needed_hole};
 use crate::config::{
-    Build, Claim, Create, DeviceModelConfig, Guest, Keep, Needs, Platform, RunAs, resolve_device_model,
+    Autoballoon, Build, Claim, Create, DeviceModelConfig, Dom0Share, Guest, Keep, Needs, Platform, RunAs,
+    resolve_device_model,
 };
 use crate::device_model::is_option;
 use crate::error::Error;
@@ -59,6 +60,11 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
+    // Whoever gives a domain to be built decides over the host's memory.
+    let autoballoon = match (arguments.autoballoon, claim) {
+        (Autoballoon::Auto, Claim::Built) => Autoballoon::Off,
+        (chosen, _) => chosen,
+    };
     Ok(Guest {
         payload: payload::read(arguments, &plan, keep)?,
         devices: arguments.memory.pci.clone(),
@@ -68,6 +74,7 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
         wait_memory: arguments.wait_memory,
         claim: if arguments.no_claim { Claim::Nothing { device_model: claim == Claim::Running } } else { claim },
         build_locks: !arguments.no_build_lock,
+        dom0_share: Dom0Share { autoballoon, least: arguments.dom0_min },
     })
 }
 

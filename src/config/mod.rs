@@ -1,6 +1,7 @@
 //! What the user asked for, typed and validated once, before Xen is touched.
 
 pub mod acpi_tables;
+mod autoballoon;
 mod cmdline;
 pub mod confinement;
 mod device_model_needs;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::memory::{Pages, Plan, Request};
 use crate::xen::{DomId, EventPort, ImageLimits, Interface, Sealed};
 
+pub use autoballoon::{Autoballoon, Dom0Share};
 pub use cmdline::CmdlineOf;
 pub use confinement::{RunAs, UserChoice};
 pub use device_model_needs::Needs;
@@ -57,6 +59,8 @@ pub struct Guest {
     pub claim: Claim,
     /// Other toolstacks' build locks are taken, where there are any.
     pub build_locks: bool,
+    /// What it may have of dom0's memory.
+    pub dom0_share: Dom0Share,
 }
 
 /// How much memory a build claims before it takes it.

@@ -22,6 +22,8 @@ fn what_cannot_be_understood_is_a_usage_error() {
         ("create --name web --memory 256 --firmware ovmf:", "path"),
         ("create --name web --memory 256 --wait-memory soon", "number of seconds"),
         ("create --name web --memory 256 --wait-memory 86401", "86400"),
+        ("create --name web --memory 256 --autoballoon maybe", "--autoballoon"),
+        ("create --name web --memory 256 --dom0-min much", "--dom0-min"),
         ("create --name web --memory 256 --dm-timeout=-1", "--dm-timeout"),
         ("create --name web --memory 256 --max-grant-frames 0", "--max-grant-frames"),
         ("create --name web --memory 256 --cpupool -1", "'-1'"),

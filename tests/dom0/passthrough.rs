@@ -13,7 +13,7 @@ use dombuild::builder::{
 };
 use dombuild::cancel::Cancel;
 use dombuild::config::{
-    Claim, DeviceModelConfig, FirmwareChoice, FirmwareModules, Guest, Needs, Payload, Platform, RunAs, pci,
+    Claim, DeviceModelConfig, Dom0Share, FirmwareChoice, FirmwareModules, Guest, Needs, Payload, Platform, RunAs, pci,
     read_firmware, read_hvmloader, resolve_device_model, smbios,
 };
 use dombuild::device_model::DeviceModel;
@@ -140,6 +140,7 @@ fn reserved_memory() {
         wait_memory: Duration::from_secs(64),
         claim: Claim::Built,
         build_locks: true,
+        dom0_share: Dom0Share::NOTHING,
     };
     let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;

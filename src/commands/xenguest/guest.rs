@@ -9,8 +9,8 @@ use crate::builder::{Context, Keys, Ports, Rings, check_room, digit, write_hole,
 use crate::config::pci::{SYSFS, Sizing, sizing};
 use crate::config::platform::number;
 use crate::config::{
-    Candidates, Claim, CmdlineOf, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module, Payload,
-    PciAddress, Platform, Unpacking, acpi_tables, check_placement, load_ramdisk, map_ramdisk, read_firmware,
+    Candidates, Claim, CmdlineOf, Dom0Share, FirmwareChoice, FirmwareKind, FirmwareModules, Guest, Keep, Module,
+    Payload, PciAddress, Platform, Unpacking, acpi_tables, check_placement, load_ramdisk, map_ramdisk, read_firmware,
     read_hvmloader, smbios,
 };
 use crate::error::Error;
@@ -169,8 +169,9 @@ impl Job {
         };
         let devices = self.devices.clone();
         // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
-        let (claim, build_locks) = (Claim::Nothing { device_model: false }, false);
-        Ok(Guest { plan, payload, platform, limits, devices, wait_memory: Duration::ZERO, claim, build_locks })
+        let (claim, build_locks, dom0_share) = (Claim::Nothing { device_model: false }, false, Dom0Share::NOTHING);
+        let wait_memory = Duration::ZERO;
+        Ok(Guest { plan, payload, platform, limits, devices, wait_memory, claim, build_locks, dom0_share })
     }
 
     fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<Payload, Error> {

@@ -168,7 +168,12 @@ mod tests {
     /// Word and number of each error, as xenopsd takes them apart: at spaces, with a number where it knows the word.
     #[test]
     fn every_word_and_its_number() {
-        let memory = || Error::NotEnoughMemory { required: Kib(2048), free: Kib(1024), claims: None };
+        let memory = || Error::NotEnoughMemory {
+            required: Kib(2048),
+            free: Kib(1024),
+            claims: None,
+            relief: crate::error::Relief::default(),
+        };
         let dom0 = || Error::NotEnoughDom0Memory {
             what: "kernel",
             path: "/x".into(),

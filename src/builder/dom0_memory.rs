@@ -1,0 +1,138 @@
+//! dom0's own memory: what it could spare, and how it is made smaller for a guest (autoballoon).
+
+use super::Context;
+use crate::config::Guest;
+use crate::error::{Dom0Memory, Error};
+use crate::memory::balloon::floor;
+use crate::memory::{Kib, Pages};
+use crate::os::meminfo::MachineMemory;
+use crate::xen::{DomId, Transaction, XenError};
+
+/// What dom0's balloon driver is told, in KiB.
+const TARGET: &str = "/local/domain/0/memory/target";
+/// The most that dom0 may have, in KiB. libxl wants it where there is a target.
+const STATIC_MAX: &str = "/local/domain/0/memory/static-max";
+const MIB: u64 = 1024;
+
+/// What dom0 has and what it can spare, which is what it has above `least` (or above what a guest that sees as much memory needs
+/// to live) and what its programs leave. `None` where that is not known: it is needed for advice, too.
+#[must_use]
+pub fn dom0_memory(context: &Context<'_>, least: Option<Kib>) -> Option<Dom0Memory> {
+    let owned = context.xen.domain(DomId::DOM0).ok()??.owned_pages.to_kib();
+    let machine = MachineMemory::now().ok()?;
+    let most = context.store.plain().read(STATIC_MAX).ok().flatten().and_then(|text| text.trim().parse().ok());
+    let least = least.unwrap_or_else(|| floor(most.map_or(owned, Kib), Kib(0)));
+    let unused = Kib(machine.available.0.saturating_sub(machine.reserve().0));
+    Some(Dom0Memory { owned, spare: Kib(owned.0.saturating_sub(least.0)).min(unused) })
+}
+
+/// Whether dom0 may be made smaller for this guest.
+///
+/// # Errors
+/// Where Xen does not tell its command line.
+pub fn may_shrink_dom0(context: &Context<'_>, guest: &Guest) -> Result<bool, XenError> {
+    Ok(guest.dom0_share.autoballoon.is_on(&context.xen.version()?.command_line))
+}
+
+/// dom0 while a guest waits for memory.
+#[derive(Debug)]
+pub(super) struct ShrinkingDom0 {
+    least: Option<Kib>,
+    /// What its balloon driver was told before, and what this run has told it.
+    before: Kib,
+    told: Option<Kib>,
+    /// By how many KiB it owned more than it was told.
+    surplus: i128,
+}
+
+impl ShrinkingDom0 {
+    /// dom0 as it is now; `None` where it is to keep its memory.
+    ///
+    /// # Errors
+    /// Where Xen or xenstored do not tell.
+    pub(super) fn new(context: &Context<'_>, guest: &Guest) -> Result<Option<Self>, Error> {
+        if !may_shrink_dom0(context, guest)? {
+            return Ok(None);
+        }
+        let Some(dom0) = context.xen.domain(DomId::DOM0)? else { return Ok(None) };
+        let owned = dom0.owned_pages.to_kib();
+        let before = read_target(&context.store.plain())?.unwrap_or(owned);
+        let surplus = i128::from(owned.0) - i128::from(before.0);
+        Ok(Some(Self { least: guest.dom0_share.least, before, told: None, surplus }))
+    }
+
+    /// Whether this run has made it smaller.
+    pub(super) fn is_shrinking(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Tells dom0 to give `missing` away, where it can spare all of that. Whether there is something to wait for.
+    ///
+    /// # Errors
+    /// Where Xen or xenstored refuse.
+    pub(super) fn shrink(&mut self, context: &Context<'_>, missing: Kib) -> Result<bool, Error> {
+        let (Some(memory), Some(dom0)) = (dom0_memory(context, self.least), context.xen.domain(DomId::DOM0)?) else {
+            return Ok(false);
+        };
+        let missing = Kib(missing.0.next_multiple_of(MIB));
+        if missing > memory.spare {
+            return Ok(false);
+        }
+        let target = i128::from(memory.owned.0) - i128::from(missing.0) - self.surplus;
+        let Ok(target) = u64::try_from(target).map(Kib) else { return Ok(false) };
+        let lowered = context.store.transaction(|transaction| {
+            match read_target(transaction)? {
+                // It has been told as much already, and does not follow.
+                Some(now) if now <= target => return Ok(false),
+                Some(_) => {}
+                None => {
+                    let most = if dom0.max_pages < Pages(u32::MAX.into()) {
+                        dom0.max_pages.to_kib()
+                    } else {
+                        context.xen.physinfo()?.total_kib
+                    };
+                    transaction.write(STATIC_MAX, &most.0.to_string())?;
+                }
+            }
+            transaction.write(TARGET, &target.0.to_string())?;
+            Ok::<_, XenError>(true)
+        })?;
+        if lowered {
+            self.told = Some(target);
+            let text =
+                format!("dom0 is made smaller for this guest: from {} to {} MiB", self.before.0 / MIB, target.0 / MIB);
+            log::info!("{text}");
+            context.progress.note(text);
+        }
+        Ok(lowered)
+    }
+
+    /// The guest has its memory: tells the user what that took.
+    pub(super) fn tell(&self) {
+        if let Some(told) = self.told {
+            log::warn!(
+                "dom0 was made smaller for this guest, from {} to {} MiB (--autoballoon); `xl mem-set 0 {}m` gives it back \
+                 what it had once there is room",
+                self.before.0 / MIB,
+                told.0 / MIB,
+                self.before.0 / MIB
+            );
+        }
+    }
+
+    /// The guest does not get its memory: dom0 has its own again, unless somebody else has told it something since.
+    pub(super) fn restore(&self, context: &Context<'_>) {
+        let Some(told) = self.told else { return };
+        let restored = context.store.transaction(|transaction| {
+            let is_ours = read_target(transaction)? == Some(told);
+            if is_ours { transaction.write(TARGET, &self.before.0.to_string()) } else { Ok(()) }
+        });
+        if let Err(error) = restored {
+            log::warn!("dom0 stays at {} MiB, it had {}: {error}", told.0 / MIB, self.before.0 / MIB);
+        }
+    }
+}
+
+fn read_target(transaction: &Transaction<'_>) -> Result<Option<Kib>, XenError> {
+    Ok(transaction.read(TARGET)?.and_then(|text| text.trim().parse().ok()).map(Kib))
+}
