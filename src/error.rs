@@ -117,7 +117,8 @@ pub enum Error {
     },
     /// The domain may not own what it needs.
     #[error(
-        "domain {domid} needs {} KiB and may own {} KiB: raise its limit (xc_domain_setmaxmem, `xl mem-max`) first",
+        "domain {domid} needs {} KiB and may own {} KiB: raise its limit first (xc_domain_setmaxmem; `xl mem-max` for a guest of \
+         xl's)",
         required.0, limit.0
     )]
     LimitTooLow {

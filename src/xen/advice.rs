@@ -70,7 +70,8 @@ pub const TABLE: &[Call] = &[
             (Errno::ENOMEM, NO_MEMORY),
             (
                 Errno::E2BIG,
-                "the domain would own more pages than its maximum: raise its limit (xc_domain_setmaxmem, `xl mem-max`)",
+                "the domain would own more pages than its maximum: raise its limit (xc_domain_setmaxmem; `xl mem-max` for a guest \
+                 of xl's)",
             ),
             (
                 Errno::EINVAL,
@@ -213,7 +214,10 @@ pub const TABLE: &[Call] = &[
     (
         "xc_domain_set_pod_target",
         &[
-            (Errno::EINVAL, "the target is above the domain's limit: raise that first (`xl mem-max`)"),
+            (
+                Errno::EINVAL,
+                "the target is above the domain's limit: raise that first (xc_domain_setmaxmem; `xl mem-max` for a guest of xl's)",
+            ),
             (Errno::ENOMEM, NO_MEMORY),
             (Errno::ESRCH, GONE),
             (Errno::EOPNOTSUPP, RELEASE),
