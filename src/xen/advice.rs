@@ -544,7 +544,8 @@ mod tests {
         let mut found: BTreeSet<String> = words.map(str::to_owned).collect();
         assert!(found.len() > 10, "{found:?}");
         for entry in fs::read_dir(in_project("src/xen")).expect("the folder").flatten() {
-            if entry.path().is_dir() {
+            // The witness of tests is called by nothing else.
+            if entry.path().is_dir() || entry.file_name() == "libxenguest.rs" {
                 continue;
             }
             let text = fs::read_to_string(entry.path()).expect("UTF-8");
