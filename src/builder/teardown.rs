@@ -45,20 +45,26 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     // One that Xen refused to destroy will not go, however long it is waited for.
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
-    let helpers = match Helpers::of(store, domain) {
-        Err(_) if !store.is_lost() => Helpers::of(store, domain),
-        outcome => outcome,
-    };
+    let helpers = once_more(store, || Helpers::of(store, domain));
     // Keys that could not be read may name a device model that still runs: they stay, so that the next try finds it.
     let keys_stay = helpers.is_err() && !store.is_lost();
     note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
     if !keys_stay {
-        note(remove_rest(xen, store, domain));
+        note(once_more(store, || remove_rest(xen, store, domain)));
     }
     if let Some(was_dying) = goes {
         note(wait_gone(xen, store, domain, was_dying));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Does what changes nothing where it is done already, a second time where it fails and xenstored answers: a failure that
+/// does not last leaves nothing behind.
+fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    match step() {
+        Err(_) if !store.is_lost() => step(),
+        outcome => outcome,
+    }
 }
 
 /// Whether the domain was dying before.
