@@ -139,9 +139,12 @@ fn not_by_command_line() {
     // Another toolstack's QEMU is found by what xenstore tells of it.
     let config = file(b"type=\"hvm\"\nname=\"theirs\"\nmemory=64\nvga=\"none\"\n");
     shell(&format!("xl create -p {}", path_text(&config)));
+    let pid = shell("xenstore-read /local/domain/$(xl domid theirs)/image/device-model-pid");
+    let is_there = || fs::exists(format!("/proc/{}", pid.trim())).expect("asked");
+    assert!(is_there(), "{pid}");
     dombuild(&["destroy", "--force", "theirs"]).success();
     // Its parent takes note of its end after that.
-    wait_for("QEMU is gone", 20, || shell("pgrep -c qemu || true").trim() == "0");
+    wait_for("QEMU is gone", 20, || !is_there());
     decoys.assert_unharmed();
 }
 
