@@ -531,6 +531,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::memory::Kib;
+    use crate::xen::DomId;
 
     fn in_project(path: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -585,6 +587,18 @@ mod tests {
                 assert_eq!(advice(call, *errno), Some(*text));
             }
         }
+    }
+
+    /// xl changes the limit of a guest whose configuration it keeps, and so of none that dombuild has made.
+    #[test]
+    fn xl_mem_max_is_advised_for_guests_of_xl() {
+        let texts: Vec<&str> = TABLE.iter().flat_map(|(_, known)| known.iter()).map(|(_, text)| *text).collect();
+        let limit =
+            crate::error::Error::LimitTooLow { domid: DomId::DOM0, required: Kib(2), limit: Kib(1) }.to_string();
+        let about: Vec<&str> =
+            texts.into_iter().chain([limit.as_str()]).filter(|text| text.contains("mem-max")).collect();
+        assert!(about.len() > 1, "{about:?}");
+        assert!(about.iter().all(|text| text.contains("`xl mem-max` for a guest of xl's")), "{about:?}");
     }
 
     #[test]
