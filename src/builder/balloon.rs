@@ -19,7 +19,7 @@ const LOCKED: &str = "another run is about to take memory: call this one again, 
 /// to be lower is lowered when it has arrived, unless somebody has told it something else by then.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`] where the host lacks what the guest would take, beside what other runs were promised;
+/// [`Error::NotEnoughMemory`] where the host has less than the guest would take beside the promises to other runs;
 /// [`Error::TimedOut`] where the guest has not arrived, or another run does not give up the build lock; what Xen or xenstored
 /// refuse.
 pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {

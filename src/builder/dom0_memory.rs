@@ -8,7 +8,7 @@ use crate::memory::{Kib, Pages};
 use crate::os::meminfo::MachineMemory;
 use crate::xen::{DomId, Transaction, XenError};
 
-/// What dom0's balloon driver is told, in KiB.
+/// The target of dom0's balloon driver, in KiB.
 const TARGET: &str = "/local/domain/0/memory/target";
 /// The most that dom0 may have, in KiB. libxl wants it where there is a target.
 const STATIC_MAX: &str = "/local/domain/0/memory/static-max";
@@ -38,7 +38,7 @@ pub fn may_shrink_dom0(context: &Context<'_>, guest: &Guest) -> Result<bool, Xen
 #[derive(Debug)]
 pub(super) struct ShrinkingDom0 {
     least: Option<Kib>,
-    /// What its balloon driver was told before, and what this run has told it.
+    /// The target of its balloon driver before this run, and the one that this run has written.
     before: Kib,
     told: Option<Kib>,
     /// By how many KiB it owned more than it was told.
