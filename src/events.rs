@@ -16,9 +16,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{AtStage, Error, Failure, Stage};
-use crate::logging::timestamp;
-use crate::xen::fd;
+use crate::error::{AtStage, Error, Failure};
+use crate::logging::record::timestamp;
+use crate::os::fd;
+use crate::stage::Stage;
 
 /// The number of this interface, in the first record.
 pub const SCHEMA: u32 = 1;

@@ -23,7 +23,7 @@ const HEADER: u32 = 36;
 
 /// Tables for a guest of `vcpus` vCPUs, at most 128, to stand at `at`. They begin with the RSDP, and fit in one page.
 #[must_use]
-pub(super) fn tables(vcpus: u32, at: Bytes) -> Vec<u8> {
+pub(crate) fn tables(vcpus: u32, at: Bytes) -> Vec<u8> {
     let mut out = Tables { at: at.0, bytes: Vec::new() };
     // Its place is the first; what it points to is known last.
     out.reserve(Rsdp::len());

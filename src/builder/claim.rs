@@ -8,23 +8,24 @@
 use nix::errno::Errno;
 
 use super::image::check_room;
-use super::{Context, Recorded};
-use crate::config::Guest;
+use crate::config::guest::Guest;
+use crate::context::Context;
 use crate::error::Error;
 use crate::memory::Pages;
+use crate::runs::journal::JournalEntry;
 use crate::xen::{DomId, XenError};
 
 /// Claims what the domain does not own yet of what it will own in the end; nothing where no claim is wanted.
 ///
 /// # Errors
 /// [`Error::NotEnoughMemory`], or what Xen says.
-pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
+pub(crate) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
     if !guest.is_claimed() {
         return Ok(());
     }
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
     // Xen refuses a claim above the limit, and one of what is owned already.
-    let total = Pages(guest.owned_in_the_end().0.min(domain.max_pages.0));
+    let total = Pages(guest.final_pages().0.min(domain.max_pages.0));
     if domain.owned_pages.0.saturating_add(domain.outstanding_pages.0) >= total.0 {
         return Ok(());
     }
@@ -48,6 +49,6 @@ pub(super) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Resul
 ///
 /// # Errors
 /// Where Xen refuses it.
-pub fn give_back_claim(context: &Context<'_>, domid: DomId, run: &Recorded) -> Result<(), XenError> {
+pub fn give_back_claim(context: &Context<'_>, domid: DomId, run: &JournalEntry) -> Result<(), XenError> {
     if run.claims() { context.xen.claim(domid, Pages(0)) } else { Ok(()) }
 }

@@ -1,22 +1,22 @@
 //! The CPUID policy of a guest: which features it has, and how its vCPUs stand in sockets.
 
-use super::Context;
-use crate::config::Platform;
+use crate::config::platform::Platform;
+use crate::context::Context;
 use crate::error::Error;
 use crate::memory::Kind;
 use crate::xen::{CpuidBase, CpuidLeaf, DomId, FeaturesetOf};
 
 /// Features as bits of a featureset, counted from bit 0 of word 0 (xen/include/public/arch-x86/cpufeatureset.h).
 mod feature {
-    pub(super) const PAE: usize = 6;
-    pub(super) const VMX: usize = 32 + 5;
-    pub(super) const NX: usize = 2 * 32 + 20;
-    pub(super) const SVM: usize = 3 * 32 + 2;
-    pub(super) const ITSC: usize = 7 * 32 + 8;
+    pub(crate) const PAE: usize = 6;
+    pub(crate) const VMX: usize = 32 + 5;
+    pub(crate) const NX: usize = 2 * 32 + 20;
+    pub(crate) const SVM: usize = 3 * 32 + 2;
+    pub(crate) const ITSC: usize = 7 * 32 + 8;
 }
 
 /// Gives a guest its policy.
-pub(super) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platform: &Platform) -> Result<(), Error> {
+pub(crate) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platform: &Platform) -> Result<(), Error> {
     let xen = context.xen;
     let itsc = platform.nomigrate || platform.nested;
     match &platform.featureset {

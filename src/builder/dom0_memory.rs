@@ -1,7 +1,7 @@
 //! dom0's own memory: what it could spare, and how it is made smaller for a guest (autoballoon).
 
-use super::Context;
-use crate::config::Guest;
+use crate::config::guest::Guest;
+use crate::context::Context;
 use crate::error::{Dom0Memory, Error};
 use crate::memory::balloon::floor;
 use crate::memory::{Kib, Pages};
@@ -36,7 +36,7 @@ pub fn may_shrink_dom0(context: &Context<'_>, guest: &Guest) -> Result<bool, Xen
 
 /// dom0 while a guest waits for memory.
 #[derive(Debug)]
-pub(super) struct ShrinkingDom0 {
+pub(crate) struct ShrinkingDom0 {
     least: Option<Kib>,
     /// The target of its balloon driver before this run, and the one that this run has written.
     before: Kib,
@@ -50,7 +50,7 @@ impl ShrinkingDom0 {
     ///
     /// # Errors
     /// Where Xen or xenstored do not tell.
-    pub(super) fn new(context: &Context<'_>, guest: &Guest) -> Result<Option<Self>, Error> {
+    pub(crate) fn new(context: &Context<'_>, guest: &Guest) -> Result<Option<Self>, Error> {
         if !may_shrink_dom0(context, guest)? {
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl ShrinkingDom0 {
     }
 
     /// Whether this run has made it smaller.
-    pub(super) fn is_shrinking(&self) -> bool {
+    pub(crate) fn is_shrinking(&self) -> bool {
         self.told.is_some()
     }
 
@@ -70,7 +70,7 @@ impl ShrinkingDom0 {
     ///
     /// # Errors
     /// Where Xen or xenstored refuse.
-    pub(super) fn shrink(&mut self, context: &Context<'_>, missing: Kib) -> Result<bool, Error> {
+    pub(crate) fn shrink(&mut self, context: &Context<'_>, missing: Kib) -> Result<bool, Error> {
         let (Some(memory), Some(dom0)) = (dom0_memory(context, self.least), context.xen.domain(DomId::DOM0)?) else {
             return Ok(false);
         };
@@ -108,7 +108,7 @@ impl ShrinkingDom0 {
     }
 
     /// The guest has its memory: tells the user what that took.
-    pub(super) fn tell(&self) {
+    pub(crate) fn tell(&self) {
         if let Some(told) = self.told {
             log::warn!(
                 "dom0 was made smaller for this guest, from {} to {} MiB (--autoballoon); `xl mem-set 0 {}m` gives it back \
@@ -121,11 +121,11 @@ impl ShrinkingDom0 {
     }
 
     /// The guest does not get its memory: dom0 has its own again, unless somebody else has told it something since.
-    pub(super) fn restore(&self, context: &Context<'_>) {
+    pub(crate) fn restore(&self, context: &Context<'_>) {
         let Some(told) = self.told else { return };
         let restored = context.store.transaction(|transaction| {
-            let is_ours = read_target(transaction)? == Some(told);
-            if is_ours { transaction.write(TARGET, &self.before.0.to_string()) } else { Ok(()) }
+            let created_by_dombuild = read_target(transaction)? == Some(told);
+            if created_by_dombuild { transaction.write(TARGET, &self.before.0.to_string()) } else { Ok(()) }
         });
         if let Err(error) = restored {
             log::warn!("dom0 stays at {} MiB, it had {}: {error}", told.0 / MIB, self.before.0 / MIB);

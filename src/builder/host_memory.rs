@@ -1,8 +1,9 @@
 //! What memory of the host is free: the one answer for every verb that takes some.
 
-use super::{Context, ledger};
+use crate::context::Context;
 use crate::error::Error;
 use crate::memory::{Kib, Pages};
+use crate::runs::journal;
 
 /// Memory that Xen has free, that no claim stands on and that no other run of dombuild counts on.
 ///
@@ -12,7 +13,7 @@ use crate::memory::{Kib, Pages};
 /// Where Xen does not tell, or the ledger of runs cannot be read.
 pub fn free_memory(context: &Context<'_>) -> Result<Kib, Error> {
     let unclaimed = context.xen.physinfo()?.available();
-    Ok(Kib(unclaimed.0.saturating_sub(promised_to_others(context)?.to_kib().0)))
+    Ok(Kib(unclaimed.0.saturating_sub(reserved_by_others(context)?.to_kib().0)))
 }
 
 /// Free memory that other living runs count on although it is not claimed at the moment: between populating and the claim
@@ -20,9 +21,9 @@ pub fn free_memory(context: &Context<'_>) -> Result<Kib, Error> {
 ///
 /// # Errors
 /// Where the ledger cannot be read, or Xen refuses to tell.
-fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
+fn reserved_by_others(context: &Context<'_>) -> Result<Pages, Error> {
     let runs: Vec<_> =
-        ledger::others()?.into_iter().filter(|entry| entry.alive && entry.run.promised().0 > 0).collect();
+        journal::others()?.into_iter().filter(|entry| entry.alive && entry.run.reserved().0 > 0).collect();
     if runs.is_empty() {
         return Ok(Pages(0));
     }
@@ -31,7 +32,7 @@ fn promised_to_others(context: &Context<'_>) -> Result<Pages, Error> {
         let domain = domains.iter().find(|domain| Some(domain.domid) == entry.run.domid())?;
         (domain.uuid == entry.run.uuid && !domain.dying).then_some(())?;
         let has = domain.owned_pages.0.saturating_add(domain.outstanding_pages.0);
-        Some(entry.run.promised().0.saturating_sub(has))
+        Some(entry.run.reserved().0.saturating_sub(has))
     });
     Ok(Pages(missing.fold(0, u64::saturating_add)))
 }

@@ -4,13 +4,15 @@
 //! that the guest may have, `mem_target` (build start) what it starts with, and it is populated on demand exactly when
 //! target < size.
 
+use super::build::BuildJob;
 use super::cpuid::apply_cpuid;
-use super::image::{Rings, build_image, check_params};
-use super::{BuildJob, Context};
-use crate::error::{Failure, Stage};
+use super::image::{BuildResult, build_image, check_params};
+use crate::context::Context;
+use crate::error::Failure;
 use crate::memory::Kind;
 use crate::memory::layout::VGA_HOLE_PAGES;
-use crate::xen::{Contents, HvmInfo, HvmModules};
+use crate::stage::Stage;
+use crate::xen::{HvmInfo, HvmModules, ImageContents};
 
 /// Builds the guest and returns the frames of its store and console rings.
 ///
@@ -20,17 +22,17 @@ use crate::xen::{Contents, HvmInfo, HvmModules};
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
-pub(super) fn hvm_build(
+pub(crate) fn hvm_build(
     context: &Context<'_>,
     job: BuildJob<'_>,
     hvmloader: &[u8],
     firmware: &[u8],
     modules: &HvmModules,
-) -> Result<Rings, Failure> {
+) -> Result<BuildResult, Failure> {
     let BuildJob { domid, guest, ports, .. } = job;
     let (plan, platform) = (&guest.plan, &guest.platform);
     // 1.
-    let contents = Contents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
+    let contents = ImageContents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
     let rings = build_image(context, job, hvmloader, contents)?;
     // 2.
     context.step(Stage::HvmInfo, || {

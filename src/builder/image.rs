@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::build::BuildJob;
 use super::claim::claim;
 use super::populate::Populating;
 use super::pre::{Ports, set_paging_pool};
-use super::{BuildJob, Context};
-use crate::config::{Guest, Payload, is_32_bit};
-use crate::error::{Error, Failure, Stage};
+use crate::config::guest::Guest;
+use crate::context::Context;
+use crate::error::{Error, Failure};
 use crate::memory::{Gfn, Kib, Kind, Pages, Plan};
-use crate::xen::{Boot, Contents, DomId, DomainImage, HvmParam, ImageParts, PlacedModules, XenError};
+use crate::payload::boot_files::BootFiles;
+use crate::payload::kernel::is_32_bit;
+use crate::stage::Stage;
+use crate::xen::{Boot, DomId, DomainImage, HvmParam, ImageContents, ImageParts, PlacedModules, XenError};
 
 /// What a build hands on: frames of the two rings, and where the modules for hvmloader are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Rings {
+pub struct BuildResult {
     /// xenstore's.
     pub store_gfn: Gfn,
     /// The console's.
@@ -29,14 +33,14 @@ pub struct Rings {
 
 /// About as long as a device model needs to map its video memory above the guest's. A page that is populated below what is
 /// mapped costs Xen nearly twice the time (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20), so that of a large
-/// guest no more is populated beside it than takes this long.
-const BESIDE: Duration = Duration::from_millis(100);
+/// guest no more is populated start_device_model it than takes this long.
+const QEMU_STARTUP: Duration = Duration::from_millis(100);
 
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
 /// 2. memory: build max of it, on demand where build start is less; for PV build start, at once, by libxenguest. What is to
-///    get ready beside it begins before, or when most of a large guest is populated;
+///    get ready start_device_model it begins before, or when most of a large guest is populated;
 /// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
@@ -44,13 +48,13 @@ const BESIDE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
-pub(super) fn build_image(
+pub(crate) fn build_image(
     context: &Context<'_>,
     job: BuildJob<'_>,
     kernel: &[u8],
-    contents: Contents<'_>,
-) -> Result<Rings, Failure> {
-    let BuildJob { domid, guest, ports, beside } = job;
+    contents: ImageContents<'_>,
+) -> Result<BuildResult, Failure> {
+    let BuildJob { domid, guest, ports, start_device_model } = job;
     let plan = &guest.plan;
     let pv = plan.request.kind == Kind::Pv;
     // 1.
@@ -79,9 +83,9 @@ pub(super) fn build_image(
     let shortage = |error| shortage(context, domid, plan.owned_pages_built, error);
     // 2.
     let mut memory = Populating::new(plan);
-    if let Some(start) = beside {
-        if memory.is_long(BESIDE) {
-            context.step(Stage::Populate, || memory.populate(context, domid, shortage, Some(BESIDE)))?;
+    if let Some(start) = start_device_model {
+        if memory.is_long(QEMU_STARTUP) {
+            context.step(Stage::Populate, || memory.populate(context, domid, shortage, Some(QEMU_STARTUP)))?;
         }
         start()?;
     }
@@ -108,7 +112,7 @@ pub(super) fn build_image(
     context.step(Stage::BootImage, || image.boot())?;
     // 6.
     let Boot { store_gfn, console_gfn, modules } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
-    Ok(Rings { store_gfn, console_gfn, modules })
+    Ok(BuildResult { store_gfn, console_gfn, modules })
 }
 
 /// Makes sure that this Xen runs a 32-bit PV kernel, where the guest's is one.
@@ -118,7 +122,7 @@ pub(super) fn build_image(
 pub fn check_width(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
     /// As libxenguest knows such a guest (`xc_dom_guest_type`, tools/libs/guest/xg_dom_elfloader.c).
     const PV_32: &str = "xen-3.0-x86_32p";
-    let Payload::Kernel { kernel, .. } = &guest.payload else { return Ok(()) };
+    let BootFiles::Kernel { kernel, .. } = &guest.boot_files else { return Ok(()) };
     if guest.plan.request.kind != Kind::Pv || !is_32_bit(&kernel.data) {
         return Ok(());
     }
@@ -193,12 +197,12 @@ const UNCHECKED_IOREQ: [HvmParam; 2] = [HvmParam::IoreqServerPfn, HvmParam::Iore
 
 /// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
 /// that Xen has the frames which the guest will be told, and what else libxenguest meant to set.
-pub(super) fn check_params(
+pub(crate) fn check_params(
     context: &Context<'_>,
     domid: DomId,
     kind: Kind,
     ports: Ports,
-    rings: Rings,
+    rings: BuildResult,
 ) -> Result<(), XenError> {
     let xen = context.xen;
     xen.set_hvm_param(domid, HvmParam::StorePort, u64::from(ports.store.0))?;

@@ -1,9 +1,10 @@
 //! What a domain is given besides memory: clocks, timers, the enlightenments of Hyper-V, and where its vCPUs run.
 
-use super::Context;
-use crate::config::Guest;
-use crate::error::{Error, Failure, Stage};
+use crate::config::guest::Guest;
+use crate::context::Context;
+use crate::error::{Error, Failure};
 use crate::memory::Kind;
+use crate::stage::Stage;
 use crate::xen::{DomId, HvmParam};
 
 /// `SHUTDOWN_crash` (xen/include/public/sched.h).

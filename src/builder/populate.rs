@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Context;
+use crate::context::Context;
 use crate::error::Error;
 use crate::events::Unit;
 use crate::memory::layout::{Extents, ORDERS};
@@ -13,21 +13,21 @@ use crate::memory::{Kind, Pages, Plan};
 use crate::xen::{DomId, XenError};
 
 /// How often it is told how far it is.
-const OFTEN: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Of so many it is not looked at how long they take before something begins beside them: 2 GiB.
-const FEW: Pages = Pages(2 << 18);
+/// Of so many it is not looked at how long they take before something begins start_device_model them: 2 GiB.
+const EARLY_QEMU_MAX: Pages = Pages(2 << 18);
 
 /// Whether a part of the guest is populated before a device model is started. On demand it is the cache that takes long, in
-/// one call, and the device model starts beside that.
+/// one call, and the device model starts start_device_model that.
 #[must_use]
 pub fn populates_before(plan: &Plan) -> bool {
-    plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > FEW
+    plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > EARLY_QEMU_MAX
 }
 
 /// The RAM of an HVM or PVH guest, of which a part may be populated by now.
 #[derive(Debug)]
-pub(super) struct Populating<'a> {
+pub(crate) struct Populating<'a> {
     plan: &'a Plan,
     /// Frames that are still to be populated: ranges without their ends.
     ranges: Vec<(u64, u64)>,
@@ -38,20 +38,20 @@ pub(super) struct Populating<'a> {
 }
 
 impl<'a> Populating<'a> {
-    pub(super) fn new(plan: &'a Plan) -> Self {
+    pub(crate) fn new(plan: &'a Plan) -> Self {
         let ranges = plan.layout.populated();
         let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
         Self { plan, ranges, total, left: total, taken: Duration::ZERO }
     }
 
     /// How many of its pages are not populated yet.
-    pub(super) fn left(&self) -> Pages {
+    pub(crate) fn left(&self) -> Pages {
         self.left
     }
 
-    /// Whether what takes `time`, beside it, had better begin later, by the pace so far. It can begin between two calls
+    /// Whether what takes `time`, start_device_model it, had better begin later, by the pace so far. It can begin between two calls
     /// alone, and so begins before the last one.
-    pub(super) fn is_long(&self, time: Duration) -> bool {
+    pub(crate) fn is_long(&self, time: Duration) -> bool {
         let done = self.total.0.saturating_sub(self.left.0);
         if done == 0 {
             return populates_before(self.plan);
@@ -63,18 +63,18 @@ impl<'a> Populating<'a> {
     }
 
     /// Populates the frames that are left, on demand where the plan says so: then Xen gets the pages for its cache first.
-    /// Where something is to begin beside the last of it, only as many that the rest takes no longer than that.
+    /// Where something is to begin start_device_model the last of it, only as many that the rest takes no longer than that.
     ///
     /// `explain` looks for the cause of what Xen refused.
     ///
     /// # Errors
     /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
-    pub(super) fn populate(
+    pub(crate) fn populate(
         &mut self,
         context: &Context<'_>,
         domid: DomId,
         explain: impl Fn(XenError) -> Error,
-        beside: Option<Duration>,
+        start_device_model: Option<Duration>,
     ) -> Result<(), Error> {
         if let Some(pod) = &self.plan.pod {
             context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
@@ -82,7 +82,7 @@ impl<'a> Populating<'a> {
         let mut told = Instant::now();
         let mut most = ORDERS[0];
         while let Some((at, end)) = self.ranges.first().copied()
-            && beside.is_none_or(|time| self.is_long(time))
+            && start_device_model.is_none_or(|time| self.is_long(time))
         {
             context.cancel.check()?;
             let began = Instant::now();
@@ -97,7 +97,7 @@ impl<'a> Populating<'a> {
             // The host has no more pages of that size, here: smaller ones up to where one may begin again.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
             self.took(extents.pages(done), began.elapsed());
-            if self.left.0 == 0 || told.elapsed() >= OFTEN {
+            if self.left.0 == 0 || told.elapsed() >= PROGRESS_INTERVAL {
                 tell(context, Pages(self.total.0.saturating_sub(self.left.0)), self.total);
                 told = Instant::now();
             }

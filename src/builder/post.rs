@@ -4,14 +4,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::handover::{write_hole, write_modules};
-use super::image::Rings;
+use super::hvmloader_keys::{write_hole, write_modules};
+use super::image::BuildResult;
 use super::pre::Ports;
-use super::record::write_record;
-use super::{Context, Keys, check_uuid_free, name_owner};
-use crate::config::{DomainName, FirmwareKind, Guest, Module, Payload};
-use crate::error::{Error, Failure, Stage};
+use crate::config::guest::Guest;
+use crate::config::name::DomainName;
+use crate::context::Context;
+use crate::domain::find::name_owner;
+use crate::domain::identity::check_uuid_free;
+use crate::domain::paths::XenstorePaths;
+use crate::domain::saved_request::save_request;
+use crate::error::{Error, Failure};
 use crate::memory::{Kind, Request};
+use crate::payload::boot_files::{BootFiles, Module};
+use crate::payload::search::FirmwareKind;
+use crate::stage::Stage;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 
 /// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
@@ -49,12 +56,12 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
                 return Err(Error::NameTaken { name: name.to_string(), owner });
             }
             check_uuid_free(context.xen, identity.uuid, Some(domid))?;
-            let keys = Keys::new(domid);
+            let keys = XenstorePaths::new(domid);
             transaction.remove(&keys.domain)?;
             transaction.remove(&keys.libxl)?;
             transaction.remove(&identity.vm_path())?;
             write_skeleton(transaction, &keys, identity, kind)?;
-            transaction.write(&keys.mark(), &identity.uuid.to_string())?;
+            transaction.write(&keys.owner_tag(), &identity.uuid.to_string())?;
             Ok(())
         })
     })
@@ -62,7 +69,12 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
 
 /// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). Where somebody
 /// has made a part of it already, what lies below the directories named here keeps its permissions.
-fn write_skeleton(transaction: &Transaction<'_>, keys: &Keys, identity: &Identity, kind: Kind) -> Result<(), XenError> {
+fn write_skeleton(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    identity: &Identity,
+    kind: Kind,
+) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
     let owned = Permissions::owned_by(keys.domid);
     let vm_path = identity.vm_path();
@@ -118,9 +130,9 @@ pub fn build_post(
     guest: &Guest,
     identity: &Identity,
     ports: Ports,
-    rings: Rings,
+    rings: BuildResult,
 ) -> Result<(), Failure> {
-    let keys = Keys::new(domid);
+    let keys = XenstorePaths::new(domid);
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
             // A domain that somebody else created may have no tree yet.
@@ -131,7 +143,7 @@ pub fn build_post(
                     identity.vm_path()
                 }
             };
-            write_record(transaction, &keys, identity.uuid, &guest.plan.request)?;
+            save_request(transaction, &keys, identity.uuid, &guest.plan.request)?;
             write_guest_keys(transaction, &keys, guest, &vm_path, ports, rings)?;
             write_console(transaction, &keys, ports, rings)?;
             Ok::<_, Error>(())
@@ -143,11 +155,11 @@ pub fn build_post(
 
 fn write_guest_keys(
     transaction: &Transaction<'_>,
-    keys: &Keys,
+    keys: &XenstorePaths,
     guest: &Guest,
     vm_path: &str,
     ports: Ports,
-    rings: Rings,
+    rings: BuildResult,
 ) -> Result<(), XenError> {
     let memory = &guest.plan.memory;
     let domain = [
@@ -166,8 +178,8 @@ fn write_guest_keys(
         let availability = if vcpu < online { "online" } else { "offline" };
         transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), availability)?;
     }
-    match &guest.payload {
-        Payload::Firmware { kind, .. } => {
+    match &guest.boot_files {
+        BootFiles::Firmware { kind, .. } => {
             write_firmware_keys(transaction, keys, guest, *kind, vm_path)?;
             write_modules(transaction, keys, rings.modules)?;
             let Request { passthrough, vgpu, .. } = guest.plan.request;
@@ -175,7 +187,7 @@ fn write_guest_keys(
                 write_hole(transaction, keys, &guest.plan)?;
             }
         }
-        Payload::Kernel { kernel, modules, .. } => {
+        BootFiles::Kernel { kernel, modules, .. } => {
             // Where libxl adds a device later that QEMU serves, it starts the QEMU that is named here.
             transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
             if guest.plan.request.kind == Kind::Pv {
@@ -206,23 +218,23 @@ fn write_image_keys(
 
 /// hvmloader knows these two words and no others for yes and no.
 #[must_use]
-pub fn digit(yes: bool) -> &'static str {
+pub fn bool01(yes: bool) -> &'static str {
     if yes { "1" } else { "0" }
 }
 
 /// What hvmloader and QEMU look for.
 fn write_firmware_keys(
     transaction: &Transaction<'_>,
-    keys: &Keys,
+    keys: &XenstorePaths,
     guest: &Guest,
     firmware: FirmwareKind,
     vm_path: &str,
 ) -> Result<(), XenError> {
     let (plan, platform) = (&guest.plan, &guest.platform);
     for (name, value) in [
-        ("platform/acpi", digit(platform.acpi)),
-        ("platform/acpi_s3", digit(platform.acpi_s3)),
-        ("platform/acpi_s4", digit(platform.acpi_s4)),
+        ("platform/acpi", bool01(platform.acpi)),
+        ("platform/acpi_s3", bool01(platform.acpi_s3)),
+        ("platform/acpi_s4", bool01(platform.acpi_s4)),
         ("platform/acpi_laptop_slate", "0"),
         ("hvmloader/bios", firmware.name()),
         // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
@@ -239,7 +251,12 @@ fn write_firmware_keys(
 
 /// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest
 /// must not change.
-fn write_console(transaction: &Transaction<'_>, keys: &Keys, ports: Ports, rings: Rings) -> Result<(), XenError> {
+fn write_console(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    ports: Ports,
+    rings: BuildResult,
+) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
     // libxl's: the guest's own, and readable for the domain of the backend.
     let owned = Permissions { owner: keys.domid, reader: Some(DomId::DOM0) };

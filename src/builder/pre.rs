@@ -9,14 +9,16 @@ use serde::Serialize;
 use super::claim::claim;
 use super::dom0_memory::ShrinkingDom0;
 use super::host_memory::free_memory;
-use super::locks::{self, BuildLocks};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
-use super::{Context, Recorded};
-use crate::config::Guest;
-use crate::error::{Error, Failure, Stage};
+use crate::config::guest::Guest;
+use crate::context::Context;
+use crate::error::{Error, Failure};
 use crate::events::Unit;
 use crate::memory::{Kib, Kind};
+use crate::runs::build_lock::{self, BuildLocks};
+use crate::runs::journal::JournalEntry;
+use crate::stage::Stage;
 use crate::xen::{DomId, EventPort};
 
 /// How often the host's free memory is looked at.
@@ -62,7 +64,7 @@ pub fn build_pre(
     domid: DomId,
     guest: &Guest,
     given: Option<(EventPort, EventPort)>,
-    run: &mut Recorded,
+    run: &mut JournalEntry,
 ) -> Result<Ports, Failure> {
     let xen = context.xen;
     let plan = &guest.plan;
@@ -88,7 +90,7 @@ pub fn build_pre(
     // 6.
     context.step(Stage::ClaimMemory, || {
         // Told first: a claim that no record tells of would stay where this run is killed.
-        run.promise(guest.owned_in_the_end(), guest.is_claimed())?;
+        run.reserve(guest.final_pages(), guest.is_claimed())?;
         claim(context, domid, guest)
     })?;
     drop(locks);
@@ -145,7 +147,7 @@ fn wait_with_dom0(
     let mut most = Kib(0);
     let mut grown = start;
     loop {
-        let locks = locks::take(context, guest.build_locks, wait)?;
+        let locks = build_lock::take(context, guest.build_locks, wait)?;
         let free = free_memory(context)?;
         if free >= required {
             return Ok(locks);
@@ -182,7 +184,7 @@ fn wait_with_dom0(
 }
 
 /// Sets the paging pool and makes sure that Xen has it: a pool that is too small lets populating fail half way.
-pub(super) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) -> Result<(), Error> {
+pub(crate) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) -> Result<(), Error> {
     if let Err(error) = context.xen.set_paging_pool(domid, size) {
         let free = context.xen.physinfo().map(|host| host.available()).ok();
         return Err(match (error.errno, free) {

@@ -3,25 +3,27 @@
 //! Such a guest is given build start at once and no more: what it may grow by is in its memory map alone, and its
 //! balloon driver asks for it. There is nothing on demand, and no paging pool.
 
+use super::build::BuildJob;
 use super::cpuid::apply_cpuid;
-use super::image::{Rings, build_image};
-use super::{BuildJob, Context};
-use crate::error::{Failure, Stage};
+use super::image::{BuildResult, build_image};
+use crate::context::Context;
+use crate::error::Failure;
 use crate::memory::Kind;
-use crate::xen::{Contents, DirectStart};
+use crate::stage::Stage;
+use crate::xen::{DirectStart, ImageContents};
 
 /// Builds the guest and returns the (machine) frames of its store and console rings.
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
-pub(super) fn pv_build(
+pub(crate) fn pv_build(
     context: &Context<'_>,
     job: BuildJob<'_>,
     kernel: &[u8],
     start: DirectStart<'_>,
-) -> Result<Rings, Failure> {
+) -> Result<BuildResult, Failure> {
     let BuildJob { domid, guest, .. } = job;
-    let rings = build_image(context, job, kernel, Contents::Pv(start))?;
+    let rings = build_image(context, job, kernel, ImageContents::Pv(start))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pv, &guest.platform))?;
     Ok(rings)
 }

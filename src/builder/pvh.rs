@@ -3,28 +3,31 @@
 //! The kernel is entered at the address of its `XEN_ELFNOTE_PHYS32_ENTRY` note, with the start info in %ebx
 //! (xen/include/public/arch-x86/hvm/start_info.h).
 
+use super::acpi;
+use super::build::BuildJob;
 use super::cpuid::apply_cpuid;
-use super::image::{Rings, build_image, check_params};
-use super::{BuildJob, Context, acpi};
-use crate::error::{Failure, Stage};
+use super::image::{BuildResult, build_image, check_params};
+use crate::context::Context;
+use crate::error::Failure;
 use crate::memory::Kind;
 use crate::memory::layout::ACPI_START;
-use crate::xen::{Contents, DirectStart};
+use crate::stage::Stage;
+use crate::xen::{DirectStart, ImageContents};
 
 /// Builds the guest and returns the frames of its store and console rings. It is populated on demand exactly when build
 /// start < build max, as an HVM guest is.
 ///
 /// # Errors
 /// The step and the call that failed. The domain is left as far as it came.
-pub(super) fn pvh_build(
+pub(crate) fn pvh_build(
     context: &Context<'_>,
     job: BuildJob<'_>,
     kernel: &[u8],
     start: DirectStart<'_>,
-) -> Result<Rings, Failure> {
+) -> Result<BuildResult, Failure> {
     let BuildJob { domid, guest, ports, .. } = job;
     let tables = acpi::tables(guest.plan.vcpus, ACPI_START);
-    let contents = Contents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
+    let contents = ImageContents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
     let rings = build_image(context, job, kernel, contents)?;
     context.step(Stage::HvmParams, || check_params(context, domid, Kind::Pvh, ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pvh, &guest.platform))?;

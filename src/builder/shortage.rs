@@ -1,7 +1,8 @@
 //! Why the host's memory does not do: what is needed, what is free, and whose claims stand in the way.
 
 use super::dom0_memory::dom0_memory;
-use super::{Context, Keys};
+use crate::context::Context;
+use crate::domain::paths::XenstorePaths;
 use crate::error::{Error, Relief};
 use crate::memory::Kib;
 use crate::os::Untrusted;
@@ -18,7 +19,7 @@ pub fn shortage(context: &Context<'_>, of: Option<DomId>, required: Kib, free: K
         let is_another = Some(domain.domid) != of && domain.domid != DomId::DOM0;
         guests |= is_another && !domain.dying && domain.owned_pages.0 > 0;
         if domain.outstanding_pages.0 > 0 && Some(domain.domid) != of {
-            let name = context.store.plain().read(&Keys::new(domain.domid).of_domain("name")).ok().flatten();
+            let name = context.store.plain().read(&XenstorePaths::new(domain.domid).of_domain("name")).ok().flatten();
             claims.push((domain.domid.get(), name.map(Untrusted::from), domain.outstanding_pages.to_kib()));
         }
     }

@@ -3,9 +3,9 @@
 //! The `log` facade's records are handed to every place that takes their level; filters and the writing of whole records
 //! are `env_logger`'s. The last record of a destination holds what a run came to: see [`conclude`].
 
-mod destination;
-mod panics;
-mod record;
+pub mod destination;
+pub mod panics;
+pub mod record;
 mod relay;
 mod syslog;
 

@@ -4,8 +4,8 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
+use crate::cli::print;
 use crate::error::Error;
-use crate::report;
 
 thread_local! {
     /// What the first panic of this thread said.
@@ -63,7 +63,7 @@ fn remember(panic: &PanicHookInfo<'_>) {
         (_, None) => SAID.set(Some(said)),
         (_, Some(first)) => {
             STATE.set(State::Told);
-            report::last_words(&format!("this is a bug in dombuild: {first}; and while cleaning up after it: {said}"));
+            print::last_words(&format!("this is a bug in dombuild: {first}; and while cleaning up after it: {said}"));
         }
     }
 }
@@ -75,7 +75,8 @@ mod tests {
     use std::{env, fs};
 
     use super::*;
-    use crate::logging::{Destination, LogConfig, init};
+    use crate::logging::destination::Destination;
+    use crate::logging::{LogConfig, init};
 
     #[test]
     fn a_panic_is_an_internal_error_with_its_place() {

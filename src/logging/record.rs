@@ -13,7 +13,7 @@ use crate::os::{self, one_line};
 /// Text for people, or an object a line for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// `[2024-05-01T12:00:00.000Z INFO  dombuild::events] stage populate`
+    /// `[2024-05-01T12:00:00.000Z INFO  crate::events] stage populate`
     #[default]
     Text,
     /// `{"level":"info","msg":"stage populate","time":"2024-05-01T12:00:00.000Z"}`
@@ -93,7 +93,7 @@ mod tests {
         format
             .write(
                 &mut output,
-                &Record::builder().level(Level::Info).target("dombuild::x").args(format_args!("{arguments}")).build(),
+                &Record::builder().level(Level::Info).target("crate::x").args(format_args!("{arguments}")).build(),
             )
             .expect("into memory");
         String::from_utf8(output).expect("UTF-8")
@@ -104,7 +104,7 @@ mod tests {
         let line = written(Format::Text, "name \"a\n[2024-05-01T12:00:00.000Z ERROR dombuild] forged\r\x1b[2J\t%s {}");
         assert_eq!(line.matches('\n').count(), 1, "{line:?}");
         assert!(line.ends_with("forged\\r\\u{1b}[2J\\t%s {}\n"), "{line:?}");
-        assert!(line.contains("INFO  dombuild::x] name \"a\\n[2024"), "{line:?}");
+        assert!(line.contains("INFO  crate::x] name \"a\\n[2024"), "{line:?}");
     }
 
     #[test]

@@ -268,7 +268,7 @@ mod tests {
         let told = relay.log(
             &Record::builder()
                 .level(Level::Warn)
-                .target("dombuild::x")
+                .target("crate::x")
                 .args(format_args!("a\nb"))
                 .module_path_static(Some("m"))
                 .file_static(Some("f"))
@@ -282,7 +282,7 @@ mod tests {
         }
         assert_eq!(relay.flush(), None);
         let first = receiver.try_recv().expect("flushed");
-        assert_eq!(first, "WARN dombuild::x a\nb Some(\"populate\") (Some(\"m\"), Some(\"f\"), Some(7))");
+        assert_eq!(first, "WARN crate::x a\nb Some(\"populate\") (Some(\"m\"), Some(\"f\"), Some(7))");
         for index in 0..LONGEST_QUEUE + 10 {
             assert!(receiver.try_recv().expect("flushed").contains(&format!(" {index} None")));
         }

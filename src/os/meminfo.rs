@@ -3,10 +3,10 @@
 use std::fs;
 use std::io;
 
-use crate::memory::{Bytes, Kib};
+use dombuild_memory::{Bytes, Kib};
 
 /// The least that is left to other programs.
-const LEAST_RESERVE: Kib = Kib(64 << 10);
+const MIN_RESERVE: Kib = Kib(64 << 10);
 
 /// The part of all memory that is left to other programs, where that is more.
 const RESERVE_PART: u64 = 8;
@@ -33,7 +33,7 @@ impl MachineMemory {
     /// What is left to other programs: 64 MiB, or an eighth of all where that is more.
     #[must_use]
     pub fn reserve(&self) -> Kib {
-        LEAST_RESERVE.max(Kib(self.total.0 / RESERVE_PART))
+        MIN_RESERVE.max(Kib(self.total.0 / RESERVE_PART))
     }
 
     /// What this program may take.

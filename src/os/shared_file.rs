@@ -102,6 +102,18 @@ impl fmt::Display for SharedFile {
     }
 }
 
+/// Removes a file; one that is not there is no error.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_file(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("cannot remove {}: {error}", path.display())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -531,16 +531,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::memory::Kib;
-    use crate::xen::DomId;
 
     fn in_project(path: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
     }
 
     /// The functions of the C libraries that `src/xen` calls, and its requests to xenstored.
     fn called() -> BTreeSet<String> {
-        let files = ["src/xen/store/mod.rs", "src/xen/store/transaction.rs"];
+        let files = ["src/xen/store.rs", "src/xen/store/transaction.rs"];
         let requests = files.map(|path| fs::read_to_string(in_project(path)).expect("UTF-8")).concat();
         let words = requests.split('"').filter(|word| word.starts_with("xs_"));
         let mut found: BTreeSet<String> = words.map(str::to_owned).collect();
@@ -593,11 +591,8 @@ mod tests {
     #[test]
     fn xl_mem_max_is_advised_for_guests_of_xl() {
         let texts: Vec<&str> = TABLE.iter().flat_map(|(_, known)| known.iter()).map(|(_, text)| *text).collect();
-        let limit =
-            crate::error::Error::LimitTooLow { domid: DomId::DOM0, required: Kib(2), limit: Kib(1) }.to_string();
-        let about: Vec<&str> =
-            texts.into_iter().chain([limit.as_str()]).filter(|text| text.contains("mem-max")).collect();
-        assert!(about.len() > 1, "{about:?}");
+        let about: Vec<&str> = texts.into_iter().filter(|text| text.contains("mem-max")).collect();
+        assert!(!about.is_empty(), "{about:?}");
         assert!(about.iter().all(|text| text.contains("`xl mem-max` for a guest of xl's")), "{about:?}");
     }
 

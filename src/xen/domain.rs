@@ -10,7 +10,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, Interface};
-use crate::memory::{Kind, Pages};
+use dombuild_memory::{Kind, Pages};
 
 /// What a new domain is created with: `struct xen_domctl_createdomain`, less what follows from its kind.
 #[derive(Debug, Clone)]

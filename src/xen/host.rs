@@ -8,7 +8,7 @@ use xen_sys as sys;
 
 use super::Interface;
 use super::error::{self, XenError};
-use crate::memory::{Kib, Pages};
+use dombuild_memory::{Kib, Pages};
 
 /// The host (`XEN_SYSCTL_physinfo`).
 #[derive(Debug, Clone, Serialize)]

@@ -4,7 +4,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, Interface};
-use crate::memory::{E820Entry, E820Kind, Kib};
+use dombuild_memory::{E820Entry, E820Kind, Kib};
 
 /// The enlightenments of Hyper-V, bits of `HVM_PARAM_VIRIDIAN` (xen/include/public/hvm/params.h).
 pub mod enlightenment {

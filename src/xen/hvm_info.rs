@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use xen_sys as sys;
 
 use super::{DomId, Interface, XenError};
-use crate::memory::{Gfn, Pages};
+use dombuild_memory::{Gfn, Pages};
 
 const SIZE: usize = size_of::<sys::hvm_info_table>();
 const OFFSET: usize = sys::HVM_INFO_OFFSET as usize;

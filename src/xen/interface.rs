@@ -8,8 +8,8 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, EventPort, ForeignPages, logger};
-use crate::memory::layout::Extents;
-use crate::memory::{Bytes, Gfn, Kib, Pages};
+use dombuild_memory::layout::Extents;
+use dombuild_memory::{Bytes, Gfn, Kib, Pages};
 
 /// What is left of a guest to be populated on demand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

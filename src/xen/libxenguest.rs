@@ -11,7 +11,7 @@ use std::slice;
 use xen_sys as sys;
 
 use super::logger;
-use crate::memory::{Kind, Mib};
+use dombuild_memory::{Kind, Mib};
 
 /// `XC_OPENFLAG_DUMMY` (tools/include/xenctrl.h).
 const DUMMY: u32 = 1;
@@ -27,19 +27,19 @@ const ARRIVED: u32 = 0x00e1_f000;
 
 /// What libxenguest makes of a kernel that it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub struct Taken {
     /// By which of its loaders.
-    pub(crate) loader: String,
+    pub loader: String,
     /// The kind of guest.
-    pub(crate) guest_type: String,
+    pub guest_type: String,
     /// The first frame of the kernel.
-    pub(crate) first: u64,
+    pub first: u64,
     /// Its memory, in whole pages; `None` under the loader of firmware, which wants Xen.
-    pub(crate) memory: Option<Vec<u8>>,
+    pub memory: Option<Vec<u8>>,
     /// `virt_base`, `virt_entry` and `virt_hypercall`.
-    pub(crate) addresses: [u64; 3],
+    pub addresses: [u64; 3],
     /// The features that are active.
-    pub(crate) features: Vec<u32>,
+    pub features: Vec<u32>,
 }
 
 /// An image that is released at the end.
@@ -69,7 +69,7 @@ unsafe extern "C" fn arrived(dom: *mut sys::xc_dom_image) -> c_int {
 ///
 /// # Errors
 /// The step that refused it.
-pub(crate) fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str> {
+pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str> {
     let callbacks = logger::callbacks();
     // SAFETY: the callbacks are static; the handle is not opened, as nothing is called that would use it.
     let interface = unsafe { sys::xc_interface_open(callbacks, callbacks, DUMMY) };

@@ -1,7 +1,7 @@
 //! libxc's messages, brought into the `log` facade.
 //!
 //! libxc takes a `xentoollog_logger`: a table of callbacks. Ours formats each message and hands it to `log` under the
-//! target `dombuild::libxc`. Because libxenguest gets this logger too, it does not open its own
+//! target `crate::UP::libxc`. Because libxenguest gets this logger too, it does not open its own
 //! /var/log/xen/domain-builder-ng.log (libxenguest, `xc_dom_loginit`).
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use std::os::raw::{c_char, c_int, c_ulong};
 
 use xen_sys as sys;
 
-const TARGET: &str = "dombuild::libxc";
+const TARGET: &str = "crate::UP::libxc";
 
 thread_local! {
     /// The last thing libxc called an error, on the thread that called it: `xc_dom_*` tell their reason nowhere else.
@@ -124,7 +124,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Leaves what libxc would have said.
-    pub(in crate::xen) fn say(message: &str) {
+    pub(crate) fn say(message: &str) {
         LAST_ERROR.set(Some(message.to_owned()));
     }
 

@@ -1,6 +1,6 @@
 //! What hvmloader is handed besides the firmware: SMBIOS structures and ACPI tables of the caller's.
 
-use crate::memory::Bytes;
+use dombuild_memory::Bytes;
 
 /// Both begin at a multiple of this.
 const ALIGNMENT: usize = 16;

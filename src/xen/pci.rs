@@ -8,7 +8,7 @@ use xen_sys as sys;
 
 use super::Interface;
 use super::error::{self, XenError};
-use crate::memory::{Bytes, Gfn, Pages, Reserved};
+use dombuild_memory::{Bytes, Gfn, Pages, Reserved};
 
 /// How often Xen's list may change its length between two questions before it is given up on.
 const ATTEMPTS: u32 = 4;

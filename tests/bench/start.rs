@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dombuild::config::confinement::FIRST_USER;
-use dombuild::monitor::Question;
+use dombuild::qemu::confinement::FIRST_USER;
+use dombuild::qemu::qmp::QmpQuery;
 use dombuild::xen::{DomId, Store};
 
 use super::figures::Pairs;
@@ -51,7 +51,7 @@ pub(crate) fn qemu_alone(bench: &Bench, guest: &Guest, way: Way) -> u64 {
 }
 
 fn wait_for_answer(domid: DomId) {
-    let mut question = Question::new(format!("/run/xen/qmp-libxl-{domid}").into(), "query-chardev");
+    let mut question = QmpQuery::new(format!("/run/xen/qmp-libxl-{domid}").into(), "query-chardev");
     let end = Instant::now() + Duration::from_secs(20);
     while question.answer().expect("no refusal").is_none() {
         assert!(Instant::now() < end, "{}", shell("cat /tmp/bench-qemu"));

@@ -9,8 +9,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
-use dombuild::builder::LIMITS;
-use dombuild::config::confinement::{EMPTY_DIRECTORY, FIRST_USER};
+use dombuild::qemu::confinement::{EMPTY_DIRECTORY, FIRST_USER};
+use dombuild::qemu::helpers::LIMITS;
 use serde_json::{Value, json};
 
 use super::Test;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dombuild::config::KERNELS_DIRECTORY;
+use dombuild::payload::kernel::cache::KERNELS_DIRECTORY;
 
 use super::Test;
 use super::faults::tiny_kernel;

@@ -3,15 +3,14 @@
 use std::fs;
 use std::io::Write;
 
-use dombuild::config::KERNELS_DIRECTORY;
 use dombuild::memory::{Gfn, Kind, Pages};
+use dombuild::payload::kernel::cache::KERNELS_DIRECTORY;
 use dombuild::xen::{DomId, Interface};
 
-use super::Test;
 use super::memory::Memory;
-use super::sample;
 use super::support::{GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, dombuild, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
+use super::{Test, sample};
 
 #[path = "../data/kernels.rs"]
 pub(crate) mod kernels;

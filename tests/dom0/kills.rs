@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dombuild::builder::{LIMITS, cgroup_name};
 use dombuild::memory::{Kind, Pages};
 use dombuild::os::cgroup::Cgroup;
 use dombuild::os::pidfd::ProcessId;
+use dombuild::qemu::helpers::{LIMITS, cgroup_name};
 use dombuild::xen::{DomId, DomainRef, Interface, Store};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
@@ -338,7 +338,7 @@ fn by_handles() {
     assert!(xen.domain(empty).expect("asked").is_none());
     dombuild(&["destroy", "t"]).success();
 
-    // Keys and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
+    // XenstorePaths and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
     for recorded in [true, false] {
         let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
         let mark = format!("/libxl/{number}/dombuild");

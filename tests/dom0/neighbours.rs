@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use dombuild::config::{OPENXT_LOCK, XL_LOCK};
+use dombuild::runs::build_lock::{OPENXT_LOCK, XL_LOCK};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -2,10 +2,9 @@
 
 use dombuild::memory::Kind;
 
-use super::Test;
 use super::images::kernels;
-use super::sample;
 use super::support::{dombuild, file, path_text, shell, wait_for};
+use super::{Test, sample};
 
 #[path = "../data/odd_kernels.rs"]
 mod shapes;

@@ -7,9 +7,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dombuild::builder::{Ending, teardown};
-use dombuild::config::confinement::FIRST_USER;
+use dombuild::lifecycle::teardown::teardown;
 use dombuild::memory::{Kib, Kind, Pages};
+use dombuild::qemu::confinement::FIRST_USER;
+use dombuild::qemu::helpers::Ending;
 use dombuild::xen::{DomId, DomainRef, Interface, Store};
 use serde_json::json;
 use uuid::Uuid;
@@ -191,7 +192,7 @@ fn by_handle() {
     assert!(fs::exists(format!("/run/xen/qmp-libxl-{guest}")).expect("asked"));
     dombuild(&["destroy", "t"]).success();
 
-    // Keys at a number that name another domain are not this one's either: Xen does not know a domain there any more.
+    // XenstorePaths at a number that name another domain are not this one's either: Xen does not know a domain there any more.
     let number = DomId::new(32_000).expect("a domid");
     let theirs = Uuid::new_v4();
     shell(&format!("xenstore-write /local/domain/{number}/vm /vm/{theirs} /vm/{theirs}/uuid {theirs}"));

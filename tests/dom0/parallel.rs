@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use dombuild::config::{OPENXT_LOCK, XL_LOCK};
+use dombuild::runs::build_lock::{OPENXT_LOCK, XL_LOCK};
 use dombuild::xen::{Interface, PhysInfo};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -7,17 +7,26 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use dombuild::builder::{
-    BuildJob, Context, Identity, Progress, Recorded, RunVerb, build_guest, build_post, build_pre, make_skeleton,
-    measure,
-};
+use dombuild::builder::build::{BuildJob, build_guest};
+use dombuild::builder::post::{Identity, build_post, make_skeleton};
+use dombuild::builder::pre::build_pre;
 use dombuild::cancel::Cancel;
-use dombuild::config::{
-    Claim, DeviceModelConfig, Dom0Share, FirmwareChoice, FirmwareModules, Guest, Needs, Payload, Platform, RunAs, pci,
-    read_firmware, read_hvmloader, resolve_device_model, smbios,
-};
-use dombuild::device_model::DeviceModel;
+use dombuild::config::autoballoon::Dom0Share;
+use dombuild::config::guest::{Claim, Guest};
+use dombuild::config::platform::Platform;
+use dombuild::context::Context;
+use dombuild::devices::pci;
+use dombuild::domain::measure::measure;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
+use dombuild::payload::boot_files::{BootFiles, FirmwareModules};
+use dombuild::payload::search::{FirmwareChoice, read_firmware, read_hvmloader, resolve_device_model};
+use dombuild::payload::smbios;
+use dombuild::progress::Progress;
+use dombuild::qemu::config::DeviceModelConfig;
+use dombuild::qemu::confinement::RunAs;
+use dombuild::qemu::device_model::DeviceModel;
+use dombuild::qemu::needs::Needs;
+use dombuild::runs::journal::{JournalEntry, RunVerb};
 use dombuild::xen::{DomId, ImageLimits, Interface, Store};
 use serde_json::Value;
 
@@ -127,7 +136,7 @@ fn reserved_memory() {
     assert_eq!(plan.layout.lowmem_end, Bytes(0x2000_0000));
     let firmware = FirmwareChoice::default();
     let guest = Guest {
-        payload: Payload::Firmware {
+        boot_files: BootFiles::Firmware {
             hvmloader: read_hvmloader(None, &plan).expect("hvmloader"),
             kind: firmware.kind,
             firmware: read_firmware(&firmware, plan.layout.lowmem_end).expect("SeaBIOS"),
@@ -146,9 +155,9 @@ fn reserved_memory() {
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
     let identity = Identity { uuid, name: Some("t".parse().expect("a name")) };
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
-    let mut run = Recorded::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
+    let mut run = JournalEntry::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
     let ports = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
-    let rings = build_guest(&context, BuildJob { domid, guest: &guest, ports, beside: None }).expect("built");
+    let rings = build_guest(&context, BuildJob { domid, guest: &guest, ports, start_device_model: None }).expect("built");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_built);
     build_post(&context, domid, &guest, &identity, ports, rings).expect("post");
     assert_eq!(key(domid, "vm-data/mmio-hole-size"), Some((0xe000_0000_u64).to_string()));

@@ -1,10 +1,10 @@
 //! The table of settings: the one place that knows their names, their values, their defaults and their effects.
 
-use super::super::FirmwareKind;
 use super::Platform;
 use super::setting::Setting;
 use super::value::{cpu_map, featureset, number_within, truth};
 use super::viridian::{self, Viridian};
+use crate::payload::search::FirmwareKind;
 use crate::xen::enlightenment;
 
 const BOOLEAN: &str = "true or false, or a number, of which 0 is false";

@@ -19,7 +19,7 @@
 //!   4 GiB – highmem   high RAM, what the hole displaced
 //! ```
 
-use super::super::units::{Bytes, GIB, Gfn, KIB, MIB, Pages};
+use crate::units::{Bytes, GIB, Gfn, KIB, MIB, Pages};
 
 /// Frame of the hvm_info table (`HVM_INFO_PFN`, `xen/include/public/hvm/hvm_info_table.h`).
 pub const HVM_INFO: Gfn = Gfn(0x9f);

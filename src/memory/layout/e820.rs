@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::units::Bytes;
+use crate::units::Bytes;
 
 /// What an e820 entry describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

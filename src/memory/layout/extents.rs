@@ -1,8 +1,8 @@
 //! In which pieces the frames of a guest are populated: the largest pages that fit, many to a call.
 
-use super::super::kind::Kind;
-use super::super::units::{Gfn, Pages};
 use super::{Bytes, FOUR_GIB, Layout, VGA_HOLE_END, VGA_HOLE_START};
+use crate::kind::Kind;
+use crate::units::{Gfn, Pages};
 
 /// Orders of the page sizes that the CPU's tables have, in 4 KiB pages: 1 GiB, 2 MiB, 4 KiB.
 pub const ORDERS: [u32; 3] = [18, 9, 0];

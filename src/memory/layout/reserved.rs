@@ -8,10 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::error::PlanError;
-use super::super::kind::Kind;
-use super::super::units::{Bytes, KIB, MIB, PAGE_SIZE};
 use super::{E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVMLOADER_RESERVED, Layout, around};
+use crate::error::PlanError;
+use crate::kind::Kind;
+use crate::units::{Bytes, KIB, MIB, PAGE_SIZE};
 
 /// The most entries that hvmloader has room for when it reads the memory map (`E820MAX`,
 /// `tools/firmware/hvmloader/e820.h`, and `tools/include/xenctrl.h`, Xen 4.17).

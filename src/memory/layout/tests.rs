@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::units::{GIB, Gfn, MIB, Pages};
 use super::*;
+use crate::units::{GIB, Gfn, MIB, Pages};
 
 const HOLE: Bytes = DEFAULT_MMIO_HOLE;
 

@@ -4,9 +4,9 @@
 //! (`libxl_dom.c`). Memory for the IOMMU's own page tables, which libxl counts where a guest with PCI devices does not
 //! share them with the CPU's, is no part of it: sharing them is the default.
 
-use super::super::kind::Kind;
-use super::super::units::Kib;
 use super::rules::{Extras, Limit, Paging, Rules};
+use crate::kind::Kind;
+use crate::units::Kib;
 
 pub(super) const RULES: Rules = Rules {
     input: Kib(1),

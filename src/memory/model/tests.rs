@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::super::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
-use super::super::units::Mib;
 use super::rules::Extras;
 use super::*;
+use crate::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
+use crate::units::Mib;
 
 fn multiplier(value: f64) -> ShadowMultiplier {
     ShadowMultiplier::new(value).expect("a valid multiplier")

@@ -1,8 +1,8 @@
 //! xapi: `ocaml/xapi-idl/memory/memory.ml` of today's xen-api. It is xenops' model with two more terms.
 
-use super::super::units::{Kib, Mib, Pages};
 use super::rules::{ONE_MIB, Rules};
 use super::xenops;
+use crate::units::{Kib, Mib, Pages};
 
 pub(super) const RULES: Rules = Rules { vcpu_overhead, shim: Some(shim), ..xenops::RULES };
 

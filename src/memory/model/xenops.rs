@@ -1,8 +1,8 @@
 //! xenops: `xenops/memory.ml` of the OpenXT toolstack (stable-6), in MiB.
 
-use super::super::kind::Kind;
-use super::super::units::Kib;
 use super::rules::{Extras, Limit, ONE_MIB, Paging, Rules};
+use crate::kind::Kind;
+use crate::units::Kib;
 
 pub(super) const RULES: Rules = Rules {
     input: ONE_MIB,

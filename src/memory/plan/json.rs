@@ -2,11 +2,11 @@
 
 use serde::{Serialize, Serializer};
 
-use super::super::kind::Kind;
-use super::super::layout::E820Entry;
-use super::super::model::Model;
-use super::super::units::{Bytes, Kib, Pages};
 use super::Plan;
+use crate::kind::Kind;
+use crate::layout::E820Entry;
+use crate::model::Model;
+use crate::units::{Bytes, Kib, Pages};
 
 /// Version of the JSON object that a plan serializes to. It grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;

@@ -1,9 +1,9 @@
 //! Populate on demand, in Xen's own counts.
 
-use super::super::kind::Kind;
-use super::super::layout::VGA_HOLE_PAGES;
-use super::super::model::Memory;
-use super::super::units::Pages;
+use crate::kind::Kind;
+use crate::layout::VGA_HOLE_PAGES;
+use crate::model::Memory;
+use crate::units::Pages;
 
 /// What Xen has of a guest that is populated on demand when all of it is marked, and before anything is touched.
 ///

@@ -1,10 +1,10 @@
 //! Plans of every kind.
 
-use super::super::layout::Reserved;
-use super::super::model::Model;
-use super::super::multiplier::ShadowMultiplier;
-use super::super::units::Mib;
 use super::*;
+use crate::layout::Reserved;
+use crate::model::Model;
+use crate::multiplier::ShadowMultiplier;
+use crate::units::Mib;
 
 fn mib(target: u32) -> Request {
     Request::new(Mib(target).to_kib())

@@ -15,8 +15,8 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use xen_sys as sys;
 
-use crate::os::socket;
-use crate::os::wait::{Ended, Patience};
+use dombuild_os::socket;
+use dombuild_os::wait::{Ended, Patience};
 
 pub(super) use sys::xsd_sockmsg_type as Kind;
 

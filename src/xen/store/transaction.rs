@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::connection::Kind;
 use super::{Permissions, Request, Store};
-use crate::xen::error::XenError;
+use crate::error::XenError;
 
 /// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
 const AT_ONCE: usize = 256;
@@ -227,8 +227,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::os::wait::Patience;
-    use crate::xen::store::connection::Connection;
+    use crate::store::connection::Connection;
+    use dombuild_os::wait::Patience;
 
     /// A xenstored that answers each request as `answer` says.
     fn store(mut answer: impl FnMut(u32) -> (Kind, Vec<u8>) + Send + 'static) -> (Store, thread::JoinHandle<()>) {

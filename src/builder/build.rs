@@ -1,0 +1,44 @@
+//! Builds a guest of any kind into its domain.
+
+use crate::config::guest::Guest;
+use crate::context::Context;
+use crate::error::Failure;
+use crate::memory::Kind;
+use crate::payload::boot_files::BootFiles;
+use crate::xen::{DirectStart, DomId, HvmModules};
+
+use super::image::BuildResult;
+use super::pre::Ports;
+use super::{hvm, pv, pvh};
+
+/// A guest, and where it is built.
+pub struct BuildJob<'a> {
+    /// The domain, which has its limits and vCPUs.
+    pub domid: DomId,
+    /// What is built.
+    pub guest: &'a Guest,
+    /// The event channels of its rings.
+    pub ports: Ports,
+    /// Starts what gets ready while memory is populated.
+    pub start_device_model: Option<Box<dyn FnOnce() -> Result<(), Failure> + 'a>>,
+}
+
+/// Builds a guest of any kind into its domain, and returns the frames of its store and console rings.
+///
+/// # Errors
+/// The step and the call that failed. The domain is left as far as it came.
+pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<BuildResult, Failure> {
+    match &job.guest.boot_files {
+        BootFiles::Firmware { hvmloader, firmware, modules, .. } => {
+            let modules = HvmModules::new(modules.smbios.as_deref(), modules.acpi.as_deref());
+            hvm::hvm_build(context, job, hvmloader, firmware, &modules)
+        }
+        BootFiles::Kernel { kernel, modules, features, start_flags } => {
+            let modules: Vec<_> = modules.iter().map(|module| (&module.data, module.cmdline.as_c_str())).collect();
+            let start =
+                DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
+            let build = if job.guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
+            build(context, job, &kernel.data, start)
+        }
+    }
+}

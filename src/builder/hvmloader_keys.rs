@@ -1,0 +1,45 @@
+//! XenstorePaths in xenstore by which hvmloader and whoever starts the device model learn what the builder decided.
+
+use crate::domain::paths::XenstorePaths;
+use crate::memory::layout::VGPU_VRAM;
+use crate::memory::{Kind, Plan};
+use crate::xen::{Placed, PlacedModules, Transaction, XenError};
+
+/// Tells hvmloader where its SMBIOS structures and ACPI tables are, in hexadecimal, as libxl does
+/// (`hvm_build_set_xs_values`, tools/libs/light/libxl_dom.c, Xen 4.17) and hvmloader reads it (`strtoll` of any base).
+///
+/// # Errors
+/// Where xenstored refuses.
+pub fn write_modules(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    modules: PlacedModules,
+) -> Result<(), XenError> {
+    for (name, placed) in [("smbios", modules.smbios), ("acpi", modules.acpi)] {
+        if let Some(Placed { address, length }) = placed {
+            let key = |what: &str| keys.of_domain(&format!("hvmloader/{name}/{what}"));
+            transaction.write(&key("address"), &format!("{:#x}", address.get()))?;
+            transaction.write(&key("length"), &format!("{:#x}", length.get()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells whoever starts the device model of an HVM guest how large the MMIO hole is, in decimal bytes, and where a vGPU's
+/// video RAM is reserved: address in hexadecimal without 0x, size in decimal bytes. The keys and their form are
+/// XenServer's.
+///
+/// # Errors
+/// Where xenstored refuses.
+pub fn write_hole(transaction: &Transaction<'_>, keys: &XenstorePaths, plan: &Plan) -> Result<(), XenError> {
+    if plan.request.kind != Kind::Hvm {
+        return Ok(());
+    }
+    let write = |name: &str, value: &str| transaction.write(&keys.of_domain(&format!("vm-data/{name}")), value);
+    write("mmio-hole-size", &plan.layout.mmio_size.get().to_string())?;
+    if let Some(vram) = plan.layout.vram {
+        write("vram-reserved-addr", &format!("{:x}", vram.get()))?;
+        write("vram-reserved-size", &VGPU_VRAM.get().to_string())?;
+    }
+    Ok(())
+}

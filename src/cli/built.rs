@@ -1,0 +1,53 @@
+//! A built guest, as `create` and `build` print it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::builder::image::BuildResult;
+use crate::builder::pre::Ports;
+use crate::memory::{Measured, Plan};
+use crate::xen::DomId;
+
+/// What `create` and `build` print of a built guest: where its rings are, what was planned and what Xen shows.
+#[derive(Debug, Serialize)]
+pub(crate) struct Built {
+    pub(crate) domid: DomId,
+    #[serde(flatten)]
+    pub(crate) rings: BuildResult,
+    #[serde(flatten)]
+    pub(crate) ports: Ports,
+    /// What Xen shows at the end of the build; nothing where a device model took its own memory meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) measured_built: Option<Measured>,
+    /// What Xen shows once the device model is ready, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) measured_running: Option<Measured>,
+    pub(crate) plan: Plan,
+}
+
+impl fmt::Display for Built {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = |formatter: &mut fmt::Formatter<'_>, what: &str, planned: u64, xen: u64| {
+            let verdict = if planned == xen { "" } else { "  differs" };
+            writeln!(formatter, "  {what:<22} {planned:>12} {xen:>12}{verdict}")
+        };
+        writeln!(formatter, "  {:<22} {:>12} {:>12}", "", "planned", "Xen shows")?;
+        let plan = &self.plan;
+        let measured = [
+            (&self.measured_built, "owned pages, built", plan.owned_pages_built),
+            (&self.measured_running, "owned pages, running", plan.owned_pages_running),
+        ];
+        for (seen, what, planned) in measured {
+            let Some(seen) = seen else { continue };
+            row(formatter, "max pages", plan.max_pages.0, seen.max_pages.0)?;
+            row(formatter, what, planned.0, seen.owned_pages.0)?;
+            row(formatter, "paging pool, KiB", plan.paging_pool.0, seen.paging_pool_kib.0)?;
+        }
+        write!(
+            formatter,
+            "  store ring gfn {:#x} port {}, console ring gfn {:#x} port {}",
+            self.rings.store_gfn.0, self.ports.store, self.rings.console_gfn.0, self.ports.console
+        )
+    }
+}

@@ -1,0 +1,229 @@
+//! `create`: a guest from nothing, and back to nothing where anything fails.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::dry_run;
+use crate::builder::build::{BuildJob, build_guest};
+use crate::builder::claim::give_back_claim;
+use crate::builder::image::{check_paging_pool, check_width};
+use crate::builder::post::{Identity, build_post, make_skeleton};
+use crate::builder::pre::build_pre;
+use crate::cli::args::CreateArgs;
+use crate::cli::built::Built;
+use crate::cli::connection::Connection;
+use crate::cli::from_flags::{self, Create};
+use crate::cli::print::{self, Done};
+use crate::context::Context;
+use crate::devices::pci::plan_around_reserved;
+use crate::domain::find::name_owner;
+use crate::domain::identity::check_uuid_free;
+use crate::domain::measure::measure;
+use crate::error::{AtStage, Error, Failure};
+use crate::events;
+use crate::lifecycle::guard::NewDomain;
+use crate::memory::{Kind, Pages};
+use crate::progress::Progress;
+use crate::qemu::device_model::DeviceModel;
+use crate::runs::journal::{JournalEntry, RunVerb};
+use crate::stage::Stage;
+use crate::xen::{CreateDomain, DomId, DomainRef, PhysInfo};
+
+pub(crate) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
+    let mut config = events::step(Stage::CheckInput, || from_flags::create(arguments))?;
+    let connection = Connection::open(true, arguments.store.store_timeout)?;
+    let progress = Progress::new();
+    let context =
+        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+
+    plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
+    if arguments.dry_run {
+        return dry_run::run(&context, &config, arguments.uuid, json);
+    }
+    let mut domain = create_domain(&context, &config)?;
+    let end = match start_and_tell(&context, &config, &mut domain, json) {
+        Ok(end) => end,
+        Err(failure) => return Err(domain.undo(failure).into()),
+    };
+    if config.foreground {
+        // It has ended, and its record lasts until it is gone.
+        let destroyed = connection.destroy(domain.held());
+        if destroyed.is_err() {
+            domain.run().leave();
+        }
+        domain.keep();
+        destroyed?;
+        return print::finish(json, &end.object, &end.summary);
+    }
+    domain.keep();
+    Ok(end)
+}
+
+/// Starts the guest and prints what came of it. A guest of which nobody could be told is a failure like any other. In the
+/// foreground, waits for its end and leaves that to be printed when it is gone. Otherwise the guest is handed over first: a
+/// user who was told of it has it, even where this run is killed then.
+fn start_and_tell(
+    context: &Context<'_>,
+    config: &Create,
+    domain: &mut NewDomain<'_>,
+    json: bool,
+) -> Result<Done, Failure> {
+    let domid = domain.domid();
+    let (built, mut model) = start(context, config, domain)?;
+    context.progress.clear();
+    let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
+    let told =
+        |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
+    if config.foreground {
+        domain.run().reserve(Pages(0), false).at(Stage::Unpause)?;
+    } else {
+        model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
+        domain.hand_over().at(Stage::Unpause)?;
+    }
+    let state = if config.paused { "paused" } else { "running" };
+    let summary = format!("{} is domain {domid}, {state}", config.name);
+    if !json {
+        told(print::print_text(&format!("{summary}\n{built}")))?;
+    }
+    if config.foreground {
+        let reason = wait_guest(context, domid, model.as_mut())?;
+        context.progress.clear();
+        object["ended"] = json!(reason);
+        return Ok(Done { summary: format!("{} (domain {domid}) ended: {reason}", config.name), object });
+    }
+    if json {
+        told(print::print_json(&object))?;
+    }
+    Ok(Done { object, summary })
+}
+
+fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {
+    let mut object = serde_json::to_value(built).map_err(|error| Error::Internal(error.to_string()))?;
+    object["name"] = json!(config.name.as_str());
+    object["uuid"] = json!(config.uuid);
+    object["device_model_pid"] = json!(model.map(DeviceModel::pid));
+    object["paused"] = json!(config.paused);
+    Ok(object)
+}
+
+fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
+    context.step(Stage::CreateDomain, || {
+        let (wanted, host) = wanted(context, config)?;
+        let run = JournalEntry::begin(RunVerb::Create, config.uuid, None)?;
+        let domid = context
+            .xen
+            .create(&wanted)
+            .map_err(|error| wanted.explain(error, &host, &context.xen.grant_limits(&wanted)))?;
+        NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
+    })
+}
+
+/// What the domain is to be created with, once it is sure that nothing on this host stands against it.
+pub(crate) fn wanted(context: &Context<'_>, config: &Create) -> Result<(CreateDomain, PhysInfo), Error> {
+    if let Some(owner) = name_owner(context.xen, &context.store.plain(), config.name.as_str())? {
+        return Err(Error::NameTaken { name: config.name.to_string(), owner });
+    }
+    check_uuid_free(context.xen, config.uuid, None)?;
+    let host = context.xen.physinfo()?;
+    let plan = &config.guest.plan;
+    let kind = plan.request.kind;
+    let lacks = match kind {
+        Kind::Hvm | Kind::Pvh => !(host.hvm && host.hap),
+        Kind::Pv => !host.pv,
+    };
+    if lacks {
+        return Err(Error::BadConfig(format!(
+            "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
+        )));
+    }
+    if plan.request.passthrough && !host.directio {
+        return Err(Error::BadConfig(
+            "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci"
+                .to_owned(),
+        ));
+    }
+    check_width(context, &config.guest)?;
+    let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
+    let wanted = CreateDomain {
+        kind,
+        passthrough: plan.request.passthrough,
+        nested: config.guest.platform.nested,
+        uuid: config.uuid,
+        vcpus: plan.vcpus,
+        max_event_channel: config.event_channels,
+        max_grant_frames: config.max_grant_frames,
+        max_maptrack_frames: config.max_maptrack_frames,
+        grant_version: if host.grant_v2 { 2 } else { 1 },
+        cpupool: config.cpupool,
+        ssid: ssid.unwrap_or(0),
+    };
+    Ok((wanted, host))
+}
+
+/// Everything from the empty domain to the running guest.
+fn start(
+    context: &Context<'_>,
+    config: &Create,
+    domain: &mut NewDomain<'_>,
+) -> Result<(Built, Option<DeviceModel>), Failure> {
+    let (domid, held) = (domain.domid(), domain.held());
+    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
+    let guest = &config.guest;
+    make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
+    let ports = build_pre(context, domid, guest, None, domain.run())?;
+    // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
+    let mut model = None;
+    let start_device_model = config.device_model.as_ref().map(|wanted| {
+        let model = &mut model;
+        Box::new(move || {
+            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted)?);
+            Ok(())
+        }) as Box<dyn FnOnce() -> Result<(), Failure>>
+    });
+    let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model })?;
+    check_paging_pool(context, domid, &guest.plan)?;
+    let measured = || measure(context.xen, domid);
+    let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
+    build_post(context, domid, guest, &identity, ports, rings)?;
+
+    model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
+    give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
+    let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
+    if !config.paused {
+        context.step(Stage::Unpause, || context.xen.unpause(domid))?;
+    }
+    let built = Built { domid, rings, ports, measured_built, measured_running, plan: guest.plan.clone() };
+    Ok((built, model))
+}
+
+/// Waits until the guest has shut down and tells why, or somebody has destroyed it, QEMU has died or the user stops the
+/// run.
+fn wait_guest(context: &Context<'_>, domid: DomId, mut model: Option<&mut DeviceModel>) -> Result<String, Failure> {
+    /// xenstored fires this watch when a domain shuts down or goes.
+    const RELEASED: &str = "@releaseDomain";
+    /// A toolstack that destroys a guest ends QEMU first: the domain may follow within this time.
+    const DESTROY_GRACE: Duration = Duration::from_secs(5);
+    let mut model_ended = None;
+    context.step::<_, Error>(Stage::WaitGuest, || {
+        context.store.watch(RELEASED)?;
+        loop {
+            match context.xen.domain(domid)? {
+                None => return Ok("destroyed".to_owned()),
+                Some(info) if info.dying => return Ok("destroyed".to_owned()),
+                Some(info) => {
+                    if let Some(reason) = info.shutdown {
+                        return Ok(reason.to_string());
+                    }
+                }
+            }
+            context.cancel.check()?;
+            if let Some(Err(error)) = model.as_deref_mut().map(DeviceModel::check)
+                && model_ended.get_or_insert_with(Instant::now).elapsed() > DESTROY_GRACE
+            {
+                return Err(error);
+            }
+            context.store.wait(Duration::from_millis(250))?;
+        }
+    })
+}

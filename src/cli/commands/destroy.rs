@@ -1,0 +1,76 @@
+//! `destroy`: a guest, its device model and its keys are removed.
+
+use serde_json::json;
+
+use crate::cli::args::DestroyArgs;
+use crate::cli::connection::{Connection, find_domain};
+use crate::cli::print::{self, Done};
+use crate::domain::identity::{created_by_dombuild, has_keys, owner_tag};
+use crate::error::{AtStage, Error};
+use crate::events;
+use crate::lifecycle::teardown::remove_unknown;
+use crate::runs::journal::{JournalEntry, RunVerb, forget_dead, is_recorded};
+use crate::stage::Stage;
+use crate::xen::{DomId, DomainRef};
+
+pub(crate) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(false, arguments.store.store_timeout)?;
+    let domid = find_domain_or_rest(&connection, &arguments.domain).at(Stage::Destroy)?;
+    if domid == DomId::DOM0 {
+        return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
+    }
+    let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
+    // Of a domain that an earlier run has destroyed, and that others still map, the record of that run is all that is left.
+    let is_zombie_of_ours = || match &domain {
+        Some(domain) if domain.dying => is_recorded(domain.held()),
+        _ => Ok(false),
+    };
+    if !arguments.force
+        && !created_by_dombuild(&connection.xen, &connection.store, domid).at(Stage::Destroy)?
+        && !is_zombie_of_ours().at(Stage::Destroy)?
+    {
+        return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
+    }
+    // Of one that is gone, the keys tell which it was.
+    let uuid = domain.map_or_else(|| owner_tag(&connection.store, domid), |domain| Ok(Some(domain.uuid)));
+    let Some(uuid) = uuid.at(Stage::Destroy)? else {
+        let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
+        let removed = || remove_unknown(&connection.xen, &connection.store, domid).map_err(left_behind);
+        events::step(Stage::Destroy, removed)?;
+        return print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
+    };
+    // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
+    // domain goes all the same.
+    let mut run = JournalEntry::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
+    let held = DomainRef { domid, uuid };
+    let destroyed = connection.destroy(held);
+    let is_recorded = match (&destroyed, &mut run) {
+        (Err(_), Some(run)) => {
+            run.leave();
+            true
+        }
+        (outcome, _) => outcome.is_ok(),
+    };
+    drop(run);
+    // What earlier runs could not remove of it is gone as well, or this run's record tells of it.
+    if is_recorded && let Err(error) = forget_dead(held) {
+        log::warn!("{error}");
+    }
+    destroyed?;
+    print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
+}
+
+/// The domain that a user means; or, by its number, one that is gone and has left keys behind, as a clean-up does that could
+/// not end.
+fn find_domain_or_rest(connection: &Connection, text: &str) -> Result<DomId, Error> {
+    match find_domain(connection, text) {
+        // Not even the sign of a number is one of its digits: names may begin with it.
+        Err(Error::NoSuchDomain(unknown)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            match text.parse().ok().and_then(DomId::new) {
+                Some(domid) if has_keys(&connection.store, domid)? => Ok(domid),
+                _ => Err(Error::NoSuchDomain(unknown)),
+            }
+        }
+        found => found,
+    }
+}

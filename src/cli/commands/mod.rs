@@ -1,0 +1,11 @@
+//! One file for each verb.
+
+pub mod balloon;
+pub mod build;
+pub mod cleanup;
+pub mod create;
+pub mod destroy;
+pub mod dry_run;
+pub mod features;
+pub mod inspect;
+pub mod plan;

@@ -1,0 +1,179 @@
+//! The program: arguments in, one result or error and an exit status out.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use log::{Level, LevelFilter};
+use nix::sys::stat::{Mode, umask};
+
+use super::args::{Cli, Command, OutputArgs};
+use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, plan};
+use super::print::{self, Code, Done};
+use super::{lenient_args as given, xenguest};
+use crate::error::{AtStage, Error, Failure};
+use crate::events;
+use crate::logging::{self, LogConfig};
+use crate::os::{lines, process};
+use crate::payload::kernel;
+use crate::stage::Stage;
+
+/// The program: arguments in, one result or error and an exit status out.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    if process::has_borrowed_rights() {
+        return refuse_borrowed_rights(&arguments);
+    }
+    restrict_new_files();
+    if let Some(words) = kernel::unpack_words(&arguments) {
+        return kernel::unpack_main(words);
+    }
+    if let Some(words) = helper_words(&arguments) {
+        return xenguest::main(words);
+    }
+    let parsed = Cli::command()
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    match parsed {
+        Ok((cli, matches)) => run(&cli, &matches, &arguments),
+        // `--help` and `--version` end here too: they are no errors, and go to stdout.
+        Err(text) if !text.use_stderr() => {
+            let _ = text.print();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let given = given::parse_lenient(&arguments);
+            // Whatever else is wrong: this error is the one that is told, to everybody who can be told.
+            let _ = open_events(&given.told);
+            if open_log(&given.told).is_err() {
+                let _ = open_log(&OutputArgs { log: None, ..given.told });
+            }
+            events::start(given.verb.as_deref());
+            usage(&error, given.json)
+        }
+    }
+}
+
+/// What is made without a mode of its own is nobody's to write but the caller's; QEMU inherits that.
+fn restrict_new_files() {
+    let given = umask(Mode::empty());
+    umask(given | Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
+/// Paths, the environment and the log would all be the caller's word, and the rights another's. Nothing is opened that either
+/// names.
+fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
+    let message = "dombuild does not run set-uid, set-gid or with file capabilities: let root call it";
+    if given::parse_lenient(arguments).json {
+        print::print_line(&print::error_message(Code::PERMISSION, message));
+    }
+    print::print_stderr(message);
+    ExitCode::from(Code::PERMISSION.exit)
+}
+
+fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
+    let verb = matches.subcommand_name().unwrap_or_default();
+    // Before anything else is opened: the number could be taken then.
+    let events = open_events(&cli.told);
+    let log = open_log(&cli.told);
+    events::start(Some(verb));
+    if let Err(error) = log {
+        return print::print_error(&Failure { stage: Stage::CheckInput, error, aftermath: None }.into(), cli.json);
+    }
+    if let Err(problem) = events {
+        let message = format!("invalid value for '--events-fd <N>': {problem}");
+        return usage(&Cli::command().error(ErrorKind::ValueValidation, message), cli.json);
+    }
+    log::debug!("arguments {arguments:?}");
+    if log::log_enabled!(Level::Debug) {
+        for setting in given::settings(matches) {
+            log::debug!("setting {setting}");
+        }
+    }
+    match logging::catch(|| carry_out(cli)) {
+        Ok(done) => {
+            print::tell_done(verb, &done);
+            ExitCode::SUCCESS
+        }
+        Err(error) => print::print_error(&error, cli.json),
+    }
+}
+
+/// The command line of XenServer's helper, where this is called by its name or by the verb. Its options are no more
+/// clap's than its answers are ours, but for its help.
+fn helper_words(words: &[OsString]) -> Option<&[OsString]> {
+    let named = words.first().is_some_and(|name| Path::new(name).file_name() == Some("xenguest".as_ref()));
+    let verb = words.get(1).is_some_and(|verb| verb == "xenguest");
+    let skip = if named {
+        1
+    } else if verb {
+        2
+    } else {
+        return None;
+    };
+    let rest = words.get(skip..).unwrap_or_default();
+    let asks_for_help = rest.first().is_some_and(|word| word == "--help" || word == "-h");
+    (named || !asks_for_help).then_some(rest)
+}
+
+fn open_events(told: &OutputArgs) -> Result<(), String> {
+    told.events_fd.map_or(Ok(()), events::open)
+}
+
+fn open_log(told: &OutputArgs) -> Result<(), Error> {
+    let (level, stderr) =
+        if told.debug { (LevelFilter::Debug, LevelFilter::Debug) } else { (LevelFilter::Info, LevelFilter::Warn) };
+    logging::init(&LogConfig {
+        destinations: told.log.iter().cloned().collect(),
+        format: told.log_format,
+        level,
+        stderr: Some(stderr),
+        best_effort: false,
+    })
+}
+
+fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    let text = error.to_string();
+    // Without a verb clap's text is the whole help: for people.
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a verb is missing; see dombuild --help",
+        _ => text.trim_end().trim_start_matches("error: "),
+    };
+    let object = print::error_message(Code::USAGE, message);
+    if json {
+        print::print_line(&object);
+    }
+    print::tell_error(&object, Code::USAGE, || {
+        // A closed stderr is no reason for another error. clap prints the arguments as they came.
+        let shown = lines(&text);
+        let _ = if shown == text { error.print() } else { io::stderr().write_all(shown.as_bytes()) };
+    })
+}
+
+/// Carries out what the command line says.
+///
+/// # Errors
+/// A [`Failure`], or what printing the result met with.
+fn carry_out(cli: &Cli) -> anyhow::Result<Done> {
+    match &cli.command {
+        // Its command line and its answers are its own, and were taken care of before.
+        Command::Xenguest(_) => {
+            let reason =
+                "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
+            Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
+        }
+        Command::Plan(arguments) => plan::run(arguments, cli.json),
+        Command::Create(arguments) => create::run(arguments, cli.json),
+        Command::Build(arguments) => build::run(arguments, cli.json),
+        Command::Balloon(arguments) => balloon::run(arguments, cli.json),
+        Command::Destroy(arguments) => destroy::run(arguments, cli.json),
+        Command::Cleanup(arguments) => cleanup::run(arguments, cli.json),
+        Command::Inspect(arguments) => inspect::run(arguments, cli.json),
+        Command::Features => features::run(cli.json),
+    }
+}

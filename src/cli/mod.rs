@@ -1,0 +1,12 @@
+//! The command line: flags, verbs, the helper `xenguest`, and everything that is printed.
+
+pub mod args;
+pub mod boot_file_flags;
+pub mod built;
+pub mod commands;
+pub mod connection;
+pub mod dispatch;
+pub mod from_flags;
+pub mod lenient_args;
+pub mod print;
+pub mod xenguest;

@@ -1,0 +1,317 @@
+//! What people and programs are shown: the one table of error codes and exit codes, and the two ways to print.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{self, ExitCode};
+
+use anyhow::Context;
+use log::Level;
+use nix::errno::Errno;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Failure};
+use crate::os::shared_file::is_trusted;
+use crate::os::{self, lines, one_line};
+use crate::xen::XenError;
+use crate::{events, logging};
+
+/// A stable word for programs, and the exit code that goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// Kebab-case, part of the interface.
+    pub word: &'static str,
+    /// The process's exit status.
+    pub exit: u8,
+}
+
+impl Code {
+    /// The command line could not be parsed.
+    pub const USAGE: Self = Self { word: "usage", exit: 2 };
+    /// Something unexpected in this program.
+    pub const INTERNAL: Self = Self { word: "internal", exit: 1 };
+    /// The caller may not do this.
+    pub const PERMISSION: Self = Self { word: "permission", exit: 5 };
+}
+
+/// The table: every error has one line here.
+#[must_use]
+pub fn code_of(error: &Error) -> Code {
+    let (word, exit) = match error {
+        Error::Internal(_) => return Code::INTERNAL,
+        Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
+        Error::Plan(_) => ("bad-memory", 3),
+        Error::BadFile { what: "kernel", .. } => ("bad-kernel", 3),
+        Error::BadFile { what: "firmware", .. } => ("bad-firmware", 3),
+        Error::BadFile { .. } => ("bad-file", 3),
+        Error::BadConfig(_) => ("bad-config", 3),
+        Error::NameTaken { .. } => ("name-taken", 3),
+        Error::NoSuchDomain(_) => ("no-such-domain", 3),
+        Error::NotOurs { .. } => ("not-ours", 3),
+        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
+        Error::LimitTooLow { .. } => ("limit-too-low", 3),
+        Error::Xen(error) => return code_of_call(error),
+        Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
+        Error::TimedOut { .. } => ("timed-out", 8),
+        Error::Interrupted { signal: 2 } => ("interrupted", 130),
+        Error::Interrupted { .. } => ("terminated", 143),
+    };
+    Code { word, exit }
+}
+
+fn code_of_call(error: &XenError) -> Code {
+    let (word, exit) = match (error.call, error.errno) {
+        (call, _) if call.starts_with("xs_") => ("xenstore", 6),
+        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => return Code::PERMISSION,
+        ("xc_interface_open", _) => ("no-xen", 5),
+        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
+        // Without an errno, it is libxenguest's own judgement of what it was to load.
+        ("xc_dom_build_image", None) => ("bad-kernel", 3),
+        (_, Some(Errno::ENOMEM)) => ("not-enough-memory", 4),
+        _ => ("xen-refused", 5),
+    };
+    Code { word, exit }
+}
+
+/// An error as the object that `--json` prints, with its exit code.
+#[must_use]
+pub fn error_object(failure: &Failure) -> (Value, Code) {
+    let code = code_of(&failure.error);
+    let mut object = json!({
+        "code": code.word,
+        "stage": failure.stage.name(),
+        "message": failure.to_string(),
+    });
+    match &failure.error {
+        Error::NotEnoughMemory { required, free, relief, .. } => {
+            object["errno"] = json!("ENOMEM");
+            object["required_kib"] = json!(required.0);
+            object["free_kib"] = json!(free.0);
+            if let Some(dom0) = relief.dom0 {
+                object["dom0_kib"] = json!(dom0.owned.0);
+                object["dom0_spare_kib"] = json!(dom0.spare.0);
+            }
+        }
+        Error::NotEnoughDom0Memory { required, available, reserve, .. } => {
+            object["errno"] = json!("ENOMEM");
+            object["dom0_required_kib"] = json!(required.0);
+            object["dom0_available_kib"] = json!(available.0);
+            object["dom0_reserve_kib"] = json!(reserve.0);
+        }
+        Error::Xen(error) => {
+            object["errno"] = json!(error.errno_name());
+            object["call"] = json!(error.call);
+        }
+        Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
+        Error::NotCleaned { found, .. } => object["found"] = found.clone(),
+        _ => {}
+    }
+    (json!({ "error": object }), code)
+}
+
+/// What a verb that succeeded came to.
+#[derive(Debug)]
+pub struct Done {
+    /// What `--json` prints.
+    pub object: Value,
+    /// The same in a line, for the log.
+    pub summary: String,
+}
+
+impl Done {
+    /// From the object and from the text for people, which begins with a line that says what was done.
+    ///
+    /// # Errors
+    /// Where the object cannot be JSON.
+    pub fn new(object: &impl Serialize, text: &str) -> anyhow::Result<Self> {
+        let summary = text.lines().next().unwrap_or_default().to_owned();
+        Ok(Self { object: serde_json::to_value(object)?, summary })
+    }
+}
+
+/// Prints a verb's result, as JSON or for people, and makes of it what the log and the events are told in the end.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn finish(json: bool, object: &impl Serialize, text: &str) -> anyhow::Result<Done> {
+    if json {
+        print_json(object)?
+    } else {
+        print_text(text)?
+    }
+    Done::new(object, text)
+}
+
+/// The end of a run that succeeded: its last event, and the last record of its log.
+pub fn tell_done(verb: &str, done: &Done) {
+    events::result(&done.object);
+    logging::finish(|| log::info!("{verb} done: {}", done.summary));
+}
+
+/// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
+/// asked for.
+pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
+    let (object, code) = match failure.downcast_ref::<Failure>() {
+        Some(failure) => error_object(failure),
+        None => (error_message(Code::INTERNAL, &format!("{failure:#}")), Code::INTERNAL),
+    };
+    if json {
+        print_line(&object);
+    }
+    tell_error(&object, code, || {
+        // A closed stderr is no reason for another error.
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
+    })
+}
+
+/// The end of a run that failed: its last event, the last record of its log, and what people are told on stderr.
+pub fn tell_error(object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
+    let error = &object["error"];
+    let message = error["message"].as_str().unwrap_or_default();
+    events::error(error, code.exit);
+    logging::conclude(Level::Error, message);
+    logging::tell_error(message, for_people);
+    ExitCode::from(code.exit)
+}
+
+/// The end of a process that is about to be aborted.
+pub(crate) fn last_words(message: &str) {
+    tell_error(&error_message(Code::INTERNAL, message), Code::INTERNAL, || {
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(message));
+    });
+}
+
+/// An error object from a word and a message alone.
+#[must_use]
+pub fn error_message(code: Code, message: &str) -> Value {
+    json!({ "error": { "code": code.word, "message": message } })
+}
+
+/// Prints a verb's result as one JSON document.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_json(result: &impl Serialize) -> anyhow::Result<()> {
+    // JSON has escapes of its own.
+    print_more(&os::json(&serde_json::to_string_pretty(result)?)).map(drop)
+}
+
+/// Prints a verb's result for people; what a terminal would obey stands there as its escape. A reader that has seen enough
+/// (`| head`) is no error: the verb did its work.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    print_more(&lines(text)).map(drop)
+}
+
+/// Prints one of several texts; false where the reader has seen enough.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn print_more(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = io::stdout();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => result.map(|()| true).context("cannot write to standard output"),
+    }
+}
+
+/// Writes the picture where `--svg` says. Whether that was standard output, which then has nothing else to take.
+pub(crate) fn picture(path: Option<&Path>, json: bool, draw: impl FnOnce() -> String) -> Result<bool, Error> {
+    match path {
+        None => Ok(false),
+        Some(path) if path == Path::new("-") => {
+            if json {
+                let both = "--svg - and --json both want standard output: give --svg a file";
+                return Err(Error::BadConfig(both.to_owned()));
+            }
+            print_text(&draw()).map_err(|error| Error::Internal(format!("{error:#}")))?;
+            Ok(true)
+        }
+        Some(path) => write_picture(path, &draw()).map(|()| false),
+    }
+}
+
+/// Writes a picture into a file, which is the old one or the whole new one at any time.
+///
+/// # Errors
+/// Where there is something at `path` that is no file, or the file cannot be written.
+pub fn write_picture(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |reason| Error::BadFile { what: "picture", path: path.to_owned(), reason };
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(failed("it is there, and no regular file".to_owned()));
+    }
+    if let Ok(link) = fs::symlink_metadata(path)
+        && link.is_symlink()
+        && !is_trusted(link.uid())
+    {
+        // It would make root replace whatever file that user names.
+        return Err(failed(format!("it is a symbolic link of user {}: name the file itself", link.uid())));
+    }
+    // A link stays, and what it leads to is replaced.
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    replace(&place, text.as_bytes()).map_err(|error| failed(error.to_string()))
+}
+
+/// Writes a file beside the one that is meant, and gives it that one's name.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_file_name(format!(".dombuild-{}.new", process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // The error is the one that is told of.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// A line on stderr for people; a closed one is no reason for another error.
+pub fn print_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "dombuild: {}", one_line(text.trim_end()));
+}
+
+/// One JSON document on stdout; a reader that went away is no reason for another error.
+pub fn print_line(value: &Value) {
+    let _ = writeln!(io::stdout(), "{}", os::json(&value.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{AtStage, Relief};
+    use crate::memory::Kib;
+    use crate::stage::Stage;
+
+    #[test]
+    fn the_memory_error_tells_required_and_free() {
+        let failure = Err::<(), _>(Error::NotEnoughMemory {
+            required: Kib(266_240),
+            free: Kib(1024),
+            claims: None,
+            relief: Relief::default(),
+        })
+        .at(Stage::WaitFreeMemory)
+        .expect_err("it is one");
+        let (object, code) = error_object(&failure);
+        assert_eq!(code, Code { word: "not-enough-memory", exit: 4 });
+        assert_eq!(object["error"]["stage"], "wait-free-memory");
+        assert_eq!(object["error"]["errno"], "ENOMEM");
+        assert_eq!(object["error"]["required_kib"], 266_240);
+        assert_eq!(object["error"]["free_kib"], 1024);
+    }
+
+    #[test]
+    fn xenstore_and_xen_have_their_own_exit_codes() {
+        let error =
+            |call, errno| Error::Xen(XenError { call, arguments: String::new(), errno: Some(errno), detail: None });
+        assert_eq!(code_of(&error("xs_open", Errno::ENOENT)).exit, 6);
+        assert_eq!(code_of(&error("xc_interface_open", Errno::ENOENT)).word, "no-xen");
+        assert_eq!(code_of(&error("xc_interface_open", Errno::EACCES)).word, "permission");
+        assert_eq!(code_of(&error("xc_domain_create", Errno::EINVAL)).exit, 5);
+        assert_eq!(code_of(&error("xc_set_paging_mempool_size", Errno::ENOMEM)).exit, 4);
+        assert_eq!(code_of(&Error::Interrupted { signal: 15 }).exit, 143);
+    }
+}

@@ -1,0 +1,176 @@
+//! The front door for toolstacks of the xenopsd family: the command line and the answers of XenServer's `xenguest`.
+//!
+//! It does what that helper does and no more. The domain, its vCPUs, its memory limit, its paging pool and its event
+//! channels are its caller's, who also introduces it to xenstored; the helper populates it, loads it, and sets what the
+//! keys in xenstore say. Its caller ends it by SIGKILL: there is nothing that only this process could clean up.
+
+mod fallback;
+mod guest;
+mod options;
+mod reply;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use options::Options;
+use reply::Control;
+
+use crate::builder::build::{BuildJob, build_guest};
+use crate::builder::image::BuildResult;
+use crate::builder::platform::{set_platform, set_scheduling};
+use crate::builder::pre::Ports;
+use crate::cancel::Cancel;
+use crate::cli::print;
+use crate::context::Context;
+use crate::error::{AtStage, Failure};
+use crate::logging::destination::Destination;
+use crate::logging::record::Format;
+use crate::logging::{self, LogConfig};
+use crate::memory::Kind;
+use crate::progress::Progress;
+use crate::stage::Stage;
+use crate::xen::{DomId, EventPort, Interface, Store};
+
+/// Modes that are the original's alone.
+const MIGRATION: [&str; 6] = ["save", "hvm_save", "restore", "hvm_restore", "resume_slow", "listen"];
+
+/// Runs the helper with what stands behind its name, and answers: one line, then exit status 0 or 1.
+#[must_use]
+pub fn main(words: &[OsString]) -> ExitCode {
+    let (control, line, succeeded) = match Options::parse(words) {
+        Err(message) => (Control::of_words(words), reply::usage_line(&message), false),
+        Ok(options) => {
+            if options.supports.is_some() {
+                return supports(&options, words);
+            }
+            // Before the descriptors are taken: the original shall have them.
+            let migrated = options.mode.as_deref().filter(|mode| MIGRATION.contains(mode));
+            let migrated = migrated.map(|mode| migrate(&options, mode, words));
+            match Control::take(options.control_out) {
+                // There is nowhere else to say so.
+                Err(message) => (Control::Stdout, reply::usage_line(&message), false),
+                Ok(control) => match migrated.map_or_else(|| answer(&options, words), Err) {
+                    Ok(line) => (control, line, true),
+                    Err(line) => (control, line, false),
+                },
+            }
+        }
+    };
+    tell(control, &line, succeeded)
+}
+
+fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
+    let level = if succeeded { log::Level::Info } else { log::Level::Error };
+    logging::conclude(level, line.trim_end());
+    if !succeeded {
+        // Where somebody looks at it.
+        print::print_stderr(line);
+    }
+    match control.send(line) {
+        Ok(()) if succeeded => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => {
+            print::print_stderr(&format!("nobody takes the answer: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `-supports FEATURE`: what the original has, where there is one, is what this has.
+fn supports(options: &Options, words: &[OsString]) -> ExitCode {
+    if let Some(original) = fallback::original(options.fallback.as_deref()) {
+        print::print_stderr(&fallback::become_original(&original, words));
+        return ExitCode::FAILURE;
+    }
+    match print::print_text("false") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The line to answer, good or bad.
+fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
+    let usage = |message: &str| reply::usage_line(message);
+    let mode = options.mode.as_deref().ok_or_else(|| usage("no `-mode' option specified"))?;
+    let kind = match mode {
+        "hvm_build" => Kind::Hvm,
+        "pvh_build" => Kind::Pvh,
+        "linux_build" => Kind::Pv,
+        "test" => return Err(usage("test mode not supported")),
+        _ => return Err(usage(&format!("unrecognized mode '{mode}'"))),
+    };
+    let _control_in = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
+    open_log(options).map_err(|message| usage(&message))?;
+    let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    log::info!("Command line: {}", shown.join(" "));
+    let job = guest::Job::of(options, kind).map_err(|message| usage(&message))?;
+
+    // Whatever happens, there is one line.
+    match logging::catch(|| Ok(run(&job)?)) {
+        Ok((rings, protocol)) => Ok(reply::result_line(rings, protocol.as_deref())),
+        Err(error) => Err(match error.downcast_ref::<Failure>() {
+            Some(failure) => reply::failure_line(kind, failure),
+            None => reply::usage_line(&format!("{error:#}")),
+        }),
+    }
+}
+
+/// Sends the log where the original's goes: to syslog, where there is one, and to the file that the caller names.
+///
+/// # Errors
+/// Where that file cannot be written.
+fn open_log(options: &Options) -> Result<(), String> {
+    let domid = options.domid.map(|domid| format!("-{domid}")).unwrap_or_default();
+    let mut destinations = vec![Destination::Syslog { ident: format!("xenguest{domid}-build") }];
+    destinations.extend(options.debug_log.clone().map(Destination::File));
+    let level = if options.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
+    let stderr = Some(log::LevelFilter::Warn);
+    logging::init(&LogConfig { destinations, format: Format::Text, level, stderr, best_effort: true })
+        .map_err(|error| format!("-debuglog: {error}"))
+}
+
+/// Hands over to the original helper; returns only where that cannot be.
+fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
+    reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
+        Some(original) => fallback::become_original(&original, words),
+        None => format!(
+            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it start_device_model this \
+             program as xenguest.orig, or name it with --fallback"
+        ),
+    })
+}
+
+/// Builds the guest; the frames of its rings, and for PV the name of its ABI.
+fn run(job: &guest::Job) -> Result<(BuildResult, Option<String>), Failure> {
+    let xen = Interface::open().at(Stage::Connect)?;
+    let store = Store::open().at(Stage::Connect)?;
+    // SIGTERM ends it at once, as SIGKILL does.
+    let (progress, cancel) = (Progress::new(), Cancel::default());
+    let context = Context { xen: &xen, store: &store, progress: &progress, cancel: &cancel };
+
+    let domain = context.step(Stage::CreateDomain, || job.check_domain(&context))?;
+    let guest = context.step(Stage::CheckInput, || job.guest(&context, &domain))?;
+    set_platform(&context, domain.domid, &guest)?;
+    set_scheduling(&context, domain.domid, &guest)?;
+    if let Some(node) = job.memory_node {
+        context.step(Stage::Scheduling, || xen.set_node_affinity(domain.domid, node))?;
+    }
+    if job.kind == Kind::Hvm {
+        context.step(Stage::Xenstore, || job.write_keys(&context, &guest))?;
+    }
+    let rings = build_guest(
+        &context,
+        BuildJob { domid: domain.domid, guest: &guest, ports: job.ports, start_device_model: None },
+    )?;
+    if job.kind == Kind::Hvm {
+        context.step(Stage::Xenstore, || job.write_modules(&context, rings))?;
+    }
+    let protocol =
+        (job.kind == Kind::Pv).then(|| xen.native_protocol(domain.domid)).transpose().at(Stage::BootImage)?;
+    Ok((rings, protocol))
+}
+
+/// The event channels that the caller allocated, and for whom.
+fn ports(store: (u32, DomId), console: (u32, DomId)) -> Ports {
+    Ports { store: EventPort(store.0), console: EventPort(console.0), store_domain: store.1, console_domain: console.1 }
+}

@@ -1,0 +1,66 @@
+//! A guest: its plan, its files and its settings.
+
+use std::time::Duration;
+
+use crate::config::autoballoon::Dom0Share;
+use crate::config::platform::Platform;
+use crate::memory::{Pages, Plan};
+use crate::payload::boot_files::BootFiles;
+use crate::xen::{ImageLimits, PciAddress};
+
+/// A guest: its plan and the files that go into it.
+#[derive(Debug)]
+pub struct Guest {
+    /// The memory.
+    pub plan: Plan,
+    /// What it starts with.
+    pub boot_files: BootFiles,
+    /// Everything else.
+    pub platform: Platform,
+    /// How large its kernel and modules may be.
+    pub limits: ImageLimits,
+    /// The host's PCI devices that it is to get, as far as they are known: its memory makes room for them.
+    pub devices: Vec<PciAddress>,
+    /// How long to wait for free memory.
+    pub wait_memory: Duration,
+    /// What is claimed of the host's memory while it is built.
+    pub claim: Claim,
+    /// Other toolstacks' build locks are taken, where there are any.
+    pub build_locks: bool,
+    /// What it may have of dom0's memory.
+    pub dom0_share: Dom0Share,
+}
+
+/// How much memory a build claims before it takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// None. What other runs leave for it is the same.
+    Nothing {
+        /// What the device model adds is a part of that: the same run starts it.
+        device_model: bool,
+    },
+    /// What the domain owns once it is built; its device model is somebody else's.
+    Built,
+    /// That, and what the device model adds.
+    Running,
+}
+
+impl Guest {
+    /// What the domain will own of what this run builds, and what was asked for QEMU's devices on top.
+    #[must_use]
+    pub fn final_pages(&self) -> Pages {
+        match self.claim {
+            Claim::Running | Claim::Nothing { device_model: true } => {
+                let asked = self.plan.request.extra_internal.filter(|_| self.plan.device_model).unwrap_or_default();
+                Pages(self.plan.owned_pages_running.0.saturating_add(asked.to_pages_floor().0))
+            }
+            Claim::Built | Claim::Nothing { device_model: false } => self.plan.owned_pages_built,
+        }
+    }
+
+    /// Whether memory is claimed for it.
+    #[must_use]
+    pub fn is_claimed(&self) -> bool {
+        !matches!(self.claim, Claim::Nothing { .. })
+    }
+}

@@ -1,0 +1,196 @@
+//! A guest's platform: what it is given besides memory and files. CPUs, clocks, CPUID, ACPI, the enlightenments of
+//! Hyper-V.
+//!
+//! Toolstacks of the xenopsd family write these settings into `/local/domain/N/platform` and let the builder look for
+//! them; `create` and `build` take the same ones with `--platform KEY=VALUE`. Every setting is one line of [`SETTINGS`],
+//! which the parsers go by and docs/platform.md is made from.
+
+pub mod setting;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod value;
+pub mod viridian;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::error::Error;
+use crate::memory::Kind;
+
+pub use setting::{Setting, describe};
+pub use settings::SETTINGS;
+pub use value::{CpuMap, number};
+pub use viridian::Viridian;
+
+use crate::payload::search::FirmwareKind;
+
+/// The settings of one guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Platform {
+    /// Number of vCPUs, where it was told here.
+    pub vcpus: Option<u32>,
+    /// How many of them are online at the start; `None` is all.
+    pub online_vcpus: Option<u32>,
+    /// The CPUs that a vCPU may run on, by its number; one that is not here may run on all.
+    pub affinity: BTreeMap<u32, CpuMap>,
+    /// Its weight against other domains; `None` leaves the scheduler's.
+    pub weight: Option<u16>,
+    /// Its cap in percent of a CPU; `None` leaves the scheduler's.
+    pub cap: Option<u16>,
+    /// The no-execute bit is shown.
+    pub nx: bool,
+    /// Physical address extension is shown, and what depends on it, long mode among that.
+    pub pae: bool,
+    /// The features that it may have, word by word.
+    pub featureset: Option<Vec<u32>>,
+    /// How many vCPUs a socket shows; `None` leaves the topology to Xen.
+    pub cores_per_socket: Option<u32>,
+    /// Hardware virtualisation is shown.
+    pub nested: bool,
+    /// It will never migrate: then the TSC may be promised to be invariant.
+    pub nomigrate: bool,
+    /// What it sees of Hyper-V.
+    pub viridian: Viridian,
+    /// An I/O APIC is announced to hvmloader.
+    pub apic: bool,
+    /// ACPI tables are made.
+    pub acpi: bool,
+    /// ACPI's sleep state S3 is offered.
+    pub acpi_s3: bool,
+    /// ACPI's sleep state S4 is offered.
+    pub acpi_s4: bool,
+    /// TSC: 0 default, 1 always emulated, 2 never.
+    pub tsc_mode: u32,
+    /// A HPET is emulated.
+    pub hpet: bool,
+    /// How missed timer ticks are delivered, 0 to 3; `None` leaves what is set.
+    pub timer_mode: Option<u8>,
+    /// Periodic timers are aligned; `None` leaves what is set.
+    pub vpt_align: Option<bool>,
+    /// Width of the x87's saved FIP: 4 or 8; `None` leaves it automatic.
+    pub x87_fip_width: Option<u8>,
+    /// Seconds that its clock is ahead of the host's.
+    pub time_offset: i32,
+    /// Which firmware hvmloader starts, where it was told here.
+    pub firmware: Option<FirmwareKind>,
+    /// Another OVMF, a file in OVMF's own directory.
+    pub ovmf_override: Option<String>,
+    /// The host's SMBIOS strings are handed on.
+    pub smbios_passthrough: bool,
+    /// The host's SLIC table is handed on.
+    pub acpi_passthrough: bool,
+    /// A guest that meets a triple fault has crashed, where it would otherwise have asked for a reboot. No setting:
+    /// XenServer's helper has always set it so.
+    pub crash_on_triple_fault: bool,
+}
+
+impl Platform {
+    /// What `create` and `build` give a guest: libxl's defaults, and what was asked for, each as `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] for a key that there is not, and a value that cannot be; it names both.
+    pub fn asked<T: AsRef<str>>(asked: &[T]) -> Result<Self, Error> {
+        let mut platform = Self::default();
+        for setting in SETTINGS.iter().filter(|setting| !setting.usual.is_empty()) {
+            platform.set(setting, None, setting.usual, setting.name)?;
+        }
+        for text in asked.iter().map(AsRef::as_ref) {
+            let Some((key, value)) = text.split_once('=') else {
+                return Err(Error::BadConfig(format!("--platform {text:?} is not KEY=VALUE")));
+            };
+            let shown = format!("--platform {key}");
+            let Some((setting, vcpu)) = setting::find(key) else {
+                return Err(Error::BadConfig(format!(
+                    "{shown}: there is no such setting; docs/platform.md has them all"
+                )));
+            };
+            if let Some(flag) = setting.flag {
+                return Err(Error::BadConfig(format!("{shown} is asked for with {flag}")));
+            }
+            platform.set(setting, vcpu, value, &shown)?;
+        }
+        Ok(platform)
+    }
+
+    /// The directories below the domain's in which there are settings.
+    #[must_use]
+    pub fn directories() -> BTreeSet<&'static str> {
+        let names = SETTINGS.iter().filter(|setting| !setting.is_of_vcpu()).flat_map(Setting::names);
+        names.filter_map(|name| name.rsplit_once('/')).map(|(directory, _)| directory).collect()
+    }
+
+    /// The nodes that have settings, where these directories have `listed`; one of a vCPU's may be missing.
+    #[must_use]
+    pub fn nodes(listed: &BTreeSet<String>) -> Vec<String> {
+        SETTINGS.iter().flat_map(|setting| setting.nodes(listed)).collect()
+    }
+
+    /// What stands in xenstore: the values of nodes below the domain's directory. What is missing or empty counts as
+    /// XenServer's helper counts it.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] for a value that cannot be: it names the node.
+    pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, Error> {
+        let read = |name: &str| values.get(name).filter(|value| !value.is_empty());
+        let mut platform = Self { crash_on_triple_fault: true, ..Self::default() };
+        for setting in SETTINGS {
+            if setting.is_of_vcpu() {
+                for vcpu in 0..platform.vcpus.unwrap_or(0) {
+                    let name = setting.name.replace('N', &vcpu.to_string());
+                    if let Some(value) = read(&name) {
+                        platform.set(setting, Some(vcpu), value, &name)?;
+                    }
+                }
+                continue;
+            }
+            match setting.names().find_map(|name| Some((name, read(name)?))) {
+                Some((name, value)) => platform.set(setting, None, value, name)?,
+                None if setting.absent.is_empty() => {}
+                None => platform.set(setting, None, setting.absent, setting.name)?,
+            }
+        }
+        Ok(platform)
+    }
+
+    fn set(&mut self, setting: &Setting, vcpu: Option<u32>, value: &str, shown: &str) -> Result<(), Error> {
+        (setting.apply)(self, vcpu.unwrap_or(0), value)
+            .map_err(|reason| Error::BadConfig(format!("{shown} is {value:?}: {reason}; it takes {}", setting.values)))
+    }
+
+    /// Checks what depends on the number of vCPUs, and on what else the guest is.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`].
+    pub fn check(&self, kind: Kind, vcpus: u32, on_demand: bool) -> Result<(), Error> {
+        let refused = |reason: String| Err(Error::BadConfig(reason));
+        if let Some(online) = self.online_vcpus.filter(|online| !(1..=vcpus).contains(online)) {
+            return refused(format!("vcpu/current is {online}, but the guest has {vcpus} vCPUs: give 1 to {vcpus}"));
+        }
+        if let Some(vcpu) = self.affinity.keys().find(|vcpu| **vcpu >= vcpus) {
+            return refused(format!("vcpu/{vcpu}/affinity: the guest has vCPUs 0 to {}", vcpus.saturating_sub(1)));
+        }
+        if let Some(cores) = self.cores_per_socket.filter(|cores| !vcpus.is_multiple_of(*cores)) {
+            return refused(format!("cores-per-socket is {cores}, which does not divide the {vcpus} vCPUs"));
+        }
+        if self.nested && on_demand {
+            return refused(
+                "a guest that is populated on demand cannot have nested virtualisation: let it start with all its memory"
+                    .to_owned(),
+            );
+        }
+        if self.viridian.is_said_twice() {
+            return refused("viridian: words of xl's and viridian_… keys are given: give the words alone".to_owned());
+        }
+        if self.viridian.exact.is_some() && kind != Kind::Hvm {
+            return refused("viridian: xl's words are for HVM guests; xl ignores them for others".to_owned());
+        }
+        Ok(())
+    }
+
+    /// How many vCPUs are online at the start, of so many.
+    #[must_use]
+    pub fn online(&self, vcpus: u32) -> u32 {
+        self.online_vcpus.unwrap_or(vcpus)
+    }
+}

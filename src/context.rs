@@ -1,0 +1,34 @@
+//! What every step of the procedure needs.
+
+use crate::cancel::Cancel;
+use crate::error::{AtStage, Error, Failure};
+use crate::progress::Progress;
+use crate::stage::Stage;
+use crate::xen::{Interface, Store};
+
+/// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// libxenctrl.
+    pub xen: &'a Interface,
+    /// xenstored.
+    pub store: &'a Store,
+    /// Tells the user.
+    pub progress: &'a Progress,
+    /// Tells us.
+    pub cancel: &'a Cancel,
+}
+
+impl Context<'_> {
+    /// Runs one step of the procedure under its name, unless the user has asked to stop.
+    ///
+    /// # Errors
+    /// What the step returns, with its name.
+    pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
+        self.cancel.check().at(stage)?;
+        let running = self.progress.begin(stage);
+        let value = work().map_err(|error| self.cancel.explain(error.into())).at(stage)?;
+        running.done();
+        Ok(value)
+    }
+}

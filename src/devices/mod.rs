@@ -1,0 +1,3 @@
+//! The devices of a guest, one file a class.
+
+pub mod pci;

@@ -1,0 +1,7 @@
+//! One domain, as Xen and xenstore show it.
+
+pub mod find;
+pub mod identity;
+pub mod measure;
+pub mod paths;
+pub mod saved_request;

@@ -1,0 +1,155 @@
+//! Moves a running guest to another size.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::builder::host_memory::free_memory;
+use crate::context::Context;
+use crate::domain::paths::XenstorePaths;
+use crate::error::{AtStage, Error, Failure};
+use crate::events::Unit;
+use crate::memory::{Kind, Move, Pages};
+use crate::runs::build_lock;
+use crate::stage::Stage;
+use crate::xen::{DomId, DomainInfo, PodPages};
+
+const POLL: Duration = Duration::from_millis(200);
+const LOCKED: &str = "another run is about to take memory: call this one again, or give it a longer --timeout";
+
+/// Sends a guest to where `there` says, and waits at most `wait` until it is there. Returns the pages that it owns then.
+///
+/// A limit that has to be higher is raised before the guest is told, and so is what it may own on demand; a limit that has
+/// to be lower is lowered when it has arrived, unless somebody has told it something else by then.
+///
+/// # Errors
+/// [`Error::NotEnoughMemory`] where the host has less than the guest would take beside the promises to other runs;
+/// [`Error::TimedOut`] where the guest has not arrived, or another run does not give up the build lock; what Xen or xenstored
+/// refuse.
+pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {
+    let domid = domain.domid;
+    let limit = there.max_memory.to_pages_floor();
+    let set_limit = || context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domid, there.max_memory));
+    if there.up {
+        context.step(Stage::WaitFreeMemory, || {
+            // A build that has found the memory for its guest holds the lock until others can see what it was promised.
+            let _locks = build_lock::take(context, false, wait).map_err(|error| match error {
+                Error::TimedOut { what, after, .. } => Error::TimedOut { what, after, advice: LOCKED.to_owned() },
+                other => other,
+            })?;
+            let free = free_memory(context)?;
+            let required = Pages(there.moved.0.saturating_sub(domain.owned_pages.0)).to_kib();
+            if free < required {
+                Err(crate::builder::shortage::shortage(context, None, required, free))
+            } else {
+                Ok(())
+            }
+        })?;
+    }
+    if limit > domain.max_pages {
+        set_limit()?;
+    }
+    if let Some(target) = there.pod_target {
+        context.step(Stage::PodTarget, || context.xen.set_pod_target(domid, target))?;
+    }
+    let key = XenstorePaths::new(domid).of_domain("memory/target");
+    let told = there.memory_target.0.to_string();
+    context.step(Stage::BalloonTarget, || {
+        context.store.transaction(|transaction| {
+            // Writing makes what is not there, and nobody would ever remove it for a domain that has gone.
+            transaction.read(&key)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+            Ok::<_, Error>(transaction.write(&key, &told)?)
+        })
+    })?;
+    let owned = context.step(Stage::WaitBalloon, || wait_arrival(context, domain, there, wait))?;
+    if limit < domain.max_pages {
+        let now = context.store.plain().read(&key).at(Stage::SetMaxMemory)?;
+        if now.as_deref() == Some(told.as_str()) {
+            set_limit()?;
+        } else {
+            log::warn!("somebody else has moved domain {domid} since; its limit is left as it is");
+        }
+    }
+    Ok(owned)
+}
+
+fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Error> {
+    let start = Instant::now();
+    loop {
+        let now = present(context, domain.domid)?;
+        let pod = if now.kind == Kind::Pv { PodPages::default() } else { context.xen.pod_pages(now.domid)? };
+        if there.has_arrived(now.owned_pages, pod.cache, pod.entries) {
+            return Ok(now.owned_pages);
+        }
+        if start.elapsed() >= wait {
+            return Err(too_slow(domain, &now, pod, there, wait));
+        }
+        let text = format!(
+            "the guest owns {} MiB, on its way from {} to {}",
+            mib(now.owned_pages),
+            mib(domain.owned_pages),
+            mib(there.goal)
+        );
+        let (done, total) = way(domain.owned_pages, now.owned_pages, there.goal);
+        context.progress.count("moving", done, total, Unit::Pages, &text);
+        thread::sleep(POLL);
+        context.cancel.check()?;
+    }
+}
+
+fn present(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Error> {
+    let gone = || Error::NoSuchDomain(domid.to_string());
+    let now = context.xen.domain(domid)?.filter(|now| !now.dying).ok_or_else(gone)?;
+    match now.shutdown {
+        Some(reason) => Err(Error::BadConfig(format!("domain {domid} has stopped ({reason}); it cannot be moved"))),
+        None => Ok(now),
+    }
+}
+
+/// How many pages of how many the guest has given or taken on its way; one that went the other way has done nothing.
+fn way(from: Pages, now: Pages, goal: Pages) -> (u64, u64) {
+    let total = from.0.abs_diff(goal.0);
+    let done = if goal < from { from.0.saturating_sub(now.0) } else { now.0.saturating_sub(from.0) };
+    (done.min(total), total)
+}
+
+/// How far the guest came, and what may keep it.
+fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, after: Duration) -> Error {
+    let owed = Pages(pod.entries.0.saturating_sub(pod.cache.0));
+    let owed = if owed.0 > 0 { format!(" and has {} MiB yet to give back", mib(owed)) } else { String::new() };
+    let advice = if now.paused {
+        "it is paused: `xl unpause` lets it follow"
+    } else {
+        "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
+    };
+    Error::TimedOut {
+        what: format!(
+            "domain {} has not arrived at {} MiB (it owned {} MiB, owns {} MiB now{owed})",
+            now.domid,
+            mib(there.goal),
+            mib(was.owned_pages),
+            mib(now.owned_pages)
+        ),
+        after,
+        advice: advice.to_owned(),
+    }
+}
+
+/// Whole MiB, rounded to the nearest, for people.
+fn mib(pages: Pages) -> u64 {
+    (pages.0 + 128) / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_is_counted_in_either_direction() {
+        let way = |from, now, goal| way(Pages(from), Pages(now), Pages(goal));
+        assert_eq!(way(1000, 900, 600), (100, 400));
+        assert_eq!(way(600, 900, 1000), (300, 400));
+        assert_eq!(way(600, 500, 1000), (0, 400));
+        assert_eq!(way(1000, 1100, 600), (0, 400));
+        assert_eq!(way(600, 1010, 1000), (400, 400));
+    }
+}

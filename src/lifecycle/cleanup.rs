@@ -1,0 +1,281 @@
+//! What killed runs left behind: found by the ledger of runs and by the marks in xenstore, and removed.
+//!
+//! Nothing is taken for a dead run's unless the handle of the domain says so, and the run's record or the mark does too. A
+//! domain that is there and was handed over, a living run's domain and another toolstack's are never touched.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::teardown::{files_of, remove_rest, teardown};
+use crate::domain::identity::owner_tag;
+use crate::domain::paths::XenstorePaths;
+use crate::error::Error;
+use crate::memory::Pages;
+use crate::os::cgroup::Cgroup;
+use crate::os::shared_file::remove_file;
+use crate::payload::kernel::remove_dead_unpackers;
+use crate::qemu::helpers::{Ending, Helpers, domain_of_cgroup};
+use crate::runs::build_lock::take_alone;
+use crate::runs::journal::{self, FoundRun, RunRecord, RunVerb, STATE_DIR};
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
+
+/// How long another cleanup may take; removing one domain takes less than half of that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Something that a killed run left.
+#[derive(Debug, Serialize)]
+pub struct Leftover {
+    /// The domain's number, where it is known; the domain itself may be gone.
+    pub domid: Option<DomId>,
+    /// The domain's handle.
+    pub uuid: Uuid,
+    /// What the run was doing; none where a mark in xenstore is all that tells of it.
+    pub verb: Option<RunVerb>,
+    /// The process that was killed.
+    pub pid: Option<i32>,
+    /// What it is.
+    pub what: LeftoverKind,
+    /// It is gone now.
+    pub removed: bool,
+    /// Why it could not be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What can be left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LeftoverKind {
+    /// A domain, with all that belongs to it.
+    Domain,
+    /// A claim on memory for somebody else's domain.
+    Claim,
+    /// QEMU of a domain that is gone.
+    DeviceModel,
+    /// Keys in xenstore of a domain that is gone.
+    Keys,
+    /// Sockets and files of a domain that is gone.
+    Files,
+    /// Nothing but the record of the run.
+    Record,
+}
+
+/// Finds what killed runs left, and removes it where `apply` says so. Goes on where something cannot be removed.
+///
+/// # Errors
+/// Where it cannot be looked for: the ledger cannot be read, Xen or xenstored refuse to tell, or another cleanup is at it.
+pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Leftover>, Error> {
+    let failed = |error| Error::Internal(format!("cannot use {STATE_DIR}: {error}"));
+    // Two at once would remove the same things, and one would call that an error. Held until the end.
+    let directory = journal::directory().map_err(failed)?;
+    take_alone(&directory, STATE_DIR, PATIENCE, "another cleanup is at it: call this one again")?;
+
+    // A run is recorded before its domain exists. So a dead run's domain is among those that are listed after the ledger
+    // was read, and a domain that is listed has its living run in the ledger that is read after that.
+    let entries = journal::others()?;
+    let domains = xen.domains()?;
+    let mut living: Vec<_> = living(&entries).collect();
+    living.extend(self::living(&journal::others()?));
+    let mut survey = Findings { xen, store, domains, living, apply, found: Vec::new() };
+    for entry in entries.iter().filter(|entry| !entry.alive) {
+        survey.run(&entry.run)?;
+    }
+    survey.marks()?;
+    survey.cgroups()?;
+    if apply {
+        journal::forget_halves();
+    }
+    Ok(survey.found)
+}
+
+fn living(entries: &[FoundRun]) -> impl Iterator<Item = (Uuid, Option<DomId>)> {
+    entries.iter().filter(|entry| entry.alive).map(|entry| (entry.run.uuid, entry.run.domid()))
+}
+
+struct Findings<'a> {
+    xen: &'a Interface,
+    store: &'a Store,
+    domains: Vec<DomainInfo>,
+    /// Handles and numbers of domains on which a living run is working; a run that is about to create one has no number yet.
+    living: Vec<(Uuid, Option<DomId>)>,
+    apply: bool,
+    found: Vec<Leftover>,
+}
+
+impl Findings<'_> {
+    /// What a dead run left, and its record once the rest is gone.
+    fn run(&mut self, run: &RunRecord) -> Result<(), Error> {
+        let before = self.found.len();
+        let now = |(handle, number): &(Uuid, Option<DomId>)| {
+            *handle == run.uuid && (run.domid().is_none() || *number == run.domid())
+        };
+        if !self.living.iter().any(now) {
+            match self.domain_of(run)? {
+                Some(domain) => self.domain(run, &domain),
+                None if run.verb == RunVerb::Build => {}
+                None => {
+                    if let Some(domid) = run.domid() {
+                        self.rest(run.uuid, domid, Some(run))?;
+                    }
+                }
+            }
+        }
+        if self.found.len() == before {
+            self.note(run.uuid, run.domid(), Some(run), LeftoverKind::Record, || {
+                journal::forget(run).map_err(|error| error.to_string())
+            });
+        } else if self.apply && self.found.iter().skip(before).all(|left| left.removed) {
+            // What could not be removed is looked for again next time.
+            journal::forget(run)
+                .map_err(|error| Error::Internal(format!("cannot remove the record of a run: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a living run is working on the domain, or may be. Of two domains with one UUID, one is dying.
+    fn is_worked_on(&self, uuid: Uuid, domid: DomId) -> bool {
+        self.living.iter().any(|(handle, number)| *handle == uuid && number.is_none_or(|number| number == domid))
+    }
+
+    /// The domain on which a run was working, where it is still there.
+    fn domain_of(&self, run: &RunRecord) -> Result<Option<DomainInfo>, XenError> {
+        let same = self.domains.iter().filter(|domain| domain.uuid == run.uuid);
+        for domain in same {
+            let known = match run.domid() {
+                Some(domid) => domain.domid == domid,
+                // Killed before it could note the number: there is nothing in such a domain yet, not even a mark.
+                None => run.verb == RunVerb::Create && self.is_bare(domain)?,
+            };
+            if known {
+                return Ok(Some(domain.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Nobody has given the domain anything: no vCPU, no page, no key.
+    fn is_bare(&self, domain: &DomainInfo) -> Result<bool, XenError> {
+        let (keys, plain) = (XenstorePaths::new(domain.domid), self.store.plain());
+        Ok(domain.existing_vcpus == 0
+            && domain.owned_pages == Pages(0)
+            && plain.read(&keys.domain)?.is_none()
+            && plain.read(&keys.libxl)?.is_none())
+    }
+
+    /// The domain of a dead run, which is there.
+    fn domain(&mut self, run: &RunRecord, domain: &DomainInfo) {
+        let (xen, store, domid, held) = (self.xen, self.store, domain.domid, domain.held());
+        match run.verb {
+            RunVerb::Create => {
+                self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Domain, || {
+                    teardown(xen, store, held, Ending::AtOnce)
+                });
+            }
+            // It lives: whoever called `destroy` can see that, and call it again.
+            RunVerb::Destroy if !domain.dying => {}
+            RunVerb::Destroy => {
+                self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Domain, || {
+                    teardown(xen, store, held, Ending::InOrder)
+                });
+            }
+            RunVerb::Build if !run.claims => {}
+            RunVerb::Build if domain.outstanding_pages == Pages(0) => {}
+            RunVerb::Build => self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Claim, || {
+                let found = xen.find(held).map_err(|error| error.to_string())?;
+                found.map_or(Ok(()), |_| xen.claim(domid, Pages(0))).map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    /// Marks of ours whose domain is gone, which no record tells of.
+    fn marks(&mut self) -> Result<(), XenError> {
+        let names = self.store.plain().children("/libxl")?.into_iter();
+        let domids: Vec<_> = names.filter_map(|name| name.parse().ok().and_then(DomId::new)).collect();
+        let paths: Vec<_> = domids.iter().map(|domid| XenstorePaths::new(*domid).owner_tag()).collect();
+        let marks = self.store.plain().read_all(&paths)?;
+        for (domid, mark) in domids.into_iter().zip(marks) {
+            let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
+            let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
+            // Looking after another one may have taken long: the number may be somebody else's by now.
+            if !known && !self.is_worked_on(uuid, domid) && owner_tag(self.store, domid)? == Some(uuid) {
+                self.rest(uuid, domid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cgroups of domains that are gone, which neither a record nor a mark tells of; and those in which a run that was killed had
+    /// a kernel unpacked: its child died with it.
+    fn cgroups(&mut self) -> Result<(), XenError> {
+        if self.apply {
+            remove_dead_unpackers();
+        }
+        for domain in Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)) {
+            let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));
+            if !known && !self.is_worked_on(domain.uuid, domain.domid) {
+                self.rest(domain.uuid, domain.domid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of a domain that is gone, unless its number is another one's by now.
+    fn rest(&mut self, uuid: Uuid, domid: DomId, run: Option<&RunRecord>) -> Result<(), XenError> {
+        // Not by the list of before: to look after another one may have taken long.
+        if self.xen.domain(domid)?.is_some() {
+            return Ok(());
+        }
+        let (xen, store, domain) = (self.xen, self.store, DomainRef { domid, uuid });
+        let keys = XenstorePaths::new(domid);
+        // Of a guest without a cgroup, the keys at its number tell of the device model: they have to be its own.
+        let has_keys = self.has_keys_of(uuid, &keys)?;
+        let in_cgroup = |helpers: &Helpers| matches!(helpers, Helpers::InCgroup(_));
+        match Helpers::of(store, domain).map(|helpers| helpers.filter(|helpers| has_keys || in_cgroup(helpers))) {
+            Ok(Some(helpers)) if helpers.are_running() => {
+                self.note(uuid, Some(domid), run, LeftoverKind::DeviceModel, || helpers.end(Ending::InOrder));
+            }
+            // An empty cgroup is nothing that anybody would miss.
+            Ok(Some(helpers)) if self.apply => drop(helpers.end(Ending::AtOnce)),
+            Ok(_) => {}
+            Err(problem) => log::warn!("{problem}"),
+        }
+        let files: Vec<PathBuf> = files_of(domid).into_iter().filter(|path| path.exists()).collect();
+        if has_keys {
+            self.note(uuid, Some(domid), run, LeftoverKind::Keys, || remove_rest(xen, store, domain));
+        }
+        if !files.is_empty() {
+            self.note(uuid, Some(domid), run, LeftoverKind::Files, || {
+                files.iter().try_for_each(|file| remove_file(file))
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether what stands at a domain's number is this domain's: by our mark, or by the path that every toolstack writes.
+    fn has_keys_of(&self, uuid: Uuid, keys: &XenstorePaths) -> Result<bool, XenError> {
+        let plain = self.store.plain();
+        let vm = plain.read(&keys.of_domain("vm"))?;
+        Ok(owner_tag(self.store, keys.domid)? == Some(uuid) || vm == Some(format!("/vm/{uuid}")))
+    }
+
+    /// Notes something that is left, and removes it where it is to be removed.
+    fn note(
+        &mut self,
+        uuid: Uuid,
+        domid: Option<DomId>,
+        run: Option<&RunRecord>,
+        what: LeftoverKind,
+        remove: impl FnOnce() -> Result<(), String>,
+    ) {
+        let outcome = if self.apply { remove().map(|()| true) } else { Ok(false) };
+        let (removed, problem) = match outcome {
+            Ok(removed) => (removed, None),
+            Err(problem) => (false, Some(problem)),
+        };
+        let (verb, pid) = (run.map(|run| run.verb), run.map(|run| run.process.pid));
+        self.found.push(Leftover { domid, uuid, verb, pid, what, removed, problem });
+    }
+}

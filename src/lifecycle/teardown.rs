@@ -1,0 +1,185 @@
+//! Removes a domain and everything that belongs to it: device model, sockets, xenstore, memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::zombie;
+use crate::domain::identity::name_another;
+use crate::domain::paths::XenstorePaths;
+use crate::os::shared_file::remove_file;
+use crate::qemu::helpers::{Ending, Helpers};
+use crate::qemu::log::XEN_RUN_DIR;
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, Transaction, XenError};
+
+/// How long a destroyed domain may take to give its memory back.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where xenstored does not answer: it holds a page of every guest, and gives it back when it runs again.
+const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
+/// How long the pages of a domain that was dying before may stay as many: its device model has ended long ago.
+const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Where libxl keeps files of domains that it created.
+const LIBXL_USERDATA: &str = "/var/lib/xen";
+
+/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. A domain
+/// that has got its number since is left alone, with all that is its own.
+///
+/// The domain goes before its device model: QEMU frees the ioreq page when it ends, and Xen scrubs what is freed of a
+/// dying domain only (`free_domheap_pages`), so that otherwise the next guest would find this one's last I/O in its RAM.
+/// The pages that QEMU maps stay until it has ended, and so does the domain's number.
+///
+/// Goes on after a failure, so that as little as possible stays. Killed half way, it is gone on with by `cleanup`, where the
+/// run was recorded.
+///
+/// # Errors
+/// Everything that could not be removed, in one sentence.
+pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Ending) -> Result<(), String> {
+    let mut problems: Vec<String> = Vec::new();
+    let mut note = |problem: Result<(), String>| problems.extend(problem.err());
+
+    let destroyed = destroy(xen, domain).map_err(|error| error.facts());
+    // One that Xen refused to destroy will not go, however long it is waited for.
+    let goes = destroyed.as_ref().ok().copied();
+    note(destroyed.map(drop));
+    let helpers = once_more(store, || Helpers::of(store, domain));
+    // XenstorePaths that could not be read may name a device model that still runs: they stay, so that the next try finds it.
+    let keys_stay = helpers.is_err() && !store.is_lost();
+    note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
+    if !keys_stay {
+        note(once_more(store, || remove_rest(xen, store, domain)));
+    }
+    if let Some(was_dying) = goes {
+        note(wait_gone(xen, store, domain, was_dying));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Does what changes nothing where it is done already, a second time where it fails and xenstored answers: a failure that
+/// does not last leaves nothing behind.
+fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    match step() {
+        Err(_) if !store.is_lost() => step(),
+        outcome => outcome,
+    }
+}
+
+/// Whether the domain was dying before.
+fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
+    let Some(info) = xen.find(domain)? else { return Ok(false) };
+    // A guest without its device model would only wait for it; and a pause that fails does no harm.
+    if let Err(error) = xen.pause(domain.domid) {
+        log::debug!("{error}");
+    }
+    xen.destroy(domain).map(|()| info.dying)
+}
+
+/// Removes what else there is of a domain: keys and files. Those at its number go unless another domain has that by now.
+///
+/// # Errors
+/// Everything that could not be removed, in one sentence.
+pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    let mut problems: Vec<String> = Vec::new();
+    let was_lost = store.is_lost();
+    if let Err(error) = store.transaction(|transaction| remove_keys(xen, transaction, domain)) {
+        let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
+        problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
+    }
+    if !number_is_anothers(&xen.domains().map_err(|error| error.facts())?, domain) {
+        problems.extend(files_of(domain.domid).iter().filter_map(|file| remove_file(file).err()));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+fn number_is_anothers(domains: &[DomainInfo], domain: DomainRef) -> bool {
+    domains.iter().any(|other| other.domid == domain.domid && other.uuid != domain.uuid)
+}
+
+/// Removes the keys and files at the number of a domain that Xen does not know, and of which not even the handle is known.
+///
+/// # Errors
+/// Where there is such a domain again; everything that could not be removed.
+pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
+    match xen.domain(domid) {
+        Err(error) => return Err(error.facts()),
+        Ok(Some(other)) => return Err(format!("its number belongs to another one by now, {}", other.held())),
+        Ok(None) => {}
+    }
+    store
+        .transaction(|transaction| remove_at_number(transaction, &XenstorePaths::new(domid)))
+        .map_err(|error| error.facts())?;
+    files_of(domid).iter().try_for_each(|file| remove_file(file))
+}
+
+/// Removes every node at the number of the domain, and `/vm/UUID`. Nodes that name another domain stay, and so does the path of
+/// a UUID that a living domain has: one that is dying is known by its number alone.
+fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef) -> Result<(), XenError> {
+    let DomainRef { domid, uuid } = domain;
+    let keys = XenstorePaths::new(domid);
+    let nodes = transaction.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?;
+    // Asked for inside the transaction: the keys of a domain that comes later are written during it, so that it fails and is
+    // tried again.
+    let domains = xen.domains()?;
+    if !domains.iter().any(|other| other.domid != domid && other.uuid == uuid && !other.dying) {
+        transaction.remove(&format!("/vm/{uuid}"))?;
+    }
+    if number_is_anothers(&domains, domain) {
+        return Ok(());
+    }
+    let [mark, vm] = nodes.try_into().unwrap_or_default();
+    if name_another(mark.as_deref(), vm.as_deref(), uuid) {
+        log::info!("the keys at number {domid} are another domain's: they stay");
+        return Ok(());
+    }
+    remove_at_number(transaction, &keys)
+}
+
+fn remove_at_number(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<(), XenError> {
+    let backends = "/local/domain/0/backend";
+    for kind in transaction.children(backends)? {
+        transaction.remove(&format!("{backends}/{kind}/{}", keys.domid))?;
+    }
+    transaction.remove(&keys.device_model)?;
+    transaction.remove(&keys.libxl)?;
+    transaction.remove(&keys.domain)
+}
+
+/// QEMU's sockets, and what libxl keeps about a domain of its own.
+pub(crate) fn files_of(domid: DomId) -> Vec<PathBuf> {
+    let run = Path::new(XEN_RUN_DIR);
+    let mut files = vec![run.join(format!("qmp-libxl-{domid}")), run.join(format!("qmp-libxenstat-{domid}"))];
+    if let Ok(entries) = fs::read_dir(LIBXL_USERDATA) {
+        let belongs = |name: &str| {
+            name.strip_prefix("userdata-").and_then(|rest| rest.split('.').nth(1)) == Some(&domid.to_string())
+        };
+        let userdata = entries.flatten().map(|entry| entry.path());
+        files.extend(userdata.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(belongs)));
+    }
+    files
+}
+
+/// Xen frees a domain's pages in the background, once nobody maps them any more. A domain that was dying before has been given
+/// that time already, so that it is waited for only while its pages become fewer.
+fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef, was_dying: bool) -> Result<(), String> {
+    let limit = if store.is_lost() { DESTROY_TIMEOUT_WITHOUT_STORE } else { DESTROY_TIMEOUT };
+    let start = Instant::now();
+    let mut owned = None;
+    let mut changed = start;
+    loop {
+        match xen.find(domain) {
+            Ok(None) => return Ok(()),
+            Ok(Some(info)) if owned != Some(info.owned_pages) => {
+                (owned, changed) = (Some(info.owned_pages), Instant::now())
+            }
+            _ => {}
+        }
+        if start.elapsed() >= limit || (was_dying && changed.elapsed() >= ZOMBIE_TIMEOUT) {
+            return Err(zombie::describe(store, domain.domid, owned));
+        }
+        thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,371 @@
+//! The kernel of a PVH or PV guest, which comes from the guest's owner.
+//!
+//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]); that one is sealed, checked
+//! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
+//! thread that started it. A packed kernel that was seen before is found in a [`cache`].
+
+#[cfg(test)]
+mod agreement;
+pub mod cache;
+pub mod container;
+mod elf;
+mod elf_notes;
+mod fields;
+#[cfg(test)]
+#[path = "../../tests/data/generated_kernels.rs"]
+mod generated_kernels;
+#[cfg(test)]
+#[path = "../../tests/data/kernels.rs"]
+mod kernels;
+#[cfg(test)]
+#[path = "../../tests/data/odd_kernels.rs"]
+mod odd_kernels;
+pub mod placement;
+mod plain_elf;
+pub mod unpacker;
+pub mod unpacker_cgroup;
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ::elf::abi::{ELFMAGIC, EM_386};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+pub use cache::KERNELS_DIRECTORY;
+pub use container::Packing;
+pub use placement::check_placement;
+pub use unpacker::{unpack_main, unpack_words};
+pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
+
+use super::room::Room;
+use super::search::open;
+use crate::error::Error;
+use crate::memory::{Bytes, Kind, Plan};
+use crate::os::Untrusted;
+use crate::os::cgroup::Cgroup;
+use crate::os::sandbox::die_with_parent;
+use crate::os::sealed::{MemoryFile, Sealed};
+use cache::Cache;
+use elf::{Program, Ram};
+use unpacker::{Answer, Task};
+
+/// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
+pub const LARGEST_KERNEL: Bytes = Bytes(512 << 20);
+
+/// How long the child may take, whatever it waits for.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The child's line is shorter than this.
+const LONGEST_ANSWER: usize = 4096;
+
+/// This very program, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
+const KIND: &str = "kernel";
+
+/// What becomes of a kernel that was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is kept for the next time.
+    Yes,
+    /// Nothing of the host is changed.
+    No,
+}
+
+/// A kernel that is being unpacked. Dropped, the child is ended.
+#[derive(Debug)]
+pub struct Unpacking {
+    path: PathBuf,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It was kept.
+    Known(Sealed),
+    /// A child is at it. Where it is to be kept, what it reads is a copy that nobody can change.
+    Unknown { task: Task, allowance: Allowance, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
+}
+
+/// How much may come out of a kernel, and why not more.
+#[derive(Debug)]
+struct Allowance {
+    /// What is allowed on a host with memory enough.
+    most: Bytes,
+    /// What dom0 had when the child was started.
+    room: Room,
+    /// Whether there is anything to unpack.
+    is_packed: bool,
+}
+
+impl Allowance {
+    /// The error for a kernel of which so much would come out.
+    fn exceeded(&self, path: &Path, task: Task, bytes: u64, reason: &str) -> Error {
+        if task.most < self.most && bytes <= self.most.0 {
+            return self.room.shortage(KIND, path, unpacker::required(task.file, self.is_packed, bytes));
+        }
+        let reason = format!("{reason}; more than {} are not allowed", self.most.0);
+        Error::BadFile { what: KIND, path: path.to_owned(), reason }
+    }
+}
+
+impl Unpacking {
+    /// Starts to unpack a kernel that has at most `most` bytes, before and after, and for which dom0 has the memory. No
+    /// handle of Xen's has to be open yet; the child would not have it.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::NotEnoughDom0Memory`];
+    /// [`Error::Internal`] where no child can be started.
+    pub fn start(path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
+        let most = most.min(LARGEST_KERNEL);
+        let (mut file, size) = open(KIND, path, most.0)?;
+        let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
+        let is_packed = is_packed(&file);
+        // Under a smaller limit the child may say otherwise.
+        let may_be_known = most == LARGEST_KERNEL && is_packed;
+        if may_be_known && let Some(sealed) = Cache::of_host().find(&file, keep) {
+            log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
+            return Ok(Self { path: path.to_owned(), state: State::Known(sealed) });
+        }
+        let mut room = Room::now()?;
+        let least = unpacker::required(size, is_packed, 1);
+        room.check(KIND, path, least)?;
+        let mut packed = None;
+        if may_be_known && keep == Keep::Yes && Cache::takes(size) && least.saturating_add(size) <= room.usable().0 {
+            match copied(&file, size) {
+                Ok((copy, sealed)) => (file, packed) = (copy, Some(sealed)),
+                Err(error) => {
+                    log::info!("{KIND} {} will not be kept: {error}", path.display());
+                    file.rewind().map_err(failed)?;
+                }
+            }
+            room = Room::now()?;
+            room.check(KIND, path, least)?;
+        }
+        let fits = unpacker::most_within(room.usable(), size, is_packed);
+        let parent = i32::try_from(process::id()).unwrap_or(0);
+        let task = Task { file: size, most: most.min(fits), parent };
+        let memory = MemoryFile::new(c"kernel").map_err(failed)?;
+        let writer = memory.writer().map_err(failed)?;
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
+        command.stdin(file).stdout(writer).stderr(Stdio::piped());
+        let cgroup = unpacker_cgroup::make(unpacker::required(size, is_packed, task.most.0));
+        // First of all: once this process is dead, another one may remove the cgroup.
+        die_with_parent(&mut command);
+        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
+        let child = Running(command.spawn().map_err(failed)?, cgroup);
+        let (id, most_bytes) = (child.0.id(), task.most.0);
+        log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
+        let (allowance, end) = (Allowance { most, room, is_packed }, Instant::now() + PATIENCE);
+        let state = State::Unknown { task, allowance, child, memory, end, packed };
+        Ok(Self { path: path.to_owned(), state })
+    }
+
+    /// Waits for the child and checks what it made, for the guest of this plan.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::NotEnoughDom0Memory`] for a kernel that unpacks to
+    /// more than dom0 has room for; [`Error::Internal`] where the host cannot confine the child.
+    pub fn finish(self, plan: &Plan) -> Result<Sealed, Error> {
+        let path = self.path;
+        let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+        let check = |sealed: &Sealed| plain_elf::check(sealed, plan.request.kind, ram_of(plan)).map_err(bad);
+        let (task, allowance, mut child, memory, end, packed) = match self.state {
+            State::Known(sealed) => return check(&sealed).map(|()| sealed),
+            State::Unknown { task, allowance, child, memory, end, packed } => {
+                (task, allowance, child, memory, end, packed)
+            }
+        };
+        let (line, status) = child.wait(end).map_err(bad)?;
+        let (packing, unpacked, written) = match serde_json::from_slice(&line) {
+            Ok(Answer::Unpacked { packing, unpacked, written, missing }) if status.success() => {
+                for wall in missing {
+                    log::info!("the child that unpacks kernels: {}", shown(&wall));
+                }
+                (packing, unpacked, written)
+            }
+            Ok(Answer::Refused(reason)) => return Err(bad(shown(&reason))),
+            Ok(Answer::TooLarge { bytes, reason }) => {
+                return Err(allowance.exceeded(&path, task, bytes, &shown(&reason)));
+            }
+            Ok(Answer::Unsafe(reason)) => {
+                return Err(Error::Internal(format!(
+                    "this host cannot confine a child that looks into a guest's kernel: {}",
+                    shown(&reason)
+                )));
+            }
+            _ => return Err(bad(ended(status))),
+        };
+        let sealed = memory.seal(plain_elf::largest(task.most).0);
+        let sealed = sealed.map_err(|error| bad(format!("was not unpacked into usable memory: {error}")))?;
+        if sealed.len() as u64 != written {
+            return Err(bad(format!("was unpacked to {} bytes, not to the {written} that were told", sealed.len())));
+        }
+        check(&sealed)?;
+        log::debug!(
+            "{KIND} {}: packed with {packing}, ELF file of {unpacked} bytes, {written} to load",
+            path.display()
+        );
+        if let Some(packed) = packed {
+            Cache::of_host().keep(&packed, &sealed);
+        }
+        Ok(sealed)
+    }
+}
+
+/// Makes sure that libxenguest can load a file in the place of hvmloader: a 32-bit program, or one with a PVH entry point.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_firmware(file: &[u8], plan: &Plan) -> Result<(), String> {
+    Program::parse(file)?.check(Kind::Hvm, ram_of(plan))
+}
+
+/// Whether a kernel that [`Unpacking::finish`] has checked is a 32-bit one, which under PV not every Xen runs.
+#[must_use]
+pub fn is_32_bit(kernel: &[u8]) -> bool {
+    Program::parse(kernel).is_ok_and(|program| program.machine == EM_386)
+}
+
+/// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
+fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
+    let memory = MemoryFile::new(c"packed kernel")?;
+    memory.fill(file, size)?;
+    let mut copy = File::from(memory.writer()?);
+    copy.rewind()?;
+    Ok((copy, memory.end_writing()?.into()))
+}
+
+/// Whether there is anything to unpack, which there is not in an ELF file.
+fn is_packed(file: &File) -> bool {
+    let mut magic = [0; ELFMAGIC.len()];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic != ELFMAGIC
+}
+
+/// Where the guest has memory.
+fn ram_of(plan: &Plan) -> Ram {
+    let layout = &plan.layout;
+    match plan.request.kind {
+        // What is behind the hole moves its beginning no more.
+        Kind::Hvm | Kind::Pvh if !layout.highmem_end.is_zero() => {
+            Ram { end: layout.lowmem_end, most: Some(layout.lowmem_end) }
+        }
+        Kind::Hvm | Kind::Pvh => Ram { end: layout.lowmem_end, most: Some(layout.mmio_start) },
+        // It has no addresses but those in its own tables.
+        Kind::Pv => Ram { end: plan.memory.build_start.to_bytes().unwrap_or(Bytes(u64::MAX)), most: None },
+    }
+}
+
+/// A child that does not outlive this, and its cgroup.
+#[derive(Debug)]
+struct Running(Child, Option<Cgroup>);
+
+impl Running {
+    /// What it said and how it ended.
+    fn wait(&mut self, end: Instant) -> Result<(Vec<u8>, ExitStatus), String> {
+        let failed = |error: io::Error| format!("cannot be unpacked: {error}");
+        let Some(mut pipe) = self.0.stderr.take() else { return Err("was unpacked before".to_owned()) };
+        let mut line = Vec::new();
+        loop {
+            if Instant::now() >= end {
+                return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs()));
+            }
+            let left = end.saturating_duration_since(Instant::now()).min(Duration::from_secs(10));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+            let mut part = [0; LONGEST_ANSWER];
+            let count = pipe.read(&mut part).map_err(failed)?;
+            line.extend_from_slice(part.get(..count).unwrap_or_default());
+            if line.len() > LONGEST_ANSWER {
+                return Err(format!("made the child that unpacks it say more than {LONGEST_ANSWER} bytes"));
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        // It cannot close the pipe but by ending.
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Ok((line, status)),
+                Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
+                Ok(None) => return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs())),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Where it has been waited for, neither does anything.
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
+        }
+        if let Some(cgroup) = &self.1 {
+            unpacker_cgroup::remove(cgroup);
+        }
+    }
+}
+
+/// What a child that gave no answer died of.
+fn ended(status: ExitStatus) -> String {
+    let Some(signal) = status.signal() else {
+        return format!("made the child that unpacks it end without an answer ({status})");
+    };
+    let why = match Signal::try_from(signal) {
+        Ok(Signal::SIGXCPU) => return format!("took longer than {} s of CPU time to unpack", unpacker::CPU_SECONDS),
+        Ok(Signal::SIGSYS) => " (seccomp)",
+        Ok(Signal::SIGXFSZ) => " (too much came out)",
+        Ok(Signal::SIGBUS) => " (memory)",
+        Ok(Signal::SIGKILL) => " (by somebody, or memory was too short)",
+        _ => "",
+    };
+    format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
+}
+
+/// The child's words, which the kernel's owner may have chosen.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 400;
+    Untrusted::from(text).shortened(LONGEST).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Kib;
+
+    #[test]
+    fn dom0_or_the_limit_is_what_stops_a_kernel() {
+        // A dom0 of 1 GiB.
+        let room = Room::of(Kib(1 << 20), Kib(800 << 10));
+        let allowance = Allowance { most: LARGEST_KERNEL, room, is_packed: true };
+        let file = 512 << 10;
+        let task = Task { file, most: unpacker::most_within(room.usable(), file, true), parent: 1 };
+        let path = Path::new("/k");
+        let error = allowance.exceeded(path, task, 500 << 20, "unpacks to it");
+        let Error::NotEnoughDom0Memory { what: KIND, required, available, reserve, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((available, reserve), (Kib(800 << 10), Kib(128 << 10)));
+        assert!(required > Kib(1000 << 10) && required < Kib(1030 << 10), "{required:?}");
+        for bytes in [LARGEST_KERNEL.0 + 1, u64::MAX] {
+            let error = allowance.exceeded(path, task, bytes, "unpacks to it").to_string();
+            assert!(error.contains("unpacks to it; more than 536870912 are not allowed"), "{error}");
+        }
+        let roomy = Task { most: LARGEST_KERNEL, ..task };
+        assert!(matches!(allowance.exceeded(path, roomy, 1, ""), Error::BadFile { .. }));
+    }
+}

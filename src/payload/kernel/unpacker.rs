@@ -1,0 +1,233 @@
+//! The child that unpacks kernels: this program, started again under a verb that no user has, behind the walls of
+//! [`sandbox::enter_sandbox`].
+//!
+//! Its standard input is the kernel's file, its standard output the memory for what comes out, and its standard error takes
+//! one line of JSON. It trusts its parent, and its parent does not trust it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::unistd::{self, Pid};
+use serde::{Deserialize, Serialize};
+
+use super::container::{self, Packing, Refusal};
+use super::elf::Program;
+use super::plain_elf::{self, Plain};
+use crate::memory::Bytes;
+use crate::os::sandbox::{self, Limits};
+
+/// The first word of the child's command line.
+pub(super) const VERB: &str = "unpack-kernel";
+
+/// The CPU time that a kernel may take. Debian's take 1 to 2 seconds.
+pub(super) const CPU_SECONDS: u64 = 60;
+
+/// The address space of the program itself, and the most that XZ needs besides.
+const OWN_ADDRESSES: u64 = (64 << 20) + container::LZMA_MEMORY;
+
+/// The memory that the program itself takes, with page tables.
+const OWN_MEMORY: u64 = 16 << 20;
+
+/// The child's one line.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Answer {
+    /// It is done.
+    Unpacked {
+        /// How the kernel was packed.
+        packing: Packing,
+        /// The length of its ELF file.
+        unpacked: u64,
+        /// The length of what was written.
+        written: u64,
+        /// The walls that the host has not got.
+        missing: Vec<String>,
+    },
+    /// The kernel is not usable, and why.
+    Refused(String),
+    /// More would come out than may.
+    TooLarge {
+        /// How much.
+        bytes: u64,
+        /// What is said of it.
+        reason: String,
+    },
+    /// Nothing was read, since a wall is missing that must be there.
+    Unsafe(String),
+}
+
+/// What the child is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Task {
+    /// The length of the file.
+    pub(super) file: u64,
+    /// The most that may come out.
+    pub(super) most: Bytes,
+    /// The process that asks, with which the child dies.
+    pub(super) parent: i32,
+}
+
+impl Task {
+    /// As words of a command line.
+    pub(super) fn words(self) -> [String; 4] {
+        [VERB.to_owned(), self.file.to_string(), self.most.0.to_string(), self.parent.to_string()]
+    }
+
+    fn of(words: &[OsString]) -> Option<Self> {
+        let [file, most, parent] = words else { return None };
+        let number = |word: &OsString| word.to_str()?.parse().ok();
+        let parent = parent.to_str()?.parse().ok()?;
+        Some(Self { file: number(file)?, most: Bytes(number(most)?), parent })
+    }
+}
+
+/// The memory that is taken while a kernel is unpacked, at least: by the child and by the memory for what comes out of it.
+///
+/// Of a packed kernel both hold what comes out; XZ and LZMA hold as much again until it is written. The file is dropped
+/// when it is unpacked. One that is not packed has as much to load as its file has bytes, or a bit more.
+pub(super) fn required(file: u64, is_packed: bool, unpacked: u64) -> u64 {
+    let copies = if is_packed { 2 } else { 1 };
+    let written = plain_elf::largest(Bytes(unpacked.saturating_mul(copies)));
+    OWN_MEMORY.saturating_add(file).saturating_add(written.0)
+}
+
+/// The most that may come out of a kernel for which so much memory may be taken; the inverse of [`required`].
+pub(super) fn most_within(usable: Bytes, file: u64, is_packed: bool) -> Bytes {
+    let copies = if is_packed { 2 } else { 1 };
+    Bytes(usable.0.saturating_sub(required(file, is_packed, 0)) / copies)
+}
+
+/// The words behind the verb, where this process is such a child.
+#[must_use]
+pub fn unpack_words(arguments: &[OsString]) -> Option<&[OsString]> {
+    match arguments {
+        [_, verb, words @ ..] if verb == VERB => Some(words),
+        _ => None,
+    }
+}
+
+/// Runs the child.
+#[must_use]
+pub fn unpack_main(words: &[OsString]) -> ExitCode {
+    let Some(task) = Task::of(words) else {
+        return tell(&Answer::Unsafe("this verb is for dombuild itself, which starts it where it needs it".to_owned()));
+    };
+    let limits = Limits {
+        address_space: OWN_ADDRESSES.saturating_add(task.file).saturating_add(task.most.0),
+        file_size: plain_elf::largest(task.most).0,
+        cpu_seconds: CPU_SECONDS,
+    };
+    let missing = match sandbox::enter_sandbox(&limits, Pid::from_raw(task.parent)) {
+        Ok(missing) => missing,
+        Err(reason) => return tell(&Answer::Unsafe(reason)),
+    };
+    // The answer tells of it; the usual text would look for the program's file.
+    panic::set_hook(Box::new(|_| {}));
+    let outcome = panic::catch_unwind(|| run(task));
+    tell(&match outcome {
+        Ok(Ok((packing, unpacked, written))) => Answer::Unpacked { packing, unpacked, written, missing },
+        Ok(Err(Refusal::Bad(reason))) => Answer::Refused(reason),
+        Ok(Err(Refusal::TooLarge { bytes, reason })) => Answer::TooLarge { bytes, reason },
+        Err(_) => Answer::Refused("has something in it that dombuild cannot cope with (it panicked)".to_owned()),
+    })
+}
+
+/// How the kernel was packed, the length of its ELF file, and of what was written.
+fn run(task: Task) -> Result<(Packing, u64, u64), Refusal> {
+    let file = read(task.file)?;
+    let (unpacked, packing) = container::unpack(file, task.most)?;
+    let mut program = Program::parse(&unpacked)?;
+    program.leave_out_zeros(&unpacked);
+    let plain = Plain::of(&program);
+    if plain.size as u64 > plain_elf::largest(task.most).0 {
+        let (bytes, reason) = (plain.size as u64, format!("has {} bytes to load", plain.size));
+        return Err(Refusal::TooLarge { bytes, reason });
+    }
+    let failed = |error: Errno| format!("cannot be put into memory: {error}");
+    write(&plain.head).map_err(failed)?;
+    let mut at = plain.head.len();
+    for (start, piece) in plain.pieces {
+        write(&vec![0; start.saturating_sub(at)]).map_err(failed)?;
+        let piece = unpacked.get(piece).unwrap_or_default();
+        write(piece).map_err(failed)?;
+        at = start.saturating_add(piece.len());
+    }
+    write(&vec![0; plain.size.saturating_sub(at)]).map_err(failed)?;
+    Ok((packing, unpacked.len() as u64, plain.size as u64))
+}
+
+/// The whole file, with nothing but `read`.
+fn read(size: u64) -> Result<Vec<u8>, String> {
+    let length = usize::try_from(size).unwrap_or(usize::MAX);
+    let mut file = Vec::new();
+    file.try_reserve_exact(length).map_err(|_| format!("has {size} bytes, for which memory is too short"))?;
+    file.resize(length, 0);
+    let mut filled = 0;
+    while let Some(room) = file.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match unistd::read(io::stdin().as_fd(), room) {
+            Ok(0) => return Err(format!("ended after {filled} bytes, and had {size} before")),
+            Ok(count) => filled += count,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(format!("cannot be read: {error}")),
+        }
+    }
+    Ok(file)
+}
+
+fn write(bytes: &[u8]) -> nix::Result<()> {
+    write_all(io::stdout().as_fd(), bytes)
+}
+
+fn write_all(to: impl AsFd, bytes: &[u8]) -> nix::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match unistd::write(to.as_fd(), rest) {
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn tell(answer: &Answer) -> ExitCode {
+    let line = serde_json::to_string(answer).unwrap_or_default();
+    match write_all(io::stderr().as_fd(), format!("{line}\n").as_bytes()) {
+        Ok(()) if matches!(answer, Answer::Unpacked { .. }) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_may_come_out_as_fits() {
+        const MIB: u64 = 1 << 20;
+        for (usable, file, is_packed, most) in [
+            (700 * MIB, MIB, true, 341 * MIB),
+            (700 * MIB, 300 * MIB, false, 383 * MIB),
+            (18 * MIB, MIB, true, 0),
+            (0, u64::MAX, true, 0),
+        ] {
+            let found = most_within(Bytes(usable), file, is_packed);
+            assert_eq!(found, Bytes(most));
+            assert!(found.0 == 0 || required(file, is_packed, found.0) <= usable);
+            assert!(required(file, is_packed, found.0 + 1) > usable);
+        }
+    }
+
+    #[test]
+    fn words_are_read_as_they_are_written() {
+        let task = Task { file: 1, most: Bytes(2), parent: 3 };
+        let words = task.words().map(OsString::from);
+        assert_eq!(words[0], VERB);
+        assert_eq!(Task::of(&words[1..]), Some(task));
+        assert_eq!(Task::of(&words[2..]), None);
+    }
+}

@@ -1,0 +1,8 @@
+//! Files that go into a guest: where they are found, and what is checked before Xen is used.
+
+pub mod acpi_tables;
+pub mod boot_files;
+pub mod kernel;
+pub mod room;
+pub mod search;
+pub mod smbios;

@@ -1,0 +1,51 @@
+//! The room that dom0 has for a guest's files while they are prepared.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::memory::{Bytes, Kib};
+use crate::os::meminfo::MachineMemory;
+
+/// The memory that dom0 had at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room(MachineMemory);
+
+impl Room {
+    /// The room that there is now.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the kernel does not tell.
+    pub(crate) fn now() -> Result<Self, Error> {
+        let failed = |error| Error::Internal(format!("the memory of dom0 is not known: {error}"));
+        MachineMemory::now().map(Self).map_err(failed)
+    }
+
+    /// How much may be taken.
+    pub(crate) fn usable(&self) -> Bytes {
+        self.0.usable()
+    }
+
+    /// Makes sure that `required` bytes may be taken for a file.
+    ///
+    /// # Errors
+    /// [`Error::NotEnoughDom0Memory`].
+    pub(crate) fn check(&self, what: &'static str, path: &Path, required: u64) -> Result<(), Error> {
+        if required <= self.usable().0 { Ok(()) } else { Err(self.shortage(what, path, required)) }
+    }
+
+    /// The error of a file that takes at least `required` bytes.
+    pub(crate) fn shortage(&self, what: &'static str, path: &Path, required: u64) -> Error {
+        Error::NotEnoughDom0Memory {
+            what,
+            path: path.to_owned(),
+            required: Kib(required.div_ceil(1 << 10)),
+            available: self.0.available,
+            reserve: self.0.reserve(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(total: Kib, available: Kib) -> Self {
+        Self(MachineMemory { total, available })
+    }
+}

@@ -1,0 +1,409 @@
+//! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{self, Path, PathBuf};
+use std::str::FromStr;
+
+use super::boot_files::Module;
+use super::kernel::check_firmware;
+use super::room::Room;
+use crate::error::Error;
+use crate::memory::{Bytes, Plan};
+use crate::os::sealed::{MemoryFile, Sealed};
+
+/// No hvmloader and no firmware is larger; OVMF has 4 MiB.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
+const LARGEST_IMAGE: u64 = 1 << 30;
+
+/// What errors call a module of a kernel.
+pub(crate) const RAMDISK: &str = "ramdisk";
+
+/// Firmware that hvmloader can start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirmwareKind {
+    /// A BIOS.
+    #[default]
+    SeaBios,
+    /// UEFI.
+    Ovmf,
+}
+
+impl FirmwareKind {
+    /// The value of `hvmloader/bios` in xenstore.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SeaBios => "seabios",
+            Self::Ovmf => "ovmf",
+        }
+    }
+}
+
+/// `--firmware`: which, and from which file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FirmwareChoice {
+    /// Which.
+    pub kind: FirmwareKind,
+    /// The user's own file.
+    pub path: Option<PathBuf>,
+}
+
+impl FromStr for FirmwareChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, path) = match text.split_once(':') {
+            Some((_, "")) => return Err(format!("{text:?} lacks the path after the colon")),
+            Some((kind, path)) => (kind, Some(PathBuf::from(path))),
+            None => (text, None),
+        };
+        let kind = match kind {
+            "seabios" => FirmwareKind::SeaBios,
+            "ovmf" => FirmwareKind::Ovmf,
+            other => return Err(format!("{other:?} is not known; take seabios or ovmf, as in ovmf:/path/OVMF.fd")),
+        };
+        Ok(Self { kind, path })
+    }
+}
+
+/// The places where distributions install one of the files, the most likely first.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// What the file is.
+    pub what: &'static str,
+    /// The Debian package that has it.
+    pub package: String,
+    /// Absolute paths.
+    pub paths: Vec<PathBuf>,
+    /// What else there is to do.
+    advice: &'static str,
+}
+
+impl Candidates {
+    /// hvmloader, the one of the Xen that this binary was built for first.
+    #[must_use]
+    pub fn kernel() -> Self {
+        let version = env!("DOMBUILD_XEN_VERSION");
+        Self::new(
+            "hvmloader",
+            &format!("xen-utils-{version}"),
+            "name a file with --kernel",
+            &[
+                &format!("/usr/lib/xen-{version}/boot/hvmloader"),
+                "/usr/lib/xen/boot/hvmloader",
+                "/usr/libexec/xen/boot/hvmloader",
+                "/usr/local/lib/xen/boot/hvmloader",
+            ],
+        )
+    }
+
+    /// Xen's PV shim, which distributions put beside hvmloader.
+    #[must_use]
+    pub fn shim() -> Self {
+        let hvmloader = Self::kernel();
+        let paths = hvmloader.paths.iter().map(|path| path.with_file_name("xen-shim")).collect();
+        // There is no flag for another file: --kernel is the guest's.
+        Self { what: "PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
+    }
+
+    /// SeaBIOS or OVMF.
+    #[must_use]
+    pub fn firmware(kind: FirmwareKind) -> Self {
+        match kind {
+            FirmwareKind::SeaBios => Self::new(
+                "SeaBIOS",
+                "seabios",
+                "name a file with --firmware seabios:PATH",
+                &[
+                    "/usr/share/seabios/bios-256k.bin",
+                    "/usr/lib/xen/boot/seabios.bin",
+                    "/usr/libexec/xen/boot/seabios.bin",
+                    "/usr/share/qemu/bios-256k.bin",
+                ],
+            ),
+            FirmwareKind::Ovmf => Self::new(
+                "OVMF",
+                "ovmf",
+                "name a file with --firmware ovmf:PATH",
+                &[
+                    "/usr/share/ovmf/OVMF.fd",
+                    "/usr/lib/xen/boot/ovmf.bin",
+                    "/usr/libexec/xen/boot/ovmf.bin",
+                    "/usr/share/edk2/OVMF-release.fd",
+                ],
+            ),
+        }
+    }
+
+    /// QEMU as Xen's device model.
+    #[must_use]
+    pub fn device_model() -> Self {
+        Self::new(
+            "QEMU",
+            "qemu-system-xen",
+            "name a file with --device-model",
+            &[
+                "/usr/libexec/xen-qemu-system-i386",
+                "/usr/lib/xen/bin/qemu-system-i386",
+                "/usr/libexec/xen/bin/qemu-system-i386",
+            ],
+        )
+    }
+
+    fn new(what: &'static str, package: &str, advice: &'static str, paths: &[&str]) -> Self {
+        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect(), advice }
+    }
+
+    /// The first that is there.
+    #[must_use]
+    pub fn find(&self) -> Option<PathBuf> {
+        self.paths.iter().find(|path| path.is_file()).cloned()
+    }
+
+    fn find_or_fail(&self, kind: &'static str) -> Result<PathBuf, Error> {
+        self.find().ok_or_else(|| Error::BadFile {
+            what: kind,
+            path: self.paths.first().cloned().unwrap_or_default(),
+            reason: format!(
+                "no {} is installed; install Debian's package {}, or {}",
+                self.what, self.package, self.advice
+            ),
+        })
+    }
+}
+
+/// Reads hvmloader, or what is to start in its place, and checks that libxenguest can load it into the guest of this plan.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, Error> {
+    const KIND: &str = "kernel";
+    let path = choose(KIND, chosen, &Candidates::kernel())?;
+    let data = read(KIND, &path, LARGEST_FILE)?;
+    check_firmware(&data, plan).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
+    Ok(data)
+}
+
+/// Maps the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
+/// of a form that Xen knows: an ELF file, or a bzImage of Linux.
+///
+/// # Errors
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_shim_kernel(path: &Path) -> Result<Sealed, Error> {
+    const KIND: &str = "kernel";
+    let data = map(KIND, path, LARGEST_IMAGE)?;
+    let elf = data.starts_with(b"\x7fELF");
+    // The signature of Linux' boot protocol (Documentation/arch/x86/boot.rst).
+    let linux = data.get(0x202..0x206) == Some(b"HdrS");
+    let gzip = data.starts_with(&[0x1f, 0x8b]);
+    if !(elf || linux || gzip) {
+        let reason = "is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned();
+        return Err(Error::BadFile { what: KIND, path: path.to_owned(), reason });
+    }
+    Ok(data)
+}
+
+/// Maps Xen's PV shim, and tells where it is.
+///
+/// # Errors
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_shim() -> Result<(Sealed, PathBuf), Error> {
+    const KIND: &str = "kernel";
+    let path = Candidates::shim().find_or_fail(KIND)?;
+    Ok((map(KIND, &path, LARGEST_FILE)?, path))
+}
+
+/// Maps an initial ramdisk, which only the guest's kernel looks into. It is to be [loaded](load_ramdisk) before it is used.
+///
+/// # Errors
+/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
+pub fn map_ramdisk(path: &Path) -> Result<Sealed, Error> {
+    map(RAMDISK, path, LARGEST_IMAGE)
+}
+
+/// Reads a mapped ramdisk from where it is stored.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn load_ramdisk(module: &Module) -> Result<(), Error> {
+    let bad = |error: io::Error| Error::BadFile { what: RAMDISK, path: module.path.clone(), reason: error.to_string() };
+    module.data.load().map_err(bad)
+}
+
+/// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn read_firmware(chosen: &FirmwareChoice, low_memory: Bytes) -> Result<Vec<u8>, Error> {
+    const KIND: &str = "firmware";
+    let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
+    let data = read(KIND, &path, LARGEST_FILE)?;
+    let needed = firmware_needs(data.len()).0;
+    if low_memory.0 < needed {
+        return Err(Error::BadFile {
+            what: KIND,
+            path,
+            reason: format!(
+                "needs a guest of at least {} MiB without its video memory; this one has {} MiB",
+                needed.div_ceil(1 << 20),
+                low_memory.0 >> 20
+            ),
+        });
+    }
+    Ok(data)
+}
+
+/// How much low memory a guest with a firmware of this length needs: hvmloader's modules start at 1 MiB + its own size;
+/// both must fit below the end of low memory with room to work.
+#[must_use]
+pub fn firmware_needs(length: usize) -> Bytes {
+    Bytes((4 << 20) + length as u64)
+}
+
+/// Finds QEMU; `none` means that there is to be none.
+///
+/// # Errors
+/// [`Error::BadFile`].
+pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    const KIND: &str = "device model";
+    if chosen == Some(Path::new("none")) {
+        return Ok(None);
+    }
+    let path = choose(KIND, chosen, &Candidates::device_model())?;
+    let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+    let metadata = fs::metadata(&path).map_err(|error| bad(error.to_string()))?;
+    if !(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0) {
+        return Err(bad("is not an executable file".to_owned()));
+    }
+    // A bare word would be looked up in PATH when it is started: another file than the one that was checked.
+    let path = path::absolute(&path).map_err(|error| bad(error.to_string()))?;
+    log::debug!("{KIND} {}", path.display());
+    Ok(Some(path))
+}
+
+fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, Error> {
+    match chosen {
+        Some(path) => Ok(path.to_owned()),
+        None => candidates.find_or_fail(kind),
+    }
+}
+
+/// A whole file, which is not empty and has at most `largest` bytes.
+pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
+    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+    let (file, size) = open(kind, path, largest)?;
+    log::debug!("{kind} {}, {size} bytes", path.display());
+    let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // It may grow while it is read.
+    file.take(largest).read_to_end(&mut data).map_err(bad)?;
+    Ok(data)
+}
+
+/// Maps a whole file, which is not empty and has at most `largest` bytes. One that others may change is copied first, into
+/// memory that nobody can change.
+fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, Error> {
+    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+    let (file, size) = open(kind, path, largest)?;
+    if let Some(mapped) = Sealed::of_unchanging_file(&file, size).map_err(bad)? {
+        log::debug!("{kind} {}, {size} bytes: mapped", path.display());
+        return Ok(mapped);
+    }
+    Room::now()?.check(kind, path, size)?;
+    let memory = MemoryFile::new(&CString::new(kind).unwrap_or_default()).map_err(bad)?;
+    memory.fill(&file, size).map_err(bad)?;
+    log::debug!("{kind} {}, {size} bytes: copied, since others may change it", path.display());
+    memory.seal(size).map_err(bad)
+}
+
+/// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no
+/// reason to wait.
+pub(crate) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), Error> {
+    let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    // Links are followed: /vmlinuz is one.
+    let file = options.open(path).map_err(|error| bad(error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| bad(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(bad("is not a regular file".to_owned()));
+    }
+    if metadata.len() == 0 {
+        return Err(bad("is empty".to_owned()));
+    }
+    if metadata.len() > largest {
+        return Err(bad(format!("has {} bytes; more than {largest} cannot be right", metadata.len())));
+    }
+    Ok((file, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Mib, Request};
+
+    fn file(content: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), content).expect("written");
+        file
+    }
+
+    /// The smallest 32-bit program: a header, one segment at 1 MiB, and `cli; hlt; jmp` in it.
+    const HALT: &[u8] = include_bytes!("../../tests/data/halt.elf");
+
+    fn plan() -> Plan {
+        Plan::new(&Request::new(Mib(64).to_kib())).expect("a small guest")
+    }
+
+    #[test]
+    fn what_starts_in_hvmloaders_place_is_a_32_bit_program() {
+        let read = |content: &[u8]| read_hvmloader(Some(file(content).path()), &plan());
+        read(HALT).expect("good");
+        let changed = |offset: usize, value: u8| {
+            let mut elf = HALT.to_vec();
+            elf[offset] = value;
+            read(&elf).map_err(|error| error.to_string())
+        };
+        changed(18, 62).expect("the number of x86-64 does not matter");
+        assert!(changed(4, 2).is_err(), "the class does");
+        assert!(changed(26, 0x20).expect_err("an entry point outside").contains("entry point"));
+        let error = |content: &[u8]| read(content).expect_err("refused").to_string();
+        assert!(error(&HALT[..86]).contains("cut off"));
+        assert!(error(&HALT[..20]).contains("ELF"), "half a header");
+        assert!(error(b"hello").contains("ELF"));
+        assert!(error(b"").contains("empty"));
+        let directory = read_hvmloader(Some(Path::new("/")), &plan()).expect_err("a directory");
+        assert!(directory.to_string().contains("regular"));
+    }
+
+    #[test]
+    fn firmware_needs_room() {
+        let seabios = file(&vec![1; 256 << 10]);
+        let choice = FirmwareChoice { kind: FirmwareKind::SeaBios, path: Some(seabios.path().to_owned()) };
+        assert!(read_firmware(&choice, Bytes(8 << 20)).is_ok());
+        assert!(read_firmware(&choice, Bytes(4 << 20)).expect_err("too small").to_string().contains("at least 5 MiB"));
+    }
+
+    #[test]
+    fn a_device_model_is_the_file_that_was_checked() {
+        let here = tempfile::NamedTempFile::new_in(".").expect("a temporary file");
+        let name = Path::new(here.path().file_name().expect("a name"));
+        assert!(resolve_device_model(Some(name)).expect_err("no execute bit").to_string().contains("executable"));
+        fs::set_permissions(here.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
+        let found = resolve_device_model(Some(name)).expect("executable").expect("not none");
+        assert!(found.is_absolute() && found.ends_with(name), "{}", found.display());
+        assert_eq!(resolve_device_model(Some(Path::new("none"))).expect("none is a choice"), None);
+    }
+
+    #[test]
+    fn firmware_flags() {
+        let choice: FirmwareChoice = "ovmf:/x/OVMF.fd".parse().expect("good");
+        assert_eq!(choice, FirmwareChoice { kind: FirmwareKind::Ovmf, path: Some("/x/OVMF.fd".into()) });
+        assert!("rombios".parse::<FirmwareChoice>().is_err());
+        assert!("seabios:".parse::<FirmwareChoice>().is_err());
+    }
+}

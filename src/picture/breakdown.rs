@@ -1,0 +1,221 @@
+//! The blocks of a [`Stack`] one upon the other, with brackets for its sums, in characters.
+
+use super::canvas::Canvas;
+use super::stack::{Block, Part, Stack, Sum, short};
+use crate::memory::units::Kib;
+
+/// Column at which everything begins.
+const INDENT: usize = 1;
+/// Columns from one bracket to the next.
+const BRACKET_STEP: usize = 2;
+/// Lines of the guest's block where there is no balloon below it.
+const GUEST_ROWS: usize = 5;
+/// Lines that the guest's and the balloon's block share, in proportion to their sizes.
+const SHARED_ROWS: usize = 10;
+/// Least lines of either of the two.
+const MIN_ROWS: usize = 3;
+
+/// The sums on the left, which do not overlap.
+const LEFT: [&str; 2] = ["overhead", "static max"];
+/// The sums on the right, from the innermost outwards, so that few leaders cross other brackets; each with the block at
+/// which its name stands, where the guest's does not have to take it.
+const RIGHT: [(&str, End); 5] = [
+    ("build start", End::Last),
+    ("build max", End::Last),
+    ("target", End::First),
+    ("footprint", End::First),
+    ("xen max", End::First),
+];
+/// In which order names stand at the guest's block, from top to bottom.
+const AT_GUEST: [&str; 5] = ["footprint", "target", "build start", "build max", "xen max"];
+
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
+
+/// A block with its place.
+struct Shape<'a> {
+    block: &'a Block,
+    /// Line of its upper border.
+    top: usize,
+    rows: usize,
+}
+
+impl Shape<'_> {
+    /// Line of the border below it.
+    fn bottom(&self) -> usize {
+        self.top + self.rows + 1
+    }
+
+    /// Line in its middle.
+    fn middle(&self) -> usize {
+        self.row(0, 1)
+    }
+
+    /// Line of the `index`th of `count` labels that are spread over it.
+    fn row(&self, index: usize, count: usize) -> usize {
+        self.top + 1 + (2 * index + 1) * self.rows / (2 * count.max(1))
+    }
+}
+
+/// A sum with its place.
+struct Bracket<'a> {
+    name: &'a str,
+    size: String,
+    /// Line of its upper end.
+    top: usize,
+    /// Line of its lower end.
+    bottom: usize,
+    /// Line of its name.
+    label: usize,
+}
+
+/// Draws the breakdown.
+pub(super) fn draw(stack: &Stack) -> String {
+    let shapes = shapes(&stack.blocks);
+    let left = left_brackets(stack, &shapes);
+    let right = right_brackets(stack, &shapes);
+    let left_width = left.iter().map(|b| b.name.len().max(b.size.len())).max().unwrap_or(0);
+    let inner = stack.blocks.iter().map(|b| b.name.len() + short(b.size).len()).max().unwrap_or(0) + 4;
+    let names = right.iter().map(|b| b.name.len()).max().unwrap_or(0);
+    let sizes = right.iter().map(|b| b.size.len()).max().unwrap_or(0);
+
+    let mut canvas = Canvas::default();
+    let left_end = INDENT + left_width;
+    let left_x = left_end + 1;
+    let box_x = left_x + 2;
+    draw_blocks(&mut canvas, &shapes, box_x, inner);
+
+    for bracket in &left {
+        vertical(&mut canvas, left_x, bracket, ['┌', '┤', '└']);
+        canvas.text_ending(left_end, bracket.label, bracket.name);
+        canvas.text_ending(left_end, bracket.label + 1, &bracket.size);
+    }
+    // Where one ends, the next begins.
+    for pair in left.windows(2) {
+        if let [above, below] = pair
+            && above.bottom == below.top
+        {
+            canvas.text(left_x, above.bottom, "├");
+        }
+    }
+
+    let columns = || (box_x + inner + 3..).step_by(BRACKET_STEP);
+    for (x, bracket) in columns().zip(&right) {
+        vertical(&mut canvas, x, bracket, ['┐', '├', '┘']);
+    }
+    let labels_x = box_x + inner + 4 + right.len() * BRACKET_STEP;
+    for (x, bracket) in columns().zip(&right) {
+        canvas.leader(x + 1, labels_x - 1, bracket.label);
+        canvas.text(labels_x, bracket.label, bracket.name);
+        canvas.text_ending(labels_x + names + 2 + sizes, bracket.label, &bracket.size);
+    }
+    canvas.finish()
+}
+
+fn shapes(blocks: &[Block]) -> Vec<Shape<'_>> {
+    let size_of = |part| blocks.iter().find(|block| block.part == part).map_or(Kib::ZERO, |block| block.size);
+    let (held_rows, missing_rows) = shared_rows(size_of(Part::Held), size_of(Part::Missing));
+    let mut shapes: Vec<Shape<'_>> = Vec::new();
+    for block in blocks {
+        let rows = match block.part {
+            Part::Overhead => 1,
+            Part::Held => held_rows,
+            Part::Missing => missing_rows,
+        };
+        let top = shapes.last().map_or(0, Shape::bottom);
+        shapes.push(Shape { block, top, rows });
+    }
+    shapes
+}
+
+/// Lines of the guest's and of the balloon's block.
+fn shared_rows(held: Kib, missing: Kib) -> (usize, usize) {
+    if missing.is_zero() {
+        return (GUEST_ROWS, 0);
+    }
+    let all = u128::from(held.get()) + u128::from(missing.get());
+    let share = 10 * u128::from(held.get()) / all.max(1);
+    let held = usize::try_from(share).unwrap_or(SHARED_ROWS).clamp(MIN_ROWS, SHARED_ROWS - MIN_ROWS);
+    (held, SHARED_ROWS - held)
+}
+
+/// The shapes at both ends of a sum.
+fn ends<'a, 'b>(sum: &Sum, shapes: &'b [Shape<'a>]) -> Option<(&'b Shape<'a>, &'b Shape<'a>)> {
+    let (first, last) = sum.span?;
+    Some((shapes.get(first)?, shapes.get(last)?))
+}
+
+/// Overhead, and below it static max: together the whole stack.
+fn left_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
+    let bracket = |name| {
+        let sum = stack.sum(name)?;
+        let (first, last) = ends(sum, shapes)?;
+        let (top, bottom) = (first.top, last.bottom());
+        let middle = (top + bottom) / 2;
+        // The name stands beside a block, not beside a border.
+        let label = if shapes.iter().any(|shape| shape.top == middle) { middle - 1 } else { middle };
+        Some(Bracket { name: sum.name, size: short(sum.size), top, bottom, label })
+    };
+    LEFT.into_iter().filter_map(bracket).collect()
+}
+
+fn right_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
+    let placed: Vec<(&Sum, &Shape<'_>, usize, usize)> = RIGHT
+        .into_iter()
+        .filter_map(|(name, end)| {
+            let sum = stack.sum(name)?;
+            let (first, last) = ends(sum, shapes)?;
+            let at = match end {
+                End::First => first,
+                End::Last => last,
+            };
+            Some((sum, at, first.top, last.bottom()))
+        })
+        .collect();
+    // Names that have no block of their own share the guest's.
+    let is_guest = |shape: &Shape<'_>| shape.block.part == Part::Held;
+    let at_guest: Vec<&str> = AT_GUEST
+        .into_iter()
+        .filter(|name| placed.iter().any(|(sum, at, ..)| sum.name == *name && is_guest(at)))
+        .collect();
+    placed
+        .into_iter()
+        .map(|(sum, at, top, bottom)| {
+            let index = at_guest.iter().position(|name| *name == sum.name);
+            let label = index.map_or(at.middle(), |index| at.row(index, at_guest.len()));
+            Bracket { name: sum.name, size: short(sum.size), top, bottom, label }
+        })
+        .collect()
+}
+
+fn draw_blocks(canvas: &mut Canvas, shapes: &[Shape<'_>], x: usize, inner: usize) {
+    let (content, side) = (x + 1, x + inner + 1);
+    for shape in shapes {
+        let fill = if shape.block.part == Part::Missing { '░' } else { ' ' };
+        let (left, right) = if shape.top == 0 { ('┌', '┐') } else { ('├', '┤') };
+        canvas.border(x, shape.top, inner, left, right);
+        for y in shape.top + 1..shape.bottom() {
+            canvas.text(x, y, "│");
+            canvas.fill(content, y, inner, if y == shape.middle() { ' ' } else { fill });
+            canvas.text(side, y, "│");
+        }
+        canvas.text(content + 1, shape.middle(), shape.block.name);
+        canvas.text_ending(side - 1, shape.middle(), &short(shape.block.size));
+    }
+    if let Some(last) = shapes.last() {
+        canvas.border(x, last.bottom(), inner, '└', '┘');
+    }
+}
+
+/// Draws a bracket's line with its upper end, its tick and its lower end.
+fn vertical(canvas: &mut Canvas, x: usize, bracket: &Bracket<'_>, [upper, tick, lower]: [char; 3]) {
+    for y in bracket.top..=bracket.bottom {
+        canvas.fill(x, y, 1, '│');
+    }
+    canvas.fill(x, bracket.top, 1, upper);
+    canvas.fill(x, bracket.label, 1, tick);
+    canvas.fill(x, bracket.bottom, 1, lower);
+}

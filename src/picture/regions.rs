@@ -1,0 +1,222 @@
+//! The guest-physical address space as data for a drawing: what stands where, and what there is to know about it.
+
+use crate::memory::kind::Kind;
+use crate::memory::layout::{
+    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVM_INFO, HVMLOADER_RESERVED, IO_APIC,
+    IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_FIRST, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
+    VGA_HOLE_END, VGA_HOLE_PAGES, VGA_HOLE_START,
+};
+use crate::memory::plan::Plan;
+use crate::memory::units::{Bytes, Gfn};
+
+/// One stretch of addresses, up to where the one above it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Region {
+    /// Its first address.
+    pub(super) start: Bytes,
+    /// What that address is called, if anything.
+    pub(super) mark: &'static str,
+    /// What it is.
+    pub(super) name: &'static str,
+    /// What is told about it, at least one line.
+    pub(super) notes: Vec<String>,
+    /// What is there when the guest is built.
+    pub(super) filling: Filling,
+}
+
+/// What is there when a guest is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filling {
+    /// RAM, or under populate on demand what becomes RAM when it is touched.
+    Ram,
+    /// Frames of a PV guest that it may fill with RAM later.
+    Missing,
+    /// No RAM.
+    Nothing,
+}
+
+/// The whole address space of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Map {
+    /// Where it ends.
+    pub(super) top: Bytes,
+    /// What that address is called.
+    pub(super) top_mark: &'static str,
+    /// From the top down, without gaps.
+    pub(super) regions: Vec<Region>,
+    /// Start of the MMIO hole, which ends at 4 GiB. What it is called is the last note of the region that begins there.
+    pub(super) hole: Option<Bytes>,
+}
+
+impl Map {
+    /// That of a plan.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let layout = &plan.layout;
+        if layout.kind == Kind::Pv {
+            return Self { top: layout.lowmem_end, top_mark: "static max", regions: pv(plan), hole: None };
+        }
+        let (top, top_mark) =
+            if layout.highmem_end.is_zero() { (FOUR_GIB, "4 GiB") } else { (layout.highmem_end, "highmem_end") };
+        let mut regions = Vec::new();
+        if !layout.highmem_end.is_zero() {
+            let note = format!("{}, the rest of the RAM", layout.highmem());
+            regions.push(region(FOUR_GIB, "4 GiB", "high RAM", Filling::Ram, [note]));
+        }
+        regions.extend(if layout.kind == Kind::Hvm { hvm(layout) } else { pvh(layout) });
+        let mut map = Self { top, top_mark, regions, hole: Some(layout.mmio_start) };
+        if layout.kind == Kind::Hvm {
+            map.put_in_reserved(layout);
+        }
+        map
+    }
+}
+
+impl Map {
+    /// Puts in what is reserved in an HVM guest's map, which is drawn without that until here.
+    fn put_in_reserved(&mut self, layout: &Layout) {
+        let end = |entry: &E820Entry| Bytes(entry.addr.get().saturating_add(entry.size.get()));
+        let reserved: Vec<&E820Entry> =
+            layout.e820.iter().rev().filter(|entry| entry.kind == E820Kind::Reserved).collect();
+        if let Some(highest) = reserved.first().filter(|entry| end(entry) > self.top) {
+            let above = region(self.top, self.top_mark, "unused", Filling::Nothing, [String::new()]);
+            self.regions.insert(0, above);
+            (self.top, self.top_mark) = (end(highest), "");
+        }
+        let mut top = self.top;
+        let mut regions = Vec::new();
+        for whole in std::mem::take(&mut self.regions) {
+            let (bottom, mut above) = (whole.start, top);
+            let mut pieces: Vec<Region> = Vec::new();
+            for entry in &reserved {
+                let (from, to) = (entry.addr.max(bottom), end(entry).min(top));
+                if from >= to {
+                    continue;
+                }
+                if to < above {
+                    pieces.push(Region { start: to, mark: "", notes: vec![String::new()], ..whole.clone() });
+                }
+                let what =
+                    if layout.vram == Some(entry.addr) { "for a vGPU's memory" } else { "the host's, for a device" };
+                let note = format!("{}, {what}", entry.size);
+                pieces.push(region(from, "", "reserved", Filling::Nothing, [note]));
+                above = from;
+            }
+            top = bottom;
+            if above > bottom {
+                pieces.push(whole);
+            } else if let Some(lowest) = pieces.pop() {
+                // What begins here keeps the whole one's mark, and the hole's name where the hole begins here.
+                let mut told = whole.notes;
+                let name = told.pop().filter(|_| self.hole == Some(bottom));
+                let notes = lowest.notes.into_iter().chain(name).collect();
+                if let Some(above) = pieces.last_mut().filter(|piece| piece.name == whole.name && !told.is_empty()) {
+                    above.notes = told;
+                }
+                pieces.push(Region { mark: whole.mark, notes, ..lowest });
+            }
+            regions.extend(pieces);
+        }
+        self.regions = regions;
+    }
+}
+
+fn region<const N: usize>(
+    start: Bytes,
+    mark: &'static str,
+    name: &'static str,
+    filling: Filling,
+    notes: [String; N],
+) -> Region {
+    Region { start, mark, name, notes: notes.to_vec(), filling }
+}
+
+/// An HVM guest's regions below 4 GiB.
+fn hvm(layout: &Layout) -> Vec<Region> {
+    let note = "OVMF, where that is the firmware".to_owned();
+    let mut regions = vec![region(start_of(special_end()), "", "flash", Filling::Nothing, [note])];
+    regions.push(special_pages());
+    let note = format!("{IOREQ_SERVER_PAGES} from gfn {:x} on", IOREQ_SERVER_FIRST.get());
+    regions.push(region(start_of(IOREQ_SERVER_FIRST), "", "ioreq server pages", Filling::Ram, [note]));
+    let notes = [
+        format!("local APIC at {}", address(LOCAL_APIC)),
+        format!("I/O APIC at {}", address(IO_APIC)),
+        format!("ACPI tables from {} on", address(HVMLOADER_RESERVED)),
+    ];
+    regions.push(region(HVMLOADER_RESERVED, "", "chipset, hvmloader", Filling::Nothing, notes));
+    let notes = ["where hvmloader places their memory".to_owned(), hole(layout)];
+    regions.push(region(layout.mmio_start, hole_mark(layout), "PCI devices", Filling::Nothing, notes));
+    regions.extend(unused(layout));
+    let low = layout.lowmem_end.checked_sub(E820_LOW_START).unwrap_or_default();
+    regions.push(region(E820_LOW_START, "1 MiB", "low RAM", Filling::Ram, [low.to_string()]));
+    let note = "256 KiB: option ROMs and BIOS".to_owned();
+    regions.push(region(VGA_HOLE_END, "768 KiB", "ROM area", Filling::Ram, [note]));
+    let note = format!("{VGA_HOLE_PAGES} that the builder leaves out");
+    regions.push(region(VGA_HOLE_START, "640 KiB", "VGA hole", Filling::Nothing, [note]));
+    let note = format!("640 KiB; hvm_info is in gfn {:x}", HVM_INFO.get());
+    regions.push(region(Bytes::ZERO, "", "low RAM", Filling::Ram, [note]));
+    regions
+}
+
+/// A PVH guest's regions below 4 GiB.
+fn pvh(layout: &Layout) -> Vec<Region> {
+    let acpi_end = ACPI_PAGES.to_bytes().and_then(|length| ACPI_START.checked_add(length)).unwrap_or(ACPI_START);
+    let mut regions = vec![region(start_of(special_end()), "", "nothing", Filling::Nothing, [String::new()])];
+    regions.push(special_pages());
+    let note = format!("local APIC at {}", address(LOCAL_APIC));
+    regions.push(region(acpi_end, "", "chipset", Filling::Nothing, [note]));
+    let notes = [ACPI_PAGES.to_string(), hole(layout)];
+    regions.push(region(ACPI_START, hole_mark(layout), "ACPI tables", Filling::Ram, notes));
+    regions.extend(unused(layout));
+    regions.push(region(Bytes::ZERO, "", "low RAM", Filling::Ram, [layout.lowmem_end.to_string()]));
+    regions
+}
+
+/// A PV guest's pseudo-physical memory.
+fn pv(plan: &Plan) -> Vec<Region> {
+    let memory = &plan.memory;
+    let mut regions = Vec::new();
+    if !memory.balloon.is_zero() {
+        let note = format!("{}, not held to begin with", memory.balloon);
+        let start = memory.build_start.to_bytes_saturating();
+        regions.push(region(start, "build start", "balloon", Filling::Missing, [note]));
+    }
+    let notes = [memory.build_start.to_string(), "kernel, page tables and rings".to_owned()];
+    regions.push(region(Bytes::ZERO, "", "RAM", Filling::Ram, notes));
+    regions
+}
+
+fn hole(layout: &Layout) -> String {
+    format!("MMIO hole: {} below 4 GiB", layout.mmio_size)
+}
+
+fn hole_mark(layout: &Layout) -> &'static str {
+    if layout.lowmem_end == layout.mmio_start { "mmio_start, lowmem_end" } else { "mmio_start" }
+}
+
+/// What low RAM leaves below the hole.
+fn unused(layout: &Layout) -> Option<Region> {
+    let unused = || region(layout.lowmem_end, "lowmem_end", "unused", Filling::Nothing, [String::new()]);
+    (layout.lowmem_end != layout.mmio_start).then(unused)
+}
+
+/// The special pages, listed in two columns: frame and name.
+fn special_pages() -> Region {
+    let (first, second) = SPECIAL_PAGE_NAMES.split_at(SPECIAL_PAGE_NAMES.len() / 2);
+    let cell = |(gfn, name): &(Gfn, &str)| format!("{:x} {name}", gfn.get());
+    let notes = first.iter().zip(second).map(|(left, right)| format!("{:<18}   {}", cell(left), cell(right))).collect();
+    Region { start: start_of(SPECIAL_FIRST), mark: "", name: "special pages", notes, filling: Filling::Ram }
+}
+
+fn special_end() -> Gfn {
+    SPECIAL_FIRST.checked_add_pages(SPECIAL_PAGES).unwrap_or(SPECIAL_FIRST)
+}
+
+/// Address of one of the frames above, which are all below 4 GiB.
+fn start_of(gfn: Gfn) -> Bytes {
+    gfn.to_bytes().unwrap_or(FOUR_GIB)
+}
+
+/// An address as it is written in the drawing.
+pub(super) fn address(at: Bytes) -> String {
+    format!("{:#x}", at.get())
+}

@@ -1,0 +1,71 @@
+//! The command line of QEMU as a device model.
+
+use std::path::{Path, PathBuf};
+
+use super::log::XEN_RUN_DIR;
+use crate::config::name::DomainName;
+use crate::memory::units::KIB_PER_MIB;
+use crate::memory::{Kib, Plan};
+use crate::xen::DomId;
+
+/// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
+pub(crate) const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
+
+/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17), less its VNC
+/// server, then what confines it, and the user's own at the end.
+pub(crate) fn arguments(
+    domid: DomId,
+    name: &DomainName,
+    plan: &Plan,
+    confinement: &[String],
+    own: &[String],
+) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
+    let monitor = |id: &str| {
+        (
+            format!("socket,id={id}-cmd,path={},server=on,wait=off", socket(id, domid).display()),
+            format!("chardev={id}-cmd,mode=control"),
+        )
+    };
+
+    add(&["-xen-domid", &domid.to_string(), "-no-shutdown"]);
+    for id in MONITORS {
+        let (chardev, mon) = monitor(id);
+        add(&["-chardev", &chardev, "-mon", &mon]);
+    }
+    add(&["-nodefaults", "-no-user-config", "-name", &name.qemu_option(), "-display", "none"]);
+    if !own.iter().any(|argument| is_option(argument, "serial")) {
+        add(&["-serial", "pty"]);
+    }
+    // Whole MiB in every memory model.
+    let mib = |size: Kib| size.get() / KIB_PER_MIB;
+    let video = mib(plan.memory.video);
+    if video > 0 {
+        add(&["-device", &format!("VGA,vgamem_mb={video}")]);
+    }
+    add(&["-boot", "order=cda"]);
+    if plan.vcpus > 1 {
+        add(&["-smp", &format!("{0},maxcpus={0}", plan.vcpus)]);
+    }
+    add(&["-net", "none"]);
+    let mut machine = "xenfv,suppress-vmdesc=on".to_owned();
+    if plan.layout.has_custom_hole() {
+        machine = format!("{machine},max-ram-below-4g={}", plan.layout.mmio_start.get());
+    }
+    // QEMU places its video RAM right behind what it is told here: it must be what the builder populated.
+    add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
+    all.extend_from_slice(confinement);
+    all.extend_from_slice(own);
+    all
+}
+
+/// QEMU takes its options with one dash or two.
+pub(crate) fn is_option(argument: &str, name: &str) -> bool {
+    argument.strip_prefix('-').is_some_and(|rest| rest.strip_prefix('-').unwrap_or(rest) == name)
+}
+
+/// The socket of a monitor.
+pub(crate) fn socket(id: &str, domid: DomId) -> PathBuf {
+    Path::new(XEN_RUN_DIR).join(format!("qmp-{id}-{domid}"))
+}

@@ -1,0 +1,417 @@
+//! QEMU without root's rights: as whom it runs, and how this QEMU is told.
+//!
+//! QEMU opens its disks, sockets and Xen as root, then keeps what it has opened, confines that to its own guest
+//! (`-xen-domid-restrict`), and gives up root and the file system. A guest that takes over its device model has then what it
+//! had before.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::str::FromStr;
+
+use elf::ElfStream;
+use elf::endian::AnyEndian;
+use memchr::memmem;
+use nix::errno::Errno;
+use nix::unistd::{Uid, User};
+
+use crate::error::Error;
+use crate::payload::search::Candidates;
+use crate::xen::DomId;
+
+/// Where QEMU finds itself afterwards: an empty directory that nobody may enter, the same one for every guest.
+pub const EMPTY_DIRECTORY: &str = "/run/dombuild/empty";
+
+/// The user of a guest's QEMU is this number and the guest's, where the host has reserved no others: above what systemd
+/// gives to containers, shadow to subordinate users and sssd to a directory's, and below what systemd calls foreign.
+pub const FIRST_USER: u32 = 0x7f00_0000;
+
+/// The user whose number, and the guest's, libxl gives to a restricted QEMU (docs/features/qemu-deprivilege.pandoc).
+const LIBXL_RANGE_BASE: &str = "xen-qemuuser-range-base";
+
+/// `--device-model-user`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserChoice {
+    /// By name.
+    Name(String),
+    /// By number.
+    Number {
+        /// The user.
+        uid: u32,
+        /// Its group, where it was given.
+        gid: Option<u32>,
+    },
+}
+
+impl FromStr for UserChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| match text.parse() {
+            // All ones is "leave it" to the system calls, and 65535 to the older ones.
+            Ok(u32::MAX | 0xffff) | Err(_) => Err(format!("{text:?} is no number of a user or group")),
+            Ok(number) => Ok(number),
+        };
+        if text.starts_with(|first: char| first.is_ascii_digit()) {
+            let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+            return Ok(Self::Number { uid: number(uid)?, gid: gid.map(number).transpose()? });
+        }
+        let good = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
+        if text.is_empty() || text.len() > 64 || text.starts_with('-') || !text.chars().all(good) {
+            return Err(format!("{text:?} is neither a user's name nor UID or UID:GID"));
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
+/// As whom QEMU runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunAs {
+    /// As root.
+    Root,
+    /// As a user that has no rights.
+    User(Confinement),
+}
+
+/// A QEMU without root's rights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    user: DeviceUser,
+    abilities: Abilities,
+}
+
+/// The user of one QEMU, or of each guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceUser {
+    /// This one, for whichever guest.
+    Chosen { uid: u32, gid: u32 },
+    /// One for each guest: `base` and its number, in the same group, or in a group of the same number.
+    OfDomain { base: u32, gid: Option<u32> },
+}
+
+impl RunAs {
+    /// What was asked for, or the user that belongs to the guest. `devices` tells that it may get PCI devices, which QEMU
+    /// cannot open later without root.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] for a user that there is not, and for root; [`Error::BadFile`] where this QEMU cannot do it.
+    pub fn asked(chosen: Option<&UserChoice>, root: bool, devices: bool, qemu: &Path) -> Result<Self, Error> {
+        let refused = |reason: String| Err(Error::BadConfig(reason));
+        if root {
+            return Ok(Self::Root);
+        }
+        if devices {
+            if chosen.is_some() {
+                return refused(
+                    "--device-model-user cannot be for a guest with PCI devices, which QEMU opens as root: leave it out"
+                        .to_owned(),
+                );
+            }
+            log::info!("QEMU runs as root, since it opens the guest's PCI devices when they come");
+            return Ok(Self::Root);
+        }
+        let looked_up = |user: nix::Result<Option<User>>| {
+            user.map_err(|errno| Error::BadConfig(format!("the system's users cannot be looked up: {errno}")))
+        };
+        let user = match chosen {
+            Some(UserChoice::Name(name)) => match looked_up(User::from_name(name))? {
+                Some(user) => DeviceUser::Chosen { uid: user.uid.as_raw(), gid: user.gid.as_raw() },
+                None => {
+                    return refused(format!("--device-model-user: there is no user {name:?}; make one, or name a UID"));
+                }
+            },
+            Some(UserChoice::Number { uid, gid }) => {
+                let known = looked_up(User::from_uid(Uid::from_raw(*uid)))?.map(|user| user.gid.as_raw());
+                DeviceUser::Chosen { uid: *uid, gid: gid.or(known).unwrap_or(*uid) }
+            }
+            None => of_domain(),
+        };
+        if matches!(user, DeviceUser::Chosen { uid: 0, .. } | DeviceUser::Chosen { gid: 0, .. }) {
+            return refused(
+                "--device-model-user is root, or root's group; to run QEMU as root give --device-model-root".to_owned(),
+            );
+        }
+        Ok(Self::User(Confinement { user, abilities: Abilities::of(qemu)? }))
+    }
+}
+
+/// libxl's range, where the host has it, or ours.
+fn of_domain() -> DeviceUser {
+    match User::from_name(LIBXL_RANGE_BASE) {
+        Ok(Some(base)) if !base.uid.is_root() && base.gid.as_raw() != 0 => {
+            DeviceUser::OfDomain { base: base.uid.as_raw(), gid: Some(base.gid.as_raw()) }
+        }
+        _ => DeviceUser::OfDomain { base: FIRST_USER, gid: None },
+    }
+}
+
+impl Confinement {
+    /// User and group of this guest's QEMU.
+    ///
+    /// # Errors
+    /// [`Error::BadConfig`] where a user of the range belongs to somebody.
+    pub fn ids(&self, domid: DomId) -> Result<(u32, u32), Error> {
+        match self.user {
+            DeviceUser::Chosen { uid, gid } => Ok((uid, gid)),
+            DeviceUser::OfDomain { base, gid } => {
+                let uid = base.saturating_add(domid.get());
+                match User::from_uid(Uid::from_raw(uid)) {
+                    Ok(Some(user)) => Err(Error::BadConfig(format!(
+                        "the QEMU of domain {domid} would run as user {uid}, who is {}: name another with \
+                         --device-model-user",
+                        user.name
+                    ))),
+                    // What getpwuid_r(3) may return of a user that there is not.
+                    Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
+                        Ok((uid, gid.unwrap_or(uid)))
+                    }
+                    Err(errno) => Err(Error::BadConfig(format!(
+                        "whether user {uid}, as whom the QEMU of domain {domid} would run, is somebody cannot be looked \
+                         up ({errno}): see to the host's user database, or name a user with --device-model-user"
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// The user that `xl destroy` may kill all processes of, where the host has reserved it for that.
+    #[must_use]
+    pub fn libxl_user(&self, domid: DomId) -> Option<u32> {
+        match self.user {
+            DeviceUser::OfDomain { base, gid: Some(_) } => base.checked_add(domid.get()),
+            _ => None,
+        }
+    }
+
+    /// The program is a script, which has to start others.
+    #[must_use]
+    pub fn is_script(&self) -> bool {
+        self.abilities.script
+    }
+
+    /// What tells QEMU.
+    ///
+    /// # Errors
+    /// Those of [`Self::ids`].
+    pub fn arguments(&self, domid: DomId) -> Result<Vec<String>, Error> {
+        let (uid, gid) = self.ids(domid)?;
+        Ok(self.abilities.arguments(uid, gid))
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.user {
+            DeviceUser::Chosen { uid, gid } => write!(formatter, "user {uid}, group {gid}"),
+            DeviceUser::OfDomain { base, gid: None } => write!(formatter, "user and group {base} + domid"),
+            DeviceUser::OfDomain { base, gid: Some(gid) } => write!(formatter, "user {base} + domid, group {gid}"),
+        }
+    }
+}
+
+/// How a QEMU is told to give up its rights; told from its file, since to ask the program costs a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Abilities {
+    /// `-run-with chroot=` (QEMU 8.1), or `-chroot`.
+    run_with_chroot: bool,
+    /// `-run-with user=` (QEMU 9.1), or `-runas`.
+    run_with_user: bool,
+    /// It is a script, which starts other programs.
+    script: bool,
+}
+
+impl Abilities {
+    /// Looks into a program's tables of strings: the libraries' functions that it calls, and its own help. Of a script
+    /// nothing can be told; it is taken for a wrapper of the installed QEMU.
+    fn of(qemu: &Path) -> Result<Self, Error> {
+        let bad = |reason: String| Error::BadFile { what: "device model", path: qemu.to_owned(), reason };
+        let Some(program) = Program::open(qemu).map_err(|error| bad(error.to_string()))? else {
+            let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
+            // A wrapper of a QEMU elsewhere, most likely of today.
+            let newest = Self { run_with_chroot: true, run_with_user: true, script: true };
+            let told = installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest);
+            return Ok(Self { script: true, ..told });
+        };
+        if !program.calls("xentoolcore_restrict_all") {
+            return Err(bad(
+                "cannot be confined to its guest: it is no QEMU of Xen's, or was built for a Xen before 4.10; \
+                            --device-model-root runs it as root"
+                    .to_owned(),
+            ));
+        }
+        Self::told_by(&program).map_err(|error| bad(error.to_string()))
+    }
+
+    fn told_by(program: &Program) -> io::Result<Self> {
+        let run_with = program.help_of("-run-with [")?;
+        let says = |text| memmem::find(&run_with, text).is_some();
+        Ok(Self {
+            run_with_chroot: says(b",chroot=dir]"),
+            run_with_user: says(b"user=username|uid:gid]"),
+            script: false,
+        })
+    }
+
+    fn arguments(self, uid: u32, gid: u32) -> Vec<String> {
+        let mut all = vec!["-xen-domid-restrict".to_owned()];
+        let mut add = |option: &str, value: String| all.extend([option.to_owned(), value]);
+        if self.run_with_chroot {
+            add("-run-with", format!("chroot={EMPTY_DIRECTORY}"));
+        } else {
+            add("-chroot", EMPTY_DIRECTORY.to_owned());
+        }
+        if self.run_with_user {
+            add("-run-with", format!("user={uid}:{gid}"));
+        } else {
+            add("-runas", format!("{uid}:{gid}"));
+        }
+        all
+    }
+}
+
+/// A program's file: what it calls, and where its constants are.
+struct Program {
+    file: File,
+    linked: Vec<u8>,
+    constants: Range<u64>,
+}
+
+impl Program {
+    /// An ELF file; `None` of another file.
+    fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let Ok(mut program) = ElfStream::<AnyEndian, _>::open_stream(file.try_clone()?) else { return Ok(None) };
+        let mut section = |name| program.section_header_by_name(name).ok().flatten().copied();
+        let (names, constants) = (section(".dynstr"), section(".rodata"));
+        let linked = names.and_then(|header| Some(program.section_data(&header).ok()?.0.to_vec())).unwrap_or_default();
+        let constants =
+            constants.map_or(0..0, |header| header.sh_offset..header.sh_offset.saturating_add(header.sh_size));
+        Ok(Some(Self { file, linked, constants }))
+    }
+
+    fn calls(&self, name: &str) -> bool {
+        memmem::find(&self.linked, name.as_bytes()).is_some()
+    }
+
+    /// The constant that begins with these words, or its first 4096 bytes; empty where there is none. Read piece by piece:
+    /// to take memory for all constants costs more than to search them.
+    fn help_of(&self, words: &str) -> io::Result<Vec<u8>> {
+        const PIECE: usize = 64 * 1024;
+        const LONGEST: usize = 4096;
+        let finder = memmem::Finder::new(words);
+        // The next piece begins where the constants of this one that are whole end.
+        let mut piece = vec![0; PIECE + LONGEST];
+        let mut at = self.constants.start;
+        while at < self.constants.end {
+            let length = self.file.read_at(&mut piece, at)?;
+            let read = piece.get(..length).unwrap_or_default();
+            let last = length < PIECE + LONGEST;
+            if let Some(found) = finder.find(read).filter(|found| last || *found < PIECE) {
+                let text = read.get(found..length.min(found + LONGEST)).unwrap_or_default();
+                return Ok(text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec());
+            }
+            if last {
+                break;
+            }
+            at += PIECE as u64;
+        }
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn domain(number: u32) -> DomId {
+        DomId::new(number).expect("a domid")
+    }
+
+    #[test]
+    fn users_are_named_or_numbered() {
+        assert_eq!("qemu".parse(), Ok(UserChoice::Name("qemu".to_owned())));
+        assert_eq!("107".parse(), Ok(UserChoice::Number { uid: 107, gid: None }));
+        assert_eq!("107:108".parse(), Ok(UserChoice::Number { uid: 107, gid: Some(108) }));
+        for bad in
+            ["", ":", "1:", ":1", "1:2:3", "-1", "a:b", "a,b", "a b", "a\nb", "1x", "4294967295", "65535", "é", "../x"]
+        {
+            assert!(bad.parse::<UserChoice>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn each_qemu_is_told_in_its_own_words() {
+        let words = |run_with_chroot, run_with_user| {
+            Abilities { run_with_chroot, run_with_user, script: false }.arguments(7, 8).join(" ")
+        };
+        assert_eq!(words(false, false), "-xen-domid-restrict -chroot /run/dombuild/empty -runas 7:8");
+        assert_eq!(words(true, false), "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -runas 7:8");
+        assert_eq!(words(true, true), "-xen-domid-restrict -run-with chroot=/run/dombuild/empty -run-with user=7:8");
+    }
+
+    #[test]
+    fn every_domain_has_a_user_of_its_own() {
+        let own = Confinement {
+            user: DeviceUser::OfDomain { base: FIRST_USER, gid: None },
+            abilities: Abilities { run_with_chroot: true, run_with_user: true, script: false },
+        };
+        assert_eq!(own.ids(domain(7)).expect("free"), (FIRST_USER + 7, FIRST_USER + 7));
+        assert_eq!(own.libxl_user(domain(7)), None, "xl knows nothing of that range");
+        const { assert!(FIRST_USER + 0x7ff0 < 0x7ffe_0000, "systemd's foreign users") };
+    }
+
+    #[test]
+    fn root_is_asked_for_by_its_own_flag() {
+        let script = tempfile::NamedTempFile::new().expect("a file");
+        let asked = |chosen: &str| {
+            let chosen = chosen.parse().expect("a user");
+            RunAs::asked(Some(&chosen), false, false, script.path())
+        };
+        for root in ["root", "0", "0:7", "7:0"] {
+            assert!(asked(root).expect_err("refused").to_string().contains("--device-model-root"), "{root}");
+        }
+        assert!(asked("no-such-user").expect_err("refused").to_string().contains("no-such-user"));
+        assert!(matches!(asked("2130000000").expect("free"), RunAs::User(_)));
+        assert_eq!(RunAs::asked(None, true, false, Path::new("/x")).expect("root"), RunAs::Root);
+        assert_eq!(RunAs::asked(None, false, true, Path::new("/x")).expect("devices"), RunAs::Root);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_confined_is_refused() {
+        let this = std::env::current_exe().expect("this program");
+        let error = Abilities::of(&this).expect_err("no QEMU").to_string();
+        assert!(error.contains("--device-model-root"), "{error}");
+    }
+
+    #[test]
+    fn a_programs_help_is_found_wherever_it_stands() {
+        const TEXT: &[u8] = b"-run-with [one][,two]\0-another [three]\0";
+        let piece = 64 * 1024;
+        for at in [0, piece - 10, piece, piece + 4086, piece + 4096, 3 * piece - 1] {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(&[vec![1; at], TEXT.to_vec(), vec![1; piece]].concat()).expect("written");
+            let length = file.as_file().metadata().expect("a size").len();
+            let program = Program { file: file.into_file(), linked: Vec::new(), constants: 0..length };
+            assert_eq!(program.help_of("-run-with [").expect("read"), TEXT[..21], "at {at}");
+            assert_eq!(program.help_of("-run_with [").expect("read"), b"");
+        }
+        let script = tempfile::NamedTempFile::new().expect("a file");
+        assert!(Program::open(script.path()).expect("readable").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_choice_panics(text in ".{0,80}") {
+            if let Ok(UserChoice::Name(name)) = text.parse::<UserChoice>() {
+                prop_assert!(name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',' && byte != b':'));
+            }
+        }
+    }
+}

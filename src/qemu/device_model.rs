@@ -1,0 +1,365 @@
+//! QEMU as the device model: started with the same numbers as the builder, and waited for.
+
+use std::env;
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use super::command_line::{MONITORS, arguments, socket};
+use super::log::{last_line, open_log};
+use crate::builder::image::device_memory;
+use crate::config::name::DomainName;
+use crate::context::Context;
+use crate::domain::paths::XenstorePaths;
+use crate::error::{Error, Failure};
+use crate::memory::Plan;
+use crate::os::cgroup::Cgroup;
+use crate::os::launch::{Child, Launch};
+use crate::os::parent_death::KillOnParentDeath;
+use crate::os::pidfd::{Process, ProcessId, members};
+use crate::os::process;
+use crate::os::restrict::{Restriction, restrict_device_model};
+use crate::os::shared_file::remove_file;
+use crate::os::system_call_filter::{Additional, SystemCallFilter};
+use crate::qemu::config::DeviceModelConfig;
+use crate::qemu::confinement::{EMPTY_DIRECTORY, RunAs};
+use crate::qemu::helpers::make_cgroup;
+use crate::qemu::qmp::QmpQuery;
+use crate::stage::Stage;
+use crate::xen::{DomId, DomainRef};
+
+/// How long a QEMU that was killed may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(2);
+
+/// What a device model dies of that makes a system call which its filter does not allow.
+const SIGSYS: i32 = Signal::SIGSYS as i32;
+
+/// QEMU's words where Xen gives it no memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
+const NO_MEMORY: &str = "failed to populate ram";
+
+const FILTERED: &str = "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of \
+                        the call; --device-model-filter off runs it without the filter, --device-model-root with every right";
+
+/// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
+#[derive(Debug)]
+pub struct DeviceModel {
+    process: Child,
+    /// What else it started is in there, where the host has cgroups.
+    cgroup: Option<Cgroup>,
+    /// What it had started when it ended, where it has no cgroup.
+    orphans: Vec<Process>,
+    parent_death: Option<KillOnParentDeath>,
+    log: PathBuf,
+    /// It has no rights but on its own guest, and so none on xenstore.
+    confined: bool,
+    /// It runs under a filter of system calls.
+    filtered: bool,
+    /// When it has to be ready, and how long that was from its start.
+    end: Instant,
+    timeout: Duration,
+}
+
+impl DeviceModel {
+    /// Starts QEMU for a domain that has its vCPUs, its limits and its keys; memory it may have or get. Its first serial port
+    /// becomes what `xl console` shows.
+    ///
+    /// # Errors
+    /// Where QEMU cannot be started.
+    pub fn start(
+        context: &Context<'_>,
+        domain: DomainRef,
+        name: &DomainName,
+        plan: &Plan,
+        config: &DeviceModelConfig,
+    ) -> Result<Self, Failure> {
+        context.step(Stage::StartDeviceModel, || {
+            let domid = domain.domid;
+            let keys = XenstorePaths::new(domid);
+            let (log, output) = open_log(name)?;
+            let confinement = confinement(domid, &config.run_as)?;
+            let arguments = arguments(domid, name, plan, &confinement, &config.arguments);
+            log::debug!("{} {}", config.path.display(), arguments.join(" "));
+            context.store.transaction(|transaction| {
+                transaction.remove(&keys.device_model)?;
+                transaction.write(&keys.device_model, "")?;
+                transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
+                if let RunAs::User(user) = &config.run_as
+                    && let Some(uid) = user.libxl_user(domid)
+                {
+                    transaction.write(&keys.of_domain("image/device-model-kill-uid"), &uid.to_string())?;
+                }
+                transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
+            })?;
+            let confined = !confinement.is_empty();
+            let restriction = confined.then(|| restriction(config));
+            // What a QEMU of an earlier guest left would be taken for this one's.
+            for id in MONITORS {
+                remove_file(&socket(id, domid)).map_err(Error::Internal)?;
+            }
+            let cgroup = make_cgroup(context.xen, domain)?;
+            let (process, parent_death) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
+                .map_err(|error| Error::BadFile {
+                    what: "device model",
+                    path: config.path.clone(),
+                    reason: format!("cannot be started: {error}{}", if confined { missing(&error) } else { "" }),
+                })?;
+            let mut model = Self {
+                process,
+                cgroup,
+                orphans: Vec::new(),
+                parent_death: Some(parent_death),
+                log,
+                confined,
+                filtered: confined && config.filter,
+                end: Instant::now() + config.timeout,
+                timeout: config.timeout,
+            };
+            match model.publish(context, &keys) {
+                Ok(()) => Ok::<_, Error>(model),
+                Err(error) => {
+                    model.kill();
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    /// Tells xl which process it is, and a later `destroy`, where no cgroup does.
+    fn publish(&self, context: &Context<'_>, keys: &XenstorePaths) -> Result<(), Error> {
+        let plain = context.store.plain();
+        if self.cgroup.is_none() {
+            let failed = |error: std::io::Error| Error::Internal(format!("the device model is lost: {error}"));
+            let text = ProcessId::of(self.pid()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
+            plain.write(&keys.device_model_process(), &text)?;
+        }
+        Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
+    }
+
+    /// Waits until QEMU is running, when it answers on its monitor.
+    ///
+    /// # Errors
+    /// Where QEMU dies, or takes longer than it may; the message names its log.
+    pub fn get_ready(&mut self, context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Failure> {
+        context.step(Stage::DeviceModel, || {
+            let outcome = self.wait_and_publish(context, &XenstorePaths::new(domid));
+            let outcome = outcome.map_err(|error| self.cause(context, domid, plan, error));
+            if outcome.is_err() {
+                // Whatever it was that we started, and even where xenstore cannot tell any more.
+                self.kill();
+            }
+            outcome
+        })
+    }
+
+    /// The cause of QEMU's end, where it found no memory for one of its devices; its own words for that tell none. The guest's
+    /// own memory is populated by now.
+    fn cause(&self, context: &Context<'_>, domid: DomId, plan: &Plan, error: Error) -> Error {
+        let Error::DeviceModel { reason, .. } = &error else { return error };
+        let refused = last_line(&self.log).is_some_and(|line| line.raw_for_comparison().contains(NO_MEMORY));
+        match device_memory(context, domid, plan, plan.owned_pages_built).filter(|_| refused) {
+            Some(cause) => {
+                log::info!("the device model {reason}");
+                cause
+            }
+            None => error,
+        }
+    }
+
+    /// QEMU may outlive this process from now on. Until then, and where nobody lets it go, it is killed with it.
+    ///
+    /// # Errors
+    /// Where the system refuses that.
+    pub fn let_go(&mut self) -> Result<(), Error> {
+        let cut = self.parent_death.take().map_or(Ok(()), KillOnParentDeath::detach);
+        cut.map_err(|error| Error::Internal(format!("cannot let the device model {} go: {error}", self.pid())))
+    }
+
+    /// QEMU's process number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// Fails once QEMU has ended.
+    ///
+    /// # Errors
+    /// [`Error::DeviceModel`], with how it ended.
+    pub fn check(&mut self) -> Result<(), Error> {
+        if self.cgroup.is_none() {
+            // Its number, and so its group's, is its own until it has been waited for.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            match waitid(Id::Pid(Pid::from_raw(self.pid())), flags) {
+                Ok(WaitStatus::StillAlive) => return Ok(()),
+                _ => self.orphans = members(self.pid()).unwrap_or_default(),
+            }
+        }
+        match self.process.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                // A shell tells by its status how its child ended.
+                if self.filtered && (status.signal() == Some(SIGSYS) || status.code() == Some(128 + SIGSYS)) {
+                    return Err(Error::DeviceModel { reason: FILTERED.to_owned(), log: self.log.clone() });
+                }
+                let last = last_line(&self.log);
+                let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
+                let advice = if self.confined && (says("restrict") || says("invalid option")) {
+                    "; --device-model-root runs it with every right"
+                } else {
+                    ""
+                };
+                let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
+                Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
+            }
+            Err(error) => Err(Error::Internal(format!("cannot wait for process {}: {error}", self.pid()))),
+        }
+    }
+
+    fn wait_and_publish(&mut self, context: &Context<'_>, keys: &XenstorePaths) -> Result<(), Error> {
+        let devices = self.wait_for_answer(context, keys)?;
+        let plain = context.store.plain();
+        if self.confined {
+            // Where it has given up xenstore, it cannot do so itself, and others look for it there.
+            plain.write(&keys.device_model_state(), "running")?;
+        }
+        for (number, tty) in serial_ports(&devices) {
+            plain.write(&keys.of_domain(&format!("serial/{number}/tty")), tty)?;
+        }
+        Ok(())
+    }
+
+    /// Its character devices, which it tells when it is ready.
+    fn wait_for_answer(&mut self, context: &Context<'_>, keys: &XenstorePaths) -> Result<Value, Error> {
+        let mut question = QmpQuery::new(socket("libxl", keys.domid), "query-chardev");
+        loop {
+            let answer = question.answer().map_err(|error| Error::DeviceModel {
+                reason: format!("answers wrongly on its monitor: {error}"),
+                log: self.log.clone(),
+            })?;
+            // It may be another process that answered.
+            self.check()?;
+            context.cancel.check()?;
+            if let Some(devices) = answer {
+                return Ok(devices);
+            }
+            if Instant::now() >= self.end {
+                return Err(Error::TimedOut {
+                    what: format!("the device model {} did not get ready", self.pid()),
+                    after: self.timeout,
+                    advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
+                });
+            }
+        }
+    }
+
+    /// Ends QEMU and what it started at once.
+    fn kill(&mut self) {
+        if let Err(problem) = self.try_kill() {
+            log::error!("the device model {} may still run: {problem}", self.pid());
+        }
+    }
+
+    fn try_kill(&mut self) -> std::io::Result<()> {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill()?;
+        } else if self.process.try_wait()?.is_none() {
+            self.orphans = members(self.pid())?;
+            self.process.kill()?;
+        }
+        self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
+        // One that waits for a disk which does not answer takes the signal when that does.
+        let start = Instant::now();
+        while self.process.try_wait()?.is_none() {
+            if start.elapsed() >= KILL_TIMEOUT {
+                let text = format!("it has not ended {} s after SIGKILL", KILL_TIMEOUT.as_secs());
+                return Err(std::io::Error::other(text));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+/// The ptys of serial ports, by their numbers. `xl console` reads them in xenstore, and only QEMU, which opened them, can tell.
+fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
+    devices.as_array().into_iter().flatten().filter_map(|device| {
+        let number = device["label"].as_str()?.strip_prefix("serial")?;
+        let tty = device["filename"].as_str()?.strip_prefix("pty:")?;
+        (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some((number, tty))
+    })
+}
+
+/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root.
+fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
+    let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
+    let unusable = |reason: String| Error::Internal(format!("QEMU's root directory {EMPTY_DIRECTORY} {reason}"));
+    let missing = |error: std::io::Error| unusable(format!("cannot be made: {error}"));
+    let directory = Path::new(EMPTY_DIRECTORY);
+    let make = |mode, path: &Path| match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(missing(error)),
+        _ => Ok(()),
+    };
+    make(0o755, directory.parent().unwrap_or(directory))?;
+    // Not even to be entered: QEMU does so while it is root.
+    make(0, directory)?;
+    let there = fs::symlink_metadata(directory).map_err(missing)?;
+    let empty = fs::read_dir(directory).map_err(missing)?.next().is_none();
+    if !there.is_dir() || there.uid() != 0 || there.mode() & 0o7777 != 0 || !empty {
+        return Err(unusable("is not an empty directory of root's with mode 0: remove it, it is made anew".to_owned()));
+    }
+    user.arguments(domid)
+}
+
+/// What a failed start says about the kernel: `execve` fails otherwise.
+fn missing(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EPERM) => {
+            "; it is confined by namespaces and a filter of system calls (CONFIG_NET_NS, CONFIG_UTS_NS, CONFIG_IPC_NS, \
+             CONFIG_SECCOMP_FILTER), which dom0's kernel and its limits must allow; --device-model-root runs it without"
+        }
+        _ => "",
+    }
+}
+
+/// What it is started with, as its arguments need.
+fn restriction(config: &DeviceModelConfig) -> Restriction {
+    let (network, programs) = (config.needs.network.is_some(), config.needs.programs.is_some());
+    Restriction { network, filter: config.filter.then(|| SystemCallFilter::new(Additional { network, programs })) }
+}
+
+fn spawn(
+    path: &Path,
+    arguments: &[String],
+    domid: DomId,
+    output: &File,
+    restriction: Option<Restriction>,
+    cgroup: Option<&Cgroup>,
+) -> std::io::Result<(Child, KillOnParentDeath)> {
+    let (parent_death, input, tie) = KillOnParentDeath::new()?;
+    // A group of its own: a Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
+    let mut launch = Launch::new(path, [input.into(), output.try_clone()?.into(), output.try_clone()?.into()])?;
+    launch.arguments(arguments)?;
+    // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
+    for (name, value) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"XENSTORED_")) {
+        launch.variable(name, value)?;
+    }
+    launch.variable("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")?;
+    launch.variable("LANG", "C.UTF-8")?;
+    launch.variable("XEN_DOMAIN_ID", domid.to_string())?;
+    cgroup.map_or(Ok(()), |cgroup| launch.cgroup(cgroup))?;
+    launch.step(process::withhold_descriptors()?);
+    launch.step(tie);
+    if let Some(restriction) = restriction {
+        launch.step(restrict_device_model(restriction));
+    }
+    Ok((launch.start()?, parent_death))
+}

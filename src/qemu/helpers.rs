@@ -1,0 +1,191 @@
+//! The processes that serve a guest, QEMU above all: how they are found, and how they are ended.
+//!
+//! A cgroup of the guest's own tells which they are. Where the host has none, a node in xenstore that dom0 alone may write
+//! names the process with its start and its boot. Of another toolstack's guest xenstore has the number alone, which counts
+//! for a process that shows the guest's number on its command line. Neither a user nor a command line alone tells anything:
+//! any local user can show either.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::domain::identity::name_another;
+use crate::domain::paths::XenstorePaths;
+use crate::os::cgroup::{Cgroup, CgroupLimits};
+use crate::os::pidfd::{Process, ProcessId, members};
+use crate::os::procfs;
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
+
+/// How long QEMU may take to end by itself, with its disks written.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How long a killed process may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// What QEMU may use. It needs some 100 MiB for itself: the guest's memory is Xen's, and what QEMU maps of it is not counted.
+/// Without a limit, a QEMU that was taken over could use up dom0.
+pub const LIMITS: CgroupLimits = CgroupLimits { memory: 1 << 30, tasks: 1024 };
+
+/// How processes are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// They are asked to, and killed after 5 s: a guest that ran may have disks that are not written yet.
+    InOrder,
+    /// They are killed: the guest has never run.
+    AtOnce,
+}
+
+/// The name of the cgroup of a guest's helpers.
+#[must_use]
+pub fn cgroup_name(domain: DomainRef) -> String {
+    format!("{}.{}", domain.domid, domain.uuid)
+}
+
+/// The guest of which a cgroup has this name.
+pub(crate) fn domain_of_cgroup(name: &str) -> Option<DomainRef> {
+    let (domid, uuid) = name.split_once('.')?;
+    Some(DomainRef { domid: DomId::new(domid.parse().ok()?)?, uuid: uuid.parse().ok()? })
+}
+
+/// Makes the cgroup of a guest's helpers; none where the host has none. Those of guests that are gone are removed where they are empty:
+/// another toolstack that destroys a guest ends its QEMU, and leaves the cgroup.
+///
+/// # Errors
+/// Where Xen does not tell which domains there are.
+pub fn make_cgroup(xen: &Interface, domain: DomainRef) -> Result<Option<Cgroup>, XenError> {
+    let others: Vec<_> = Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)).collect();
+    if !others.is_empty() {
+        let domains: Vec<_> = xen.domains()?.iter().map(DomainInfo::held).collect();
+        for gone in others.iter().filter(|other| !domains.contains(other)) {
+            // One that is not empty is for `cleanup`, which looks whose it is.
+            let removed = Cgroup::find(&cgroup_name(*gone)).map_or(Ok(()), |group| group.remove(Duration::ZERO));
+            removed.unwrap_or_else(|error| log::debug!("the cgroup of {gone}, which is gone: {error}"));
+        }
+    }
+    let made = Cgroup::make(&cgroup_name(domain), LIMITS);
+    Ok(made.map_err(|error| log::info!("QEMU has no cgroup of its own: {error}")).ok())
+}
+
+/// Processes that belong together.
+pub(crate) enum Helpers {
+    /// In the guest's cgroup: all of them, always.
+    InCgroup(Cgroup),
+    /// The device model that xenstore names, and its process group.
+    Known(Vec<Process>),
+}
+
+impl Helpers {
+    /// Those of a guest; none of a guest that has none.
+    ///
+    /// # Errors
+    /// Where xenstored or the system does not tell.
+    pub(crate) fn of(store: &Store, domain: DomainRef) -> Result<Option<Self>, String> {
+        if let Some(group) = Cgroup::find(&cgroup_name(domain)) {
+            return Ok(Some(Self::InCgroup(group)));
+        }
+        let leader = recorded(store, domain).map_err(|error| error.facts())?;
+        let Some(leader) = leader.transpose().map_err(|error| error.to_string())? else { return Ok(None) };
+        let mut known = members(leader.pid()).map_err(|error| error.to_string())?;
+        if leader.has_ended() {
+            // Its number may have been another's while the group was listed.
+            known.clear();
+        }
+        known.push(leader);
+        Ok(Some(Self::Known(known)))
+    }
+
+    /// Whether any of them runs.
+    pub(crate) fn are_running(&self) -> bool {
+        match self {
+            Self::InCgroup(group) => !group.is_empty().unwrap_or(false),
+            Self::Known(processes) => !processes.iter().all(Process::has_ended),
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match self {
+            Self::InCgroup(group) if signal == Signal::SIGKILL => group.kill(),
+            Self::InCgroup(group) => group.processes()?.iter().try_for_each(|process| process.signal(signal)),
+            Self::Known(processes) => processes.iter().try_for_each(|process| process.signal(signal)),
+        }
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        match self {
+            Self::InCgroup(group) => group.processes().unwrap_or_default().iter().map(Process::pid).collect(),
+            Self::Known(all) => all.iter().filter(|process| !process.has_ended()).map(Process::pid).collect(),
+        }
+    }
+
+    /// Ends them, and removes their cgroup.
+    ///
+    /// # Errors
+    /// Where one of them does not end, or the system refuses.
+    pub(crate) fn end(&self, ending: Ending) -> Result<(), String> {
+        let failed =
+            |error: io::Error| format!("the device model (process {:?}) cannot be ended: {error}", self.pids());
+        let in_order = [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, KILL_TIMEOUT)];
+        let steps = if ending == Ending::InOrder { &in_order[..] } else { &in_order[1..] };
+        for (signal, patience) in steps {
+            self.signal(*signal).map_err(failed)?;
+            let start = Instant::now();
+            while self.are_running() && start.elapsed() < *patience {
+                thread::sleep(POLL);
+            }
+            if !self.are_running() {
+                break;
+            }
+        }
+        if self.are_running() {
+            return Err(format!("the device model (process {:?}) does not end", self.pids()));
+        }
+        match self {
+            Self::InCgroup(group) => group.remove(KILL_TIMEOUT).map_err(failed),
+            Self::Known(_) => Ok(()),
+        }
+    }
+}
+
+/// The device model that xenstore names, where it runs, and where the keys are this domain's.
+fn recorded(store: &Store, domain: DomainRef) -> Result<Option<io::Result<Process>>, XenError> {
+    let keys = XenstorePaths::new(domain.domid);
+    // libxl's node, and xenopsd's.
+    let processes = [keys.device_model_process(), keys.device_model_pid(), keys.of_domain("qemu-pid")];
+    let paths = [&[keys.owner_tag(), keys.of_domain("vm")], &processes[..]].concat();
+    let [mark, vm, own, libxl, xenopsd] = store.plain().read_all(&paths)?.try_into().unwrap_or_default();
+    if name_another(mark.as_deref(), vm.as_deref(), domain.uuid) {
+        return Ok(None);
+    }
+    if let Some(id) = own.and_then(|text| serde_json::from_str::<ProcessId>(&text).ok()) {
+        return Ok(Process::find(&id).transpose());
+    }
+    let pid = libxl.or(xenopsd).and_then(|text| text.parse().ok()).filter(|pid| *pid > 1);
+    let process = pid.and_then(|pid| Process::open(pid).transpose());
+    // Looked at once it is held.
+    Ok(process.filter(|held| held.as_ref().map_or(true, |held| serves(held.pid(), domain.domid))))
+}
+
+/// Whether a process shows that it serves this domain as its device model.
+fn serves(pid: i32, domid: DomId) -> bool {
+    let wanted = domid.to_string();
+    let words = procfs::command_line(pid);
+    words.windows(2).any(|pair| pair[0].ends_with(b"-xen-domid") && pair[1] == wanted.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_names_its_guest() {
+        let domain = DomainRef { domid: DomId::new(7).expect("a domid"), uuid: Uuid::from_u128(7) };
+        assert_eq!(domain_of_cgroup(&cgroup_name(domain)), Some(domain));
+        for other in ["", "7", "7.", ".7", "x.00000000-0000-0000-0000-000000000007", "unpack.7"] {
+            assert_eq!(domain_of_cgroup(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The log of a device model.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::name::DomainName;
+use crate::error::Error;
+use crate::os::Untrusted;
+
+/// Where QEMU's logs go, as xl's do.
+pub const LOG_DIRECTORY: &str = "/var/log/xen";
+
+/// Where QEMU's monitor sockets are; libxl looks for them there.
+pub const XEN_RUN_DIR: &str = "/var/run/xen";
+
+/// Opens QEMU's log anew; the one of the name's last run stays beside it.
+pub(crate) fn open_log(name: &DomainName) -> Result<(PathBuf, File), Error> {
+    let path = Path::new(LOG_DIRECTORY).join(format!("qemu-dm-{}.log", name.file_name()));
+    let failed = |what: &str, error: &std::io::Error| {
+        Error::Internal(format!("cannot {what} the device model's log {}: {error}", path.display()))
+    };
+    for directory in [LOG_DIRECTORY, XEN_RUN_DIR] {
+        fs::create_dir_all(directory).map_err(|error| failed("make the directories for", &error))?;
+    }
+    if path.exists() {
+        fs::rename(&path, path.with_extension("log.1")).map_err(|error| failed("move", &error))?;
+    }
+    let file = OpenOptions::new()
+        .create_new(true)
+        .append(true)
+        .mode(0o640)
+        .open(&path)
+        .map_err(|error| failed("open", &error))?;
+    Ok((path, file))
+}
+
+/// The last line of a log that may be of any size.
+pub(crate) fn last_line(log: &Path) -> Option<Untrusted> {
+    const TAIL: u64 = 4096;
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let mut text = Vec::new();
+    file.take(TAIL).read_to_end(&mut text).ok()?;
+    String::from_utf8_lossy(&text).lines().rev().find(|line| !line.trim().is_empty()).map(Untrusted::from)
+}

@@ -1,0 +1,439 @@
+//! The ledger of runs: a file for each run that is changing a domain, so that one which was killed can be cleaned up after.
+//!
+//! A file is written before the domain exists, and is there until the guest is handed over or everything is removed again.
+//! Whoever finds one whose process is gone has found what a killed run left.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::memory::Pages;
+use crate::os::pidfd::{ProcessId, boot};
+use crate::os::procfs;
+use crate::xen::{DomId, DomainRef};
+
+/// Where a run is recorded while it lasts, so that `cleanup` can tell what a killed one left.
+pub const STATE_DIR: &str = "/run/dombuild";
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunVerb {
+    /// Making a guest: its domain is the run's own.
+    Create,
+    /// Building into somebody else's domain.
+    Build,
+    /// Removing a domain.
+    Destroy,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    /// The handle of the domain.
+    pub(crate) uuid: Uuid,
+    /// What is done to it.
+    pub(crate) verb: RunVerb,
+    /// The process.
+    #[serde(flatten)]
+    pub(crate) process: ProcessId,
+    /// The domain's number, once there is one.
+    domid: Option<u32>,
+    /// What the domain will own in the end, in pages: the host's memory was found to suffice for that. 0 before and after.
+    promised: u64,
+    /// The run claims memory for the domain, or is about to: what is claimed is the run's to give back, and nobody else's.
+    #[serde(default)]
+    pub(crate) claims: bool,
+}
+
+impl RunRecord {
+    fn of_this_process(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
+        let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+        let process = ProcessId::of(pid)?.ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
+        Ok(Self { uuid, verb, process, domid: domid.map(DomId::get), promised: 0, claims: false })
+    }
+
+    /// The domain's number, once there is one.
+    #[must_use]
+    pub(crate) fn domid(&self) -> Option<DomId> {
+        self.domid.and_then(DomId::new)
+    }
+
+    /// What the domain will own in the end, while memory is set aside for that.
+    #[must_use]
+    pub(crate) fn reserved(&self) -> Pages {
+        Pages(self.promised)
+    }
+
+    /// Whether the run has noted that it works on this domain.
+    pub(crate) fn is_about(&self, domain: DomainRef) -> bool {
+        self.uuid == domain.uuid && self.domid() == Some(domain.domid)
+    }
+
+    fn is_alive(&self, boot: Uuid) -> bool {
+        self.process.boot == boot && procfs::start_time(self.process.pid) == Some(self.process.start)
+    }
+
+    fn path(&self, directory: &Path) -> PathBuf {
+        directory.join(format!("{}.{}.json", self.uuid, self.process.pid))
+    }
+}
+
+/// This run, recorded. Dropped, it is recorded no more.
+#[derive(Debug)]
+pub struct JournalEntry {
+    run: RunRecord,
+    directory: PathBuf,
+    there: bool,
+}
+
+impl JournalEntry {
+    /// Records this run; the domain may not exist yet.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the file cannot be written.
+    pub fn begin(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> Result<Self, Error> {
+        Self::begin_in(Path::new(STATE_DIR), verb, uuid, domid)
+            .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
+    }
+
+    fn begin_in(directory: &Path, verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
+        make_directory(directory)?;
+        let run = RunRecord::of_this_process(verb, uuid, domid)?;
+        write(directory, &run)?;
+        Ok(Self { run, directory: directory.to_owned(), there: true })
+    }
+
+    /// The domain exists now, and has this number.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the file cannot be written.
+    pub fn set_domain(&mut self, domid: DomId) -> Result<(), Error> {
+        self.run.domid = Some(domid.get());
+        self.update()
+    }
+
+    /// The host has the memory for what the domain will own in the end: other runs are not to count on it. 0 once it owns
+    /// that. `claims` tells that the run is about to claim it from Xen.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the file cannot be written.
+    pub fn reserve(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
+        self.run.promised = pages.0;
+        self.run.claims |= claims;
+        self.update()
+    }
+
+    /// Whether this run has claimed memory, or tried to.
+    #[must_use]
+    pub fn claims(&self) -> bool {
+        self.run.claims
+    }
+
+    fn update(&self) -> Result<(), Error> {
+        write(&self.directory, &self.run)
+            .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
+    }
+
+    /// There is nothing to clean up after this run any more.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the file cannot be removed: a later cleanup would take what this run made for a dead one's.
+    pub fn end(&mut self) -> Result<(), Error> {
+        if self.there {
+            let path = self.run.path(&self.directory);
+            fs::remove_file(&path)
+                .map_err(|error| Error::Internal(format!("cannot remove {}: {error}", path.display())))?;
+            self.there = false;
+        }
+        Ok(())
+    }
+
+    /// There is something to clean up again: what was handed over is to be removed after all. A run that cannot be recorded
+    /// removes it as well.
+    pub fn resume(&mut self) {
+        if !self.there {
+            self.there = write(&self.directory, &self.run).is_ok();
+        }
+    }
+
+    /// This run could not remove what it made: its record stays, so that a later cleanup finds it.
+    pub fn leave(&mut self) {
+        self.there = false;
+    }
+}
+
+impl Drop for JournalEntry {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// A run as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundRun {
+    pub(crate) run: RunRecord,
+    pub(crate) alive: bool,
+}
+
+/// Every run in the ledger but this one, in no order.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub(crate) fn others() -> Result<Vec<FoundRun>, Error> {
+    others_in(Path::new(STATE_DIR)).map_err(|error| Error::Internal(format!("cannot read {STATE_DIR}: {error}")))
+}
+
+fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
+    let files = match fs::read_dir(directory) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let boot = boot()?;
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut entries = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            // Its run has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_str::<RunRecord>(&text) {
+            Ok(run) if run.path(directory) == path => {
+                let alive = run.is_alive(boot);
+                if !(alive && run.process.pid == own) {
+                    entries.push(FoundRun { run, alive });
+                }
+            }
+            Ok(_) => log::warn!("{} is not the record of the run that it tells of; it is left alone", path.display()),
+            Err(error) => log::warn!("{} is no record of a run ({error}); it is left alone", path.display()),
+        }
+    }
+    Ok(entries)
+}
+
+/// Whether another run, dead or alive, has recorded that it makes or removes this domain.
+///
+/// # Errors
+/// [`Error::Internal`] where the directory cannot be read.
+pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
+    Ok(others()?.iter().any(|entry| entry.run.verb != RunVerb::Build && entry.run.is_about(domain)))
+}
+
+/// Removes what dead runs have recorded of a domain: it is gone with all that belonged to it, or a later run has a record of
+/// it. What was recorded of another domain that has the same UUID stays.
+///
+/// # Errors
+/// [`Error::Internal`] where the directory cannot be read, or a file cannot be removed.
+pub fn forget_dead(domain: DomainRef) -> Result<(), Error> {
+    for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.is_about(domain)) {
+        forget(&entry.run)
+            .map_err(|error| Error::Internal(format!("cannot remove the record of a dead run: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Removes the record of a dead run.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn forget(run: &RunRecord) -> io::Result<()> {
+    forget_in(Path::new(STATE_DIR), run)
+}
+
+fn forget_in(directory: &Path, run: &RunRecord) -> io::Result<()> {
+    match fs::remove_file(run.path(directory)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes records that were being written when their process was killed.
+pub(crate) fn forget_halves() {
+    forget_halves_in(Path::new(STATE_DIR));
+}
+
+fn forget_halves_in(directory: &Path) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_suffix(".new").and_then(|rest| rest.rsplit('.').next()?.parse::<i32>().ok());
+        if pid.is_some_and(|pid| procfs::start_time(pid).is_none()) {
+            // It says nothing that the run's record, where there is one, does not.
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
+/// The directory of the ledger, made where it is missing.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn directory() -> io::Result<File> {
+    let path = Path::new(STATE_DIR);
+    make_directory(path)?;
+    File::open(path)
+}
+
+/// Makes the directory, which must be ours alone: what stands in it decides what is destroyed.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
+        return Err(io::Error::other("it is no directory that belongs to this user alone"));
+    }
+    Ok(())
+}
+
+/// Writes a record, which is the old one or the new one at any time.
+fn write(directory: &Path, run: &RunRecord) -> io::Result<()> {
+    let path = run.path(directory);
+    let new = path.with_file_name(format!(".{}.{}.new", run.uuid, run.process.pid));
+    let text = serde_json::to_string(run)?;
+    // The standard library opens everything with O_CLOEXEC. What a killed process of this number left may be there.
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&new, &path));
+    if written.is_err() {
+        // The error is the one that is told of.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const UUID: Uuid = Uuid::from_u128(0x6d0d_1b3e_3f0e_4a55_9a3a_2b8f_6a8f_0f11);
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("runs");
+        (folder, path)
+    }
+
+    fn files(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).expect("readable");
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Writes a record as another process would.
+    fn another(directory: &Path, change: impl FnOnce(&mut RunRecord)) -> RunRecord {
+        let mut run = RunRecord::of_this_process(RunVerb::Create, UUID, DomId::new(7)).expect("it lives");
+        change(&mut run);
+        write(directory, &run).expect("written");
+        run
+    }
+
+    #[test]
+    fn a_run_is_recorded_until_it_ends() {
+        let (_folder, path) = folder();
+        let mut recorded = JournalEntry::begin_in(&path, RunVerb::Create, UUID, None).expect("recorded");
+        assert_eq!(files(&path), [format!("{UUID}.{}.json", std::process::id())]);
+        let file = recorded.run.path(&path);
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&file)), (0o700, 0o600));
+        recorded.set_domain(DomId::new(7).expect("a domid")).expect("written");
+        recorded.reserve(Pages(5), true).expect("written");
+        recorded.end().expect("removed");
+        assert_eq!(files(&path), [""; 0]);
+        recorded.resume();
+        let read: RunRecord = serde_json::from_str(&fs::read_to_string(&file).expect("read")).expect("a run");
+        assert_eq!(read, recorded.run);
+        assert_eq!((read.domid().map(DomId::get), read.reserved()), (Some(7), Pages(5)));
+        assert!(others_in(&path).expect("read").is_empty(), "this process's own");
+        drop(recorded);
+        assert_eq!(files(&path), [""; 0]);
+
+        let mut recorded = JournalEntry::begin_in(&path, RunVerb::Destroy, UUID, None).expect("recorded");
+        recorded.leave();
+        drop(recorded);
+        assert_eq!(files(&path).len(), 1, "what could not be removed stays recorded");
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_an_error_at_the_end() {
+        let (_folder, path) = folder();
+        let mut recorded = JournalEntry::begin_in(&path, RunVerb::Create, UUID, None).expect("recorded");
+        fs::remove_file(recorded.run.path(&path)).expect("removed");
+        assert!(recorded.end().is_err());
+        recorded.leave();
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_number_its_start_and_its_boot() {
+        let (_folder, path) = folder();
+        make_directory(&path).expect("made");
+        let alive = |change: &dyn Fn(&mut RunRecord)| {
+            let run = another(&path, change);
+            let found = others_in(&path).expect("read").into_iter().find(|entry| entry.run == run);
+            forget_in(&path, &run).expect("removed");
+            found.map(|entry| entry.alive)
+        };
+        assert_eq!(alive(&|_| {}), None, "our own");
+        assert_eq!(alive(&|run| run.process.start += 1), Some(false), "another process had the number before");
+        assert_eq!(alive(&|run| run.process.boot = Uuid::nil()), Some(false), "another boot");
+        let parent = i32::try_from(std::os::unix::process::parent_id()).expect("a pid");
+        let start = procfs::start_time(parent).expect("it lives");
+        assert_eq!(alive(&|run| (run.process.pid, run.process.start) = (parent, start)), Some(true));
+        assert_eq!(alive(&|run| run.process.pid = i32::MAX), Some(false));
+    }
+
+    #[test]
+    fn what_is_no_record_is_left_alone() {
+        let (_folder, path) = folder();
+        assert!(others_in(&path).expect("there is none").is_empty());
+        make_directory(&path).expect("made");
+        fs::write(path.join("notes.json"), "{}").expect("written");
+        fs::write(path.join("build.lock"), "").expect("written");
+        let run = another(&path, |run| run.process.start += 1);
+        fs::copy(run.path(&path), path.join("copy.json")).expect("copied");
+        let found = others_in(&path).expect("read");
+        assert_eq!(found, [FoundRun { run, alive: false }]);
+    }
+
+    #[test]
+    fn half_records_of_dead_processes_go() {
+        let (_folder, path) = folder();
+        make_directory(&path).expect("made");
+        let living = format!(".{UUID}.{}.new", std::process::id());
+        fs::write(path.join(format!(".{UUID}.{}.new", i32::MAX)), "{").expect("written");
+        fs::write(path.join(&living), "{").expect("written");
+        forget_halves_in(&path);
+        assert_eq!(files(&path), [living]);
+    }
+
+    #[test]
+    fn the_directory_must_be_ours_alone() {
+        let (folder, path) = folder();
+        symlink(folder.path(), &path).expect("linked");
+        assert!(make_directory(&path).is_err(), "a link");
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "").expect("written");
+        assert!(make_directory(&path).is_err(), "a file");
+        fs::remove_file(&path).expect("removed");
+        make_directory(&path).expect("made");
+        make_directory(&path).expect("there already");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("set");
+        assert!(make_directory(&path).is_err(), "everybody's");
+    }
+}

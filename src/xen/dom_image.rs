@@ -1,0 +1,406 @@
+//! The handle of libxenguest: one domain image, from the kernel file to a bootable guest.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::os::raw::{c_char, c_int};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+use xen_sys as sys;
+
+use super::error::{self, XenError};
+use super::gzip_mask::GzipMask;
+use super::hvm::raw_e820;
+use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, logger};
+use dombuild_memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
+use dombuild_os::sealed::Sealed;
+
+/// How every PV guest's start info begins (`magic`, xen/include/public/xen.h).
+const START_INFO_MAGIC: [u8; 4] = *b"xen-";
+
+/// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
+/// end.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageParts<'a> {
+    /// What the guest starts with: hvmloader, or its own kernel.
+    pub kernel: &'a [u8],
+    /// What goes with it, by the kind of guest.
+    pub contents: ImageContents<'a>,
+    /// Where the memory goes, and the map that the guest is told.
+    pub layout: &'a Layout,
+    /// `mem_target` in pages: what is populated, or granted to populate on demand where it is less than the size. Not
+    /// looked at for PV, of which only what it starts with is populated.
+    pub target_pages: Pages,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// How large kernel and modules may be, unpacked.
+    pub limits: ImageLimits,
+    /// Event channel of the xenstore ring.
+    pub store_port: EventPort,
+    /// The domain that serves it.
+    pub store_domain: DomId,
+    /// Event channel of the console ring.
+    pub console_port: EventPort,
+    /// The domain that serves it.
+    pub console_domain: DomId,
+}
+
+/// Whether libelf refuses a PVH kernel that has a note PADDR_OFFSET and none of VIRT_BASE, though it looks at neither under PVH
+/// (`elf_xen_addr_calc_check`, xen/common/libelf/libelf-dominfo.c, Xen 4.17).
+pub const PVH_PADDR_OFFSET_NEEDS_BASE: bool = !cfg!(xen_4_18_or_later);
+
+/// How large a kernel, before and after it was unpacked, and a module may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// The kernel, at most [`ImageLimits::MOST`].
+    pub kernel: Bytes,
+    /// Each module, at most [`ImageLimits::MOST`].
+    pub module: Bytes,
+}
+
+impl ImageLimits {
+    /// What libxenguest takes at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
+    pub const MOST: Bytes = Bytes(1 << 30);
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { kernel: Self::MOST, module: Self::MOST }
+    }
+}
+
+/// What goes into a guest besides its kernel.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageContents<'a> {
+    /// Under hvmloader.
+    Hvm {
+        /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
+        firmware: &'a [u8],
+        /// SMBIOS structures and ACPI tables.
+        modules: &'a HvmModules,
+        /// Frames left out for the VGA hole.
+        vga_hole: Pages,
+    },
+    /// A kernel started at its PVH entry point.
+    Pvh {
+        /// Command line and modules.
+        start: DirectStart<'a>,
+        /// ACPI tables, which begin with the RSDP.
+        acpi: &'a [u8],
+        /// Where they go.
+        acpi_at: Bytes,
+    },
+    /// A paravirtualised kernel.
+    Pv(DirectStart<'a>),
+}
+
+/// What a kernel that is started directly gets.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectStart<'a> {
+    /// Its command line.
+    pub cmdline: &'a CStr,
+    /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
+    pub modules: &'a [(&'a Sealed, &'a CStr)],
+    /// PV: features that the kernel must have, as words; empty for none.
+    pub features: &'a CStr,
+    /// PV: bits for the start info (`SIF_*`, xen/include/public/xen.h).
+    pub start_flags: u32,
+}
+
+impl<'a> ImageContents<'a> {
+    fn direct(&self) -> Option<DirectStart<'a>> {
+        match self {
+            Self::Hvm { .. } => None,
+            Self::Pvh { start, .. } | Self::Pv(start) => Some(*start),
+        }
+    }
+}
+
+/// Where a built guest has its rings. For PV these are machine frames, which is what Xen calls its gfns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// Frame of the xenstore ring.
+    pub store_gfn: Gfn,
+    /// Frame of the console ring.
+    pub console_gfn: Gfn,
+    /// Where the modules for hvmloader are.
+    pub modules: PlacedModules,
+}
+
+/// A `struct xc_dom_image`. It borrows the interface, the files and the layout until it is dropped.
+pub struct DomainImage<'a> {
+    raw: NonNull<sys::xc_dom_image>,
+    interface: &'a Interface,
+    domid: DomId,
+    /// libxenguest reads it when it writes the start info.
+    memory_map: Vec<sys::e820entry>,
+    gzip_mask: GzipMask,
+    parts: ImageParts<'a>,
+}
+
+impl fmt::Debug for DomainImage<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DomainImage(domid {})", self.domid)
+    }
+}
+
+impl Drop for DomainImage<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `raw` came from xc_dom_allocate and is released once; libxenguest does not free what we lent it.
+        unsafe { sys::xc_dom_release(self.raw.as_ptr()) };
+        log::debug!("xc_dom_release()");
+    }
+}
+
+impl<'a> DomainImage<'a> {
+    /// Allocates an image and hands it its parts.
+    ///
+    /// # Errors
+    /// Where memory is short, or a file is larger than libxenguest accepts (1 GiB).
+    pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
+        let cmdline = parts.contents.direct().map_or(c"", |start| start.cmdline);
+        let pointer = null_if_empty(cmdline);
+        let features = parts.contents.direct().map_or(c"", |start| start.features);
+        let arguments = format_args!("command line {cmdline:?}, features {features:?}");
+        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the one and reads
+        // the other during the call.
+        let raw = error::pointer("xc_dom_allocate", arguments, unsafe {
+            sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
+        })?;
+        let memory_map = raw_e820(&parts.layout.e820);
+        let mut image = Self { raw, interface, domid, memory_map, gzip_mask: GzipMask::default(), parts };
+        image.fill_in(&parts)?;
+        Ok(image)
+    }
+
+    fn fill_in(&mut self, parts: &ImageParts<'a>) -> Result<(), XenError> {
+        let memory_map = self.memory_map.as_mut_ptr();
+        let entries = u32::try_from(self.memory_map.len()).unwrap_or(u32::MAX);
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_mut() };
+        dom.container_type = match parts.contents {
+            ImageContents::Pv(_) => sys::XC_DOM_PV_CONTAINER,
+            ImageContents::Hvm { .. } | ImageContents::Pvh { .. } => sys::XC_DOM_HVM_CONTAINER,
+        };
+        dom.target_pages = parts.target_pages.0;
+        dom.mmio_start = parts.layout.mmio_start.0;
+        dom.mmio_size = parts.layout.mmio_size.0;
+        dom.lowmem_end = parts.layout.lowmem_end.0;
+        dom.highmem_end = parts.layout.highmem_end.0;
+        dom.max_vcpus = parts.vcpus;
+        dom.console_evtchn = parts.console_port.0;
+        dom.xenstore_evtchn = parts.store_port.0;
+        dom.console_domid = parts.console_domain.get();
+        dom.xenstore_domid = parts.store_domain.get();
+        match parts.contents {
+            ImageContents::Hvm { firmware, modules, vga_hole } => {
+                // False means PVH: no hvm_info, no ioreq server pages.
+                dom.device_model = true;
+                dom.vga_hole_size = vga_hole.0;
+                dom.system_firmware_module = module(firmware)?;
+                if !modules.bytes().is_empty() {
+                    dom.smbios_module = module(modules.bytes())?;
+                }
+            }
+            ImageContents::Pvh { acpi, acpi_at, .. } => {
+                // The start info points to the first of these as the RSDP.
+                let tables = sys::xc_hvm_firmware_module { guest_addr_out: acpi_at.0, ..module(acpi)? };
+                if let Some(first) = dom.acpi_modules.first_mut() {
+                    *first = tables;
+                }
+            }
+            ImageContents::Pv(start) => dom.flags = u64::from(start.start_flags),
+        }
+        if !matches!(parts.contents, ImageContents::Pv(_)) {
+            dom.e820 = memory_map;
+            dom.e820_entries = entries;
+        }
+
+        let size_of = |limit: Bytes| usize::try_from(limit.0).unwrap_or(usize::MAX);
+        let limit = size_of(parts.limits.kernel);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_kernel_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_kernel_max_size(dom, limit)
+        })?;
+        let limit = size_of(parts.limits.module);
+        // SAFETY: the image is valid.
+        self.call("xc_dom_module_max_size", format_args!("{limit} bytes"), |dom| unsafe {
+            sys::xc_dom_module_max_size(dom, limit)
+        })?;
+        let size = parts.kernel.len();
+        // SAFETY: the kernel lives as long as this image and is only read.
+        self.call("xc_dom_kernel_mem", format_args!("{size} bytes"), |dom| unsafe {
+            sys::xc_dom_kernel_mem(dom, parts.kernel.as_ptr().cast(), size)
+        })?;
+        let modules = parts.contents.direct().map_or(0, |start| start.modules.len());
+        if modules > usize::try_from(sys::XG_MAX_MODULES).unwrap_or(0) {
+            let detail = format!("takes no {modules} modules");
+            return Err(XenError::unexpected("xc_dom_module_mem", format!("domid {}", self.domid), detail));
+        }
+        for (number, (data, cmdline)) in
+            parts.contents.direct().map_or(&[][..], |start| start.modules).iter().enumerate()
+        {
+            let (size, cmdline) = (data.len(), null_if_empty(cmdline));
+            let start = self.gzip_mask.mask(number, data)?.as_ptr();
+            // SAFETY: the module, or what stands in for it, lives as long as this image and is only read; its command line is copied,
+            // and null means none.
+            self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
+                sys::xc_dom_module_mem(dom, start.cast(), size, cmdline)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads the hypervisor's abilities, then the kernel's headers.
+    ///
+    /// # Errors
+    /// Where the kernel is not one that this kind of guest can start.
+    pub fn parse(&mut self) -> Result<(), XenError> {
+        let (interface, domid) = (self.interface.as_raw(), self.domid);
+        // SAFETY: the image and the interface are valid.
+        self.call("xc_dom_boot_xen_init", format_args!("domid {domid}"), |dom| unsafe {
+            sys::xc_dom_boot_xen_init(dom, interface, domid.get())
+        })?;
+        // SAFETY: the image is valid and has its kernel.
+        self.call("xc_dom_parse_image", format_args!(""), |dom| unsafe { sys::xc_dom_parse_image(dom) })
+    }
+
+    /// Tells libxenguest how much RAM the guest has. It populates a PV guest itself, and takes that of others for populated.
+    ///
+    /// # Errors
+    /// Where libxenguest refuses it.
+    pub fn set_size(&mut self, size: Mib) -> Result<(), XenError> {
+        let mib = size.0;
+        // SAFETY: the image is valid and parsed.
+        self.call("xc_dom_mem_init", format_args!("{mib} MiB"), |dom| unsafe { sys::xc_dom_mem_init(dom, mib) })?;
+        // What `meminit_hvm` leaves behind for the calls that follow (tools/libs/guest/xg_dom_x86.c, Xen 4.17).
+        let end = self.parts.layout.lowmem_end.max(self.parts.layout.highmem_end);
+        if !matches!(self.parts.contents, ImageContents::Pv(_)) {
+            // SAFETY: `raw` is a valid image that only we refer to.
+            unsafe { self.raw.as_mut() }.p2m_size = end.to_pages_floor().0;
+        }
+        Ok(())
+    }
+
+    /// Populates the memory of a PV guest.
+    ///
+    /// # Errors
+    /// Where the host or the domain's maximum lacks the memory.
+    pub fn populate_pv(&mut self) -> Result<(), XenError> {
+        // SAFETY: the image is valid and parsed, and its size is set.
+        self.call("xc_dom_boot_mem_init", format_args!(""), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
+    }
+
+    /// Loads the kernel and what goes with it, and makes the special pages.
+    ///
+    /// # Errors
+    /// Where they do not fit into low memory, or memory is short.
+    pub fn load(&mut self) -> Result<(), XenError> {
+        // SAFETY: the image is valid and populated.
+        self.call("xc_dom_build_image", format_args!(""), |dom| unsafe { sys::xc_dom_build_image(dom) })?;
+        self.gzip_mask.unmask(self.raw, self.domid)
+    }
+
+    /// Writes start info, hvm_info or page tables, and the first vCPU's state, and sets the event channel parameters.
+    ///
+    /// # Errors
+    /// Where Xen refuses one of these.
+    pub fn boot(&mut self) -> Result<(), XenError> {
+        // SAFETY: the image is valid and built.
+        self.call("xc_dom_boot_image", format_args!(""), |dom| unsafe { sys::xc_dom_boot_image(dom) })?;
+        if matches!(self.parts.contents, ImageContents::Pv(_)) { self.finish_pv_pages() } else { Ok(()) }
+    }
+
+    /// What libxenguest does to pages of a PV guest without looking whether it could: it empties the rings, and writes the
+    /// start info (`alloc_magic_pages_pv`, tools/libs/guest/xg_dom_x86.c, `xc_dom_boot_image`, Xen 4.17).
+    fn finish_pv_pages(&self) -> Result<(), XenError> {
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_ref() };
+        let map = |what: &str, pfn: u64| self.interface.map(self.domid, self.gfn_of(what, pfn)?, Pages(1));
+        let mut magic = [0; START_INFO_MAGIC.len()];
+        map("start info", dom.start_info_pfn)?.read(0, &mut magic);
+        if magic != START_INFO_MAGIC {
+            let detail = "left no start info in the guest".to_owned();
+            return Err(XenError::unexpected("xc_dom_boot_image", format!("domid {}", self.domid), detail));
+        }
+        let empty = vec![0; usize::try_from(PAGE_SIZE).unwrap_or(0)];
+        map("xenstore ring", dom.xenstore_pfn)?.write(0, &empty);
+        map("console ring", dom.console_pfn)?.write(0, &empty);
+        Ok(())
+    }
+
+    /// The frame by which Xen knows a page of the guest.
+    fn gfn_of(&self, what: &str, pfn: u64) -> Result<Gfn, XenError> {
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_ref() };
+        let gfn = match self.parts.contents {
+            // SAFETY: a PV image that was populated has a table of `p2m_size` frames, and the index is below it.
+            ImageContents::Pv(_) if !dom.pv_p2m.is_null() && pfn < dom.p2m_size => unsafe {
+                usize::try_from(pfn).ok().map(|index| *dom.pv_p2m.add(index))
+            },
+            ImageContents::Pv(_) => None,
+            ImageContents::Hvm { .. } | ImageContents::Pvh { .. } => Some(pfn),
+        };
+        gfn.map(Gfn).ok_or_else(|| {
+            let arguments = format!("domid {}", self.domid);
+            XenError::unexpected("xc_dom_build_image", arguments, format!("put the {what} at pfn {pfn:#x}"))
+        })
+    }
+
+    /// Seeds the grant table with the console and xenstore rings, and tells where they are.
+    ///
+    /// # Errors
+    /// Where Xen refuses it.
+    pub fn seed_grant_table(&mut self) -> Result<Boot, XenError> {
+        // SAFETY: the image is valid and booted.
+        self.call("xc_dom_gnttab_init", format_args!(""), |dom| unsafe { sys::xc_dom_gnttab_init(dom) })?;
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let dom = unsafe { self.raw.as_ref() };
+        Ok(Boot {
+            store_gfn: self.gfn_of("xenstore ring", dom.xenstore_pfn)?,
+            console_gfn: self.gfn_of("console ring", dom.console_pfn)?,
+            modules: self.placed_modules()?,
+        })
+    }
+
+    /// Where libxenguest has put what hvmloader is handed.
+    fn placed_modules(&self) -> Result<PlacedModules, XenError> {
+        let ImageContents::Hvm { modules, .. } = self.parts.contents else { return Ok(PlacedModules::default()) };
+        if modules.bytes().is_empty() {
+            return Ok(PlacedModules::default());
+        }
+        // SAFETY: `raw` is a valid image that only we refer to.
+        let at = unsafe { self.raw.as_ref() }.smbios_module.guest_addr_out;
+        if at == 0 {
+            let detail = "put the SMBIOS and ACPI modules nowhere".to_owned();
+            return Err(XenError::unexpected("xc_dom_build_image", format!("domid {}", self.domid), detail));
+        }
+        Ok(modules.placed_at(Bytes(at)))
+    }
+
+    fn call(
+        &mut self,
+        name: &'static str,
+        arguments: fmt::Arguments<'_>,
+        run: impl FnOnce(*mut sys::xc_dom_image) -> c_int,
+    ) -> Result<(), XenError> {
+        // These calls often fail without setting errno, so that an old one must not be taken for the reason.
+        Errno::clear();
+        logger::take_last_error();
+        let returned = run(self.raw.as_ptr());
+        error::builder(name, arguments, returned)
+    }
+}
+
+/// libxenguest takes a null pointer for no command line.
+fn null_if_empty(cmdline: &CStr) -> *const c_char {
+    if cmdline.is_empty() { std::ptr::null() } else { cmdline.as_ptr() }
+}
+
+/// A file in the struct by which libxenguest takes it. It only reads from it, though the field is not const.
+fn module(data: &[u8]) -> Result<sys::xc_hvm_firmware_module, XenError> {
+    let length = u32::try_from(data.len()).map_err(|_| {
+        XenError::unexpected("xc_dom_allocate", format!("a module of {} bytes", data.len()), "too large".to_owned())
+    })?;
+    Ok(sys::xc_hvm_firmware_module { data: data.as_ptr().cast_mut(), length, ..Default::default() })
+}

@@ -1,0 +1,297 @@
+//! The handle of xenstored, with transactions, permissions and watches. Its calls have libxenstore's names in errors.
+
+mod connection;
+mod permissions;
+mod transaction;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::error::{self, XenError};
+use super::{DomId, EventPort};
+use connection::{Connection, Kind};
+use dombuild_memory::Gfn;
+use dombuild_os::wait::{Interrupt, Patience};
+pub use permissions::Permissions;
+pub use transaction::Transaction;
+
+/// How often a transaction that collided with another is tried again.
+const TRANSACTION_TRIES: u32 = 50;
+
+/// How long xenstored may take for an answer, unless the user says otherwise. A busy one takes milliseconds.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an answer may take after one was given up: what can be rolled back without xenstored must not wait.
+const TIMEOUT_AFTER_STALL: Duration = Duration::from_secs(1);
+
+/// How long an answer may take in a roll-back after a signal.
+const ROLLBACK_GRACE: Duration = Duration::from_secs(3);
+
+/// A connection to xenstored. Every answer has a deadline.
+pub struct Store(RefCell<Inner>);
+
+struct Inner {
+    connection: Connection,
+    /// The connection is a second one, after the first was lost: there is no third.
+    is_second: bool,
+    /// What was said when an answer was given up.
+    stalled: Option<String>,
+    /// Changes whose answers nobody has read yet.
+    open: Vec<Open>,
+    /// The first change of the transaction that failed, whoever was told of it.
+    failed: Option<XenError>,
+}
+
+/// A request that waits for its answer.
+struct Open {
+    number: u32,
+    kind: Kind,
+    call: &'static str,
+    arguments: String,
+    /// It changes something in a transaction.
+    is_change: bool,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Store")
+    }
+}
+
+impl Inner {
+    /// Prepares a request.
+    fn prepare(&mut self, request: Request<'_>) -> Result<(), XenError> {
+        // A transaction ends with its connection.
+        if self.connection.is_lost() && request.transaction == 0 && self.open.is_empty() {
+            self.reconnect();
+        }
+        let Request { call, kind, transaction, parts, arguments, is_change } = request;
+        let arguments = arguments.to_string();
+        if matches!(parts, [path, _, ..] if path.contains(&0)) {
+            return Err(XenError::unexpected(call, arguments, "contains a NUL byte".to_owned()));
+        }
+        match self.connection.prepare(kind, transaction, parts) {
+            Ok(number) => {
+                self.open.push(Open { number, kind, call, arguments, is_change });
+                Ok(())
+            }
+            Err(errno) => error::answered(call, format_args!("{arguments}"), Err(errno)),
+        }
+    }
+
+    /// Sends what was prepared and reads the answers, one for each request.
+    fn answers(&mut self) -> Vec<Result<Vec<u8>, XenError>> {
+        let sent = self.connection.send();
+        let open = std::mem::take(&mut self.open).into_iter();
+        open.map(|Open { number, kind, call, arguments, is_change }| {
+            let answer = match sent.and_then(|()| self.connection.answer(number, kind)) {
+                // It is gone already, which is as good.
+                Err(Errno::ENOENT) if kind == Kind::XS_RM => Ok(Vec::new()),
+                answer => answer,
+            };
+            let answer = error::answered(call, format_args!("{arguments}"), answer);
+            let answer = answer.map_err(|error| self.with_stall(error));
+            if let Err(error) = answer.as_ref()
+                && is_change
+            {
+                self.failed.get_or_insert_with(|| error.clone());
+            }
+            answer
+        })
+        .collect()
+    }
+
+    /// Connects once more, and for a shorter time, where the connection is lost: a roll-back may still find an answer.
+    fn reconnect(&mut self) {
+        if !std::mem::replace(&mut self.is_second, true) {
+            let patience = self.connection.patience.clone();
+            let timeout = patience.timeout.min(TIMEOUT_AFTER_STALL);
+            match Connection::open(Patience { timeout, grace: timeout, ..patience }) {
+                (_, Ok(connection)) => self.connection = connection,
+                (path, Err(errno)) => log::debug!("{} again: {errno}", path.display()),
+            }
+        }
+    }
+
+    /// An answer that was given up: from whom, and after what time.
+    fn with_stall(&mut self, error: XenError) -> XenError {
+        if error.errno != Some(Errno::ETIMEDOUT) {
+            return error;
+        }
+        let detail =
+            self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.patience.timeout));
+        XenError { detail: Some(detail.clone()), ..error }
+    }
+
+    /// Sends what was prepared and reads all answers: the last one, or the first error.
+    fn settle(&mut self) -> Result<Vec<u8>, XenError> {
+        self.answers().into_iter().try_fold(Vec::new(), |_, answer| answer)
+    }
+
+    /// A request of which the answer matters at once, behind those that are open.
+    fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, XenError> {
+        self.prepare(request)?;
+        self.settle()
+    }
+}
+
+fn stall(path: &Path, timeout: Duration) -> String {
+    format!("xenstored at {} has not answered for {} s", path.display(), timeout.as_secs())
+}
+
+/// What is asked of xenstored. Of several parts the first one is a path.
+struct Request<'a> {
+    call: &'static str,
+    kind: Kind,
+    transaction: u32,
+    parts: &'a [&'a [u8]],
+    arguments: fmt::Arguments<'a>,
+    is_change: bool,
+}
+
+impl Store {
+    /// Connects to xenstored. No answer may take longer than [`STORE_TIMEOUT`].
+    ///
+    /// # Errors
+    /// Where it is not running, or the caller may not.
+    pub fn open() -> Result<Self, XenError> {
+        Self::open_with(STORE_TIMEOUT, &Interrupt::default())
+    }
+
+    /// Connects to xenstored. An answer that takes longer than `timeout` is an error with `ETIMEDOUT`; one that a signal
+    /// ends the wait for, with `ECANCELED`. Nothing more is asked on a connection after either, but once more on another
+    /// one, for at most a second.
+    ///
+    /// # Errors
+    /// Where it is not running, or the caller may not.
+    pub fn open_with(timeout: Duration, interrupt: &Interrupt) -> Result<Self, XenError> {
+        let patience = Patience { timeout, grace: Duration::ZERO, interrupt: interrupt.clone() };
+        let (path, opened) = Connection::open(patience);
+        let connection = error::answered("xs_open", format_args!("{}", path.display()), opened).map_err(|error| {
+            let late = error.errno == Some(Errno::ETIMEDOUT);
+            if late { XenError { detail: Some(stall(&path, timeout)), ..error } } else { error }
+        })?;
+        Ok(Self::on(connection))
+    }
+
+    fn on(connection: Connection) -> Self {
+        let (open, failed, stalled) = (Vec::new(), None, None);
+        Self(RefCell::new(Inner { connection, is_second: false, stalled, open, failed }))
+    }
+
+    /// From now on a signal does not end a wait at once, but leaves xenstored 3 seconds: what is rolled back because of the
+    /// signal needs answers, too.
+    pub fn begin_rollback(&self) {
+        self.0.borrow_mut().connection.patience.grace = ROLLBACK_GRACE;
+    }
+
+    /// Whether xenstored does not answer any more, so that it can be counted on for nothing.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.borrow().connection.is_lost()
+    }
+
+    /// Single reads and writes, each for itself.
+    #[must_use]
+    pub fn plain(&self) -> Transaction<'_> {
+        Transaction { store: self, id: 0 }
+    }
+
+    /// Runs `work` in a transaction: all of it happens, or nothing. Runs it again where another writer came between.
+    ///
+    /// # Errors
+    /// What `work` returns, or where xenstored refuses the transaction.
+    pub fn transaction<T, E: From<XenError>>(
+        &self,
+        mut work: impl FnMut(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let id = self.begin()?;
+            let outcome = work(&Transaction { store: self, id });
+            // Every change has to have succeeded, also one whose error was told to somebody who went on.
+            let failed = {
+                let inner = &mut *self.0.borrow_mut();
+                inner.answers();
+                inner.failed.take()
+            };
+            let outcome = outcome.and_then(|value| Ok(failed.map_or(Ok(value), Err)?));
+            let (word, text): (&[u8], _) = if outcome.is_ok() { (b"T\0", "commit") } else { (b"F\0", "abort") };
+            let ended = Transaction { store: self, id }.ask(
+                "xs_transaction_end",
+                Kind::XS_TRANSACTION_END,
+                &[word],
+                format_args!("{text}"),
+            );
+            // Why it is aborted is what matters then.
+            let value = outcome?;
+            match ended {
+                Ok(_) => return Ok(value),
+                Err(error) if error.errno == Some(Errno::EAGAIN) && tries < TRANSACTION_TRIES => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The number of a new transaction.
+    fn begin(&self) -> Result<u32, XenError> {
+        const CALL: &str = "xs_transaction_start";
+        let answer = self.plain().ask(CALL, Kind::XS_TRANSACTION_START, &[b"\0"], format_args!(""))?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let id = text.trim_end_matches('\0').parse().ok().filter(|id| *id != 0);
+        id.ok_or_else(|| XenError::unexpected(CALL, String::new(), format!("xenstored calls it {text:?}")))
+    }
+
+    /// Tells xenstored about a domain's ring, so that the guest can talk to it.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn introduce(&self, domid: DomId, ring: Gfn, port: EventPort) -> Result<(), XenError> {
+        let words = format!("{domid}\0{}\0{port}\0", ring.0);
+        let arguments = format_args!("domid {domid}, gfn {:#x}, port {port}", ring.0);
+        self.plain().ask("xs_introduce_domain", Kind::XS_INTRODUCE, &[words.as_bytes()], arguments).map(drop)
+    }
+
+    /// Asks to be woken when a node changes; [`Store::wait`] does the waiting. The watch fires once at once.
+    ///
+    /// # Errors
+    /// Where xenstored refuses it.
+    pub fn watch(&self, path: &str) -> Result<(), XenError> {
+        // The path is the watch's name as well.
+        let parts = [path.as_bytes(), b"\0", path.as_bytes(), b"\0"];
+        self.plain().ask("xs_watch", Kind::XS_WATCH, &parts, format_args!("{path}")).map(drop)
+    }
+
+    /// Waits until a watch fires or `timeout` has passed (also when a signal comes). What fired is not told: the caller
+    /// looks again anyway.
+    ///
+    /// # Errors
+    /// Where the connection is gone.
+    pub fn wait(&self, timeout: Duration) -> Result<(), XenError> {
+        let connection = &mut self.0.borrow_mut().connection;
+        let end = Instant::now() + timeout;
+        let mut told = connection.take_fired();
+        loop {
+            let left = if told { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+            let ready = connection.has_more() || {
+                let mut polled = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+                let ready = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+                let ready = if ready == Err(Errno::EINTR) { Ok(0) } else { ready };
+                error::answered("xs_check_watch", format_args!(""), ready)? > 0
+            };
+            if !ready {
+                connection.take_fired();
+                return Ok(());
+            }
+            error::answered("xs_check_watch", format_args!(""), connection.read_event())?;
+            told = true;
+        }
+    }
+}
