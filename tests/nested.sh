@@ -1,5 +1,5 @@
 #!/bin/bash
-# The front door to a real Xen on a machine that has none: see --help.
+# Runs a real Xen on a machine that has none: see --help.
 set -euo pipefail
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,51 +16,84 @@ die() {
 
 help() {
     cat <<'HELP'
-Runs a real Xen, with a real dom0 and real guests, inside QEMU's software emulation: no virtualisation hardware, no Xen
-on this machine. The first run installs the Debian packages it needs (so it wants root and Debian 12), makes a dom0 image
-(about a minute and 700 MB; kept in a cache) and builds dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
+Runs a real Xen, with a real dom0 and real guests, inside QEMU's software
+emulation. This machine needs neither Xen nor virtualisation hardware. The first
+run needs root and Debian 12: it installs the Debian packages that it needs,
+makes a dom0 image (about a minute and 700 MB; kept in a cache) and builds
+dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
 
-  tests/nested.sh demo               dombuild plans, builds and starts an HVM guest, step by step, before your eyes
-  tests/nested.sh test [ARGS...]     every test: format, lints, unit and command-line tests here, then the tests in dom0;
-                                     ARGS go to the program of the tests in dom0 (a name or NAME|NAME, --list, ...)
-  tests/nested.sh figures            measures the figures in docs/memory.md again, on both Xens, and writes them there
-  tests/nested.sh bench [WORDS...]   measures how long guests take to build, and writes docs/benchmarks.md, on both Xens;
-                                     WORDS: guests alone that have one of them in their titles, and writes nothing
-  tests/nested.sh run FILE [ARGS...] runs FILE in dom0 as root: a script or a program. What it prints comes out here as
-                                     it is printed, and its exit status is the exit status of this command
-  tests/nested.sh shell              a shell in dom0 on this terminal; leave it with exit, or at once with Ctrl-A x
+  tests/nested.sh demo
+      plans, builds and starts an HVM guest, step by step
+  tests/nested.sh test [ARGS...]
+      runs every test: format, lints, unit and command-line tests on this
+      machine, then the tests in dom0. ARGS go to the program of the tests in
+      dom0 (a name or NAME|NAME, --list, ...)
+  tests/nested.sh figures
+      measures the figures in docs/memory.md on both versions of Xen, and writes
+      them there
+  tests/nested.sh bench [WORDS...]
+      measures how long guests take to build on both versions of Xen, and writes
+      docs/benchmarks.md. With WORDS: measures only guests that have one of them
+      in their titles, and writes nothing
+  tests/nested.sh run FILE [ARGS...]
+      runs FILE, a script or a program, in dom0 as root. Prints its output as it
+      comes, and exits with its exit status
+  tests/nested.sh shell
+      opens a shell in dom0 on this terminal. Leave it with exit, or at once
+      with Ctrl-A x
 
-Options, anywhere after the verb (what stands behind -- goes to FILE or to the tests, unread):
-  --xen 4.17|4.20    which Xen: 4.17 with Debian 12's dom0 (default), 4.20 with Debian 13's
-  --only-dom0        test: leave out what needs no Xen
-  --full             test: the long walks whole, where a run usually takes a sample of them (three to four hours)
-  --seed N           test: the same sample again; a run prints its N
-  --calls LIST       test: a walk of faults lets these calls alone fail, as in 7,300-310: those that a long walk has told of
-  --no-build         run, shell: do not build dombuild; nothing but what dom0 has and --with brings
-  --breakdown        bench: where the time of a build goes, stage by stage; writes nothing
-  --clock            bench: by the clock alone, on both Xens, on a machine that has nothing else to do
-  --check            bench: a few figures of Xen 4.17, held against tests/bench/expected-4.17.json; writes nothing, but
-  --update           writes that file anew
-  --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
-  --results FOLDER   what the job wrote to /results is copied here when it ends
-  --timeout SECONDS  for the job, counted from the end of the boot (default 3600; test 7200)
-  --memory MIB       of the whole machine that Xen runs on (default 8192; bench 11264, its --check and --breakdown
-                     4096; Xen touches all of it, and so it is taken from this host); dom0 gets 1024 of them
-  --vcpus N          of that machine (default 2; test: of the two, one rests but where a test is about both)
-  --virtual-time     run, shell: one vCPU, on which an instruction takes a nanosecond and idling takes no time of yours:
-                     what a program in dom0 measures by its clock is the same each time, however busy this host is
+Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
+  --xen 4.17|4.20    the version of Xen: 4.17 with Debian 12's dom0 (default),
+                     4.20 with Debian 13's
+  --only-dom0        test: leaves out what needs no Xen
+  --full             test: runs the long tests in full (three to four hours);
+                     without it, a sample of each
+  --seed N           test: repeats the sample of a run, which prints its N
+  --calls LIST       test: in tests of failing calls, only these calls fail, as
+                     in 7,300-310; a long test prints such numbers
+  --no-build         run, shell: does not build dombuild; dom0 has only its own
+                     files and those of --with
+  --breakdown        bench: prints the time of each stage; writes nothing
+  --clock            bench: measures only by the clock, on both versions; needs
+                     a machine with no other load
+  --check            bench: measures some figures on Xen 4.17 and compares them
+                     with tests/bench/expected-4.17.json; writes nothing
+  --update           bench --check: writes that file
+  --with PATH        run, shell: puts a file or folder into /job/files of dom0,
+                     next to FILE (repeatable)
+  --results FOLDER   copies what the job wrote to /results there when it ends
+  --timeout SECONDS  limits the job, from the end of the boot (default 3600;
+                     test 7200)
+  --memory MIB       memory of the whole machine that Xen runs on (default 8192;
+                     bench 11264, its --check and --breakdown 4096). dom0 has
+                     1024 of them. Xen touches all of it, so this host must have
+                     it
+  --vcpus N          CPUs of that machine (default 2; test: one of the two is
+                     offline except in tests that need both)
+  --virtual-time     run, shell: one CPU, on which an instruction takes a
+                     nanosecond and idling takes no real time. What a program in
+                     dom0 measures is the same each time, however busy this host
+                     is
 
-In dom0: dombuild and Xen's tools are on the PATH, FILE is /job/files/FILE, `xl dmesg` has Xen's and the guests' firmware's
-lines, NESTED_XEN is the version. RUST_LOG and RUST_BACKTRACE are handed on. Nothing that is changed there outlives the run.
-/srv/guest/vmlinuz and /srv/guest/initrd are a small Linux guest, PVH or PV, with console=hvc0 on its command line: what it
-prints is in /var/log/xen/console/guest-NAME.log, and tests/nested/guest-init tells what that is and what it can be told.
+In dom0, dombuild and Xen's tools are on the PATH, FILE is /job/files/FILE,
+`xl dmesg` has the messages of Xen and of the guests' firmware, and NESTED_XEN
+is the version. RUST_LOG and RUST_BACKTRACE are passed on. No change there
+outlives the run. /srv/guest/vmlinuz and /srv/guest/initrd are a small Linux
+guest, PVH or PV, for the command line console=hvc0. Its output is in
+/var/log/xen/console/guest-NAME.log; tests/nested/guest-init describes it and
+the arguments that it takes.
 
-Exit status: demo, run: that of the job in dom0. test: 0, or 1 when something failed. Besides: 2 wrong usage; 124 the boot
-or the job took too long; 125 the harness failed (no image, no build, dom0 or Xen crashed). One line `nested: Xen ...`
-on stderr always tells which, and names the serial log: all that Xen, dom0's kernel and the guests' firmware printed.
+Exit status: demo, run: that of the job in dom0. test: 0, or 1 if something
+failed. All: 2 usage error; 124 the boot or the job took too long; 125 the
+harness failed (no image, no build, or dom0 or Xen crashed). A line
+`nested: Xen ...` on stderr has the result and the serial log, which has all
+messages of Xen, dom0's kernel and the guests' firmware.
 
-Environment: DOMBUILD_CACHE  where images are kept (default $XDG_CACHE_HOME/dombuild or ~/.cache/dombuild)
-             BOOT_TIMEOUT    seconds from power-on to the start of the job (default 240; 1800 in virtual time)
+Environment:
+  DOMBUILD_CACHE     folder of the images (default $XDG_CACHE_HOME/dombuild or
+                     ~/.cache/dombuild)
+  BOOT_TIMEOUT       seconds from power-on to the start of the job (default 240;
+                     1800 in virtual time)
 HELP
 }
 
@@ -112,7 +145,7 @@ parse() {
             ;;
         -h | --help) help && exit 0 ;;
         --) shift && ARGS+=("$@") && break ;;
-        -*) # behind FILE it is one of FILE's
+        -*) # after FILE it is an argument of FILE
             [[ $VERB == test || ($VERB == run && ${#ARGS[@]} -gt 0) ]] || usage "there is no option $1"
             ARGS+=("$1")
             ;;
@@ -120,12 +153,12 @@ parse() {
         esac
         shift
     done
-    # Room for guests of 8 GiB where there are any; measuring takes long
+    # The table needs room for guests of 8 GiB; measuring takes long.
     [[ $VERB != bench || -n $BENCH_PART ]] || : "${MEMORY:=11264}"
     [[ $VERB != bench ]] || : "${MEMORY:=4096}" "${JOB_TIMEOUT:=14400}"
-    # Another Xen beside it makes it take twice as long.
+    # In parallel to another Xen it takes twice as long.
     [[ $VERB != test ]] || : "${JOB_TIMEOUT:=7200}"
-    # One thread emulates all of it then: a minute where nothing else runs
+    # In virtual time one thread emulates everything: the boot takes a minute on an idle host.
     [[ $VERB != bench && -z $VIRTUAL_TIME ]] || : "${BOOT_TIMEOUT:=1800}"
     : "${MEMORY:=8192}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
@@ -184,12 +217,12 @@ verb_test() {
     FAILED=()
     [[ -n $ONLY_DOM0 ]] || check_without_xen "$XEN"
     prepare_job run dom0-tests --test-threads=1 "${ARGS[@]}"
-    # Emulating two that wait for each other takes a third more of the host.
+    # Emulating two CPUs that wait for each other takes a third more time.
     [[ $VCPUS == 1 || -n $VIRTUAL_TIME ]] || echo NESTED_RESTING=1 >>"$JOB/environment"
     if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
         boot_xen "$XEN" || status=$?
         if [[ -n $EMULATOR_CRASHED ]]; then
-            say 'QEMU, which emulates the machine below Xen, failed an assertion of its own: once more, from the start'
+            say 'QEMU, which emulates the machine below Xen, failed one of its own assertions: starting again'
             rm -rf "$WORK/output" "$WORK/back/started" "$WORK/back/results/"*
             status=0
             boot_xen "$XEN" || status=$?
@@ -206,7 +239,7 @@ verb_test() {
     say "ALL PASSED on Xen $XEN in $((SECONDS - began)) s"
 }
 
-# The tests that measure leave their tables in /results; each has its place in the page, between two comments.
+# The tests that measure write their tables to /results; each table belongs between two comments of the page.
 verb_figures() {
     local version table
     for version in 4.17 4.20; do
@@ -219,7 +252,7 @@ verb_figures() {
     done
 }
 
-# Everything but the last table in virtual time; that one by the clock, since one processor cannot show what runs side by side.
+# All tables are in virtual time except the last one: one CPU cannot show what runs in parallel.
 verb_bench() {
     local version table expected=$REPO/tests/bench/expected-4.17.json
     FIGURES=$(mktemp -d)
@@ -242,7 +275,7 @@ verb_bench() {
             for table in "$FIGURES"/*.md; do
                 put_into_page "$REPO/docs/benchmarks.md" "$version $(basename "$table" .md)" "$table"
             done
-            # One chart: the other Xen's looks the same.
+            # One chart is enough: that of the other Xen looks the same.
             [[ $version != 4.17 || $BENCH_PART == clock ]] || cp "$FIGURES/benchmarks.svg" "$REPO/docs/benchmarks.svg"
         done
         ;;

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Boots a real Xen in QEMU's software emulation, runs a job in its dom0 and says how it ended. Sourced by tests/nested.sh.
+# Boots a real Xen in QEMU's software emulation, runs a job in its dom0 and reports how it ended. Sourced by tests/nested.sh.
 #
-#   prepare_job MODE COMMAND...   MODE is run or shell; COMMAND is what dom0 runs. Then put files into $JOB (/job in dom0)
+#   prepare_job MODE COMMAND...   MODE is run or shell; dom0 runs COMMAND. Afterwards put files into $JOB (/job in dom0)
 #   boot_xen VERSION              boots and watches; returns the job's exit status, TIMED_OUT or HARNESS_FAILED
 #
-# The figures behind the choices here: emulated AMD SVM with nested paging works with this CPU model and with no richer one.
+# Emulated AMD SVM with nested paging works with this CPU model, and with none that has more features.
 
 TIMED_OUT=124
 HARNESS_FAILED=125
 
-# Any of these on the serial line outside a guest's lines means that no verdict will come.
+# Any of these on the serial line, except in a guest's lines, means that the job will not report a status.
 FATAL_LINES='Kernel panic|Panic on CPU|FATAL TRAP|BUG: soft lockup|Dom0 crashed'
 
 prepare_job() { # sets WORK, JOB, RESULTS
@@ -37,25 +37,25 @@ boot_xen() {
         stty size | { read -r rows cols && printf 'ROWS=%s\nCOLS=%s\n' "$rows" "$cols"; } >>"$JOB/environment"
         TTY_STATE=$(stty -g)
     else
-        # Through a fifo: QEMU's stdio takes the end of stdin for a port that nobody listens at, and makes our stdout non-blocking.
+        # Through a fifo: with stdio, QEMU treats the end of stdin as a closed port, and makes our stdout non-blocking.
         mkfifo "$WORK/output"
         cat "$WORK/output" &
         OUTPUT=$!
-        exec {output_open}<>"$WORK/output" # cat ends when this is closed and QEMU is gone, even where QEMU never started
+        exec {output_open}<>"$WORK/output" # cat ends when this is closed and QEMU is gone, even if QEMU never started
         console=(-chardev "file,id=job,path=$WORK/output" -device 'virtserialport,chardev=job,nr=1')
         printf '%s\n' TERM=dumb >>"$JOB/environment"
         exec </dev/null
     fi
     local accelerator=(-accel 'tcg,thread=multi' -smp "$VCPUS")
-    # A guest's tick every 4 ms costs the emulator more than its share: timers may be up to 10 ms late.
+    # A guest's tick every 4 ms costs the emulator too much: timers may be up to 10 ms late.
     local timers=timer_slop=10000000
-    # One instruction is one nanosecond, and a processor that has nothing to do skips to the next timer.
+    # One instruction is one nanosecond, and an idle processor skips to the next timer.
     [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single,tb-size=512' -icount 'shift=0,sleep=off' -smp 1) timers=
     say "Xen $version: booting"
-    # Xen scrubs free memory while idle, as on a real host: without that, guests would find what the boot left in it, and
-    # two that are built alike would differ. Without what guards processors against each other's speculation: emulating that
-    # takes a third of the time, and nobody attacks this machine. dom0: a busy host is not a soft lockup.
-    # setpriv: should this shell be killed outright, QEMU goes too.
+    # Xen scrubs free memory while idle, as on a real host. Otherwise guests would find data of the boot in it, and two that
+    # are built alike would differ. spec-ctrl=no, mitigations=off: emulating these protections takes a third of the time, and
+    # this machine needs none. watchdog_thresh: a busy host is not a soft lockup in dom0.
+    # setpriv: if this shell is killed, QEMU ends, too.
     setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
         -machine pc "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$MEMORY" \
         -kernel "$IMAGE/xen" \
@@ -70,7 +70,7 @@ boot_xen() {
     watch_xen "$version" "$mode" "$began"
 }
 
-# One log per run, the newest ten kept; xen-VERSION.log is a link to the last one.
+# One log per run. The newest ten are kept; xen-VERSION.log is a link to the last one.
 new_serial_log() {
     local logs=$REPO/target/nested
     mkdir -p "$logs"
@@ -80,7 +80,7 @@ new_serial_log() {
     ln -sfn "${SERIAL##*/}" "$logs/xen-$1.log"
 }
 
-# Waits for the job's status, or for the first sign that there will be none.
+# Waits for the job's status, or for the first sign that it will not come.
 watch_xen() {
     local version=$1 mode=$2 began=$3 started='' problem='' code=$HARNESS_FAILED
     EMULATOR_CRASHED=
@@ -91,7 +91,7 @@ watch_xen() {
         elif ! kill -0 "$QEMU" 2>/dev/null; then
             [[ -z $started || $mode == run ]] || { stop_qemu && say "Xen $version: left" && return 0; } # Ctrl-A x
             [[ -e $WORK/back/status ]] || problem='QEMU ended before the job did'
-            # QEMU 7.2 now and then: "tcg_handle_interrupt: assertion failed". No word of Xen's or ours is in that.
+            # QEMU 7.2 sometimes fails with "tcg_handle_interrupt: assertion failed". Neither Xen nor dombuild causes that.
             ! grep -q 'assertion failed' "$WORK/qemu.log" || EMULATOR_CRASHED=yes
         elif [[ -z $started && -e $WORK/back/started ]]; then
             started=$SECONDS
@@ -111,7 +111,7 @@ watch_xen() {
     done
     local status ended=$SECONDS
     status=$(<"$WORK/back/status")
-    for _ in {1..20}; do # powering off takes two seconds; everything that matters is here already
+    for _ in {1..20}; do # powering off takes two seconds; all results are here already
         kill -0 "$QEMU" 2>/dev/null || break
         sleep 0.3
     done
@@ -121,12 +121,12 @@ watch_xen() {
     return "$status"
 }
 
-# Number and text of the first fatal line. A guest may panic as it likes: its lines are marked (d1) and so on.
+# Number and text of the first fatal line. Lines of guests are marked (d1) and so on: a guest's panic is not fatal.
 fatal_line() {
     awk -v fatal="$FATAL_LINES" '!/\(d[0-9]+\)/ && match($0, fatal) { sub(/\r/, ""); print NR, substr($0, RSTART); exit }' "$SERIAL"
 }
 
-# The lines that lead to the fatal one, or else the last ones. The call trace behind it stays in the log.
+# The lines before the fatal one, or else the last ones. The call trace after it stays in the log.
 show_end() {
     local fatal
     fatal=$(fatal_line)
@@ -136,7 +136,7 @@ show_end() {
     else
         tail -n 30 "$SERIAL"
     fi | tr -d '\r'
-    grep -v 'nrip-save' "$WORK/qemu.log" || true # TCG says that it has none; nothing here needs it
+    grep -v 'nrip-save' "$WORK/qemu.log" || true # TCG warns that it lacks this; nothing here needs it
 }
 
 stop_qemu() {

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Builds dombuild and its tests for one Xen version, and runs the checks that need no Xen. Sourced by tests/nested.sh.
 #
-# The libraries' ABI differs per Xen release, so everything is built against the libxen-dev inside that version's dom0
-# image, as a sysroot; the host's own Xen libraries do not matter for that. Needs IMAGE (image.sh).
+# The libraries' ABI differs between Xen releases. Everything is therefore built against the libxen-dev in that version's dom0
+# image, as a sysroot, and not against the host's own Xen libraries. Needs IMAGE (image.sh).
 
 require_cargo() {
     PATH=$PATH:$HOME/.cargo/bin
@@ -10,11 +10,11 @@ require_cargo() {
         die "cargo is missing. Install Rust (rustup brings cargo, clippy and rustfmt), or put the folder of an existing one on the PATH."
 }
 
-# cargo ARGS... with the environment of that Xen version; one target folder for each.
+# cargo ARGS... with the environment of that Xen version, and a target folder of its own.
 cargo_for() {
     local version=$1 lib=$IMAGE/root/usr/lib/x86_64-linux-gnu
     shift
-    # --allow-shlib-undefined: the libraries want other Xen libraries, and for 4.20 a newer glibc than this host's; dom0 has both.
+    # --allow-shlib-undefined: the libraries need other Xen libraries and, for 4.20, a newer glibc than this host's; dom0 has both.
     PKG_CONFIG_SYSROOT_DIR=$IMAGE/root PKG_CONFIG_LIBDIR=$lib/pkgconfig:$IMAGE/root/usr/share/pkgconfig \
         PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1 \
         RUSTFLAGS="${RUSTFLAGS:-} -C link-arg=-Wl,--allow-shlib-undefined" \
@@ -22,7 +22,7 @@ cargo_for() {
         cargo --color "${CARGO_COLOR:-auto}" "$@"
 }
 
-# Into $JOB/bin, where dom0 takes its programs from.
+# Puts dombuild into $JOB/bin, from which dom0 takes its programs.
 build_dombuild() {
     local version=$1
     (cd "$REPO" && cargo_for "$version" build --release --quiet --bin dombuild) >&2 || return
@@ -30,7 +30,7 @@ build_dombuild() {
     ln -sf dombuild "$JOB/bin/xenguest"
 }
 
-# The programs that run in dom0 are ordinary cargo test targets; cargo names the program it made.
+# The programs that run in dom0 are ordinary cargo test targets; cargo prints the path of each.
 build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
     local version=$1 target=$2 messages program
     shift 2
@@ -43,13 +43,13 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
     install -m 755 "$program" "$JOB/bin/$target-tests"
 }
 
-# The tests, as the unit tests were built; and the library with which they let calls fail.
+# The tests, in the profile of the unit tests, and the library with which they make calls fail.
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
 }
 
-# The benchmark, and what it measures with.
+# The benchmark, and the programs that it measures with.
 build_bench() {
     local root=$IMAGE/root compile
     compile=(cc -O2 -Wall -Wextra -Werror -isystem "$root/usr/include" -L "$root/usr/lib/x86_64-linux-gnu" -Wl,--allow-shlib-undefined)
@@ -59,7 +59,7 @@ build_bench() {
         cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/launch" "$REPO/tests/bench/launch.c"
 }
 
-# Format, lints, documentation, and the tests that need no Xen. Every step runs; adds to FAILED.
+# Format, lints, documentation, and the tests that need no Xen. Runs every step; adds the failed ones to FAILED.
 check_without_xen() {
     local version=$1 lib=$IMAGE/root/usr/lib/x86_64-linux-gnu
     cd "$REPO" || return
@@ -69,8 +69,8 @@ check_without_xen() {
     if [[ -e /usr/lib/x86_64-linux-gnu/libxenguest.so.$version ]]; then
         step 'unit and command-line tests' cargo_for "$version" test --workspace
     else
-        # This host has no libraries of that Xen, and too old a glibc for them: the sysroot's own loader brings all of it.
-        # A program started by a test would get the host's loader again, so the command-line tests belong to the host's Xen.
+        # This host lacks the libraries of that Xen, and its glibc is too old for them: the sysroot's loader has both. A
+        # program that a test starts would get the host's loader again, so the command-line tests run for the host's Xen only.
         CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$IMAGE/root/lib64/ld-linux-x86-64.so.2 --library-path $lib" \
             step 'unit tests' cargo_for "$version" test --workspace --lib --bins
     fi

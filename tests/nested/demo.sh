@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs in dom0 of the nested Xen: plans, creates and starts an HVM guest, and holds every figure of the plan against what
-# Xen shows. Ends with an error when one of them differs, or when SeaBIOS does not come up.
+# Runs in dom0 of the nested Xen: plans, creates and starts an HVM guest, and compares every figure of the plan with Xen's.
+# Ends with an error if one of them differs, or if SeaBIOS does not start.
 set -euo pipefail
 
 NAME=demo
@@ -13,7 +13,7 @@ command_line() { printf '\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 # An integer field of a JSON document that dombuild printed.
 field() { sed -n "s/^ *\"$1\": \([0-9]*\),\{0,1\}$/\1/p" "$2" | head -n 1; }
 
-# What the hypervisor prints of a domain by itself, without dombuild: the newest of its dumps.
+# What the hypervisor itself prints of a domain, in the newest of its dumps.
 in_dump() { # DOMID FIELD
     xl debug-keys q
     sleep 0.5
@@ -32,20 +32,20 @@ check() { # WHAT PLANNED XEN
     printf '  %-34s %10s %10s   %s\n' "$1" "$2" "$3" "$verdict"
 }
 
-title 'What runs here'
+title 'The host'
 command_line dombuild features
 
-title "The plan of a guest, computed without Xen's help"
+title 'The plan of a guest, computed without Xen'
 command_line dombuild plan "${SHAPE[@]}"
 dombuild --json plan "${SHAPE[@]}" >/tmp/plan
 
-title 'Built without a device model, to see what the build alone populates'
+title 'The guest without a device model: what the build alone populates'
 command_line dombuild create --name "$NAME-built" "${SHAPE[@]}" --device-model none --paused
 BUILT=$(xl domid "$NAME-built")
 BUILT_PAGES=$(in_dump "$BUILT" nr_pages)
 command_line dombuild destroy "$NAME-built"
 
-title 'The guest itself, with QEMU'
+title 'The guest with QEMU'
 command_line dombuild create --name "$NAME" "${SHAPE[@]}" --paused | tee /tmp/created
 DOMID=$(xl domid "$NAME")
 command_line xl list
@@ -59,7 +59,7 @@ check 'paging pool, KiB' "$(field shadow_kib /tmp/plan)" "$(awk '/paging pool/ {
 check 'memory of xl list, MiB' $(($(field target_kib /tmp/plan) / 1024)) "$(xl list "$NAME" | awk 'NR == 2 { print $3 }')"
 check 'memory/static-max, KiB' "$(field static_max_kib /tmp/plan)" "$(xenstore-read "/local/domain/$DOMID/memory/static-max")"
 
-title 'It starts: hvmloader, then SeaBIOS, in their own words'
+title 'Start: the messages of hvmloader, then of SeaBIOS'
 command_line xl unpause "$NAME"
 SHOWN=0
 for ((second = 0; second < 180; second++)); do
@@ -70,14 +70,14 @@ for ((second = 0; second < 180; second++)); do
 done
 if [[ "${LINES_NOW[*]-}" == *'SeaBIOS (version'* ]]; then
     command_line xl list
-    printf '  SeaBIOS runs. hvmloader populated %s pages of its own for ACPI tables and the like: %s owned now.\n' \
+    printf '  SeaBIOS runs. hvmloader populated %s pages for ACPI tables and the like: the guest owns %s now.\n' \
         $(($(in_dump "$DOMID" nr_pages) - $(field owned_pages_running /tmp/plan))) "$(in_dump "$DOMID" nr_pages)"
 else
-    echo '  SeaBIOS did not come up within 180 seconds'
+    echo '  SeaBIOS did not start within 180 seconds'
     FAILED=yes
 fi
 
-title 'And nothing stays'
+title 'Destroy the guest'
 command_line dombuild destroy "$NAME"
 command_line xl list
 

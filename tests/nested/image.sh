@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# The dom0 image, made of Debian packages alone and kept in a cache. Sourced by tests/nested.sh.
+# The dom0 image, made of Debian packages only and kept in a cache. Sourced by tests/nested.sh.
 #
-#   install_host_packages       what the harness and the Rust build need on this machine
-#   ensure_image VERSION        sets IMAGE to a folder with these, making them when they are not there:
+#   install_host_packages       installs what the harness and the Rust build need on this machine
+#   ensure_image VERSION        sets IMAGE to a folder with these files, and makes them if they are missing:
 #     root/      dom0's file system; also the sysroot that dombuild is built against. In it, /srv/guest/vmlinuz and
 #                /srv/guest/initrd: a small Linux guest, see guest-init
 #     dom0.ext4  the same as a disk image      vmlinuz  dom0's kernel
 #     xen        the hypervisor, unpacked      initrd   finds the disk, starts dom0-init from the 9p share
 
-# What must be on the host. libxen-dev is for its runtime half: `cargo test` runs programs linked to it.
+# Packages for the host. libxen-dev is here for its libraries: `cargo test` runs programs that are linked to them.
 HOST_PACKAGES=(mmdebstrap libxen-dev libclang-dev clang qemu-system-x86 seabios pkg-config
     gcc libc6-dev e2fsprogs xz-utils zstd ca-certificates debian-archive-keyring)
 
@@ -17,7 +17,7 @@ CACHE=${DOMBUILD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dombuild}
 install_host_packages() {
     local package missing=()
     mkdir -p "$CACHE"
-    # Of two runs at once, the second finds them installed.
+    # If two runs start at once, the second one finds the packages installed.
     exec {packages_lock}>"$CACHE/packages.lock"
     flock "$packages_lock"
     for package in "${HOST_PACKAGES[@]}"; do
@@ -30,7 +30,7 @@ install_host_packages() {
     say "installing ${missing[*]}"
     local log
     log=$(mktemp)
-    # The package lists may be old (404s) or not there at all, so a failure is tried again with fresh ones.
+    # The package lists may be old (404s) or missing, so a failed installation is repeated with new ones.
     if ! apt_install "${missing[@]}" >"$log" 2>&1; then
         { apt-get update && apt_install "${missing[@]}"; } >>"$log" 2>&1 || {
             cat "$log" >&2
@@ -50,7 +50,7 @@ xen_suite() {
     esac
 }
 
-# Where this machine gets Debian from, asked of apt, as source lines of another suite: mirrors carry all of them.
+# This machine's Debian mirrors, according to apt, as source lines for another suite: a mirror has all suites.
 debian_sources() { # SUITE
     local here sources
     # shellcheck source=/dev/null
@@ -70,12 +70,12 @@ dom0_packages() {
         linux-image-amd64 kmod busybox-static libxen-dev strace procps iproute2 mount hostname less
 }
 
-# ---- the recipe: the text of the functions from here to image_key, and guest-init, are part of the cache's key ----
+# ---- the recipe: the code of the functions from here to image_key, and guest-init, are part of the cache's key ----
 
 make_root() {
     local version=$1 suite=$2 sources=$3 root=$4 proxy='' packages path opts=()
     packages=$(dom0_packages "$version" | tr ' ' ,)
-    # No documentation, and of the kernel's 4000 modules the few groups that dom0 may use: most of the time goes into unpacking.
+    # No documentation, and only those of the kernel's 4000 modules that dom0 may use: unpacking takes most of the time.
     for path in '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/info/*' '/usr/share/locale/*' '*/lib/modules/*/kernel/*' \
         '*/lib/firmware/*' '/usr/lib/udev/hwdb.d/*'; do
         opts+=(--dpkgopt="path-exclude=$path")
@@ -87,12 +87,12 @@ make_root() {
     done
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
     [[ -z $proxy ]] || opts+=(--aptopt="Acquire::http::Proxy \"$proxy\"")
-    # INITRD=No: the kernel's postinst makes no initrd (20 s), make_initrd does.
+    # INITRD=No: the kernel's postinst makes no initrd (20 s); make_initrd does.
     INITRD=No mmdebstrap --mode=root --variant=apt --include="$packages" --aptopt='APT::Install-Recommends "false"' \
         "${opts[@]}" "$suite" "$root" - <<<"$sources"
 }
 
-# An initrd of busybox and a dozen modules: 13 s faster to boot than Debian's.
+# An initrd of busybox and a dozen modules: it boots 13 s faster than Debian's.
 make_initrd() {
     local root=$1 initrd=$2 kernel tree module file name order=''
     kernel=$(ls "$root/usr/lib/modules")
@@ -102,7 +102,7 @@ make_initrd() {
     for module in virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio virtio_console; do
         while read -r _ file _; do
             name=$(basename "${file%.xz}")
-            # Some drive hardware that the emulated CPU has not, and insmod would say so
+            # Some need instructions that the emulated CPU lacks, and insmod would report that.
             [[ $name == *-intel.ko || " $order" == *" $name "* ]] && continue
             order+="$name "
             case $file in # busybox's insmod wants them unpacked
@@ -133,12 +133,12 @@ make_initrd() {
 
 cpio_of() { (cd "$1" && find . | bin/busybox cpio -o -H newc 2>/dev/null); }
 
-# The kernel is dom0's own, as it is and unpacked; in its initrd, guest-init and what of busybox it uses.
+# The kernel is dom0's own, packed and unpacked. Its initrd has guest-init and the busybox applets that it uses.
 make_guest() {
     local root=$1 guest=$1/srv/guest tree sectors offset length applet
     mkdir -p "$guest"
     ln "$root"/boot/vmlinuz-* "$guest/vmlinuz"
-    # Linux' boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; a length of 4 bytes is behind it
+    # Linux's boot protocol: setup_sects at 0x1f1, payload_offset and payload_length at 0x248; 4 bytes of length follow the payload
     read -r sectors < <(od -An -tu1 -j 0x1f1 -N 1 "$guest/vmlinuz")
     read -r offset length < <(od -An -tu4 -j 0x248 -N 8 "$guest/vmlinuz")
     head -c "$(((sectors + 1) * 512 + offset + length - 4))" "$guest/vmlinuz" | tail -c "$((length - 4))" >"$guest/payload"
@@ -164,7 +164,7 @@ make_image() {
     make_initrd "$out/root" "$out/initrd"
     make_guest "$out/root"
     cp "$out"/root/boot/vmlinuz-* "$out/vmlinuz"
-    # QEMU's multiboot loader takes no compressed hypervisor
+    # QEMU's multiboot loader does not accept a compressed hypervisor.
     gzip -dc "$out/root/boot/xen-$version-amd64.gz" >"$out/xen"
     mke2fs -q -F -t ext4 -O ^has_journal -m 0 -d "$out/root" "$out/dom0.ext4" 2G
 }
@@ -184,7 +184,7 @@ ensure_image() {
     name=dom0-xen-$version-$key
     mkdir -p "$CACHE"
     IMAGE=$CACHE/$name
-    # Two runs at once: the second waits for the first and finds the image made. The lock goes with the descriptor.
+    # If two runs start at once, the second one waits for the first and finds the image. Closing the descriptor releases the lock.
     exec {image_lock}>"$CACHE/$name.lock"
     if [[ ! -d $IMAGE ]]; then
         flock -n "$image_lock" || { say "another run is making the Xen $version image: waiting for it" && flock "$image_lock"; }
@@ -193,17 +193,17 @@ ensure_image() {
         say "making the dom0 image for Xen $version from Debian $suite (once; one to two minutes)"
         started=$SECONDS
         rm -rf "$CACHE/$name".new.*
-        IMAGE_NEW=$(mktemp -d "$CACHE/$name.new.XXXXXX") # the clean-up in nested.sh removes it
+        IMAGE_NEW=$(mktemp -d "$CACHE/$name.new.XXXXXX") # clean_up in nested.sh removes it
         chmod 755 "$IMAGE_NEW"
         log=$CACHE/$name.log
-        set +e # so that the subshell's own set -e counts, which `if` and `||` would switch off
+        set +e # `if` and `||` would switch off the subshell's own set -e
         (set -e && make_image "$version" "$suite" "$sources" "$IMAGE_NEW") </dev/null >"$log" 2>&1
         status=$?
         set -e
         ((status == 0)) || { tail -n 20 "$log" >&2 && die "making the dom0 image failed; its log: $log"; }
         mv "$IMAGE_NEW" "$IMAGE"
         IMAGE_NEW=
-        # Images of recipes that nobody has run for a week, and what a killed run left
+        # Removes images that no run has used for a week, and the remains of killed runs.
         find "$CACHE" -maxdepth 1 -name 'dom0-xen-*' -mtime +7 -exec rm -rf {} +
         say "dom0 image made in $((SECONDS - started)) s: $IMAGE"
     fi

@@ -1,4 +1,4 @@
-//! The table of settings: the one place that knows their names, their values, their defaults and their effects.
+//! The table of settings: their names, values, defaults and effects.
 
 use super::Platform;
 use super::setting::Setting;
@@ -7,9 +7,9 @@ use super::viridian::{self, Viridian};
 use crate::payload::search::FirmwareKind;
 use crate::xen::enlightenment;
 
-const BOOLEAN: &str = "true or false, or a number, of which 0 is false";
+const BOOLEAN: &str = "true or false, or a number (0 is false)";
 
-/// Every setting. The first one comes first: the number of vCPUs is needed for theirs.
+/// Every setting. The number of vCPUs comes first, because the settings of vCPUs need it.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "platform/vcpu/number",
@@ -18,7 +18,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: Some("--vcpus"),
-        effect: "the number of vCPUs; must be there, and be no more than `xc_domain_max_vcpus` made",
+        effect: "the number of vCPUs; required, and at most what `xc_domain_max_vcpus` allocated",
         seen: "`nr_vcpus` in hvm_info",
         apply: |platform, _, text| put(&mut platform.vcpus, number_within(text, 1, 128).map(Some)),
     },
@@ -29,7 +29,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: None,
-        effect: "how many vCPUs are online at the start; where it is not told, all",
+        effect: "how many vCPUs are online at the start; all if it is missing",
         seen: "`vcpu_online` in hvm_info",
         apply: |platform, _, text| put(&mut platform.online_vcpus, number_within(text, 1, 128).map(Some)),
     },
@@ -40,7 +40,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: None,
-        effect: "the CPUs that vCPU N may run on (hard affinity); what is beyond the host's CPUs does not count",
+        effect: "the CPUs that vCPU N may run on (hard affinity); digits beyond the host's CPUs are ignored",
         seen: "`xl vcpu-list`",
         apply: |platform, vcpu, text| {
             platform.affinity.insert(vcpu, cpu_map(text)?);
@@ -50,22 +50,22 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "platform/vcpu/weight",
         others: &[],
-        values: "1 to 65535, or 0 for the scheduler's own",
+        values: "1 to 65535, or 0 for the scheduler's default",
         absent: "",
         usual: "",
         flag: None,
-        effect: "the domain's weight, under the schedulers credit and credit2",
+        effect: "the domain's weight in the schedulers credit and credit2",
         seen: "`xl sched-credit2`, `xl sched-credit`",
         apply: |platform, _, text| put(&mut platform.weight, number_within(text, 0, 65_535).map(positive)),
     },
     Setting {
         name: "platform/vcpu/cap",
         others: &[],
-        values: "percent of one CPU, 1 to 65535, or 0 for none",
+        values: "percent of one CPU, 1 to 65535, or 0 for no cap",
         absent: "",
         usual: "",
         flag: None,
-        effect: "the most CPU time that the domain gets, under the schedulers credit and credit2",
+        effect: "the most CPU time that the domain gets, in the schedulers credit and credit2",
         seen: "`xl sched-credit2`, `xl sched-credit`",
         apply: |platform, _, text| put(&mut platform.cap, number_within(text, 0, 65_535).map(positive)),
     },
@@ -83,30 +83,30 @@ pub const SETTINGS: &[Setting] = &[
     boolean(
         "platform/pae",
         [NO, YES],
-        "the guest's CPUs have physical address extension; without it there is no long mode either",
+        "the guest's CPUs have physical address extension; without it they have no long mode either",
         "CPUID leaf 1, EDX bit 6",
         |platform, _, text| put(&mut platform.pae, truth(text)),
     ),
     Setting {
         name: "platform/featureset",
         others: &[],
-        values: "32-bit words in hexadecimal, with - or : between them",
+        values: "32-bit words in hexadecimal, separated by - or :",
         absent: "",
         usual: "",
         flag: None,
-        effect: "the features that the guest's CPUs may have; where it is not told, what Xen gives guests of this kind. More words \
-                 than this Xen knows must be 0",
+        effect: "the features that the guest's CPUs may have; if it is missing, Xen's default for guests of this kind. Words beyond \
+                 those that this Xen knows must be 0",
         seen: "CPUID (`xen-cpuid -p`)",
         apply: |platform, _, text| put(&mut platform.featureset, featureset(text).map(Some)),
     },
     Setting {
         name: "platform/cores-per-socket",
         others: &[],
-        values: "a number that divides that of the vCPUs, or 0 for Xen's own topology",
+        values: "a divisor of the number of vCPUs, or 0 for Xen's default topology",
         absent: "",
         usual: "",
         flag: None,
-        effect: "HVM and PVH: how many vCPUs a socket shows",
+        effect: "HVM and PVH: how many vCPUs one socket has in CPUID",
         seen: "CPUID leaves 1, 4 (Intel), 0x80000001 and 0x80000008 (AMD)",
         apply: |platform, _, text| put(&mut platform.cores_per_socket, number_within(text, 0, 128).map(positive)),
     },
@@ -117,8 +117,8 @@ pub const SETTINGS: &[Setting] = &[
         absent: "false",
         usual: "false",
         flag: None,
-        effect: "the guest's CPUs have VMX or SVM. `create` makes the domain for that; one that was given must have been \
-                 made so. Counts as nomigrate; never together with populate on demand",
+        effect: "the guest's CPUs have VMX or SVM. `create` creates the domain for that; the caller of `build` and `xenguest` must \
+                 have done so. Implies nomigrate; excludes populate on demand",
         seen: "CPUID leaf 1, ECX bit 5, or leaf 0x80000001, ECX bit 2",
         apply: |platform, _, text| put(&mut platform.nested, truth(text)),
     },
@@ -129,20 +129,20 @@ pub const SETTINGS: &[Setting] = &[
         absent: "false",
         usual: "false",
         flag: None,
-        effect: "the guest will never migrate: an invariant TSC is promised where the host has one",
+        effect: "the guest will never migrate: it gets an invariant TSC if the host has one",
         seen: "CPUID leaf 0x80000007, EDX bit 8",
         apply: |platform, _, text| put(&mut platform.nomigrate, truth(text)),
     },
     Setting {
         name: "platform/viridian",
         others: &[],
-        values: "true or false, or a number, of which 0 is false; or the words of xl's `viridian` with commas between them, \
-                 as `defaults,!freq,synic`",
+        values: "true or false, or a number (0 is false); or the words of xl's `viridian`, separated by commas, as in \
+                 `defaults,!freq,synic`",
         absent: NO,
         usual: NO,
         flag: None,
-        effect: "the guest sees Hyper-V. `true`, HVM and PVH: its base set with frequencies, and hotplug of vCPUs; without \
-                 it none of the next count. Words, HVM: exactly what xl gives for them",
+        effect: "the guest sees Hyper-V. `true` (HVM and PVH): the base set, frequencies and hotplug of vCPUs; without it the \
+                 settings below have no effect. Words (HVM): exactly what xl sets for them",
         seen: "`HVM_PARAM_VIRIDIAN` (9)",
         apply: |platform, _, text| match truth(text) {
             Ok(shown) => {
@@ -160,24 +160,24 @@ pub const SETTINGS: &[Setting] = &[
     }),
     enlightenment(
         "platform/viridian_hcall_remote_tlb_flush",
-        "… and its hypercall to flush other vCPUs' TLBs",
+        "… and its hypercall that flushes the TLBs of other vCPUs",
         |platform, _, text| enlighten(platform, text, enlightenment::HCALL_REMOTE_TLB_FLUSH),
     ),
     enlightenment("platform/viridian_apic_assist", "… and its APIC assist page", |platform, _, text| {
         enlighten(platform, text, enlightenment::APIC_ASSIST)
     }),
-    enlightenment("platform/viridian_crash_ctl", "… and its MSRs to report a crash", |platform, _, text| {
+    enlightenment("platform/viridian_crash_ctl", "… and its MSRs that report a crash", |platform, _, text| {
         enlighten(platform, text, enlightenment::CRASH_CTL)
     }),
     enlightenment(
         "platform/viridian_hcall_ipi",
-        "… and its hypercall to interrupt other vCPUs",
+        "… and its hypercall that interrupts other vCPUs",
         |platform, _, text| enlighten(platform, text, enlightenment::HCALL_IPI),
     ),
     enlightenment(
         "platform/viridian_stimer",
-        "… and its synthetic timer and interrupt controller; with a vGPU they come with the reference clocks unless \
-         this says false",
+        "… and its synthetic timer and interrupt controller; with a vGPU, the reference clocks enable them unless this \
+         is false",
         |platform, _, text| put(&mut platform.viridian.stimer, truth(text).map(Some)),
     ),
     boolean(
@@ -190,22 +190,22 @@ pub const SETTINGS: &[Setting] = &[
     boolean(
         "platform/acpi",
         [NO, YES],
-        "HVM: hvmloader makes ACPI tables. hvmloader reads this node itself and knows 0 and 1 alone, so it is rewritten to \
-                 that, and written where it is missing",
+        "HVM: hvmloader makes ACPI tables. hvmloader reads this node itself and accepts only 0 and 1, so dombuild rewrites \
+         it to one of these, also if it is missing",
         "the node, and hvmloader's lines in `xl dmesg`",
         |platform, _, text| put(&mut platform.acpi, truth(text)),
     ),
     boolean(
         "platform/acpi_s3",
         [NO, YES],
-        "HVM: the ACPI tables offer sleep state S3; rewritten as platform/acpi is",
+        "HVM: the ACPI tables offer sleep state S3; rewritten like platform/acpi",
         "the node",
         |platform, _, text| put(&mut platform.acpi_s3, truth(text)),
     ),
     boolean(
         "platform/acpi_s4",
         [NO, YES],
-        "HVM: the ACPI tables offer sleep state S4; rewritten as platform/acpi is",
+        "HVM: the ACPI tables offer sleep state S4; rewritten like platform/acpi",
         "the node",
         |platform, _, text| put(&mut platform.acpi_s4, truth(text)),
     ),
@@ -216,7 +216,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "0",
         usual: "0",
         flag: None,
-        effect: "whether reading the TSC is emulated",
+        effect: "whether Xen emulates reads of the TSC",
         seen: "`xl debug-keys s`",
         apply: |platform, _, text| put(&mut platform.tsc_mode, number_within(text, 0, 2)),
     },
@@ -227,7 +227,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "true",
         usual: "true",
         flag: None,
-        effect: "HVM: a HPET is emulated",
+        effect: "HVM: Xen emulates an HPET",
         seen: "`HVM_PARAM_HPET_ENABLED` (11)",
         apply: |platform, _, text| put(&mut platform.hpet, truth(text)),
     },
@@ -238,7 +238,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "1",
         flag: None,
-        effect: "HVM and PVH: how timer ticks are delivered that a guest has missed",
+        effect: "HVM and PVH: how Xen delivers timer ticks that the guest has missed",
         seen: "`HVM_PARAM_TIMER_MODE` (10)",
         apply: |platform, _, text| put(&mut platform.timer_mode, number_within(text, 0, 3).map(Some)),
     },
@@ -249,7 +249,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "true",
         flag: None,
-        effect: "HVM: periodic timers are aligned, to save host interrupts",
+        effect: "HVM: Xen aligns periodic timers, to save host interrupts",
         seen: "`HVM_PARAM_VPT_ALIGN` (16)",
         apply: |platform, _, text| put(&mut platform.vpt_align, truth(text).map(Some)),
     },
@@ -260,7 +260,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: None,
-        effect: "HVM and PVH: how wide the x87's instruction pointer is saved, on a host where Xen chooses by itself",
+        effect: "HVM and PVH: the width of the saved x87 instruction pointer, on hosts where Xen chooses it by itself",
         seen: "`HVM_PARAM_X87_FIP_WIDTH` (36)",
         apply: |platform, _, text| {
             let width: u8 = number_within(text, 0, 8)?;
@@ -274,7 +274,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "platform/timeoffset",
         others: &[],
-        values: "seconds, with a minus sign where it is behind",
+        values: "seconds; negative if the guest's clock is behind",
         absent: "0",
         usual: "0",
         flag: None,
@@ -292,7 +292,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: Some("--firmware"),
-        effect: "HVM: the firmware. Where it is missing or empty, SeaBIOS is loaded and the node is written: hvmloader has none built in",
+        effect: "HVM: the firmware. If it is missing or empty, dombuild loads SeaBIOS and writes the node: hvmloader has no built-in BIOS",
         seen: "the node, and hvmloader's lines in `xl dmesg`",
         apply: |platform, _, text| {
             platform.firmware = Some(match text {
@@ -310,7 +310,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "",
         usual: "",
         flag: Some("--firmware ovmf:PATH"),
-        effect: "HVM: another OVMF than the usual, in the same directory; no symbolic link",
+        effect: "HVM: another OVMF in the directory of the default one; not a symbolic link",
         seen: "the guest's memory",
         apply: |platform, _, text| {
             if text.contains(['/', '\0']) || [".", ".."].contains(&text) {
@@ -327,7 +327,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "false",
         usual: "false",
         flag: Some("--smbios-passthrough"),
-        effect: "HVM: the host's own SMBIOS strings are handed on",
+        effect: "HVM: the guest gets the host's own SMBIOS strings",
         seen: "the guest's SMBIOS",
         apply: |platform, _, text| put(&mut platform.smbios_passthrough, truth(text)),
     },
@@ -338,7 +338,7 @@ pub const SETTINGS: &[Setting] = &[
         absent: "false",
         usual: "false",
         flag: Some("--acpi"),
-        effect: "HVM: the host's ACPI table SLIC is handed on, where it has one",
+        effect: "HVM: the guest gets the host's ACPI table SLIC, if the host has one",
         seen: "the guest's ACPI tables",
         apply: |platform, _, text| put(&mut platform.acpi_passthrough, truth(text)),
     },
@@ -347,7 +347,7 @@ pub const SETTINGS: &[Setting] = &[
 const NO: &str = "false";
 const YES: &str = "true";
 
-/// A setting that is true or false, with what counts where it is missing, and for `create`.
+/// A setting that is true or false; `absent` is its value if the node is missing, `usual` the default of `create`.
 const fn boolean(
     name: &'static str,
     [absent, usual]: [&'static str; 2],
@@ -358,7 +358,7 @@ const fn boolean(
     Setting { name, others: &[], values: BOOLEAN, absent, usual, flag: None, effect, seen, apply }
 }
 
-/// A part of what Hyper-V has; left out unless it is asked for.
+/// One of Hyper-V's enlightenments; off by default.
 const fn enlightenment(
     name: &'static str,
     effect: &'static str,
@@ -367,13 +367,13 @@ const fn enlightenment(
     boolean(name, [""; 2], effect, "`HVM_PARAM_VIRIDIAN` (9)", apply)
 }
 
-/// Puts a value where it belongs, if it is one.
+/// Stores a parsed value, or returns its error.
 fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     *place = value?;
     Ok(())
 }
 
-/// 0 stands for what is there without being asked for.
+/// 0 stands for the default.
 fn positive<T: PartialOrd + From<u8>>(number: T) -> Option<T> {
     Some(number).filter(|number| *number > T::from(0))
 }
