@@ -246,7 +246,7 @@ mod tests {
     fn inside(what: &str) -> std::process::Output {
         let program = env::current_exe().expect("a path");
         Command::new(program)
-            .args(["--exact", "xen::sandbox::tests::behind_the_walls", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "sandbox::tests::behind_the_walls", "--ignored", "--nocapture", "--test-threads=1"])
             .env(VARIABLE, what)
             .stdin(Stdio::null())
             .output()

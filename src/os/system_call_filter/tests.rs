@@ -93,7 +93,7 @@ fn inside(what: &str, programs: bool) -> Output {
     Command::new(program)
         .args([
             "--exact",
-            "os::system_call_filter::tests::under_the_filter",
+            "system_call_filter::tests::under_the_filter",
             "--ignored",
             "--nocapture",
             "--test-threads=1",
