@@ -2,7 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure};
-use crate::progress::Progress;
+use crate::observer::{Observer, Running};
 use crate::stage::Stage;
 use crate::xen::{Interface, Store};
 
@@ -13,9 +13,9 @@ pub struct Context<'a> {
     pub xen: &'a Interface,
     /// xenstored.
     pub store: &'a Store,
-    /// Tells the user.
-    pub progress: &'a Progress,
-    /// Tells us.
+    /// Takes the progress of the run.
+    pub observer: &'a dyn Observer,
+    /// Cancellation.
     pub cancel: &'a Cancel,
 }
 
@@ -26,7 +26,7 @@ impl Context<'_> {
     /// What the step returns, with its name.
     pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
         self.cancel.check().at(stage)?;
-        let running = self.progress.begin(stage);
+        let running = Running::begin(self.observer, stage);
         let value = work().map_err(|error| self.cancel.explain(error.into())).at(stage)?;
         running.done();
         Ok(value)

@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use super::image::check_room;
+use super::shortage::check_room;
 use crate::config::guest::Guest;
 use crate::context::Context;
 use crate::error::Error;

@@ -102,7 +102,7 @@ impl ShrinkingDom0 {
             let text =
                 format!("dom0 is made smaller for this guest: from {} to {} MiB", self.before.0 / MIB, target.0 / MIB);
             log::info!("{text}");
-            context.progress.note(text);
+            context.observer.note(&text);
         }
         Ok(lowered)
     }

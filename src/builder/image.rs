@@ -10,10 +10,11 @@ use super::build::BuildJob;
 use super::claim::claim;
 use super::populate::Populating;
 use super::pre::{Ports, set_paging_pool};
+use super::shortage::{check_room, device_memory};
 use crate::config::guest::Guest;
 use crate::context::Context;
 use crate::error::{Error, Failure};
-use crate::memory::{Gfn, Kib, Kind, Pages, Plan};
+use crate::memory::{Gfn, Kind, Pages, Plan};
 use crate::payload::boot_files::BootFiles;
 use crate::payload::kernel::is_32_bit;
 use crate::stage::Stage;
@@ -33,14 +34,14 @@ pub struct BuildResult {
 
 /// About as long as a device model needs to map its video memory above the guest's. A page that is populated below what is
 /// mapped costs Xen nearly twice the time (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20), so that of a large
-/// guest no more is populated start_device_model it than takes this long.
+/// guest no more is populated meanwhile than takes this long.
 const QEMU_STARTUP: Duration = Duration::from_millis(100);
 
 /// Builds the image into the domain:
 ///
 /// 1. the image: kernel, what goes with it, layout;
 /// 2. memory: build max of it, on demand where build start is less; for PV build start, at once, by libxenguest. What is to
-///    get ready start_device_model it begins before, or when most of a large guest is populated;
+///    get ready meanwhile begins before, or when most of a large guest is populated;
 /// 3. the memory map, which PV guests have got before;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
@@ -147,39 +148,6 @@ fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError)
             cause
         }
     }
-}
-
-/// The error of a guest that may own no more, because its device model's devices take more than the plan leaves for them.
-/// `own` is how many pages of the guest's own are populated. `None` where that is not so.
-pub fn device_memory(context: &Context<'_>, domid: DomId, plan: &Plan, own: Pages) -> Option<Error> {
-    let domain = context.xen.domain(domid).ok().flatten().filter(|_| plan.device_model)?;
-    let planned = plan.owned_pages_running.0.saturating_sub(plan.owned_pages_built.0);
-    let taken = domain.owned_pages.0.checked_sub(own.0).filter(|taken| *taken > planned)?;
-    // Within a page of what the guest still lacks, or of nothing.
-    let lacks = plan.owned_pages_built.0.saturating_sub(own.0).max(1);
-    (domain.max_pages.0.saturating_sub(domain.owned_pages.0) < lacks).then(|| Error::DeviceMemory {
-        limit: domain.max_pages.to_kib(),
-        guest: plan.owned_pages_built.to_kib(),
-        taken: Pages(taken).to_kib(),
-        extra_internal: plan.memory.extra_internal,
-    })
-}
-
-/// Makes sure that a domain may own so many pages, and that the host has those which it lacks yet.
-///
-/// # Errors
-/// [`Error::LimitTooLow`] or [`Error::NotEnoughMemory`]. A domain that cannot be looked at is no error here.
-pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<(), Error> {
-    let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
-        return Ok(());
-    };
-    if domain.max_pages < wanted {
-        return Err(Error::LimitTooLow { domid, required: wanted.to_kib(), limit: domain.max_pages.to_kib() });
-    }
-    let required = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
-    // What is claimed for this domain is free for it.
-    let free = Kib(host.available().0.saturating_add(domain.outstanding_pages.to_kib().0));
-    if free < required { Err(super::shortage::shortage(context, Some(domid), required, free)) } else { Ok(()) }
 }
 
 /// Parameters that libxenguest sets without looking whether Xen took them (`alloc_magic_pages_hvm`,

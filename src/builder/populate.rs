@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::events::Unit;
 use crate::memory::layout::{Extents, ORDERS};
 use crate::memory::{Kind, Pages, Plan};
+use crate::observer::{Progress, Unit};
 use crate::xen::{DomId, XenError};
 
 /// How often it is told how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Of so many it is not looked at how long they take before something begins start_device_model them: 2 GiB.
+/// Of so many it is not looked at how long they take before the device model is started: 2 GiB.
 const EARLY_QEMU_MAX: Pages = Pages(2 << 18);
 
 /// Whether a part of the guest is populated before a device model is started. On demand it is the cache that takes long, in
-/// one call, and the device model starts start_device_model that.
+/// one call, and the device model starts during that.
 #[must_use]
 pub fn populates_before(plan: &Plan) -> bool {
     plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > EARLY_QEMU_MAX
@@ -49,7 +49,7 @@ impl<'a> Populating<'a> {
         self.left
     }
 
-    /// Whether what takes `time`, start_device_model it, had better begin later, by the pace so far. It can begin between two calls
+    /// Whether what takes `time` had better begin later, by the pace so far. It can begin between two calls
     /// alone, and so begins before the last one.
     pub(crate) fn is_long(&self, time: Duration) -> bool {
         let done = self.total.0.saturating_sub(self.left.0);
@@ -63,7 +63,7 @@ impl<'a> Populating<'a> {
     }
 
     /// Populates the frames that are left, on demand where the plan says so: then Xen gets the pages for its cache first.
-    /// Where something is to begin start_device_model the last of it, only as many that the rest takes no longer than that.
+    /// Where something is to begin during the last of it, only as many that the rest takes no longer than that.
     ///
     /// `explain` looks for the cause of what Xen refused.
     ///
@@ -121,7 +121,7 @@ impl<'a> Populating<'a> {
 fn tell(context: &Context<'_>, done: Pages, total: Pages) {
     let (done, total) = (done.to_kib().0, total.to_kib().0);
     let text = format!("{} of {} MiB are populated", done / 1024, total / 1024);
-    context.progress.count("populate", done, total, Unit::Kib, &text);
+    context.observer.progress(&Progress { what: "populate", done, total, unit: Unit::Kib, text: &text });
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::domain::saved_request::save_request;
 use crate::error::{Error, Failure};
 use crate::memory::{Kind, Request};
 use crate::payload::boot_files::{BootFiles, Module};
-use crate::payload::search::FirmwareKind;
+use crate::payload::firmware::FirmwareKind;
 use crate::stage::Stage;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 

@@ -14,8 +14,8 @@ use super::shortage::shortage;
 use crate::config::guest::Guest;
 use crate::context::Context;
 use crate::error::{Error, Failure};
-use crate::events::Unit;
 use crate::memory::{Kib, Kind};
+use crate::observer::{Progress, Unit};
 use crate::runs::build_lock::{self, BuildLocks};
 use crate::runs::journal::JournalEntry;
 use crate::stage::Stage;
@@ -177,7 +177,13 @@ fn wait_with_dom0(
             grown = now;
         }
         let text = format!("waiting for memory: {} of {} KiB free", free.0, required.0);
-        context.progress.count("waiting for memory", free.0, required.0, Unit::Kib, &text);
+        context.observer.progress(&Progress {
+            what: "waiting for memory",
+            done: free.0,
+            total: required.0,
+            unit: Unit::Kib,
+            text: &text,
+        });
         thread::sleep(POLL);
         context.cancel.check()?;
     }

@@ -4,7 +4,7 @@ use super::dom0_memory::dom0_memory;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
 use crate::error::{Error, Relief};
-use crate::memory::Kib;
+use crate::memory::{Kib, Pages, Plan};
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
@@ -39,6 +39,39 @@ fn describe(claims: &[(u32, Option<Untrusted>, Kib)]) -> Option<String> {
         })
         .collect();
     (!shown.is_empty()).then(|| shown.join(", "))
+}
+
+/// The error of a guest that may own no more, because its device model's devices take more than the plan leaves for them.
+/// `own` is how many pages of the guest's own are populated. `None` where that is not so.
+pub fn device_memory(context: &Context<'_>, domid: DomId, plan: &Plan, own: Pages) -> Option<Error> {
+    let domain = context.xen.domain(domid).ok().flatten().filter(|_| plan.device_model)?;
+    let planned = plan.owned_pages_running.0.saturating_sub(plan.owned_pages_built.0);
+    let taken = domain.owned_pages.0.checked_sub(own.0).filter(|taken| *taken > planned)?;
+    // Within a page of what the guest still lacks, or of nothing.
+    let lacks = plan.owned_pages_built.0.saturating_sub(own.0).max(1);
+    (domain.max_pages.0.saturating_sub(domain.owned_pages.0) < lacks).then(|| Error::DeviceMemory {
+        limit: domain.max_pages.to_kib(),
+        guest: plan.owned_pages_built.to_kib(),
+        taken: Pages(taken).to_kib(),
+        extra_internal: plan.memory.extra_internal,
+    })
+}
+
+/// Makes sure that a domain may own so many pages, and that the host has those which it lacks yet.
+///
+/// # Errors
+/// [`Error::LimitTooLow`] or [`Error::NotEnoughMemory`]. A domain that cannot be looked at is no error here.
+pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<(), Error> {
+    let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
+        return Ok(());
+    };
+    if domain.max_pages < wanted {
+        return Err(Error::LimitTooLow { domid, required: wanted.to_kib(), limit: domain.max_pages.to_kib() });
+    }
+    let required = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
+    // What is claimed for this domain is free for it.
+    let free = Kib(host.available().0.saturating_add(domain.outstanding_pages.to_kib().0));
+    if free < required { Err(shortage(context, Some(domid), required, free)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::devices::pci::SYSFS;
 use crate::logging::destination::Destination;
 use crate::logging::record::Format;
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
-use crate::payload::search::FirmwareChoice;
+use crate::payload::firmware::FirmwareChoice;
 use crate::qemu::confinement::UserChoice;
 use crate::xen::PciAddress;
 
@@ -37,7 +37,7 @@ pub struct Cli {
     pub json: bool,
     /// What else is told of the run
     #[command(flatten)]
-    pub told: OutputArgs,
+    pub output: OutputArgs,
     /// What to do
     #[command(subcommand)]
     pub command: Command,

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::memory::{Kind, Model, Plan};
 use crate::payload::boot_files::{BootFiles, FirmwareModules, Module};
 use crate::payload::kernel::placement::check_placement;
-use crate::payload::kernel::{Keep, LARGEST_KERNEL, Unpacking};
+use crate::payload::kernel::{Keep, LARGEST_KERNEL, Unpacker, Unpacking};
 use crate::payload::search::{load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader};
 use crate::payload::{acpi_tables, smbios};
 
@@ -111,7 +111,11 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
     });
     let ramdisk = ramdisk.transpose()?;
     // It is unpacked while the ramdisk is read.
-    let unpacking = if plan.request.shim { None } else { Some(Unpacking::start(path, LARGEST_KERNEL, keep)?) };
+    let unpacking = if plan.request.shim {
+        None
+    } else {
+        Some(Unpacking::start(&Unpacker::this_program(), path, LARGEST_KERNEL, keep)?)
+    };
     ramdisk.iter().try_for_each(load_ramdisk)?;
     let data = match unpacking {
         Some(unpacking) => unpacking.finish(plan)?,

@@ -2,44 +2,53 @@
 
 use std::time::Duration;
 
+use super::reporter::Reporter;
 use crate::cancel::Cancel;
+use crate::context::Context;
 use crate::error::{Error, Failure};
-use crate::events;
 use crate::lifecycle::teardown::teardown;
+use crate::observer;
 use crate::qemu::helpers::Ending;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef, Interface, Store};
 
 /// The handles that every verb on a real Xen needs.
-pub(crate) struct Connection {
+pub(crate) struct Connection<'a> {
     pub(crate) xen: Interface,
     pub(crate) store: Store,
     pub(crate) cancel: Cancel,
+    pub(crate) reporter: &'a Reporter,
 }
 
-impl Connection {
+impl<'a> Connection<'a> {
     /// `cancel` is whether a signal stops the run in order; without it, it ends at once. `store_timeout` is how long
     /// xenstored may take for an answer.
-    pub(crate) fn open(cancel: bool, store_timeout: Duration) -> Result<Self, Failure> {
-        events::step(Stage::Connect, || {
+    pub(crate) fn open(reporter: &'a Reporter, cancel: bool, store_timeout: Duration) -> Result<Self, Failure> {
+        observer::step(reporter, Stage::Connect, || {
             let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
             let xen = Interface::open()?;
             let store = Store::open_with(store_timeout, cancel.interrupt());
             let store = store.map_err(|error| cancel.explain(error.into()))?;
-            Ok::<_, Error>(Self { xen, store, cancel })
+            Ok::<_, Error>(Self { xen, store, cancel, reporter })
         })
+    }
+
+    /// What every step needs; its progress is shown on the terminal from now on.
+    pub(crate) fn context(&self) -> Context<'_> {
+        self.reporter.show_line();
+        Context { xen: &self.xen, store: &self.store, observer: self.reporter, cancel: &self.cancel }
     }
 
     /// Removes a domain and all that belongs to it.
     pub(crate) fn destroy(&self, domain: DomainRef) -> Result<(), Failure> {
         let left_behind = |cleanup| Error::LeftBehind { domid: domain.domid, cleanup, cause: None };
         let removed = || teardown(&self.xen, &self.store, domain, Ending::InOrder);
-        events::step(Stage::Destroy, || removed().map_err(left_behind))
+        observer::step(self.reporter, Stage::Destroy, || removed().map_err(left_behind))
     }
 }
 
 /// The domain that a user means by a number or a name.
-pub(crate) fn find_domain(connection: &Connection, text: &str) -> Result<DomId, Error> {
+pub(crate) fn find_domain(connection: &Connection<'_>, text: &str) -> Result<DomId, Error> {
     let unknown = || Error::NoSuchDomain(text.to_owned());
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let domid = text.parse().ok().and_then(DomId::new).ok_or_else(unknown)?;

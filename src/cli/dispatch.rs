@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
@@ -13,10 +14,11 @@ use nix::sys::stat::{Mode, umask};
 
 use super::args::{Cli, Command, OutputArgs};
 use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, plan};
+use super::events::Events;
 use super::print::{self, Code, Done};
+use super::reporter::Reporter;
 use super::{lenient_args as given, xenguest};
 use crate::error::{AtStage, Error, Failure};
-use crate::events;
 use crate::logging::{self, LogConfig};
 use crate::os::{lines, process};
 use crate::payload::kernel;
@@ -49,12 +51,13 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let given = given::parse_lenient(&arguments);
             // Whatever else is wrong: this error is the one that is told, to everybody who can be told.
-            let _ = open_events(&given.told);
-            if open_log(&given.told).is_err() {
-                let _ = open_log(&OutputArgs { log: None, ..given.told });
+            let events = Events::default();
+            let _ = open_events(&events, &given.output);
+            if open_log(&given.output).is_err() {
+                let _ = open_log(&OutputArgs { log: None, ..given.output });
             }
-            events::start(given.verb.as_deref());
-            usage(&error, given.json)
+            events.start(given.verb.as_deref());
+            usage(&events, &error, given.json)
         }
     }
 }
@@ -79,15 +82,20 @@ fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
 fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
     let verb = matches.subcommand_name().unwrap_or_default();
     // Before anything else is opened: the number could be taken then.
-    let events = open_events(&cli.told);
-    let log = open_log(&cli.told);
-    events::start(Some(verb));
+    let events = Arc::new(Events::default());
+    let opened = open_events(&events, &cli.output);
+    let log = open_log(&cli.output);
+    events.start(Some(verb));
     if let Err(error) = log {
-        return print::print_error(&Failure { stage: Stage::CheckInput, error, aftermath: None }.into(), cli.json);
+        return print::print_error(
+            &events,
+            &Failure { stage: Stage::CheckInput, error, aftermath: None }.into(),
+            cli.json,
+        );
     }
-    if let Err(problem) = events {
+    if let Err(problem) = opened {
         let message = format!("invalid value for '--events-fd <N>': {problem}");
-        return usage(&Cli::command().error(ErrorKind::ValueValidation, message), cli.json);
+        return usage(&events, &Cli::command().error(ErrorKind::ValueValidation, message), cli.json);
     }
     log::debug!("arguments {arguments:?}");
     if log::log_enabled!(Level::Debug) {
@@ -95,12 +103,17 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
             log::debug!("setting {setting}");
         }
     }
-    match logging::catch(|| carry_out(cli)) {
+    let reporter = Reporter::new(events.clone());
+    let last_words = {
+        let events = events.clone();
+        move |message: &str| print::last_words(&events, message)
+    };
+    match logging::catch(last_words, || carry_out(&reporter, cli)) {
         Ok(done) => {
-            print::tell_done(verb, &done);
+            print::tell_done(&events, verb, &done);
             ExitCode::SUCCESS
         }
-        Err(error) => print::print_error(&error, cli.json),
+        Err(error) => print::print_error(&events, &error, cli.json),
     }
 }
 
@@ -121,23 +134,23 @@ fn helper_words(words: &[OsString]) -> Option<&[OsString]> {
     (named || !asks_for_help).then_some(rest)
 }
 
-fn open_events(told: &OutputArgs) -> Result<(), String> {
-    told.events_fd.map_or(Ok(()), events::open)
+fn open_events(events: &Events, output: &OutputArgs) -> Result<(), String> {
+    output.events_fd.map_or(Ok(()), |number| events.open(number))
 }
 
-fn open_log(told: &OutputArgs) -> Result<(), Error> {
+fn open_log(output: &OutputArgs) -> Result<(), Error> {
     let (level, stderr) =
-        if told.debug { (LevelFilter::Debug, LevelFilter::Debug) } else { (LevelFilter::Info, LevelFilter::Warn) };
+        if output.debug { (LevelFilter::Debug, LevelFilter::Debug) } else { (LevelFilter::Info, LevelFilter::Warn) };
     logging::init(&LogConfig {
-        destinations: told.log.iter().cloned().collect(),
-        format: told.log_format,
+        destinations: output.log.iter().cloned().collect(),
+        format: output.log_format,
         level,
         stderr: Some(stderr),
         best_effort: false,
     })
 }
 
-fn usage(error: &clap::Error, json: bool) -> ExitCode {
+fn usage(events: &Events, error: &clap::Error, json: bool) -> ExitCode {
     let text = error.to_string();
     // Without a verb clap's text is the whole help: for people.
     let message = match error.kind() {
@@ -148,7 +161,7 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
     if json {
         print::print_line(&object);
     }
-    print::tell_error(&object, Code::USAGE, || {
+    print::tell_error(events, &object, Code::USAGE, || {
         // A closed stderr is no reason for another error. clap prints the arguments as they came.
         let shown = lines(&text);
         let _ = if shown == text { error.print() } else { io::stderr().write_all(shown.as_bytes()) };
@@ -159,7 +172,7 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
 ///
 /// # Errors
 /// A [`Failure`], or what printing the result met with.
-fn carry_out(cli: &Cli) -> anyhow::Result<Done> {
+fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
     match &cli.command {
         // Its command line and its answers are its own, and were taken care of before.
         Command::Xenguest(_) => {
@@ -167,13 +180,13 @@ fn carry_out(cli: &Cli) -> anyhow::Result<Done> {
                 "xenguest must be the first word: all behind it is its own, and dombuild's options are not for it";
             Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
         }
-        Command::Plan(arguments) => plan::run(arguments, cli.json),
-        Command::Create(arguments) => create::run(arguments, cli.json),
-        Command::Build(arguments) => build::run(arguments, cli.json),
-        Command::Balloon(arguments) => balloon::run(arguments, cli.json),
-        Command::Destroy(arguments) => destroy::run(arguments, cli.json),
-        Command::Cleanup(arguments) => cleanup::run(arguments, cli.json),
-        Command::Inspect(arguments) => inspect::run(arguments, cli.json),
+        Command::Plan(arguments) => plan::run(reporter, arguments, cli.json),
+        Command::Create(arguments) => create::run(reporter, arguments, cli.json),
+        Command::Build(arguments) => build::run(reporter, arguments, cli.json),
+        Command::Balloon(arguments) => balloon::run(reporter, arguments, cli.json),
+        Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
+        Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
+        Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),
         Command::Features => features::run(cli.json),
     }
 }

@@ -16,7 +16,7 @@ pub struct Given {
     /// `--json` was given.
     pub json: bool,
     /// Where else to tell it, as far as that was understood.
-    pub told: OutputArgs,
+    pub output: OutputArgs,
     /// The verb, where there is one.
     pub verb: Option<String>,
 }
@@ -52,13 +52,13 @@ pub fn parse_lenient(arguments: &[OsString]) -> Given {
             attached => attached,
         };
         let as_text = || value.as_ref().and_then(|value| value.to_str());
-        let told = &mut given.told;
+        let output = &mut given.output;
         match flag {
             "json" => given.json = true,
-            "debug" => told.debug = true,
-            "log" => told.log = value.as_ref().and_then(|value| Destination::parse(value).ok()),
-            "log-format" => told.log_format = as_text().and_then(|text| text.parse().ok()).unwrap_or_default(),
-            "events-fd" => told.events_fd = as_text().and_then(|text| text.parse().ok()),
+            "debug" => output.debug = true,
+            "log" => output.log = value.as_ref().and_then(|value| Destination::parse(value).ok()),
+            "log-format" => output.log_format = as_text().and_then(|text| text.parse().ok()).unwrap_or_default(),
+            "events-fd" => output.events_fd = as_text().and_then(|text| text.parse().ok()),
             _ => {}
         }
     }
@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn what_was_understood_is_told_of_despite_errors() {
         let given = parse_lenient(&words("dombuild --log=/x plan --nonsense --events-fd 9 --log-format json --json"));
-        assert_eq!((given.json, given.verb.as_deref(), given.told.events_fd), (true, Some("plan"), Some(9)));
-        assert_eq!(given.told.log, Some(Destination::File(PathBuf::from("/x"))));
-        assert_eq!(given.told.log_format, Format::Json);
+        assert_eq!((given.json, given.verb.as_deref(), given.output.events_fd), (true, Some("plan"), Some(9)));
+        assert_eq!(given.output.log, Some(Destination::File(PathBuf::from("/x"))));
+        assert_eq!(given.output.log_format, Format::Json);
         assert!(parse_lenient(&words("dombuild plan --memory --json")).json, "the value is what is missing");
         let given = parse_lenient(&words("dombuild inspect --watch --debug --log-format xml --events-fd x"));
-        assert_eq!((given.json, given.told.debug, given.told.events_fd), (false, true, None));
+        assert_eq!((given.json, given.output.debug, given.output.events_fd), (false, true, None));
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         let given = parse_lenient(&words(
             "dombuild --log plan create --dm-arg --json --cmdline --debug --name -- --events-fd 3",
         ));
-        assert_eq!((given.json, given.told.debug, given.told.events_fd), (false, false, None));
+        assert_eq!((given.json, given.output.debug, given.output.events_fd), (false, false, None));
         assert_eq!(given.verb.as_deref(), Some("create"));
     }
 

@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::events::Events;
 use crate::error::{Error, Failure};
+use crate::logging;
 use crate::os::shared_file::is_trusted;
 use crate::os::{self, lines, one_line};
 use crate::xen::XenError;
-use crate::{events, logging};
 
 /// A stable word for programs, and the exit code that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,14 +146,14 @@ pub fn finish(json: bool, object: &impl Serialize, text: &str) -> anyhow::Result
 }
 
 /// The end of a run that succeeded: its last event, and the last record of its log.
-pub fn tell_done(verb: &str, done: &Done) {
-    events::result(&done.object);
+pub fn tell_done(events: &Events, verb: &str, done: &Done) {
+    events.result(&done.object);
     logging::finish(|| log::info!("{verb} done: {}", done.summary));
 }
 
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
 /// asked for.
-pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
+pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> ExitCode {
     let (object, code) = match failure.downcast_ref::<Failure>() {
         Some(failure) => error_object(failure),
         None => (error_message(Code::INTERNAL, &format!("{failure:#}")), Code::INTERNAL),
@@ -160,25 +161,25 @@ pub fn print_error(failure: &anyhow::Error, json: bool) -> ExitCode {
     if json {
         print_line(&object);
     }
-    tell_error(&object, code, || {
+    tell_error(events, &object, code, || {
         // A closed stderr is no reason for another error.
         let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
     })
 }
 
 /// The end of a run that failed: its last event, the last record of its log, and what people are told on stderr.
-pub fn tell_error(object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
+pub fn tell_error(events: &Events, object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
     let error = &object["error"];
     let message = error["message"].as_str().unwrap_or_default();
-    events::error(error, code.exit);
+    events.error(error, code.exit);
     logging::conclude(Level::Error, message);
     logging::tell_error(message, for_people);
     ExitCode::from(code.exit)
 }
 
 /// The end of a process that is about to be aborted.
-pub(crate) fn last_words(message: &str) {
-    tell_error(&error_message(Code::INTERNAL, message), Code::INTERNAL, || {
+pub(crate) fn last_words(events: &Events, message: &str) {
+    tell_error(events, &error_message(Code::INTERNAL, message), Code::INTERNAL, || {
         let _ = writeln!(io::stderr(), "dombuild: {}", one_line(message));
     });
 }

@@ -21,13 +21,13 @@ use crate::builder::platform::{set_platform, set_scheduling};
 use crate::builder::pre::Ports;
 use crate::cancel::Cancel;
 use crate::cli::print;
+use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::error::{AtStage, Failure};
 use crate::logging::destination::Destination;
 use crate::logging::record::Format;
 use crate::logging::{self, LogConfig};
 use crate::memory::Kind;
-use crate::progress::Progress;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
@@ -106,7 +106,7 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
     let job = guest::Job::of(options, kind).map_err(|message| usage(&message))?;
 
     // Whatever happens, there is one line.
-    match logging::catch(|| Ok(run(&job)?)) {
+    match logging::catch(print::print_stderr, || Ok(run(&job)?)) {
         Ok((rings, protocol)) => Ok(reply::result_line(rings, protocol.as_deref())),
         Err(error) => Err(match error.downcast_ref::<Failure>() {
             Some(failure) => reply::failure_line(kind, failure),
@@ -134,7 +134,7 @@ fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
     reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
         Some(original) => fallback::become_original(&original, words),
         None => format!(
-            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it start_device_model this \
+            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it beside this \
              program as xenguest.orig, or name it with --fallback"
         ),
     })
@@ -145,8 +145,9 @@ fn run(job: &guest::Job) -> Result<(BuildResult, Option<String>), Failure> {
     let xen = Interface::open().at(Stage::Connect)?;
     let store = Store::open().at(Stage::Connect)?;
     // SIGTERM ends it at once, as SIGKILL does.
-    let (progress, cancel) = (Progress::new(), Cancel::default());
-    let context = Context { xen: &xen, store: &store, progress: &progress, cancel: &cancel };
+    let (reporter, cancel) = (Reporter::default(), Cancel::default());
+    reporter.show_line();
+    let context = Context { xen: &xen, store: &store, observer: &reporter, cancel: &cancel };
 
     let domain = context.step(Stage::CreateDomain, || job.check_domain(&context))?;
     let guest = context.step(Stage::CheckInput, || job.guest(&context, &domain))?;

@@ -5,6 +5,7 @@
 //! them; `create` and `build` take the same ones with `--platform KEY=VALUE`. Every setting is one line of [`SETTINGS`],
 //! which the parsers go by and docs/platform.md is made from.
 
+pub mod lookup;
 pub mod setting;
 pub mod settings;
 #[cfg(test)]
@@ -17,12 +18,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::error::Error;
 use crate::memory::Kind;
 
-pub use setting::{Setting, describe};
+pub use lookup::describe;
+pub use setting::Setting;
 pub use settings::SETTINGS;
 pub use value::{CpuMap, number};
 pub use viridian::Viridian;
 
-use crate::payload::search::FirmwareKind;
+use crate::payload::firmware::FirmwareKind;
 
 /// The settings of one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -100,7 +102,7 @@ impl Platform {
                 return Err(Error::BadConfig(format!("--platform {text:?} is not KEY=VALUE")));
             };
             let shown = format!("--platform {key}");
-            let Some((setting, vcpu)) = setting::find(key) else {
+            let Some((setting, vcpu)) = lookup::find(key) else {
                 return Err(Error::BadConfig(format!(
                     "{shown}: there is no such setting; docs/platform.md has them all"
                 )));

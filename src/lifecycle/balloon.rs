@@ -7,8 +7,8 @@ use crate::builder::host_memory::free_memory;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
 use crate::error::{AtStage, Error, Failure};
-use crate::events::Unit;
 use crate::memory::{Kind, Move, Pages};
+use crate::observer::{Progress, Unit};
 use crate::runs::build_lock;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, PodPages};
@@ -90,7 +90,7 @@ fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: 
             mib(there.goal)
         );
         let (done, total) = way(domain.owned_pages, now.owned_pages, there.goal);
-        context.progress.count("moving", done, total, Unit::Pages, &text);
+        context.observer.progress(&Progress { what: "resizing", done, total, unit: Unit::Pages, text: &text });
         thread::sleep(POLL);
         context.cancel.check()?;
     }

@@ -2,7 +2,7 @@
 
 use super::teardown::teardown;
 use crate::error::{Error, Failure};
-use crate::events::Running;
+use crate::observer::{Observer, Running};
 use crate::qemu::helpers::Ending;
 use crate::runs::journal::JournalEntry;
 use crate::stage::Stage;
@@ -62,11 +62,11 @@ impl<'a> NewDomain<'a> {
 
     /// Failure: destroys the domain and says so in the error that is returned.
     #[must_use]
-    pub fn undo(mut self, failure: Failure) -> Failure {
+    pub fn undo(mut self, observer: &dyn Observer, failure: Failure) -> Failure {
         self.armed = false;
         self.run.resume();
         let domid = self.domain.domid;
-        let running = Running::begin(Stage::Destroy);
+        let running = Running::begin(observer, Stage::Destroy);
         self.store.begin_rollback();
         match teardown(self.xen, self.store, self.domain, Ending::AtOnce) {
             Ok(()) => {

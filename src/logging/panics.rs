@@ -4,7 +4,6 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 
-use crate::cli::print;
 use crate::error::Error;
 
 thread_local! {
@@ -27,12 +26,15 @@ enum State {
 /// Runs `work`, and makes an error of a panic in it: nothing is printed then, and all guards have done their work when the
 /// error is returned.
 ///
-/// A panic that comes while another unwinds ends the process; it is told at once, as nobody can do so afterwards.
+/// A panic that comes while another unwinds ends the process: `last_words` gets the message at once.
 ///
 /// # Errors
 /// Those of `work`, and [`Error::Internal`] for a panic.
-pub fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    panic::set_hook(Box::new(remember));
+pub fn catch<T>(
+    last_words: impl Fn(&str) + Send + Sync + 'static,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    panic::set_hook(Box::new(move |panic| remember(panic, &last_words)));
     STATE.set(State::Caught);
     match panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome,
@@ -43,7 +45,7 @@ pub fn catch<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     }
 }
 
-fn remember(panic: &PanicHookInfo<'_>) {
+fn remember(panic: &PanicHookInfo<'_>, last_words: &dyn Fn(&str)) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let reason = text.unwrap_or("no reason is given");
@@ -63,7 +65,7 @@ fn remember(panic: &PanicHookInfo<'_>) {
         (_, None) => SAID.set(Some(said)),
         (_, Some(first)) => {
             STATE.set(State::Told);
-            print::last_words(&format!("this is a bug in dombuild: {first}; and while cleaning up after it: {said}"));
+            last_words(&format!("this is a bug in dombuild: {first}; and while cleaning up after it: {said}"));
         }
     }
 }
@@ -74,15 +76,18 @@ mod tests {
     use std::process::Command;
     use std::{env, fs};
 
+    use log::Level;
+
     use super::*;
+    use crate::logging::conclude;
     use crate::logging::destination::Destination;
     use crate::logging::{LogConfig, init};
 
     #[test]
     fn a_panic_is_an_internal_error_with_its_place() {
         let before = panic::take_hook();
-        let error = catch::<()>(|| panic!("no number")).expect_err("it panics").to_string();
-        let fine = catch(|| Ok(1)).expect("it does not");
+        let error = catch::<()>(|_| {}, || panic!("no number")).expect_err("it panics").to_string();
+        let fine = catch(|_| {}, || Ok(1)).expect("it does not");
         panic::set_hook(before);
         assert!(error.starts_with("this is a bug in dombuild: no number (src/logging/panics.rs:"), "{error}");
         assert_eq!(fine, 1);
@@ -102,10 +107,13 @@ mod tests {
         }
         let Some(path) = env::var_os(LOG) else { return };
         init(&LogConfig { destinations: vec![Destination::File(path.into())], ..LogConfig::default() }).expect("a log");
-        let _ = catch::<()>(|| {
-            let _guard = Guard;
-            panic!("first")
-        });
+        let _ = catch::<()>(
+            |message| conclude(Level::Error, message),
+            || {
+                let _guard = Guard;
+                panic!("first")
+            },
+        );
     }
 
     #[test]

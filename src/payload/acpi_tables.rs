@@ -6,7 +6,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::search;
+use super::file;
 use crate::error::Error;
 
 /// The most bytes: hvmloader has 1020 KiB for all tables, and stops the guest where they do not fit (`acpi_mem_alloc`,
@@ -29,7 +29,7 @@ const SLIC: &str = "SLIC";
 /// [`Error::BadFile`], with the byte at which the file is wrong.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     const KIND: &str = "ACPI file";
-    let data = search::read(KIND, path, u64::try_from(LARGEST).unwrap_or(u64::MAX))?;
+    let data = file::read(KIND, path, u64::try_from(LARGEST).unwrap_or(u64::MAX))?;
     check(&data).map_err(|reason| Error::BadFile { what: KIND, path: path.to_owned(), reason })?;
     Ok(data)
 }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 
 use crate::os::sealed::Sealed;
-use crate::payload::search::FirmwareKind;
+use crate::payload::firmware::FirmwareKind;
 
 /// What a guest starts with, file by file.
 #[derive(Debug)]

@@ -45,8 +45,8 @@ pub use placement::check_placement;
 pub use unpacker::{unpack_main, unpack_words};
 pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
+use super::file::open;
 use super::room::Room;
-use super::search::open;
 use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::os::Untrusted;
@@ -66,8 +66,26 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The child's line is shorter than this.
 const LONGEST_ANSWER: usize = 4096;
 
-/// This very program, whatever has become of its file.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+/// The program that is started to unpack a kernel.
+///
+/// It must begin with [`unpack_words`] and [`unpack_main`], as dombuild does: it is started as root, and confines itself
+/// before it reads the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacker(PathBuf);
+
+impl Unpacker {
+    /// The program at this path.
+    #[must_use]
+    pub fn new(program: PathBuf) -> Self {
+        Self(program)
+    }
+
+    /// The running program, even if its file was replaced or removed.
+    #[must_use]
+    pub fn this_program() -> Self {
+        Self(PathBuf::from("/proc/self/exe"))
+    }
+}
 
 const KIND: &str = "kernel";
 
@@ -124,7 +142,7 @@ impl Unpacking {
     /// # Errors
     /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::NotEnoughDom0Memory`];
     /// [`Error::Internal`] where no child can be started.
-    pub fn start(path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
+    pub fn start(unpacker: &Unpacker, path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
         let most = most.min(LARGEST_KERNEL);
         let (mut file, size) = open(KIND, path, most.0)?;
         let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
@@ -155,7 +173,7 @@ impl Unpacking {
         let task = Task { file: size, most: most.min(fits), parent };
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
-        let mut command = Command::new(OWN_PROGRAM);
+        let mut command = Command::new(&unpacker.0);
         command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let cgroup = unpacker_cgroup::make(unpacker::required(size, is_packed, task.most.0));

@@ -2,6 +2,8 @@
 
 pub mod acpi_tables;
 pub mod boot_files;
+pub mod file;
+pub mod firmware;
 pub mod kernel;
 pub mod room;
 pub mod search;

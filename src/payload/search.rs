@@ -1,75 +1,23 @@
 //! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
 
-use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{self, Path, PathBuf};
-use std::str::FromStr;
 
 use super::boot_files::Module;
+use super::file::{RAMDISK, map, read};
+use super::firmware::{FirmwareChoice, FirmwareKind};
 use super::kernel::check_firmware;
-use super::room::Room;
 use crate::error::Error;
 use crate::memory::{Bytes, Plan};
-use crate::os::sealed::{MemoryFile, Sealed};
+use crate::os::sealed::Sealed;
 
 /// No hvmloader and no firmware is larger; OVMF has 4 MiB.
 const LARGEST_FILE: u64 = 16 << 20;
 
 /// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
 const LARGEST_IMAGE: u64 = 1 << 30;
-
-/// What errors call a module of a kernel.
-pub(crate) const RAMDISK: &str = "ramdisk";
-
-/// Firmware that hvmloader can start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FirmwareKind {
-    /// A BIOS.
-    #[default]
-    SeaBios,
-    /// UEFI.
-    Ovmf,
-}
-
-impl FirmwareKind {
-    /// The value of `hvmloader/bios` in xenstore.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SeaBios => "seabios",
-            Self::Ovmf => "ovmf",
-        }
-    }
-}
-
-/// `--firmware`: which, and from which file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FirmwareChoice {
-    /// Which.
-    pub kind: FirmwareKind,
-    /// The user's own file.
-    pub path: Option<PathBuf>,
-}
-
-impl FromStr for FirmwareChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, path) = match text.split_once(':') {
-            Some((_, "")) => return Err(format!("{text:?} lacks the path after the colon")),
-            Some((kind, path)) => (kind, Some(PathBuf::from(path))),
-            None => (text, None),
-        };
-        let kind = match kind {
-            "seabios" => FirmwareKind::SeaBios,
-            "ovmf" => FirmwareKind::Ovmf,
-            other => return Err(format!("{other:?} is not known; take seabios or ovmf, as in ovmf:/path/OVMF.fd")),
-        };
-        Ok(Self { kind, path })
-    }
-}
 
 /// The places where distributions install one of the files, the most likely first.
 #[derive(Debug, Clone)]
@@ -291,54 +239,6 @@ fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) ->
         Some(path) => Ok(path.to_owned()),
         None => candidates.find_or_fail(kind),
     }
-}
-
-/// A whole file, which is not empty and has at most `largest` bytes.
-pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
-    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
-    let (file, size) = open(kind, path, largest)?;
-    log::debug!("{kind} {}, {size} bytes", path.display());
-    let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // It may grow while it is read.
-    file.take(largest).read_to_end(&mut data).map_err(bad)?;
-    Ok(data)
-}
-
-/// Maps a whole file, which is not empty and has at most `largest` bytes. One that others may change is copied first, into
-/// memory that nobody can change.
-fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, Error> {
-    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
-    let (file, size) = open(kind, path, largest)?;
-    if let Some(mapped) = Sealed::of_unchanging_file(&file, size).map_err(bad)? {
-        log::debug!("{kind} {}, {size} bytes: mapped", path.display());
-        return Ok(mapped);
-    }
-    Room::now()?.check(kind, path, size)?;
-    let memory = MemoryFile::new(&CString::new(kind).unwrap_or_default()).map_err(bad)?;
-    memory.fill(&file, size).map_err(bad)?;
-    log::debug!("{kind} {}, {size} bytes: copied, since others may change it", path.display());
-    memory.seal(size).map_err(bad)
-}
-
-/// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no
-/// reason to wait.
-pub(crate) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), Error> {
-    let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    // Links are followed: /vmlinuz is one.
-    let file = options.open(path).map_err(|error| bad(error.to_string()))?;
-    let metadata = file.metadata().map_err(|error| bad(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(bad("is not a regular file".to_owned()));
-    }
-    if metadata.len() == 0 {
-        return Err(bad("is empty".to_owned()));
-    }
-    if metadata.len() > largest {
-        return Err(bad(format!("has {} bytes; more than {largest} cannot be right", metadata.len())));
-    }
-    Ok((file, metadata.len()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::search;
+use super::file;
 use crate::error::Error;
 
 /// The most bytes that hvmloader is handed. Under OVMF the guest's whole table has 20 KiB (`SMBIOS_PHYSICAL_END`,
@@ -34,7 +34,7 @@ const FORMAT: &str = "a file of structures, each with its length in front as a 3
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     const KIND: &str = "SMBIOS file";
     let bad = |reason: String| Error::BadFile { what: KIND, path: path.to_owned(), reason };
-    let data = search::read(KIND, path, LARGEST_TABLE)?;
+    let data = file::read(KIND, path, LARGEST_TABLE)?;
     match check(&data) {
         Ok(types) => {
             let ignored = |number: &&u8| !FIRST_OF.contains(number) && **number < VENDORS;
@@ -65,7 +65,7 @@ pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, Error> {
             path.display()
         )));
     }
-    let data = search::read(KIND, &path, LARGEST_TABLE)?;
+    let data = file::read(KIND, &path, LARGEST_TABLE)?;
     select(&data).map_err(|reason| Error::BadFile { what: KIND, path, reason })
 }
 

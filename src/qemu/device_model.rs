@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::command_line::{MONITORS, arguments, socket};
 use super::log::{last_line, open_log};
-use crate::builder::image::device_memory;
+use crate::builder::shortage::device_memory;
 use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;

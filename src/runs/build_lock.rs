@@ -177,7 +177,7 @@ impl Lock<'_> {
             }
             if told != names {
                 log::info!("waiting for the build lock {path}, held by {names}");
-                context.progress.note(format!("waiting for the build lock {path}, held by {names}"));
+                context.observer.note(&format!("waiting for the build lock {path}, held by {names}"));
                 told = names;
             }
             // Where there are many processes, a look takes longer than POLL.

@@ -18,10 +18,11 @@ use dombuild::context::Context;
 use dombuild::devices::pci;
 use dombuild::domain::measure::measure;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
+use dombuild::observer::Silent;
 use dombuild::payload::boot_files::{BootFiles, FirmwareModules};
-use dombuild::payload::search::{FirmwareChoice, read_firmware, read_hvmloader, resolve_device_model};
+use dombuild::payload::firmware::FirmwareChoice;
+use dombuild::payload::search::{read_firmware, read_hvmloader, resolve_device_model};
 use dombuild::payload::smbios;
-use dombuild::progress::Progress;
 use dombuild::qemu::config::DeviceModelConfig;
 use dombuild::qemu::confinement::RunAs;
 use dombuild::qemu::device_model::DeviceModel;
@@ -128,8 +129,8 @@ fn assert_sees(domid: DomId, plan: &Value) {
 /// A guest around memory that the host reserves: hvmloader, SeaBIOS and QEMU see its RAM where the builder put it.
 fn reserved_memory() {
     let (xen, store) = (Interface::open().expect("Xen"), Store::open().expect("xenstored"));
-    let (progress, cancel) = (Progress::new(), Cancel::default());
-    let context = Context { xen: &xen, store: &store, progress: &progress, cancel: &cancel };
+    let cancel = Cancel::default();
+    let context = Context { xen: &xen, store: &store, observer: &Silent, cancel: &cancel };
     let region = |start, size| Reserved { start: Bytes(start), size: Bytes(size) };
     let reserved = vec![region(0x2010_1000, 0x10_0000), region(0xe000_0000, 0x2000)];
     let plan = Plan::new(&Request { reserved, passthrough: true, ..Request::new(Mib(1024).to_kib()) }).expect("a plan");
@@ -157,7 +158,8 @@ fn reserved_memory() {
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
     let mut run = JournalEntry::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
     let ports = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
-    let rings = build_guest(&context, BuildJob { domid, guest: &guest, ports, start_device_model: None }).expect("built");
+    let rings =
+        build_guest(&context, BuildJob { domid, guest: &guest, ports, start_device_model: None }).expect("built");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_built);
     build_post(&context, domid, &guest, &identity, ports, rings).expect("post");
     assert_eq!(key(domid, "vm-data/mmio-hole-size"), Some((0xe000_0000_u64).to_string()));

@@ -7,21 +7,20 @@ use serde_json::json;
 use crate::cli::args::BalloonArgs;
 use crate::cli::connection::{Connection, find_domain};
 use crate::cli::print::{self, Done};
-use crate::context::Context;
+use crate::cli::reporter::Reporter;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::fitting_origin;
 use crate::error::{AtStage, Error};
-use crate::events::Running;
 use crate::lifecycle::balloon::balloon;
 use crate::memory::{Kib, Move, Present};
-use crate::progress::Progress;
+use crate::observer::Running;
 use crate::stage::Stage;
 use crate::xen::DomId;
 
-pub(crate) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(true, arguments.store.store_timeout)?;
-    let checking = Running::begin(Stage::CheckInput);
+pub(crate) fn run(reporter: &Reporter, arguments: &BalloonArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let checking = Running::begin(reporter, Stage::CheckInput);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::CheckInput)?;
     let refused = |reason: String| Err(Error::BadConfig(reason)).at(Stage::CheckInput);
     if domid == DomId::DOM0 {
@@ -47,13 +46,11 @@ pub(crate) fn run(arguments: &BalloonArgs, json: bool) -> anyhow::Result<Done> {
         .at(Stage::CheckInput)?;
     checking.done();
 
-    let progress = Progress::new();
-    let context =
-        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+    let context = connection.context();
     let start = Instant::now();
     let owned = balloon(&context, &domain, &there, arguments.timeout)?;
     let after = connection.xen.domain(domid).at(Stage::WaitBalloon)?.ok_or_else(gone).at(Stage::WaitBalloon)?;
-    drop(progress);
+    reporter.clear_line();
 
     let seconds = start.elapsed().as_secs_f64();
     let object = json!({

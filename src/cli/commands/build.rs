@@ -10,31 +10,29 @@ use crate::cli::built::Built;
 use crate::cli::connection::Connection;
 use crate::cli::from_flags::{self, Build};
 use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
 use crate::config::guest::Claim;
 use crate::context::Context;
 use crate::devices::pci::plan_around_reserved;
 use crate::domain::measure::measure;
 use crate::error::{AtStage, Error, Failure};
-use crate::events;
 use crate::memory::Kind;
-use crate::progress::Progress;
+use crate::observer;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::DomainInfo;
 
-pub(crate) fn run(arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
-    let mut config = events::step(Stage::CheckInput, || from_flags::build(arguments))?;
-    let connection = Connection::open(true, arguments.store.store_timeout)?;
-    let progress = Progress::new();
-    let context =
-        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+pub(crate) fn run(reporter: &Reporter, arguments: &BuildArgs, json: bool) -> anyhow::Result<Done> {
+    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::build(arguments))?;
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let context = connection.context();
     let planned = plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain);
     let built = planned.and_then(|()| build(&context, &mut config)).map_err(|failure| {
         let whose = format!("domain {} is left to whoever created it", config.domid);
         let aftermath = failure.aftermath.map_or(whose.clone(), |more| format!("{whose}; {more}"));
         Failure { aftermath: Some(aftermath), ..failure }
     })?;
-    drop(progress);
+    reporter.clear_line();
     print::finish(json, &built, &format!("domain {} is built\n{built}", built.domid))
 }
 

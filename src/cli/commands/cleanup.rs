@@ -3,15 +3,17 @@
 use crate::cli::args::CleanupArgs;
 use crate::cli::connection::Connection;
 use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
 use crate::error::{AtStage, Error};
-use crate::events;
 use crate::lifecycle::cleanup::{Leftover, LeftoverKind, clean_up};
+use crate::observer;
 use crate::runs::journal::RunVerb;
 use crate::stage::Stage;
 
-pub(crate) fn run(arguments: &CleanupArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(false, arguments.store.store_timeout)?;
-    let found = events::step(Stage::Cleanup, || clean_up(&connection.xen, &connection.store, arguments.apply))?;
+pub(crate) fn run(reporter: &Reporter, arguments: &CleanupArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(reporter, false, arguments.store.store_timeout)?;
+    let found =
+        observer::step(reporter, Stage::Cleanup, || clean_up(&connection.xen, &connection.store, arguments.apply))?;
     let object = serde_json::to_value(&found)?;
     let problems: Vec<String> = found.iter().filter_map(problem).collect();
     if !problems.is_empty() {

@@ -7,44 +7,41 @@ use serde_json::{Value, json};
 use super::dry_run;
 use crate::builder::build::{BuildJob, build_guest};
 use crate::builder::claim::give_back_claim;
-use crate::builder::image::{check_paging_pool, check_width};
+use crate::builder::image::check_paging_pool;
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::build_pre;
 use crate::cli::args::CreateArgs;
 use crate::cli::built::Built;
 use crate::cli::connection::Connection;
+use crate::cli::create_request::create_request;
 use crate::cli::from_flags::{self, Create};
 use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::pci::plan_around_reserved;
-use crate::domain::find::name_owner;
-use crate::domain::identity::check_uuid_free;
 use crate::domain::measure::measure;
 use crate::error::{AtStage, Error, Failure};
-use crate::events;
 use crate::lifecycle::guard::NewDomain;
-use crate::memory::{Kind, Pages};
-use crate::progress::Progress;
+use crate::memory::Pages;
+use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
-use crate::xen::{CreateDomain, DomId, DomainRef, PhysInfo};
+use crate::xen::{DomId, DomainRef};
 
-pub(crate) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
-    let mut config = events::step(Stage::CheckInput, || from_flags::create(arguments))?;
-    let connection = Connection::open(true, arguments.store.store_timeout)?;
-    let progress = Progress::new();
-    let context =
-        Context { xen: &connection.xen, store: &connection.store, progress: &progress, cancel: &connection.cancel };
+pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
+    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments))?;
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let context = connection.context();
 
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
     if arguments.dry_run {
-        return dry_run::run(&context, &config, arguments.uuid, json);
+        return dry_run::run(reporter, &context, &config, arguments.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
-    let end = match start_and_tell(&context, &config, &mut domain, json) {
+    let end = match start_and_tell(reporter, &context, &config, &mut domain, json) {
         Ok(end) => end,
-        Err(failure) => return Err(domain.undo(failure).into()),
+        Err(failure) => return Err(domain.undo(reporter, failure).into()),
     };
     if config.foreground {
         // It has ended, and its record lasts until it is gone.
@@ -64,6 +61,7 @@ pub(crate) fn run(arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
 /// foreground, waits for its end and leaves that to be printed when it is gone. Otherwise the guest is handed over first: a
 /// user who was told of it has it, even where this run is killed then.
 fn start_and_tell(
+    reporter: &Reporter,
     context: &Context<'_>,
     config: &Create,
     domain: &mut NewDomain<'_>,
@@ -71,7 +69,7 @@ fn start_and_tell(
 ) -> Result<Done, Failure> {
     let domid = domain.domid();
     let (built, mut model) = start(context, config, domain)?;
-    context.progress.clear();
+    reporter.clear_line();
     let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
     let told =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
@@ -88,7 +86,7 @@ fn start_and_tell(
     }
     if config.foreground {
         let reason = wait_guest(context, domid, model.as_mut())?;
-        context.progress.clear();
+        reporter.clear_line();
         object["ended"] = json!(reason);
         return Ok(Done { summary: format!("{} (domain {domid}) ended: {reason}", config.name), object });
     }
@@ -109,7 +107,7 @@ fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) ->
 
 fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
     context.step(Stage::CreateDomain, || {
-        let (wanted, host) = wanted(context, config)?;
+        let (wanted, host) = create_request(context, config)?;
         let run = JournalEntry::begin(RunVerb::Create, config.uuid, None)?;
         let domid = context
             .xen
@@ -117,48 +115,6 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
             .map_err(|error| wanted.explain(error, &host, &context.xen.grant_limits(&wanted)))?;
         NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
     })
-}
-
-/// What the domain is to be created with, once it is sure that nothing on this host stands against it.
-pub(crate) fn wanted(context: &Context<'_>, config: &Create) -> Result<(CreateDomain, PhysInfo), Error> {
-    if let Some(owner) = name_owner(context.xen, &context.store.plain(), config.name.as_str())? {
-        return Err(Error::NameTaken { name: config.name.to_string(), owner });
-    }
-    check_uuid_free(context.xen, config.uuid, None)?;
-    let host = context.xen.physinfo()?;
-    let plan = &config.guest.plan;
-    let kind = plan.request.kind;
-    let lacks = match kind {
-        Kind::Hvm | Kind::Pvh => !(host.hvm && host.hap),
-        Kind::Pv => !host.pv,
-    };
-    if lacks {
-        return Err(Error::BadConfig(format!(
-            "this host cannot run {kind} guests (HVM and PVH need hardware-assisted paging); `dombuild features` shows what it can"
-        )));
-    }
-    if plan.request.passthrough && !host.directio {
-        return Err(Error::BadConfig(
-            "this host cannot give PCI devices to guests (no IOMMU, or it is off): leave out --passthrough and --pci"
-                .to_owned(),
-        ));
-    }
-    check_width(context, &config.guest)?;
-    let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
-    let wanted = CreateDomain {
-        kind,
-        passthrough: plan.request.passthrough,
-        nested: config.guest.platform.nested,
-        uuid: config.uuid,
-        vcpus: plan.vcpus,
-        max_event_channel: config.event_channels,
-        max_grant_frames: config.max_grant_frames,
-        max_maptrack_frames: config.max_maptrack_frames,
-        grant_version: if host.grant_v2 { 2 } else { 1 },
-        cpupool: config.cpupool,
-        ssid: ssid.unwrap_or(0),
-    };
-    Ok((wanted, host))
 }
 
 /// Everything from the empty domain to the running guest.

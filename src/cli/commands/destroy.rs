@@ -5,16 +5,17 @@ use serde_json::json;
 use crate::cli::args::DestroyArgs;
 use crate::cli::connection::{Connection, find_domain};
 use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
 use crate::domain::identity::{created_by_dombuild, has_keys, owner_tag};
 use crate::error::{AtStage, Error};
-use crate::events;
 use crate::lifecycle::teardown::remove_unknown;
+use crate::observer;
 use crate::runs::journal::{JournalEntry, RunVerb, forget_dead, is_recorded};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
 
-pub(crate) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(false, arguments.store.store_timeout)?;
+pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(reporter, false, arguments.store.store_timeout)?;
     let domid = find_domain_or_rest(&connection, &arguments.domain).at(Stage::Destroy)?;
     if domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
@@ -36,7 +37,7 @@ pub(crate) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
     let Some(uuid) = uuid.at(Stage::Destroy)? else {
         let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
         let removed = || remove_unknown(&connection.xen, &connection.store, domid).map_err(left_behind);
-        events::step(Stage::Destroy, removed)?;
+        observer::step(reporter, Stage::Destroy, removed)?;
         return print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
     };
     // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
@@ -62,7 +63,7 @@ pub(crate) fn run(arguments: &DestroyArgs, json: bool) -> anyhow::Result<Done> {
 
 /// The domain that a user means; or, by its number, one that is gone and has left keys behind, as a clean-up does that could
 /// not end.
-fn find_domain_or_rest(connection: &Connection, text: &str) -> Result<DomId, Error> {
+fn find_domain_or_rest(connection: &Connection<'_>, text: &str) -> Result<DomId, Error> {
     match find_domain(connection, text) {
         // Not even the sign of a number is one of its digits: names may begin with it.
         Err(Error::NoSuchDomain(unknown)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {

@@ -7,13 +7,14 @@ use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::create;
 use crate::builder::dom0_memory::{dom0_memory, may_shrink_dom0};
 use crate::builder::host_memory::free_memory;
 use crate::builder::populate::populates_before;
 use crate::builder::shortage::shortage;
+use crate::cli::create_request::create_request;
 use crate::cli::from_flags::Create;
 use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::error::Error;
 use crate::memory::{Kib, Kind};
@@ -28,13 +29,19 @@ use crate::xen::{CreateDomain, PhysInfo, XenError};
 ///
 /// # Errors
 /// The error that `create` would fail with, at the same step.
-pub(crate) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, json: bool) -> anyhow::Result<Done> {
+pub(crate) fn run(
+    reporter: &Reporter,
+    context: &Context<'_>,
+    config: &Create,
+    uuid: Option<Uuid>,
+    json: bool,
+) -> anyhow::Result<Done> {
     let mut checks = vec!["flags, files and plan".to_owned()];
     let version = context.step(Stage::CreateDomain, || {
         let version = context.xen.version()?;
         // It answers, and not only its socket.
         context.store.plain().read("/local/domain/0/name")?;
-        let (wanted, host) = create::wanted(context, config)?;
+        let (wanted, host) = create_request(context, config)?;
         check_tables_and_pool(context, config, &wanted, &host)?;
         Ok::<_, Error>(version.version)
     })?;
@@ -70,7 +77,7 @@ pub(crate) fn run(context: &Context<'_>, config: &Create, uuid: Option<Uuid>, js
         };
         checks.push(format!("QEMU is {}, as {whom}; its log and its sockets can be written", model.path.display()));
     }
-    context.progress.clear();
+    reporter.clear_line();
 
     let steps: Vec<&str> = steps(config).into_iter().map(Stage::name).collect();
     let name = config.name.as_str();

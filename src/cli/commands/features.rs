@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::print::{self, Done};
-use crate::payload::search::{Candidates, FirmwareKind};
+use crate::payload::firmware::FirmwareKind;
+use crate::payload::search::Candidates;
 use crate::xen::{Interface, PhysInfo, VersionInfo, XenError};
 
 #[derive(Debug, Serialize)]

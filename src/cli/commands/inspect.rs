@@ -11,12 +11,13 @@ use serde::Serialize;
 use crate::cli::args::InspectArgs;
 use crate::cli::connection::{Connection, find_domain};
 use crate::cli::print::{self, Done, picture};
+use crate::cli::reporter::Reporter;
 use crate::domain::measure::{count_special_pages, measure};
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::{RequestSource, fitting_origin};
 use crate::error::{AtStage, Error, Failure};
-use crate::events::Running;
 use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, touched};
+use crate::observer::Running;
 use crate::os::{self, Untrusted};
 use crate::picture::comparison::draw_comparison;
 use crate::picture::svg::comparison::svg_comparison;
@@ -27,9 +28,9 @@ use crate::xen::DomId;
 const HOME: &str = "\x1b[H\x1b[J";
 const SLICE: Duration = Duration::from_millis(100);
 
-pub(crate) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
-    let connection = Connection::open(arguments.watch.is_some(), arguments.store.store_timeout)?;
-    let running = Running::begin(Stage::Inspect);
+pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
+    let connection = Connection::open(reporter, arguments.watch.is_some(), arguments.store.store_timeout)?;
+    let running = Running::begin(reporter, Stage::Inspect);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {
         let inspection = Inspection::of(&connection, domid, arguments.model)?;
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &InspectArgs, json: bool) -> anyhow::Result<Done> {
 /// Measures and shows the domain again and again, until it ends, the user has seen enough or nobody reads any more.
 /// Returns what was shown last.
 fn watch(
-    connection: &Connection,
+    connection: &Connection<'_>,
     domid: DomId,
     model: Option<Model>,
     every: Duration,
@@ -125,7 +126,7 @@ struct Inspection {
 }
 
 impl Inspection {
-    fn of(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
+    fn of(connection: &Connection<'_>, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
         let gone = |error| match error {
             // It went while it was being measured.
             Error::Xen(error) if error.errno == Some(Errno::ESRCH) => Error::NoSuchDomain(domid.to_string()),
@@ -146,7 +147,7 @@ impl Inspection {
             .map_or_else(String::new, |plan| svg_comparison(plan, &self.measured, &self.differences, &title))
     }
 
-    fn gather(connection: &Connection, domid: DomId, model: Option<Model>) -> Result<Self, Error> {
+    fn gather(connection: &Connection<'_>, domid: DomId, model: Option<Model>) -> Result<Self, Error> {
         let (xen, store) = (&connection.xen, connection.store.plain());
         let domain = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
         let measured = measure(xen, domid)?;
@@ -189,7 +190,7 @@ impl Inspection {
 }
 
 fn plan_of(
-    connection: &Connection,
+    connection: &Connection<'_>,
     domain: &crate::xen::DomainInfo,
     measured: &Measured,
     model: Option<Model>,

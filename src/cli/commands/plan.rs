@@ -3,14 +3,15 @@
 use crate::cli::args::PlanArgs;
 use crate::cli::from_flags;
 use crate::cli::print::{self, Done, picture};
+use crate::cli::reporter::Reporter;
 use crate::error::AtStage;
-use crate::events;
+use crate::observer;
 use crate::picture::svg::svg;
 use crate::picture::text::render;
 use crate::stage::Stage;
 
-pub(crate) fn run(arguments: &PlanArgs, json: bool) -> anyhow::Result<Done> {
-    let plan = events::step(Stage::CheckInput, || from_flags::plan(&arguments.memory, true))?;
+pub(crate) fn run(reporter: &Reporter, arguments: &PlanArgs, json: bool) -> anyhow::Result<Done> {
+    let plan = observer::step(reporter, Stage::CheckInput, || from_flags::plan(&arguments.memory, true))?;
     if picture(arguments.svg.as_deref(), json, || svg(&plan)).at(Stage::CheckInput)? {
         return Done::new(&plan, &render(&plan));
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::options::Options;
 use crate::builder::hvmloader_keys::{write_hole, write_modules};
-use crate::builder::image::{BuildResult, check_room};
+use crate::builder::image::BuildResult;
 use crate::builder::post::bool01;
 use crate::builder::pre::Ports;
+use crate::builder::shortage::check_room;
 use crate::config::autoballoon::Dom0Share;
 use crate::config::cmdline::CmdlineOf;
 use crate::config::guest::{Claim, Guest};
@@ -20,11 +21,10 @@ use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
 use crate::payload::boot_files::{BootFiles, FirmwareModules, Module};
+use crate::payload::firmware::{FirmwareChoice, FirmwareKind};
 use crate::payload::kernel::placement::check_placement;
-use crate::payload::kernel::{Keep, Unpacking};
-use crate::payload::search::{
-    Candidates, FirmwareChoice, FirmwareKind, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader,
-};
+use crate::payload::kernel::{Keep, Unpacker, Unpacking};
+use crate::payload::search::{Candidates, load_ramdisk, map_ramdisk, read_firmware, read_hvmloader};
 use crate::payload::{acpi_tables, smbios};
 use crate::xen::{DomId, DomainInfo, ImageLimits, PciAddress, Transaction, XenError};
 
@@ -229,7 +229,7 @@ impl Job {
             Ok::<_, Error>(Module { data, path: path.clone(), cmdline: cmdlines.next().unwrap_or_default() })
         });
         let modules = modules.collect::<Result<Vec<_>, _>>()?;
-        let unpacking = Unpacking::start(&self.image, limits.kernel, Keep::Yes)?;
+        let unpacking = Unpacking::start(&Unpacker::this_program(), &self.image, limits.kernel, Keep::Yes)?;
         modules.iter().try_for_each(load_ramdisk)?;
         let data = unpacking.finish(plan)?;
         let kernel = Module { data, path: self.image.clone(), cmdline };

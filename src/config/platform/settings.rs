@@ -4,7 +4,7 @@ use super::Platform;
 use super::setting::Setting;
 use super::value::{cpu_map, featureset, number_within, truth};
 use super::viridian::{self, Viridian};
-use crate::payload::search::FirmwareKind;
+use crate::payload::firmware::FirmwareKind;
 use crate::xen::enlightenment;
 
 const BOOLEAN: &str = "true or false, or a number (0 is false)";

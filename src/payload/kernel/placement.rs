@@ -71,11 +71,11 @@ pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Resu
         Some(last) => {
             let largest = match image.largest_last(plan) {
                 Some(largest) => {
-                    format!("this one has room for a {} of {} bytes", crate::payload::search::RAMDISK, largest.0)
+                    format!("this one has room for a {} of {} bytes", crate::payload::file::RAMDISK, largest.0)
                 }
                 None => "this one has no room for the kernel alone".to_owned(),
             };
-            let (bytes, what) = (last.data.len(), crate::payload::search::RAMDISK);
+            let (bytes, what) = (last.data.len(), crate::payload::file::RAMDISK);
             let reason = format!(
                 "has {bytes} bytes, which do not fit beside the kernel into the {has} that the guest starts with: \
                  {enough}, and {largest}"

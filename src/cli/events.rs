@@ -1,7 +1,7 @@
-//! How far a run is, told to a program: one JSON object a line on a descriptor that the caller passed on (`--events-fd`).
+//! The progress of a run for a program: one JSON object a line on a descriptor that the caller passed on (`--events-fd`).
 //!
-//! docs/interface.md tells what the records hold. They are an interface: fields may be added to them; one that changes its
-//! meaning makes another [`SCHEMA`].
+//! docs/interface.md describes the records. They are an interface: fields may be added; a field that changes its meaning
+//! makes another [`SCHEMA`].
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use std::process;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{AtStage, Error, Failure};
 use crate::logging::record::timestamp;
+use crate::observer::{Observer, Outcome, Progress, Unit};
 use crate::os::fd;
 use crate::stage::Stage;
 
@@ -26,27 +26,6 @@ pub const SCHEMA: u32 = 1;
 
 /// How long a reader that reads nothing may hold a run up, once and in all.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What is counted while a step waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// KiB.
-    Kib,
-    /// Pages of 4 KiB.
-    Pages,
-}
-
-impl Unit {
-    /// So many of them, in bytes.
-    #[must_use]
-    pub const fn bytes(self, count: u64) -> u64 {
-        match self {
-            Self::Kib => count.saturating_mul(1024),
-            Self::Pages => count.saturating_mul(4096),
-        }
-    }
-}
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -75,109 +54,87 @@ struct Stream {
     stage: Option<Stage>,
 }
 
-/// The one stream of this process, from [`open`] to the last record.
-static STREAM: Mutex<Option<Stream>> = Mutex::new(None);
+/// The events of one run. Without a descriptor it takes them and does nothing.
+#[derive(Debug, Default)]
+pub struct Events {
+    stream: Mutex<Option<Stream>>,
+}
 
-/// Takes descriptor `number` over (see [`fd::take`]), for all records of this process.
-///
-/// # Errors
-/// What is wrong with the descriptor: it is not open, not for writing, or not one that the caller passed on.
-pub fn open(number: RawFd) -> Result<(), String> {
-    let taken = fd::take(number).map_err(|error| error.to_string())?;
-    if !taken.access.writes() {
-        return Err(format!("descriptor {number} is not open for writing"));
+impl Events {
+    /// Takes descriptor `number` over (see [`fd::take`]), for all records of this run.
+    ///
+    /// # Errors
+    /// What is wrong with the descriptor: it is not open, not for writing, or not one that the caller passed on.
+    pub fn open(&self, number: RawFd) -> Result<(), String> {
+        let taken = fd::take(number).map_err(|error| error.to_string())?;
+        if !taken.access.writes() {
+            return Err(format!("descriptor {number} is not open for writing"));
+        }
+        let stream =
+            Stream::new(File::from(taken.fd)).map_err(|error| format!("there is no thread for events: {error}"))?;
+        *self.lock() = Some(stream);
+        Ok(())
     }
-    let stream =
-        Stream::new(File::from(taken.fd)).map_err(|error| format!("there is no thread for events: {error}"))?;
-    *lock() = Some(stream);
-    Ok(())
+
+    /// The first record of a run.
+    pub fn start(&self, verb: Option<&str>) {
+        self.send(&Record::Start { schema: SCHEMA, verb, pid: process::id(), time: timestamp() });
+    }
+
+    /// The last record of a run that succeeded, with what `--json` prints.
+    pub fn result(&self, result: &Value) {
+        self.end(&Record::Result { result });
+    }
+
+    /// The last record of a run that failed, with what `--json` prints in its `error`, and the exit status.
+    pub fn error(&self, error: &Value, exit: u8) {
+        self.end(&Record::Error { error, exit });
+    }
+
+    /// Writes a last record. After it there is no stream: a second last record is not written.
+    fn end(&self, record: &Record<'_>) {
+        self.send(record);
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Stream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a record. A stream that cannot be written to is given up, and the run goes on.
+    fn send(&self, record: &Record<'_>) {
+        let mut stream = self.lock();
+        let Some(problem) = stream.as_ref().and_then(|open| open.write(record).err()) else { return };
+        *stream = None;
+        drop(stream);
+        log::warn!("no more events are sent: {problem}");
+    }
 }
 
-/// The first record of a run.
-pub fn start(verb: Option<&str>) {
-    send(&Record::Start { schema: SCHEMA, verb, pid: process::id(), time: timestamp() });
-}
-
-/// A step that is running; dropped without [`Running::done`], it has failed.
-#[derive(Debug)]
-#[must_use = "the step fails at once otherwise"]
-pub struct Running {
-    stage: Stage,
-    start: Instant,
-    done: bool,
-}
-
-impl Running {
-    /// The run has come to this step.
-    pub fn begin(stage: Stage) -> Self {
-        log::info!(STAGE = stage.name(); "stage {stage}");
-        if let Some(stream) = &mut *lock() {
+impl Observer for Events {
+    fn stage_started(&self, stage: Stage) {
+        if let Some(stream) = &mut *self.lock() {
             stream.stage = Some(stage);
         }
         let record = StageRecord { stage: stage.name(), state: "started", time: timestamp(), seconds: None };
-        send(&Record::Stage(record));
-        Self { stage, start: Instant::now(), done: false }
+        self.send(&Record::Stage(record));
     }
 
-    /// The step has done its work.
-    pub fn done(mut self) {
-        self.done = true;
+    fn stage_ended(&self, stage: Stage, outcome: Outcome, elapsed: Duration) {
+        let state = match outcome {
+            Outcome::Done => "done",
+            Outcome::Failed => "failed",
+        };
+        let seconds = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
+        let record = StageRecord { stage: stage.name(), state, time: timestamp(), seconds: Some(seconds) };
+        self.send(&Record::Stage(record));
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let state = if self.done { "done" } else { "failed" };
-        let seconds = (self.start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        let record = StageRecord { stage: self.stage.name(), state, time: timestamp(), seconds: Some(seconds) };
-        send(&Record::Stage(record));
+    fn progress(&self, progress: &Progress<'_>) {
+        let stage = self.lock().as_ref().and_then(|stream| stream.stage).map(Stage::name);
+        let Progress { done, total, unit, text, .. } = *progress;
+        self.send(&Record::Progress { stage, done, total, unit, text });
     }
-}
-
-/// Runs one step under its name.
-///
-/// # Errors
-/// What the step returns, with its name.
-pub fn step<T, E: Into<Error>>(stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
-    let running = Running::begin(stage);
-    let value = work().at(stage)?;
-    running.done();
-    Ok(value)
-}
-
-/// How far the present step is: `done` of `total`, and in words.
-pub fn progress(done: u64, total: u64, unit: Unit, text: &str) {
-    let stage = lock().as_ref().and_then(|stream| stream.stage).map(Stage::name);
-    send(&Record::Progress { stage, done, total, unit, text });
-}
-
-/// The last record of a run that succeeded, with what `--json` prints.
-pub fn result(result: &Value) {
-    end(&Record::Result { result });
-}
-
-/// The last record of a run that failed, with what `--json` prints in its `error`, and the exit status.
-pub fn error(error: &Value, exit: u8) {
-    end(&Record::Error { error, exit });
-}
-
-/// Writes a last record. After it there is no stream: of two last records only the first is told.
-fn end(record: &Record<'_>) {
-    send(record);
-    *lock() = None;
-}
-
-fn lock() -> MutexGuard<'static, Option<Stream>> {
-    STREAM.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Writes a record. A stream that cannot be written to is given up, and the run goes on.
-fn send(record: &Record<'_>) {
-    let mut stream = lock();
-    let Some(problem) = stream.as_ref().and_then(|open| open.write(record).err()) else { return };
-    *stream = None;
-    drop(stream);
-    log::warn!("no more events are sent: {problem}");
 }
 
 impl Stream {
