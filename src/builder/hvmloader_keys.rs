@@ -1,4 +1,4 @@
-//! XenstorePaths in xenstore by which hvmloader and whoever starts the device model learn what the builder decided.
+//! Keys in xenstore that tell hvmloader, and the starter of the device model, what the builder decided.
 
 use crate::domain::paths::XenstorePaths;
 use crate::memory::layout::VGPU_VRAM;

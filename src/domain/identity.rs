@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::xen::{DomId, Interface, Store, XenError};
 
 /// Whether the keys at a domain's number name another one: by dombuild's mark and by `vm`, the path that every toolstack
-/// writes. XenstorePaths that name none are of whoever has the number.
+/// writes. Keys that name none are of whoever has the number.
 pub(crate) fn name_another(mark: Option<&str>, vm: Option<&str>, uuid: Uuid) -> bool {
     let named = [mark.map(|mark| mark == uuid.to_string()), vm.map(|vm| vm == format!("/vm/{uuid}"))];
     named.iter().flatten().count() > 0 && !named.contains(&Some(true))

@@ -47,7 +47,7 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
     let helpers = once_more(store, || Helpers::of(store, domain));
-    // XenstorePaths that could not be read may name a device model that still runs: they stay, so that the next try finds it.
+    // Keys that could not be read may name a device model that still runs: they stay, so that the next try finds it.
     let keys_stay = helpers.is_err() && !store.is_lost();
     note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
     if !keys_stay {

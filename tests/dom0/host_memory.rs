@@ -60,7 +60,7 @@ fn dom0_mib() -> u64 {
     dom0.owned_pages.0 / 256
 }
 
-/// XenstorePaths that whoever resizes dom0 first makes.
+/// Keys that whoever resizes dom0 first makes.
 const KEYS: [&str; 2] = ["/local/domain/0/memory", "/vm/00000000-0000-0000-0000-000000000000"];
 
 /// dom0 as it was, also where a test fails: its size, and which of the keys were missing.

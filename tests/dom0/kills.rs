@@ -338,7 +338,7 @@ fn by_handles() {
     assert!(xen.domain(empty).expect("asked").is_none());
     dombuild(&["destroy", "t"]).success();
 
-    // XenstorePaths and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
+    // Keys and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
     for recorded in [true, false] {
         let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
         let mark = format!("/libxl/{number}/dombuild");

@@ -192,7 +192,7 @@ fn by_handle() {
     assert!(fs::exists(format!("/run/xen/qmp-libxl-{guest}")).expect("asked"));
     dombuild(&["destroy", "t"]).success();
 
-    // XenstorePaths at a number that name another domain are not this one's either: Xen does not know a domain there any more.
+    // Keys at a number that name another domain are not this one's either: Xen does not know a domain there any more.
     let number = DomId::new(32_000).expect("a domid");
     let theirs = Uuid::new_v4();
     shell(&format!("xenstore-write /local/domain/{number}/vm /vm/{theirs} /vm/{theirs}/uuid {theirs}"));
