@@ -1,21 +1,9 @@
-//! Turns the Xen version that xen-sys found into `xen_4_N_or_later` cfgs and a compile-time string.
+//! Passes the Xen version that xen-sys found on to the program, as a compile-time string.
 
 use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let version = env::var("DEP_XENGUEST_VERSION").unwrap_or_default();
-    let newest = number(&env::var("DEP_XENGUEST_NEWEST").unwrap_or_default());
-    let minor = number(version.trim_start_matches("4."));
-    for candidate in 18..=newest {
-        println!("cargo::rustc-check-cfg=cfg(xen_4_{candidate}_or_later)");
-        if minor >= candidate {
-            println!("cargo::rustc-cfg=xen_4_{candidate}_or_later");
-        }
-    }
     println!("cargo::rustc-env=DOMBUILD_XEN_VERSION={version}");
-}
-
-fn number(text: &str) -> u32 {
-    text.parse().unwrap_or(0)
 }

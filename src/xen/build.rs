@@ -1,4 +1,4 @@
-//! Turns the Xen version that xen-sys found into `xen_4_N_or_later` cfgs and a compile-time string.
+//! Turns the Xen version that xen-sys found into `xen_4_N_or_later` cfgs.
 
 use std::env;
 
@@ -13,7 +13,6 @@ fn main() {
             println!("cargo::rustc-cfg=xen_4_{candidate}_or_later");
         }
     }
-    println!("cargo::rustc-env=DOMBUILD_XEN_VERSION={version}");
 }
 
 fn number(text: &str) -> u32 {

@@ -22,7 +22,7 @@ use super::Test;
 use super::faults::tiny_kernel;
 use super::sample::{Random, count};
 use super::support::{
-    DOMBUILD, Host, RUNS, create, dombuild, empty_domain, figures, file, path_text, script, shell, wait_for,
+    Host, RUNS, create, dombuild, empty_domain, figures, file, path_text, script, shell, start_silently, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -33,16 +33,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("cleanup_touches_what_is_dead_alone", dead_alone),
     ("cleanup_goes_by_handles", by_handles),
 ];
-
-fn start(arguments: &[&str]) -> Child {
-    Command::new(DOMBUILD)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts")
-}
 
 /// What `cleanup` finds.
 fn found() -> Vec<Value> {
@@ -107,7 +97,7 @@ enum Kill {
 }
 
 fn kill_after(arguments: &[&str], delay: Duration) -> Kill {
-    let mut child = start(arguments);
+    let mut child = start_silently(arguments);
     thread::sleep(delay);
     child.kill().expect("it is ours to kill");
     let ended = child.wait().expect("waited for");
@@ -176,7 +166,7 @@ fn killed_creates() {
 
 /// Its QEMU dies with the run at any time, though nobody was there to end it.
 fn killed_foreground() {
-    let mut child = start(&["create", "--name", "t", "--memory", "64", "--foreground"]);
+    let mut child = start_silently(&["create", "--name", "t", "--memory", "64", "--foreground"]);
     wait_for("the guest runs", 60, || {
         shell("xl list").lines().any(|line| line.starts_with("t ") && !line.contains("--p"))
     });
@@ -195,7 +185,7 @@ fn killed_foreground() {
 fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
-    let mut child = start(&[&["--events-fd", &events.to_string()], arguments].concat());
+    let mut child = start_silently(&[&["--events-fd", &events.to_string()], arguments].concat());
     drop(writer);
     close(events).expect("closed");
     let began = |line: std::io::Result<String>| {

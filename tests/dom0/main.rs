@@ -21,6 +21,7 @@ mod kills;
 mod life;
 mod limits;
 mod linux;
+mod lock_holder;
 mod memory;
 mod names;
 mod neighbours;

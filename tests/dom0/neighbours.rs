@@ -1,10 +1,9 @@
 //! Other users of the host: locks in /run/lock, which is everybody's to write, and names that speak to a terminal.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Test;
+use super::lock_holder::LockHolder;
 use super::support::{DOMBUILD, Ran, dombuild, file, path_text, run, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -68,41 +68,6 @@ fn fcntl(kind: &str) -> String {
     format!("do {{ my $lock = pack('s s x4 q q l x4', {kind}, 0, 0, 0, 0); fcntl($file, F_SETLK, $lock) }}")
 }
 
-/// A process of a user that holds a lock, or several.
-struct Holder(Child);
-
-impl Holder {
-    /// Opens the file with these flags, locks it by this call, and does the rest.
-    fn new(user: u32, path: &str, flags: &str, call: &str, rest: &str) -> Self {
-        let program = format!(
-            "use Fcntl ':DEFAULT', ':flock'; sysopen(my $file, '{path}', {flags}, 0600) or die \"{path}: $!\"; \
-             {call} or die \"not locked: $!\"; {rest}; $| = 1; print \"locked\\n\"; <STDIN>"
-        );
-        let mut child = Command::new("perl")
-            .args(["-e", &program])
-            .uid(user)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("there is a perl");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("read");
-        assert_eq!(line, "locked\n");
-        Self(child)
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("waited for");
-    }
-}
-
 /// Makes a file with this owner and mode.
 fn make(path: &str, user: u32, mode: u32) {
     // The kernel refuses another user's file to `O_CREAT`.
@@ -124,7 +89,7 @@ fn builds_with_warning(words: &[&str]) -> Ran {
 fn another_users_lock() {
     let _shared = Shared::new();
     for (path, call) in [(XL_LOCK, fcntl("F_WRLCK")), (OPENXT_LOCK, "flock($file, LOCK_EX)".to_owned())] {
-        let holder = Holder::new(NOBODY, path, "O_WRONLY | O_CREAT", &call, "");
+        let holder = LockHolder::new(NOBODY, path, "O_WRONLY | O_CREAT", &call, "");
         let who = format!("process {} (perl) of user {NOBODY}", holder.pid());
         builds_with_warning(&[path, &who, "user 65534's, mode 0600", "claim alone"]);
         // The file stays when its maker is gone. It is locked then, for what that is worth, and not without a word.
@@ -143,7 +108,7 @@ fn readable_file() {
     let _shared = Shared::new();
     for (path, call) in [(XL_LOCK, fcntl("F_RDLCK")), (OPENXT_LOCK, "flock($file, LOCK_SH)".to_owned())] {
         make(path, 0, 0o644);
-        let holder = Holder::new(NOBODY, path, "O_RDONLY", &call, "");
+        let holder = LockHolder::new(NOBODY, path, "O_RDONLY", &call, "");
         let who = format!("process {} (perl) of user {NOBODY}", holder.pid());
         builds_with_warning(&[path, &who, "user 0's, mode 0644", "claim alone"]);
         fs::remove_file(path).expect("removed");
@@ -155,20 +120,21 @@ fn readable_file() {
 fn disguised() {
     let _shared = Shared::new();
     make(OPENXT_LOCK, 0, 0o644);
-    let set_uid = Holder::new(0, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "$< = 65534");
+    let set_uid = LockHolder::new(0, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "$< = 65534");
     builds_with_warning(&[OPENXT_LOCK, &format!("process {} (perl) of user {NOBODY}", set_uid.pid())]);
     drop(set_uid);
     // prctl(PR_SET_DUMPABLE, 0)
-    let hidden = Holder::new(NOBODY, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "syscall(157, 4, 0, 0, 0, 0)");
+    let hidden =
+        LockHolder::new(NOBODY, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "syscall(157, 4, 0, 0, 0, 0)");
     builds_with_warning(&[OPENXT_LOCK, &format!("process {} (perl) of user {NOBODY}", hidden.pid())]);
     drop(hidden);
     let child =
         "(my $kid = open(my $out, '-|')) // die; if (!$kid) { flock($file, LOCK_SH) or die; exit } waitpid($kid, 0)";
-    let heir = Holder::new(NOBODY, OPENXT_LOCK, "O_RDONLY", child, "");
+    let heir = LockHolder::new(NOBODY, OPENXT_LOCK, "O_RDONLY", child, "");
     builds_with_warning(&[OPENXT_LOCK, "an unknown process holds it"]);
     drop(heir);
     // Of root's processes, the one that has the open file is found.
-    let heir = Holder::new(0, OPENXT_LOCK, "O_RDONLY", child, "");
+    let heir = LockHolder::new(0, OPENXT_LOCK, "O_RDONLY", child, "");
     let child = waiting(&file(b""), &format!("the build lock {OPENXT_LOCK}, held by process {} (perl)\n", heir.pid()));
     interrupt(child);
 }
@@ -212,7 +178,7 @@ fn root_on_another_users_file() {
     let _shared = Shared::new();
     let log = file(b"");
     make(XL_LOCK, NOBODY, 0o666);
-    let holder = Holder::new(0, XL_LOCK, "O_WRONLY", &fcntl("F_WRLCK"), "");
+    let holder = LockHolder::new(0, XL_LOCK, "O_WRONLY", &fcntl("F_WRLCK"), "");
     let error = dombuild(&[&GUEST[..], &["--wait-memory", "0"]].concat()).failed_with(8, "timed-out");
     let who = format!("{XL_LOCK}, held by process {} (perl),", holder.pid());
     assert!(error["message"].as_str().expect("text").contains(&who), "{error}");
@@ -228,7 +194,7 @@ fn several_holders() {
     let _shared = Shared::new();
     let log = file(b"");
     make(OPENXT_LOCK, 0, 0o644);
-    let shared = |user| Holder::new(user, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "");
+    let shared = |user| LockHolder::new(user, OPENXT_LOCK, "O_RDONLY", "flock($file, LOCK_SH)", "");
     let (user, root) = (shared(NOBODY), shared(0));
     let mut child = waiting(&log, "waiting for the build lock");
     let text = fs::read_to_string(&log).expect("the log");
@@ -248,14 +214,14 @@ fn several_holders() {
 fn holders_name() {
     const NAME: &str = r#"$0 = "\e]0;pwn\a\e[2J""#;
     let _shared = Shared::new();
-    let holder = Holder::new(NOBODY, XL_LOCK, "O_WRONLY | O_CREAT", &fcntl("F_WRLCK"), NAME);
+    let holder = LockHolder::new(NOBODY, XL_LOCK, "O_WRONLY | O_CREAT", &fcntl("F_WRLCK"), NAME);
     let comm = fs::read(format!("/proc/{}/comm", holder.pid())).expect("it runs");
     assert!(comm.starts_with(b"\x1b]0;pwn\x07"), "{comm:?}");
     let ran = builds_with_warning(&[XL_LOCK, "(\\u{1b}]0;pwn\\u{7}\\u{1b}[2J) of user 65534"]);
     assert!(!ran.stderr.contains("\x1b]") && !ran.stderr.contains('\x07'), "{ran:?}");
     drop(holder);
 
-    let holder = Holder::new(0, XL_LOCK, "O_WRONLY", &fcntl("F_WRLCK"), NAME);
+    let holder = LockHolder::new(0, XL_LOCK, "O_WRONLY", &fcntl("F_WRLCK"), NAME);
     let size = Winsize { ws_row: 24, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(Some(&size), None).expect("a terminal");
     let second: OwnedFd = terminal.slave.try_clone().expect("a second handle");

@@ -1,7 +1,6 @@
 //! Builds at once: memory is claimed before it is taken, and others' build locks are honoured.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -12,9 +11,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::Test;
+use super::lock_holder::LockHolder;
 use super::sample::{Random, count};
 use super::support::{
-    DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run, wait_for,
+    DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run,
+    start_silently, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -103,7 +104,7 @@ fn claimed_memory() {
     let of_qemu = number(&plan, "owned_pages_running") - number(&plan, "owned_pages_built");
     for (flags, claimed) in [(&[][..], of_qemu * 4), (&["--no-claim"][..], 0)] {
         let words = ["--memory", "128", "--dm-timeout", "600", "--device-model", path_text(&sleeper)];
-        let mut child = start(&[&["create", "--name", "t"], &words[..], flags].concat());
+        let mut child = start_silently(&[&["create", "--name", "t"], &words[..], flags].concat());
         wait_for("the device model runs", 60, || super::support::shell("ps ax").contains("sleep 1000"));
         // It starts before the last of the guest's memory is populated, and so from the claim.
         wait_for(&format!("{claimed} KiB are claimed, {flags:?}"), 60, || host().claimed_kib.0 == claimed);
@@ -113,50 +114,11 @@ fn claimed_memory() {
     }
 }
 
-fn start(arguments: &[&str]) -> Child {
-    Command::new(DOMBUILD)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts")
-}
-
 fn signal(child: &Child, with: Signal) {
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), with).expect("it still runs");
 }
 
 const GUEST: [&str; 8] = ["create", "--name", "t", "--memory", "64", "--paused", "--device-model", "none"];
-
-/// A process that holds a lock, and is no ancestor of any build: this one is of all that it starts.
-struct Holder(Child);
-
-impl Holder {
-    fn of(path: &str, call: &str) -> Self {
-        let program = format!(
-            "use Fcntl ':DEFAULT', ':flock'; sysopen(my $file, '{path}', O_WRONLY | O_CREAT, 0600) or die; \
-             {call} or die \"not locked: $!\"; $| = 1; print \"locked\\n\"; <STDIN>"
-        );
-        let mut child = Command::new("perl")
-            .args(["-e", &program])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("there is a perl");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("read");
-        assert_eq!(line, "locked\n");
-        Self(child)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("waited for");
-    }
-}
 
 /// With a lock in somebody else's hands: a build is interrupted, gives up, is told not to mind, or waits and goes on.
 fn with_lock(path: &str, call: &str) {
@@ -164,13 +126,13 @@ fn with_lock(path: &str, call: &str) {
     let log = file(b"");
     let begin = || {
         fs::write(&log, "").expect("emptied");
-        let child = start(&[&GUEST[..], &["--log", path_text(&log)]].concat());
+        let child = start_silently(&[&GUEST[..], &["--log", path_text(&log)]].concat());
         let waits = format!("waiting for the build lock {path}, held by process ");
         wait_for("it waits", 60, || fs::read_to_string(&log).expect("the log").contains(&waits));
         child
     };
 
-    let holder = Holder::of(path, call);
+    let holder = LockHolder::new(0, path, "O_WRONLY | O_CREAT", call, "");
     let mut child = begin();
     assert!(child.try_wait().expect("asked").is_none());
     signal(&child, Signal::SIGINT);
@@ -190,7 +152,7 @@ fn with_lock(path: &str, call: &str) {
     assert!(child.wait().expect("waited for").success(), "it goes on");
     dombuild(&["destroy", "t"]).success();
     // And it has given the lock back, though its guest's files are open.
-    drop(Holder::of(path, call));
+    drop(LockHolder::new(0, path, "O_WRONLY | O_CREAT", call, ""));
     if !there {
         fs::remove_file(path).expect("removed");
     }

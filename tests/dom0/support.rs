@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,17 @@ pub(crate) fn figures(file: &str, table: &str) {
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Ran {
     let output = Command::new(program).args(arguments).output();
     Ran::new(&output.unwrap_or_else(|error| panic!("{program}: {error}")))
+}
+
+/// Starts dombuild; its output goes nowhere.
+pub(crate) fn start_silently(arguments: &[&str]) -> Child {
+    Command::new(DOMBUILD)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts")
 }
 
 /// Runs dombuild with `--json`.
