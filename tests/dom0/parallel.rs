@@ -1,7 +1,7 @@
 //! Builds at once: memory is claimed before it is taken, and others' build locks are honoured.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::thread;
 
 use dombuild::runs::build_lock::{OPENXT_LOCK, XL_LOCK};
@@ -14,8 +14,7 @@ use super::Test;
 use super::lock_holder::LockHolder;
 use super::sample::{Random, count};
 use super::support::{
-    DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run,
-    start_silently, wait_for,
+    GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run, start_silently, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -141,7 +140,7 @@ fn with_lock(path: &str, call: &str) {
     let error = dombuild(&[&GUEST[..], &["--wait-memory", "0"]].concat()).failed_with(8, "timed-out");
     assert_eq!(error["stage"], "wait-free-memory");
     let message = error["message"].as_str().expect("text");
-    let told = format!("{path}, held by process {} (perl)", holder.0.id());
+    let told = format!("{path}, held by process {} (perl)", holder.pid());
     assert!(message.contains(&told) && message.contains("nothing is left"), "{message}");
 
     dombuild(&[&GUEST[..], &["--no-build-lock"]].concat()).success();
