@@ -1,8 +1,10 @@
 //! Keys in xenstore that tell hvmloader, and the starter of the device model, what the builder decided.
 
+use crate::config::platform::Platform;
 use crate::domain::paths::XenstorePaths;
 use crate::memory::layout::VGPU_VRAM;
 use crate::memory::{Kind, Plan};
+use crate::payload::firmware::FirmwareKind;
 use crate::xen::{Placed, PlacedModules, Transaction, XenError};
 
 /// Tells hvmloader where its SMBIOS structures and ACPI tables are, in hexadecimal, as libxl does
@@ -21,6 +23,32 @@ pub fn write_modules(
             transaction.write(&key("address"), &format!("{:#x}", address.get()))?;
             transaction.write(&key("length"), &format!("{:#x}", length.get()))?;
         }
+    }
+    Ok(())
+}
+
+/// hvmloader knows these two words and no others for yes and no.
+fn bool01(yes: bool) -> &'static str {
+    if yes { "1" } else { "0" }
+}
+
+/// Writes which ACPI features the guest has, and which firmware hvmloader starts.
+///
+/// # Errors
+/// Where xenstored refuses.
+pub fn write_firmware(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    platform: &Platform,
+    firmware: FirmwareKind,
+) -> Result<(), XenError> {
+    for (name, value) in [
+        ("platform/acpi", bool01(platform.acpi)),
+        ("platform/acpi_s3", bool01(platform.acpi_s3)),
+        ("platform/acpi_s4", bool01(platform.acpi_s4)),
+        ("hvmloader/bios", firmware.name()),
+    ] {
+        transaction.write(&keys.of_domain(name), value)?;
     }
     Ok(())
 }

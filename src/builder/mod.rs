@@ -2,9 +2,11 @@
 
 pub mod acpi;
 pub mod build;
+pub mod built;
 pub mod claim;
 pub mod cpuid;
 pub mod dom0_memory;
+pub mod given_domain;
 pub mod host_memory;
 pub mod hvm;
 pub mod hvmloader_keys;

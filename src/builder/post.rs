@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::hvmloader_keys::{write_hole, write_modules};
+use super::hvmloader_keys::{write_firmware, write_hole, write_modules};
 use super::image::BuildResult;
 use super::pre::Ports;
 use crate::config::guest::Guest;
@@ -216,12 +216,6 @@ fn write_image_keys(
     transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())
 }
 
-/// hvmloader knows these two words and no others for yes and no.
-#[must_use]
-pub fn bool01(yes: bool) -> &'static str {
-    if yes { "1" } else { "0" }
-}
-
 /// What hvmloader and QEMU look for.
 fn write_firmware_keys(
     transaction: &Transaction<'_>,
@@ -231,12 +225,9 @@ fn write_firmware_keys(
     vm_path: &str,
 ) -> Result<(), XenError> {
     let (plan, platform) = (&guest.plan, &guest.platform);
+    write_firmware(transaction, keys, platform, firmware)?;
     for (name, value) in [
-        ("platform/acpi", bool01(platform.acpi)),
-        ("platform/acpi_s3", bool01(platform.acpi_s3)),
-        ("platform/acpi_s4", bool01(platform.acpi_s4)),
         ("platform/acpi_laptop_slate", "0"),
-        ("hvmloader/bios", firmware.name()),
         // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
         ("hvmloader/allow-memory-relocate", "0"),
     ] {

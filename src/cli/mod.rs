@@ -2,7 +2,6 @@
 
 pub mod args;
 pub mod boot_file_flags;
-pub mod built;
 pub mod commands;
 pub mod connection;
 pub mod create_request;

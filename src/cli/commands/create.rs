@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::dry_run;
 use crate::builder::build::{BuildJob, build_guest};
+use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::check_paging_pool;
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::build_pre;
 use crate::cli::args::CreateArgs;
-use crate::cli::built::Built;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
 use crate::cli::from_flags::{self, Create};

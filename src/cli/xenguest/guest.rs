@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::options::Options;
-use crate::builder::hvmloader_keys::{write_hole, write_modules};
+use crate::builder::given_domain::check_buildable;
+use crate::builder::hvmloader_keys::{write_firmware, write_hole, write_modules};
 use crate::builder::image::BuildResult;
-use crate::builder::post::bool01;
 use crate::builder::pre::Ports;
 use crate::builder::shortage::check_room;
 use crate::config::autoballoon::Dom0Share;
@@ -117,21 +117,10 @@ impl Job {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn check_domain(&self, context: &Context<'_>) -> Result<DomainInfo, Error> {
-        let domid = self.domid;
-        let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
-        let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
-        if domain.dying || domain.shutdown.is_some() {
-            return refused("is shut down or being destroyed".to_owned());
-        }
-        if domain.kind != self.kind {
-            return refused(format!("was created as a {} guest, not as a {} one", domain.kind, self.kind));
-        }
+        let domain = check_buildable(context, self.domid, self.kind, self.force)?;
         if domain.existing_vcpus == 0 {
-            return refused("has no vCPUs yet: call xc_domain_max_vcpus first".to_owned());
-        }
-        if domain.owned_pages.0 > 0 && !self.force {
-            let pages = domain.owned_pages.0;
-            return refused(format!("owns {pages} pages already; only an empty domain can be built (--force does it)"));
+            let reason = format!("domain {} has no vCPUs yet: call xc_domain_max_vcpus first", self.domid);
+            return Err(Error::BadConfig(reason));
         }
         Ok(domain)
     }
@@ -244,16 +233,9 @@ impl Job {
     pub(super) fn write_keys(&self, context: &Context<'_>, guest: &Guest) -> Result<(), XenError> {
         let keys = XenstorePaths::new(self.domid);
         let platform = &guest.platform;
-        let firmware = platform.firmware.unwrap_or_default().name();
+        let firmware = platform.firmware.unwrap_or_default();
         context.store.transaction(|transaction| {
-            for (name, value) in [
-                ("platform/acpi", bool01(platform.acpi)),
-                ("platform/acpi_s3", bool01(platform.acpi_s3)),
-                ("platform/acpi_s4", bool01(platform.acpi_s4)),
-                ("hvmloader/bios", firmware),
-            ] {
-                transaction.write(&keys.of_domain(name), value)?;
-            }
+            write_firmware(transaction, &keys, platform, firmware)?;
             write_hole(transaction, &keys, &guest.plan)
         })
     }

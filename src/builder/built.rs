@@ -1,29 +1,33 @@
-//! A built guest, as `create` and `build` print it.
+//! A built guest: where its rings are, what was planned, and what Xen reports.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::builder::image::BuildResult;
-use crate::builder::pre::Ports;
+use super::image::BuildResult;
+use super::pre::Ports;
 use crate::memory::{Measured, Plan};
 use crate::xen::DomId;
 
-/// What `create` and `build` print of a built guest: where its rings are, what was planned and what Xen shows.
+/// A built guest.
 #[derive(Debug, Serialize)]
-pub(crate) struct Built {
-    pub(crate) domid: DomId,
+pub struct Built {
+    /// The domain.
+    pub domid: DomId,
+    /// The rings, and the place of modules.
     #[serde(flatten)]
-    pub(crate) rings: BuildResult,
+    pub rings: BuildResult,
+    /// The event channels of the rings.
     #[serde(flatten)]
-    pub(crate) ports: Ports,
+    pub ports: Ports,
     /// What Xen shows at the end of the build; nothing where a device model took its own memory meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) measured_built: Option<Measured>,
+    pub measured_built: Option<Measured>,
     /// What Xen shows once the device model is ready, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) measured_running: Option<Measured>,
-    pub(crate) plan: Plan,
+    pub measured_running: Option<Measured>,
+    /// The plan.
+    pub plan: Plan,
 }
 
 impl fmt::Display for Built {

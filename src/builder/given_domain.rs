@@ -1,0 +1,105 @@
+//! Builds into a domain that another program created. The domain stays, whatever happens.
+
+use super::build::{BuildJob, build_guest};
+use super::built::Built;
+use super::claim::give_back_claim;
+use super::image::check_paging_pool;
+use super::post::{Identity, build_post};
+use super::pre::build_pre;
+use crate::config::guest::{Claim, Guest};
+use crate::context::Context;
+use crate::domain::measure::measure;
+use crate::error::{AtStage, Error, Failure};
+use crate::memory::Kind;
+use crate::runs::journal::{JournalEntry, RunVerb};
+use crate::stage::Stage;
+use crate::xen::{DomId, DomainInfo, EventPort};
+
+/// Checks that a domain can be built into, and returns it: it exists, is not shut down, was created as this kind, and owns no
+/// memory yet unless `owning` allows that.
+///
+/// # Errors
+/// [`Error::NoSuchDomain`], or what is wrong with the domain.
+pub fn check_buildable(context: &Context<'_>, domid: DomId, kind: Kind, owning: bool) -> Result<DomainInfo, Error> {
+    let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+    let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
+    if domain.dying || domain.shutdown.is_some() {
+        return refused("is shut down or being destroyed".to_owned());
+    }
+    if domain.kind != kind {
+        return refused(format!("was created as a {} guest, not as a {kind} one", domain.kind));
+    }
+    if domain.owned_pages.0 > 0 && !owning {
+        return refused(format!("owns {} pages already; only an empty domain can be built", domain.owned_pages.0));
+    }
+    Ok(domain)
+}
+
+/// Builds a guest into an empty domain, which has vCPUs already or none: build_pre, hvm_build (pvh_build, pv_build) and
+/// build_post. `ports` are the event channels of the store's and the console's ring, where the caller has allocated them.
+///
+/// # Errors
+/// The step and the call that failed. What was claimed for the domain and is not used goes back.
+pub fn build_given_domain(
+    context: &Context<'_>,
+    domid: DomId,
+    guest: &mut Guest,
+    ports: Option<(EventPort, EventPort)>,
+) -> Result<Built, Failure> {
+    let (domain, mut run) = context.step(Stage::CreateDomain, || {
+        let domain = check(context, domid, guest)?;
+        let run = JournalEntry::begin(RunVerb::Build, domain.uuid, Some(domid))?;
+        Ok::<_, Error>((domain, run))
+    })?;
+    if domain.outstanding_pages.0 > 0 {
+        // A domain has one claim at a time, and this one is not ours to change or to give back.
+        log::info!("{} pages are claimed for domain {domid} already: that claim stays", domain.outstanding_pages.0);
+        guest.claim = Claim::Nothing { device_model: false };
+    }
+    let built = build_into(context, &domain, guest, ports, &mut run);
+    // The domain stays whatever happened; what is claimed for it and not used goes back.
+    if let Err(failure) = give_back_claim(context, domid, &run).at(Stage::ClaimMemory) {
+        // By that a later cleanup knows of the claim.
+        run.leave();
+        let aftermath = Some(format!("`dombuild cleanup --apply` gives back what is still claimed for domain {domid}"));
+        let failure = Failure { aftermath, ..failure };
+        // What went wrong first is what matters.
+        if built.is_ok() {
+            return Err(failure);
+        }
+        log::warn!("{failure}");
+    }
+    built
+}
+
+/// Checks what holds for this procedure alone: it sets the number of vCPUs and the paging pool.
+fn check(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<DomainInfo, Error> {
+    let kind = guest.plan.request.kind;
+    let domain = check_buildable(context, domid, kind, false)?;
+    let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
+    if kind != Kind::Pv && !domain.hap {
+        return refused("was not created under hardware-assisted paging".to_owned());
+    }
+    let (created, asked) = (context.xen.created_vcpus(domid)?, guest.plan.vcpus);
+    if created != asked {
+        return refused(format!("was created with {created} vCPUs, but --vcpus is {asked}; they must be equal"));
+    }
+    Ok(domain)
+}
+
+fn build_into(
+    context: &Context<'_>,
+    domain: &DomainInfo,
+    guest: &Guest,
+    ports: Option<(EventPort, EventPort)>,
+    run: &mut JournalEntry,
+) -> Result<Built, Failure> {
+    let domid = domain.domid;
+    let ports = build_pre(context, domid, guest, ports, run)?;
+    let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model: None })?;
+    check_paging_pool(context, domid, &guest.plan)?;
+    let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
+    let identity = Identity { uuid: domain.uuid, name: None };
+    build_post(context, domid, guest, &identity, ports, rings)?;
+    Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })
+}
