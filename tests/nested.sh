@@ -219,7 +219,7 @@ verb_test() {
     prepare_job run dom0-tests --test-threads=1 "${ARGS[@]}"
     # Emulating two CPUs that wait for each other takes a third more time.
     [[ $VCPUS == 1 || -n $VIRTUAL_TIME ]] || echo NESTED_RESTING=1 >>"$JOB/environment"
-    if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
+    if build_dombuild "$XEN" && build_dom0_tests "$XEN" && build_outside "$XEN"; then
         boot_xen "$XEN" || status=$?
         if [[ -n $EMULATOR_CRASHED ]]; then
             say 'QEMU, which emulates the machine below Xen, failed one of its own assertions: starting again'

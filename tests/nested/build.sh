@@ -49,6 +49,23 @@ build_dom0_tests() {
     cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
 }
 
+# A program outside the workspace, from the packages that cargo makes of the crates: tests/outside.
+build_outside() {
+    local version=$1 room=$REPO/target/xen-$1/outside package name
+    rm -rf "$room" "$REPO/target/xen-$version/package"
+    mkdir -p "$room"
+    (cd "$REPO" && cargo_for "$version" package --workspace --no-verify --allow-dirty --quiet) >&2 || return
+    for package in "$REPO/target/xen-$version/package"/*.crate; do
+        name=$(basename "$package" .crate)
+        mkdir "$room/${name%-*}"
+        tar -xzf "$package" -C "$room/${name%-*}" --strip-components=1 || return
+    done
+    cp -r "$REPO/tests/outside" "$room/program"
+    cp "$REPO/Cargo.lock" "$room/program/"
+    (cd "$room/program" && cargo_for "$version" build --quiet) >&2 || return
+    install -m 755 "$REPO/target/xen-$version/debug/outside" "$JOB/bin/outside"
+}
+
 # The benchmark, and the programs that it measures with.
 build_bench() {
     local root=$IMAGE/root compile
