@@ -41,7 +41,7 @@ every_man_page_has_its_options_and_exit_codes() {
     local verb page option count=0
     for verb in "${VERBS[@]}"; do
         page=$(MANWIDTH=100 man "dombuild-$verb" | sed 's/.\x08//g') || fail "man dombuild-$verb"
-        for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+        for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
             grep -q -e "$option\b" <<<"$page" || fail "dombuild-$verb(1) lacks $option"
             count=$((count + 1))
         done
@@ -148,7 +148,7 @@ purge_keeps_the_guests_files_only() {
     systemctl disable dombuild@web.service
     rm -f /etc/systemd/system/multi-user.target.wants/dombuild@web.service
     dpkg --purge dombuild || fail dpkg
-    left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
+    left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/var/cache/man/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
     [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild) == web.conf ]] || fail "left: $left"
     [[ -e /var/log/xen/qemu-dm-web.log ]] || fail 'a log is gone'
 }

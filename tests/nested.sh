@@ -41,6 +41,8 @@ Options, anywhere after the verb (what stands behind -- goes to FILE or to the t
   --clock            bench: by the clock alone, on both Xens, on a machine that has nothing else to do
   --check            bench: a few figures of Xen 4.17, held against tests/bench/expected-4.17.json; writes nothing, but
   --update           writes that file anew
+  --package FILE     test, run, shell: a Debian package, made by packaging/build.sh, that dpkg installs in dom0 (repeatable).
+                     Its dombuild is on the PATH then, and none is built
   --with PATH        run, shell: a file or folder that dom0 shall find beside FILE, in /job/files (repeatable)
   --results FOLDER   what the job wrote to /results is copied here when it ends
   --timeout SECONDS  for the job, counted from the end of the boot (default 3600; test 7200)
@@ -80,7 +82,7 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
     case ${1:-} in
     demo | test | figures | bench | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
@@ -90,10 +92,11 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
+        --package) PACKAGES+=("$2") && shift ;;
         --results) RESULTS_TO=$2 && shift ;;
         --timeout) number "$1" "$2" && JOB_TIMEOUT=$2 && shift ;;
         --memory) number "$1" "$2" && MEMORY=$2 && shift ;;
@@ -140,6 +143,8 @@ parse() {
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
     for file in "${WITH[@]}"; do [[ -e $file ]] || usage "--with: there is no $file"; done
+    for file in "${PACKAGES[@]}"; do [[ $file == *.deb && -f $file ]] || usage "--package: $file is no Debian package"; done
+    [[ -z ${PACKAGES[*]} || $VERB =~ ^(test|run|shell)$ ]] || usage '--package is for test, run and shell'
 }
 
 number() {
@@ -186,7 +191,7 @@ verb_test() {
     prepare_job run dom0-tests --test-threads=1 "${ARGS[@]}"
     # Emulating two that wait for each other takes a third more of the host.
     [[ $VCPUS == 1 || -n $VIRTUAL_TIME ]] || echo NESTED_RESTING=1 >>"$JOB/environment"
-    if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
+    if bring_program "$XEN" && build_dom0_tests "$XEN"; then
         boot_xen "$XEN" || status=$?
         if [[ -n $EMULATOR_CRASHED ]]; then
             say 'QEMU, which emulates the machine below Xen, failed an assertion of its own: once more, from the start'
@@ -279,7 +284,7 @@ job_files() {
 }
 
 bring_dombuild() {
-    [[ -z $BUILD ]] || build_dombuild "$XEN" || die "dombuild does not build for Xen $XEN (--no-build goes without it)"
+    [[ -z $BUILD ]] || bring_program "$XEN" || die "dombuild does not build for Xen $XEN (--no-build goes without it)"
 }
 
 main "$@"
