@@ -17,11 +17,11 @@ step() { # FUNCTION
     if output=$( ("$1") 2>&1); then
         printf 'passed  %s\n' "${1//_/ }"
     else
-        printf 'FAILED  %s\n%s\n' "${1//_/ }" "$(tail -n 20 <<<"$output" | sed 's/^/        /')"
+        printf 'FAILED  %s\n%s\n' "${1//_/ }" "$(tail -n 40 <<<"$output" | sed 's/^/        /')"
         FAILED=1
     fi
 }
-holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: $1"; }
+holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: ${1:0:1000}"; }
 
 install_the_last_version() {
     apt-get update && apt-get install -y --no-install-recommends /srv/packages/old/dombuild_*.deb /srv/packages/old/dombuild-xenguest_*.deb || fail apt-get
@@ -39,8 +39,10 @@ every_verb_has_help() {
 
 every_man_page_has_its_options_and_exit_codes() {
     local verb page option count=0
+    # man puts more than one space between words, to make lines equally long.
+    page_of() { MANWIDTH=100 man "$1" | sed 's/.\x08//g' | tr -s ' '; }
     for verb in "${VERBS[@]}"; do
-        page=$(MANWIDTH=100 man "dombuild-$verb" | sed 's/.\x08//g') || fail "man dombuild-$verb"
+        page=$(page_of "dombuild-$verb") || fail "man dombuild-$verb"
         for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
             grep -q -e "$option\b" <<<"$page" || fail "dombuild-$verb(1) lacks $option"
             count=$((count + 1))
@@ -50,7 +52,7 @@ every_man_page_has_its_options_and_exit_codes() {
         [[ -z $(man --warnings "dombuild-$verb" 2>&1 >/dev/null) ]] || fail "warnings in dombuild-$verb(1)"
     done
     ((count > 100)) || fail "only $count options"
-    page=$(MANWIDTH=100 man dombuild | sed 's/.\x08//g')
+    page=$(page_of dombuild)
     for option in /run/dombuild /var/log/xen /etc/dombuild/NAME.conf 'dombuild-create(1)' '130, 143'; do holds "$page" "$option"; done
     [[ $(whatis dombuild-plan) == *memory* ]] || { mandb -q && whatis dombuild-plan; } || fail whatis
 }
