@@ -86,6 +86,35 @@ the_units_are_right() {
     [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'no link'
 }
 
+# A real systemd, as process 1 of a container, with a stand-in for the program: there is no Xen here.
+a_service_passes_its_arguments_and_stops() {
+    cat >/srv/stand-in <<-'END'
+	#!/bin/bash
+	printf '<%s>\n' "$@" >/srv/arguments
+	trap 'echo stopped >>/srv/arguments; exit 143' TERM
+	while :; do sleep 0.1; done
+	END
+    cat >/srv/job.service <<-'END'
+	[Service]
+	Type=oneshot
+	StandardOutput=file:/srv/states
+	ExecStart=/bin/bash -c 'systemctl start dombuild@web; sleep 1; systemctl is-active dombuild@web; systemctl stop dombuild@web; systemctl is-active dombuild@web; systemctl --no-block exit 0'
+	END
+    chmod +x /srv/stand-in
+    cp /usr/share/doc/dombuild/examples/guest.conf /etc/dombuild/web.conf
+    sed -i "s,/srv/debian.iso,'/srv/two words.iso'," /etc/dombuild/web.conf
+    timeout 120 unshare --mount --pid --cgroup --fork --kill-child bash -ec '
+        mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t sysfs -o ro sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mkdir -p /run/systemd/system/dombuild@.service.d
+        printf "[Unit]\nConditionPathExists=\n" >/run/systemd/system/dombuild@.service.d/here.conf
+        cp /srv/job.service /run/systemd/system/
+        mount --bind /srv/stand-in /usr/bin/dombuild
+        exec env container=lxc /usr/lib/systemd/systemd --unit=job.service --log-target=null --show-status=false' || fail systemd
+    [[ $(tr '\n' ' ' </srv/states) == 'active inactive ' ]] || fail "$(cat /srv/states)"
+    [[ $(tr '\n' ' ' </srv/arguments) == '<create> <--name> <web> <--foreground> <--memory> <2GiB> <--vcpus> <2> <--dm-arg> <-cdrom> <--dm-arg> </srv/two words.iso> stopped ' ]] ||
+        fail "$(cat /srv/arguments)"
+}
+
 directories_have_their_modes() {
     rm -rf /run/dombuild /var/cache/dombuild
     systemd-tmpfiles --create dombuild.conf || fail systemd-tmpfiles
@@ -156,7 +185,7 @@ purge_keeps_the_guests_files_only() {
 }
 
 for name in install_the_last_version every_verb_has_help every_man_page_has_its_options_and_exit_codes bash_completes zsh_completes \
-    fish_completes the_units_are_right directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
+    fish_completes the_units_are_right a_service_passes_its_arguments_and_stops directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
     removal_of_the_helper_leaves_nothing an_original_helper_is_the_fallback_and_comes_back removal_keeps_configuration \
     purge_keeps_the_guests_files_only; do
     step $name
