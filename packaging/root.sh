@@ -27,7 +27,10 @@ ensure_root() {
             die "making the root failed; its log: $log"
         }
         mv "$ROOT.new" "$ROOT"
+        # Roots of older recipes, and what a killed run left
+        find "$CACHE" -maxdepth 1 -name 'packaging-*' -mtime +7 -exec rm -rf {} +
     fi
+    touch "$ROOT"
     exec {root_lock}>&-
 }
 

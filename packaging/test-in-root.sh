@@ -17,11 +17,11 @@ step() { # FUNCTION
     if output=$( ("$1") 2>&1); then
         printf 'passed  %s\n' "${1//_/ }"
     else
-        printf 'FAILED  %s\n%s\n' "${1//_/ }" "$(tail -n 20 <<<"$output" | sed 's/^/        /')"
+        printf 'FAILED  %s\n%s\n' "${1//_/ }" "$(tail -n 40 <<<"$output" | sed 's/^/        /')"
         FAILED=1
     fi
 }
-holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: $1"; }
+holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: ${1:0:1000}"; }
 
 install_the_last_version() {
     apt-get update && apt-get install -y --no-install-recommends /srv/packages/old/dombuild_*.deb /srv/packages/old/dombuild-xenguest_*.deb || fail apt-get
@@ -39,9 +39,11 @@ every_verb_has_help() {
 
 every_man_page_has_its_options_and_exit_codes() {
     local verb page option count=0
+    # man puts more than one space between words, to make lines equally long.
+    page_of() { MANWIDTH=100 man "$1" | sed 's/.\x08//g' | tr -s ' '; }
     for verb in "${VERBS[@]}"; do
-        page=$(MANWIDTH=100 man "dombuild-$verb" | sed 's/.\x08//g') || fail "man dombuild-$verb"
-        for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+'); do
+        page=$(page_of "dombuild-$verb") || fail "man dombuild-$verb"
+        for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
             grep -q -e "$option\b" <<<"$page" || fail "dombuild-$verb(1) lacks $option"
             count=$((count + 1))
         done
@@ -50,7 +52,7 @@ every_man_page_has_its_options_and_exit_codes() {
         [[ -z $(man --warnings "dombuild-$verb" 2>&1 >/dev/null) ]] || fail "warnings in dombuild-$verb(1)"
     done
     ((count > 100)) || fail "only $count options"
-    page=$(MANWIDTH=100 man dombuild | sed 's/.\x08//g')
+    page=$(page_of dombuild)
     for option in /run/dombuild /var/log/xen /etc/dombuild/NAME.conf 'dombuild-create(1)' '130, 143'; do holds "$page" "$option"; done
     [[ $(whatis dombuild-plan) == *memory* ]] || { mandb -q && whatis dombuild-plan; } || fail whatis
 }
@@ -82,6 +84,35 @@ the_units_are_right() {
     [[ $(systemctl is-enabled dombuild-cleanup.service) == enabled ]] || fail 'cleanup is not enabled'
     systemctl enable dombuild@web.service || fail 'a guest cannot be enabled'
     [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'no link'
+}
+
+# A real systemd, as process 1 of a container, with a stand-in for the program: there is no Xen here.
+a_service_passes_its_arguments_and_stops() {
+    cat >/srv/stand-in <<-'END'
+	#!/bin/bash
+	printf '<%s>\n' "$@" >/srv/arguments
+	trap 'echo stopped >>/srv/arguments; exit 143' TERM
+	while :; do sleep 0.1; done
+	END
+    cat >/srv/job.service <<-'END'
+	[Service]
+	Type=oneshot
+	StandardOutput=file:/srv/states
+	ExecStart=/bin/bash -c 'systemctl start dombuild@web; sleep 1; systemctl is-active dombuild@web; systemctl stop dombuild@web; systemctl is-active dombuild@web; systemctl --no-block exit 0'
+	END
+    chmod +x /srv/stand-in
+    cp /usr/share/doc/dombuild/examples/guest.conf /etc/dombuild/web.conf
+    sed -i "s,/srv/debian.iso,'/srv/two words.iso'," /etc/dombuild/web.conf
+    timeout 120 unshare --mount --pid --cgroup --fork --kill-child bash -ec '
+        mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t sysfs -o ro sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mkdir -p /run/systemd/system/dombuild@.service.d
+        printf "[Unit]\nConditionPathExists=\n" >/run/systemd/system/dombuild@.service.d/here.conf
+        cp /srv/job.service /run/systemd/system/
+        mount --bind /srv/stand-in /usr/bin/dombuild
+        exec env container=lxc /usr/lib/systemd/systemd --unit=job.service --log-target=null --show-status=false' || fail systemd
+    [[ $(tr '\n' ' ' </srv/states) == 'active inactive ' ]] || fail "$(cat /srv/states)"
+    [[ $(tr '\n' ' ' </srv/arguments) == '<create> <--name> <web> <--foreground> <--memory> <2GiB> <--vcpus> <2> <--dm-arg> <-cdrom> <--dm-arg> </srv/two words.iso> stopped ' ]] ||
+        fail "$(cat /srv/arguments)"
 }
 
 directories_have_their_modes() {
@@ -148,13 +179,13 @@ purge_keeps_the_guests_files_only() {
     systemctl disable dombuild@web.service
     rm -f /etc/systemd/system/multi-user.target.wants/dombuild@web.service
     dpkg --purge dombuild || fail dpkg
-    left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
+    left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/var/cache/man/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
     [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild) == web.conf ]] || fail "left: $left"
     [[ -e /var/log/xen/qemu-dm-web.log ]] || fail 'a log is gone'
 }
 
 for name in install_the_last_version every_verb_has_help every_man_page_has_its_options_and_exit_codes bash_completes zsh_completes \
-    fish_completes the_units_are_right directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
+    fish_completes the_units_are_right a_service_passes_its_arguments_and_stops directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
     removal_of_the_helper_leaves_nothing an_original_helper_is_the_fallback_and_comes_back removal_keeps_configuration \
     purge_keeps_the_guests_files_only; do
     step $name

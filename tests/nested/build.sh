@@ -30,6 +30,17 @@ build_dombuild() {
     ln -sf dombuild "$JOB/bin/xenguest"
 }
 
+# The program itself, or the packages that have it, for dom0 to install.
+bring_program() {
+    if [[ -z ${PACKAGES[*]} ]]; then
+        build_dombuild "$1"
+    else
+        mkdir -p "$JOB/packages"
+        cp "${PACKAGES[@]}" "$JOB/packages/"
+        ln -sf /usr/bin/dombuild "$JOB/bin/xenguest"
+    fi
+}
+
 # The programs that run in dom0 are ordinary cargo test targets; cargo prints the path of each.
 build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
     local version=$1 target=$2 messages program
