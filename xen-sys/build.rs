@@ -35,7 +35,7 @@ const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
-    println!("cargo::rerun-if-changed=../wrapper.h");
+    println!("cargo::rerun-if-changed=wrapper.h");
 
     let mut include_paths = Vec::new();
     let mut version = String::new();
@@ -79,7 +79,7 @@ fn announce_version(version: &str) {
     println!("cargo::metadata=newest={NEWEST_MINOR}");
 }
 
-/// Runs bindgen over the top-level `wrapper.h`.
+/// Runs bindgen over `wrapper.h`. In the repository it is a link to the one at the top, in the published package a copy.
 fn bind(include_paths: &[PathBuf]) {
     // bindgen panics where libclang cannot be loaded; say what to install instead of showing a backtrace.
     panic::set_hook(Box::new(|_| {}));
@@ -90,7 +90,7 @@ fn bind(include_paths: &[PathBuf]) {
     }
 
     let generated = bindgen::Builder::default()
-        .header("../wrapper.h")
+        .header("wrapper.h")
         .clang_args(include_paths.iter().map(|path| format!("-I{}", path.display())))
         .allowlist_function(FUNCTIONS)
         .allowlist_type(TYPES)
