@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:>12} {:>12} {:>12}", "owned", "max", "PoD cache");
     while xen.domain(domid)?.is_some() {
         let memory = measure(&xen, domid)?;
-        let [owned, max, cache] = [memory.owned_pages, memory.max_pages, memory.pod_cache_pages].map(|pages| pages.get());
+        let [owned, max, cache] =
+            [memory.owned_pages, memory.max_pages, memory.pod_cache_pages].map(|pages| pages.get());
         println!("{owned:>12} {max:>12} {cache:>12}");
         thread::sleep(Duration::from_secs(1));
     }
