@@ -1,4 +1,4 @@
-//! What Xen shows of a domain, held against its plan: every difference, with its likely cause.
+//! Compares a running domain with its plan: every difference, with its likely cause.
 
 use serde::Serialize;
 
@@ -8,42 +8,42 @@ use super::model::Model;
 use super::plan::Plan;
 use super::units::{Kib, Pages};
 
-/// libxl's ACPI tables of a PVH guest take no more than this, RSDP and info page included (measured: 9, xl 4.17).
+/// The most pages of libxl's ACPI tables for a PVH guest, with RSDP and info page (measured: 9, xl 4.17).
 const LIBXL_ACPI_PAGES: u64 = 16;
 
-/// What Xen and xenstore tell of a domain's memory.
+/// The memory of a domain, as Xen reports it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Measured {
-    /// Pages owned, those of the PoD cache included.
+    /// The pages that the domain owns, including the PoD cache.
     pub owned_pages: Pages,
-    /// The most it may own.
+    /// The most pages that it may own.
     pub max_pages: Pages,
-    /// Pages that it owns already, to be populated on demand.
+    /// The pages of the PoD cache.
     pub pod_cache_pages: Pages,
-    /// Frames that it sees and has not touched.
+    /// The PoD entries: frames that are not populated yet.
     pub pod_entries: Pages,
-    /// The paging pool.
+    /// The size of the paging pool.
     pub paging_pool_kib: Kib,
-    /// Pages claimed for it and not populated yet.
+    /// The pages that are claimed and not allocated yet.
     pub claimed_pages: Pages,
 }
 
-/// One figure in which plan and domain differ.
+/// A figure in which plan and domain differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The figure, by its name in JSON.
+    /// The figure's name in JSON.
     pub what: &'static str,
-    /// What the plan says.
+    /// The planned value.
     pub plan: u64,
-    /// What Xen shows.
+    /// The value that Xen reports.
     pub xen: u64,
-    /// Why that is, most likely.
+    /// The likely cause.
     pub cause: String,
 }
 
-/// Pages of a domain populated on demand that were touched: by the builder (hvmloader, firmware, kernel), QEMU or the
-/// guest. A plan says what Xen has before that; each touch takes one from the cache and one from the entries. `None` where
-/// the two have not fallen alike, because the balloon driver has given back some of what was not touched.
+/// The PoD pages that the builder (hvmloader, firmware, kernel), QEMU or the guest has accessed. Each first access
+/// lowers cache and entries by one. `None` if the two differ from the plan by different amounts, because the balloon
+/// driver has given back untouched frames.
 #[must_use]
 pub fn touched(plan: &Plan, xen: &Measured) -> Option<Pages> {
     let pod = plan.pod?;
@@ -52,8 +52,8 @@ pub fn touched(plan: &Plan, xen: &Measured) -> Option<Pages> {
     (entries == cache).then_some(Pages(entries))
 }
 
-/// Every difference between a plan and what Xen shows; `memory_target` is the domain's key of that name, and `ours` whether
-/// dombuild built it. That pages were [`touched`] is none.
+/// Lists the differences between a plan and a domain. `memory_target` is the domain's xenstore key `memory/target`;
+/// `ours` is whether dombuild built the domain. [`touched`] pages are not a difference.
 #[must_use]
 pub fn compare(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) -> Vec<Difference> {
     let pod = plan.pod.unwrap_or_default();
@@ -115,7 +115,7 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
         _ if plan.memory.populate_on_demand && less <= 256 => {
             "ballooned out: under populate on demand memory/target stands 1 MiB below what the guest may own".to_owned()
         }
-        // It takes what it does not see of static max off its target (drivers/xen/xen-balloon.c).
+        // Linux subtracts from its target the part of static max that it does not see (drivers/xen/xen-balloon.c).
         _ if plan.request.kind == Kind::Hvm && less <= plan.memory.video.to_pages_floor().0 + 256 => {
             "ballooned out: an HVM Linux goes below its target by its video RAM".to_owned()
         }
@@ -123,8 +123,8 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
     }
 }
 
-/// Entries alone fall as the balloon driver gives back what was not touched, and the cache with them once nothing else is
-/// left for it to fill.
+/// Entries alone decrease while the balloon driver gives back untouched frames. The cache decreases with them once it
+/// covers all remaining entries.
 fn on_demand(planned_entries: Pages, planned_cache: Pages, xen: &Measured) -> String {
     let entries = planned_entries.0.saturating_sub(xen.pod_entries.0);
     let cache = planned_cache.0.saturating_sub(xen.pod_cache_pages.0);

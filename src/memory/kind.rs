@@ -1,33 +1,33 @@
-//! The kinds of guest that Xen can run.
+//! The kinds of guest on x86.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How much of a PC a guest is shown.
+/// The kind of a guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A whole PC: hvmloader, a BIOS, and QEMU for its devices.
+    /// A complete PC: hvmloader, a firmware, and QEMU for its devices.
     #[default]
     Hvm,
-    /// Hardware-assisted paging without a BIOS and without emulated devices: the kernel is started directly.
+    /// Hardware-assisted paging without firmware and emulated devices: Xen starts the kernel directly.
     Pvh,
-    /// Paravirtual: the kernel keeps its page tables together with Xen, in pseudo-physical addresses.
+    /// Paravirtual: the kernel maintains its page tables through Xen, in pseudo-physical addresses.
     Pv,
 }
 
-/// A word that is no [`Kind`].
+/// The error for a word that names no [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a kind of guest: use hvm, pvh or pv")]
 pub struct KindError(String);
 
 impl Kind {
-    /// All of them.
+    /// Every kind.
     pub const ALL: [Self; 3] = [Self::Hvm, Self::Pvh, Self::Pv];
 
-    /// Its word on the command line, in JSON and in messages.
+    /// Its name on the command line, in JSON and in messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,8 +37,8 @@ impl Kind {
         }
     }
 
-    /// Whether Xen keeps page tables of its own for it, in a paging pool: then its pages have guest frames, and can be
-    /// populated on demand.
+    /// Whether Xen translates the guest's addresses by a p2m, whose memory comes from a paging pool. Such a guest can
+    /// be populated on demand.
     #[must_use]
     pub const fn is_translated(self) -> bool {
         matches!(self, Self::Hvm | Self::Pvh)

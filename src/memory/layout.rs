@@ -1,4 +1,4 @@
-//! Where a domain's memory stands in its physical address space, as libxl lays it out (Xen 4.17).
+//! The layout of a domain's physical address space, as libxl makes it (Xen 4.17).
 
 mod address;
 mod e820;
@@ -17,34 +17,35 @@ use super::kind::Kind;
 use super::request::{DEFAULT_MMIO_HOLE, MAX_COUNTED, MAX_MMIO_HOLE};
 use super::units::{Bytes, Kib, Mib};
 
-/// The guest-physical layout, or for a PV guest the pseudo-physical one. Addresses are in bytes.
+/// The guest-physical layout; for a PV guest the pseudo-physical one. Addresses are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layout {
-    /// Whose layout it is.
+    /// The kind of guest.
     pub kind: Kind,
-    /// End of low RAM: build max, where the MMIO hole begins, or below a reserved region.
+    /// The end of low RAM: build max, the start of the MMIO hole, or the start of a reserved region, whichever is
+    /// lowest.
     pub lowmem_end: Bytes,
-    /// Start of the MMIO hole, which ends at 4 GiB; 0 where there is none, in a PV guest.
+    /// The start of the MMIO hole, which ends at 4 GiB; 0 for a PV guest, which has none.
     pub mmio_start: Bytes,
-    /// Length of the MMIO hole; 0 where there is none.
+    /// The length of the MMIO hole; 0 if there is none.
     pub mmio_size: Bytes,
-    /// End of high RAM, which begins at 4 GiB; 0 where there is none.
+    /// The end of high RAM, which begins at 4 GiB; 0 if there is none.
     pub highmem_end: Bytes,
-    /// The map for `xc_domain_set_memory_map`, in order of address, without overlaps.
+    /// The e820 map for `xc_domain_set_memory_map`, sorted by address, without overlaps.
     pub e820: Vec<E820Entry>,
-    /// Where the [`VGPU_VRAM`] of a vGPU are reserved, if they are.
+    /// The start of the region of [`VGPU_VRAM`] bytes for a vGPU, if there is one.
     pub vram: Option<Bytes>,
 }
 
 impl Layout {
-    /// The layout of `build_max` of RAM, around a hole below 4 GiB where the kind has one. `mmio_hole` is for HVM guests
-    /// alone; `None` is [`DEFAULT_MMIO_HOLE`].
+    /// Lays out `build_max` of RAM around the MMIO hole below 4 GiB, if the kind has one. `mmio_hole` is for HVM guests
+    /// only; `None` means [`DEFAULT_MMIO_HOLE`].
     ///
     /// # Errors
-    /// [`PlanError::MmioHole`] for a hole outside 256 MiB to 2 GiB or not of whole MiB, [`PlanError::HoleNotHvm`] for one of
-    /// another kind; [`PlanError::TooLarge`] where high RAM would end past what hvm_info can say; [`PlanError::TooSmall`]
-    /// where there is no RAM above 1 MiB.
+    /// [`PlanError::MmioHole`] for a hole outside 256 MiB to 2 GiB or not of whole MiB; [`PlanError::HoleNotHvm`] for a
+    /// hole in another kind of guest; [`PlanError::TooLarge`] if hvm_info cannot hold the end of high RAM;
+    /// [`PlanError::TooSmall`] if there is no RAM above 1 MiB.
     pub fn new(kind: Kind, build_max: Kib, mmio_hole: Option<Bytes>) -> Result<Self, PlanError> {
         match (kind, mmio_hole) {
             (Kind::Hvm, hole) => Self::hvm(build_max, hole.unwrap_or(DEFAULT_MMIO_HOLE)),
@@ -54,7 +55,7 @@ impl Layout {
         }
     }
 
-    /// What `libxl__build_hvm` and `domain_construct_memmap` make: RAM from 1 MiB on; what is below, hvmloader describes.
+    /// As `libxl__build_hvm` and `domain_construct_memmap`: RAM from 1 MiB. hvmloader describes the addresses below.
     fn hvm(build_max: Kib, mmio_hole: Bytes) -> Result<Self, PlanError> {
         if !(DEFAULT_MMIO_HOLE..=MAX_MMIO_HOLE).contains(&mmio_hole) || mmio_hole.to_mib_exact().is_none() {
             return Err(PlanError::MmioHole { hole: mmio_hole });
@@ -72,7 +73,7 @@ impl Layout {
         })
     }
 
-    /// What the same functions make of a PVH guest, with its entries in order of address.
+    /// As the same functions for a PVH guest, with the entries sorted by address.
     fn pvh(build_max: Kib) -> Result<Self, PlanError> {
         let (lowmem_end, highmem_end) = around(build_max, PVH_MMIO_HOLE)?;
         let special = SPECIAL_FIRST.to_bytes().unwrap_or_default();
@@ -96,7 +97,7 @@ impl Layout {
         })
     }
 
-    /// Pseudo-physical memory without a gap, and the one entry that `xc_domain_set_memmap_limit` makes of it.
+    /// Pseudo-physical memory without a gap, and the single entry that `xc_domain_set_memmap_limit` makes.
     fn pv(static_max: Kib) -> Result<Self, PlanError> {
         let end = static_max.to_bytes_saturating();
         Ok(Self {
@@ -110,13 +111,13 @@ impl Layout {
         })
     }
 
-    /// Whether an HVM guest's MMIO hole is not the default one, so that hvmloader has to be told of it.
+    /// Whether an HVM guest has another MMIO hole than the default, which hvmloader must be given.
     #[must_use]
     pub fn has_custom_hole(&self) -> bool {
         self.kind == Kind::Hvm && self.mmio_size != DEFAULT_MMIO_HOLE
     }
 
-    /// RAM above 4 GiB.
+    /// The size of RAM above 4 GiB.
     #[must_use]
     pub fn highmem(&self) -> Bytes {
         self.highmem_end.checked_sub(FOUR_GIB).unwrap_or_default()
@@ -127,7 +128,7 @@ fn below_4_gib(hole: Bytes) -> Bytes {
     FOUR_GIB.checked_sub(hole).unwrap_or_default()
 }
 
-/// Ends of low and of high RAM around a hole that ends at 4 GiB.
+/// The ends of low and high RAM around a hole that ends at 4 GiB.
 fn around(build_max: Kib, hole: Bytes) -> Result<(Bytes, Bytes), PlanError> {
     let ram = build_max.to_bytes_saturating();
     let mmio_start = below_4_gib(hole);
@@ -140,7 +141,7 @@ fn around(build_max: Kib, hole: Bytes) -> Result<(Bytes, Bytes), PlanError> {
     Ok((mmio_start, end))
 }
 
-/// Low RAM in the map, without which there is no guest.
+/// The entry for low RAM, which every guest has.
 fn ram(from: Bytes, to: Bytes) -> Result<Option<E820Entry>, PlanError> {
     let too_small = PlanError::TooSmall { target: Kib(to.get() / 1024), video: Mib::ZERO };
     E820Entry::range(E820Kind::Ram, from, to).ok_or(too_small).map(Some)

@@ -1,23 +1,39 @@
-//! The memory model: what a domain is given, decided before Xen is asked for anything.
+//! Computes the memory of a Xen domain before the domain is built: sizes, page counts, limits and address layout.
 //!
-//! Everything here is arithmetic on values. There is no FFI, no I/O and no `unsafe`, so a plan can be printed, drawn,
-//! compared and tested on a machine without Xen; the builder then carries out what the plan says.
+//! The crate does arithmetic only: no FFI, no I/O and no `unsafe`. A [`Plan`] can be printed, drawn, compared and tested
+//! on a machine without Xen.
 //!
-//! - [`units`]: one type per unit, and conversions that say how they round.
-//! - [`size`]: sizes as people write them on a command line.
+//! ```
+//! use dombuild_memory::{Kib, Plan, Request};
+//!
+//! # fn main() -> Result<(), dombuild_memory::PlanError> {
+//! // An HVM guest that starts with 2 GiB and can balloon up to 4 GiB.
+//! let request = Request { static_max: Some(Kib(4 << 20)), ..Request::new(Kib(2 << 20)) };
+//! let plan = Plan::new(&request)?;
+//!
+//! println!("{} pages after the build", plan.owned_pages_built.get());
+//! println!("{} pages at most", plan.max_pages.get());
+//! println!("the host needs {} free", plan.memory.footprint);
+//! # assert_eq!(plan.owned_pages_built.get(), (2048 - 16) * 256 - 32 + 16);
+//! # assert_eq!(plan.max_pages.get(), 4097 * 256);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`units`]: one type per unit, with conversions that name their rounding.
+//! - [`size`]: parses sizes such as `4GiB`.
 //! - [`kind`]: HVM, PVH or PV.
-//! - [`request`]: what is asked for, and the limits of that.
-//! - [`model`]: from a [`Request`] to the breakdown of a domain's memory, by the numbers of one of several toolstacks.
+//! - [`request`]: the input of a plan, and its limits.
+//! - [`model`]: the breakdown of a domain's memory by the figures of a toolstack.
 //! - [`multiplier`]: the factor for the paging pool.
-//! - [`layout`]: where that memory stands in the guest's physical address space.
-//! - [`plan`]: both together, with the page counts that Xen will report.
-//! - [`mod@balloon`]: how a guest is moved to another size.
-//! - [`mod@compare`]: a plan held against what Xen shows.
-//! - [`error`]: why a request cannot become a plan.
+//! - [`layout`]: the guest's physical address space and e820 map.
+//! - [`plan`]: breakdown and layout together, with the page counts that Xen reports.
+//! - [`mod@balloon`]: limits, targets and completion of a resize.
+//! - [`mod@compare`]: the differences between a plan and a running domain.
+//! - [`error`]: why a request cannot be planned.
 //!
-//! The models are those of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6), of xapi (the younger
-//! `memory.ml` of xen-api) and of libxl (`tools/libs/light`, Xen 4.17); the layout is the one that libxl makes
-//! (`libxl_dom.c` and `libxl_x86.c` there).
+//! The models are those of xenops (`xenops/memory.ml` of the OpenXT toolstack, stable-6), xapi (`memory.ml` of xen-api)
+//! and libxl (`tools/libs/light`, Xen 4.17). The layout is libxl's (`libxl_dom.c` and `libxl_x86.c`).
 
 #![forbid(unsafe_code)]
 

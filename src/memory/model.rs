@@ -1,9 +1,8 @@
-//! The breakdown of a domain's memory, by the numbers of one of several toolstacks.
+//! The breakdown of a domain's memory, by the figures of a toolstack.
 //!
-//! Static max, target and video come in; everything else follows from them, the vCPUs and the shadow multiplier. The
-//! toolstacks agree on the words and on most of the sums, and differ in some numbers. What is a model's own stands in its
-//! file as a constant of `Rules`; the sums are done here, once. The drawing in [`picture`](crate::UP::picture) shows how the
-//! parts add up.
+//! The input is static max, target, video, vCPUs and shadow multiplier. The toolstacks use the same terms and most of
+//! the same sums, but different figures. Each model's figures are a constant of `Rules` in its own file; the sums are
+//! here, once. The drawing in [`picture`](crate::UP::picture) shows how the parts add up.
 
 mod libxl;
 mod rules;
@@ -25,29 +24,29 @@ use super::units::{KIB_PER_MIB, Kib, Pages};
 
 pub use rules::{Extras, Limit, Paging, Rules};
 
-/// By whose numbers a domain's memory is counted.
+/// The toolstack whose figures a plan uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Model {
-    /// OpenXT's xenops: Xen's limit is counted from static max.
+    /// xenops of OpenXT: Xen's limit follows static max.
     #[default]
     Xenops,
-    /// xapi's xenopsd: the same, with terms for vCPUs and for the PV shim.
+    /// xenopsd of xapi: as xenops, with terms for vCPUs and the PV shim.
     Xapi,
-    /// libxl, as under `xl`: Xen's limit is counted from the target, and nothing is rounded to MiB but the footprint.
+    /// libxl (`xl`): Xen's limit follows the target, and only the footprint is rounded to MiB.
     Libxl,
 }
 
-/// A word that is no [`Model`].
+/// The error for a word that names no [`Model`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a memory model: use xenops, xapi or libxl")]
 pub struct ModelError(String);
 
 impl Model {
-    /// All of them.
+    /// Every model.
     pub const ALL: [Self; 3] = [Self::Xenops, Self::Xapi, Self::Libxl];
 
-    /// Its word on the command line, in JSON and in messages.
+    /// Its name on the command line, in JSON and in messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +56,7 @@ impl Model {
         }
     }
 
-    /// Its data.
+    /// Its figures.
     #[must_use]
     pub const fn rules(self) -> &'static Rules {
         match self {
@@ -82,53 +81,55 @@ impl FromStr for Model {
     }
 }
 
-/// The breakdown of a domain's memory. Under xenops and xapi each size is whole MiB.
+/// The breakdown of a domain's memory. Under xenops and xapi each size is a whole number of MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Memory {
     /// The most that the guest can balloon up to: guest + balloon + video.
     pub static_max: Kib,
-    /// What the guest runs with: guest + video.
+    /// The memory of the running guest: guest + video.
     pub target: Kib,
-    /// Video RAM, which QEMU adds to the guest, in whole MiB; 0 for no VGA card.
+    /// Video RAM, which QEMU adds to the guest, in whole MiB; 0 without a VGA card.
     pub video: Kib,
-    /// The RAM that the guest is built to see, in whole MiB: static max - video + shim. QEMU's `-m` is this too.
+    /// The RAM that the guest sees, in whole MiB: static max - video + shim. It is also QEMU's `-m`.
     pub build_max: Kib,
-    /// The RAM that the guest is built to hold: target - video + what the shim needs for a guest of the target's size.
+    /// The RAM that the guest owns after the build: target - video + the shim's part for a guest of the target's size.
     pub build_start: Kib,
-    /// The guest's own part of the target: target - video.
+    /// The target without video RAM: target - video.
     pub guest: Kib,
-    /// What the guest may have but does not hold: static max - target.
+    /// What the guest may balloon up by: static max - target.
     pub balloon: Kib,
-    /// The limit set with `xc_domain_setmaxmem`: extra internal + shim + static max, or under libxl the target.
+    /// The limit for `xc_domain_setmaxmem`: extra internal + shim + static max; under libxl
+    /// extra internal + target.
     pub xen_max: Kib,
-    /// The model's size for the paging pool (shadow or HAP), which Xen holds for the domain but does not count as its own. It
-    /// is counted for a PV guest as well, which is given no pool: see [`Plan::paging_pool`](super::Plan::paging_pool).
+    /// The model's size of the paging pool (shadow or HAP), which Xen does not count as the domain's. The model counts
+    /// it for PV guests too, which have no pool: see [`Plan::paging_pool`](super::Plan::paging_pool).
     pub shadow: Kib,
     /// Room under the limit for pages that a device model adds.
     pub extra_internal: Kib,
     /// What Xen allocates for the domain outside its limit and its paging pool.
     pub extra_external: Kib,
-    /// What the vCPUs add, under xapi.
+    /// xapi: the part of the vCPUs.
     pub vcpu_overhead: Kib,
-    /// What Xen's PV shim needs for a guest of static max, under xapi.
+    /// xapi: what Xen's PV shim needs for a guest of static max.
     pub shim: Kib,
-    /// What rounds the footprint up, under libxl.
+    /// libxl: what the footprint is rounded up by.
     pub rounding: Kib,
-    /// All that comes on top of the target: shadow + extra internal + extra external + vCPU overhead + shim + rounding.
+    /// The memory in addition to the target: shadow + extra internal + extra external + vCPU overhead + shim +
+    /// rounding.
     pub overhead: Kib,
-    /// What the host must have free to build and run the domain: target + overhead.
+    /// The free memory that the host needs to build and run the domain: target + overhead.
     pub footprint: Kib,
-    /// Whether the guest is built holding less than it sees, the rest to be filled in as it is touched. A PV guest with a
-    /// balloon is not: it starts ballooned down, and its kernel knows which frames are not there.
+    /// Whether the guest sees more RAM than it owns, and Xen populates frames on first access. A PV guest with a
+    /// balloon starts ballooned down instead: its kernel knows which frames are missing.
     pub populate_on_demand: bool,
 }
 
 impl Memory {
-    /// The breakdown for a request.
+    /// Computes the breakdown for a request.
     ///
     /// # Errors
-    /// Where the request cannot be built: see [`PlanError`]. The MMIO hole's size is [`Layout`](super::Layout)'s to check.
+    /// If the request cannot be built: see [`PlanError`]. [`Layout`](super::Layout) checks the MMIO hole's size.
     pub fn new(request: &Request) -> Result<Self, PlanError> {
         Self::by_rules(request, request.model.rules())
     }
@@ -151,7 +152,7 @@ impl Memory {
         let shadow = paging(rules.paging, kind, static_max, vcpus, multiplier)
             .filter(|pool| *pool <= MAX_COUNTED.to_kib())
             .ok_or(PlanError::PagingPoolTooLarge { multiplier })?;
-        // Every part is below 2^34 KiB, so none of these can overflow; the error is for the day that a limit moves.
+        // Every part is below 2^34 KiB, so no sum overflows unless a limit is raised.
         let too_large = PlanError::TooLarge { what: "static max", size: static_max, limit: MAX_STATIC_MAX };
         let fits = |size: Option<Kib>| size.ok_or_else(|| too_large.clone());
         let sum = |parts: &[Kib]| fits(parts.iter().try_fold(Kib::ZERO, |sum, part| sum.checked_add(*part)));
@@ -198,12 +199,12 @@ impl Memory {
         })
     }
 
-    /// What belongs in the guest's xenstore key `memory/target`, by which its balloon driver goes: build start without the
-    /// shim's part, and under populate on demand 1 MiB less.
+    /// The value for the guest's xenstore key `memory/target`, which its balloon driver follows: build start without
+    /// the shim's part, less 1 MiB under populate on demand.
     ///
-    /// Guests count what they were given in different ways; the MiB keeps one that counts short from touching more than
-    /// it was granted (XSA-153; `libxl__get_targetmem_fudge`, `tools/libs/light/libxl_internal.h`, Xen 4.17, where it is for
-    /// HVM alone: a PVH guest can count short too).
+    /// Guests count their own memory in different ways. The MiB keeps a guest from accessing more frames than Xen has
+    /// pages for (XSA-153; `libxl__get_targetmem_fudge`, `tools/libs/light/libxl_internal.h`, Xen 4.17). libxl
+    /// subtracts it for HVM only, but PVH guests need it too.
     #[must_use]
     pub fn balloon_target(&self) -> Kib {
         let granted = self.guest;
@@ -211,7 +212,7 @@ impl Memory {
     }
 }
 
-/// The paging pool: its pages rounded up to the model's unit, times the multiplier, rounded down to it.
+/// The paging pool: its pages rounded up to the model's unit, times the multiplier, rounded down to the unit.
 fn paging(rule: Paging, kind: Kind, static_max: Kib, vcpus: u32, multiplier: ShadowMultiplier) -> Option<Kib> {
     let for_vcpus = rule.per_vcpu.checked_mul(u64::from(vcpus))?;
     let for_memory = (rule.per_mib)(kind).checked_mul(static_max.get() / KIB_PER_MIB)?;

@@ -1,13 +1,13 @@
-//! The factor that a paging pool can be scaled with, and its arithmetic.
+//! The factor for the paging pool, and its arithmetic.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A factor for the paging pool: more than 0 and at most [`ShadowMultiplier::MAX`].
+/// A factor for the paging pool: above 0, and at most [`ShadowMultiplier::MAX`].
 ///
-/// It serializes to its text, which keeps every digit.
+/// It serializes as text, which preserves every digit.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ShadowMultiplier(f64);
@@ -18,15 +18,15 @@ pub struct ShadowMultiplier(f64);
 pub struct ShadowMultiplierError(String);
 
 impl ShadowMultiplier {
-    /// The pool as the model computes it.
+    /// Factor 1: the model's own pool.
     pub const ONE: Self = Self(1.0);
-    /// The largest.
+    /// The largest factor: 100.
     pub const MAX: Self = Self(100.0);
 
-    /// A factor of `value`.
+    /// Checks a factor.
     ///
     /// # Errors
-    /// Where `value` is not a number, not above 0 or more than 100.
+    /// If `value` is not a number, not above 0, or more than 100.
     pub fn new(value: f64) -> Result<Self, ShadowMultiplierError> {
         if value > 0.0 && value <= Self::MAX.0 {
             Ok(Self(value))
@@ -41,7 +41,7 @@ impl ShadowMultiplier {
         self.0
     }
 
-    /// `count` times the factor, rounded down as `Int64.of_float` does; `None` where that does not fit.
+    /// `count` times the factor, rounded down as OCaml's `Int64.of_float` does; `None` if it does not fit.
     pub(super) fn scale(self, count: u32) -> Option<u32> {
         truncate(f64::from(count) * self.0)
     }
@@ -82,7 +82,8 @@ impl FromStr for ShadowMultiplier {
     }
 }
 
-/// The whole part of a number, where it is not negative and fits. The standard library's only way to this is an `as` cast.
+/// The integer part of a number that is not negative; `None` if it does not fit. The standard library offers only an
+/// `as` cast.
 fn truncate(value: f64) -> Option<u32> {
     const FRACTION_BITS: u64 = 52;
     const BIAS: u64 = 1023;
@@ -115,7 +116,7 @@ mod tests {
             assert!(error.to_string().starts_with(&format!("`{bad}` is not")), "{error}");
         }
         assert!(serde_json::from_str::<ShadowMultiplier>("\"101\"").is_err());
-        // A double's product, as in OCaml: 10 * 0.7 is 7 there, though 0.7 itself is a little less than 0.7.
+        // As in OCaml, the product is a double: 10 * 0.7 is 7, though the double 0.7 is slightly less than 0.7.
         assert_eq!(multiplier(0.7).scale(10), Some(7));
         assert_eq!(multiplier(0.29).scale(100), Some(28));
         assert_eq!(multiplier(100.0).scale(u32::MAX), None);

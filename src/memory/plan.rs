@@ -1,4 +1,4 @@
-//! A plan: the memory model and the layout of one domain, and the figures that Xen will report for it.
+//! The plan of a domain: its memory breakdown and layout, and the page counts that Xen reports.
 
 mod json;
 mod pod;
@@ -17,50 +17,50 @@ use super::units::{Bytes, Kib, Pages};
 
 /// Pages that QEMU populates for the option ROM of its std VGA card.
 ///
-/// 16 pages hold the 64 KiB that vgabios-stdvga.bin is rounded up to. Measured: 4112 pages for a card with 16 MiB (QEMU
-/// 7.2 under Xen 4.17).
+/// vgabios-stdvga.bin is rounded up to 64 KiB, which is 16 pages. Measured: 4112 pages for a card with 16 MiB (QEMU 7.2,
+/// Xen 4.17).
 pub const VGA_ROM: Pages = Pages(16);
 
-/// Everything that is decided before a domain is built.
+/// The plan of a domain.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// What was asked for.
+    /// The request.
     pub request: Request,
-    /// The breakdown of its memory.
+    /// The breakdown of the memory.
     pub memory: Memory,
-    /// Where that memory stands in the guest.
+    /// The physical address space.
     pub layout: Layout,
-    /// How many vCPUs it has.
+    /// The number of vCPUs.
     pub vcpus: u32,
-    /// Whether a QEMU will be there: only HVM guests have one.
+    /// Whether a QEMU serves the guest: HVM guests only.
     pub device_model: bool,
-    /// The paging pool to set: a whole number of pages; 0 for a PV guest, which has none, whatever the model counts for it.
+    /// The paging pool to set, in whole pages; 0 for a PV guest, which has none.
     pub paging_pool: Kib,
-    /// Pages that Xen counts as the domain's when the build ends.
+    /// The pages that the domain owns after the build (`tot_pages`).
     pub owned_pages_built: Pages,
-    /// Pages that Xen counts as the domain's once QEMU has added its video RAM and ROM, and before the guest is unpaused
-    /// (hvmloader then adds a few more). A network card's ROM would come on top.
+    /// The pages that the domain owns once QEMU has added its video RAM and ROM, before the guest runs. hvmloader then
+    /// adds a few pages; a network card's ROM adds more.
     pub owned_pages_running: Pages,
-    /// Xen's limit for the domain, in pages: xen max.
+    /// The most pages that the domain may own (`max_pages`): xen max.
     pub max_pages: Pages,
-    /// What Xen will hold back of the memory, where the guest is populated on demand.
+    /// The PoD counts, if the guest is populated on demand.
     pub pod: Option<Pod>,
 }
 
 impl Plan {
-    /// The plan for a request.
+    /// Plans a request.
     ///
     /// # Errors
-    /// Where the request cannot be built: see [`PlanError`].
+    /// If the request cannot be built: see [`PlanError`].
     pub fn new(request: &Request) -> Result<Self, PlanError> {
         let kind = request.kind;
         let memory = Memory::new(request)?;
         let layout = Layout::new(kind, memory.build_max, request.mmio_hole)?;
         let layout = layout.with_reserved(&request.reserved, request.vgpu)?;
         let device_model = request.has_device_model();
-        // hvmloader places PCI memory in [mmio_start, 0xfc000000), each BAR aligned to its size: a card's memory finds its
-        // place, and leaves some to other devices, exactly where the hole is at least twice as large.
+        // hvmloader places PCI memory in [mmio_start, 0xfc000000) and aligns each BAR to its size. So a card's memory
+        // fits, with room for other devices, exactly if the hole is at least twice as large.
         let video = memory.video.to_mib_exact().unwrap_or_default();
         if device_model && video.to_bytes() > Bytes(layout.mmio_size.get() / 2) {
             return Err(PlanError::VideoPastHole { video, hole: layout.mmio_size });
@@ -88,18 +88,17 @@ impl Plan {
         })
     }
 
-    /// How much of the memory below 4 GiB can be filled before the guest runs: all of it, or what is granted to populate on
-    /// demand where that is less.
+    /// The memory below 4 GiB that can be filled before the guest runs: all of it, or the PoD target if that is less.
     #[must_use]
     pub fn low_memory_at_start(&self) -> Bytes {
         self.layout.lowmem_end.min(self.memory.build_start.to_bytes_saturating())
     }
 }
 
-/// Pages of a domain of which `build_start` was populated, with those that come on top; where that is no whole number of
-/// pages, libxl leaves the rest out.
+/// The pages that a domain owns after the build: `build_start` and the special pages. As libxl does, a partial page is
+/// dropped.
 ///
-/// Populate on demand changes nothing here: pages waiting in the cache are owned too, and the cache is filled up to build
+/// Populate on demand does not change the count: the pages of the cache are owned, and the cache is filled up to build
 /// start less the VGA hole (`meminit_hvm`, tools/libs/guest/xg_dom_x86.c).
 fn owned(kind: Kind, build_start: Kib) -> Option<Pages> {
     let populated = build_start.to_pages_floor();

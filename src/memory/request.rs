@@ -1,4 +1,4 @@
-//! What is asked for, and what of it cannot be.
+//! The input of a plan, and its limits.
 
 use std::ops::Not;
 
@@ -11,72 +11,72 @@ use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::units::{Bytes, GIB, Kib, MIB, Mib};
 
-/// Most vCPUs of a guest (`HVM_MAX_VCPUS`, `xen/include/public/hvm/hvm_info_table.h`, Xen 4.17). Xen would let a PV guest
-/// have more; one limit for all kinds is easier to remember.
+/// The most vCPUs of a guest (`HVM_MAX_VCPUS`, `xen/include/public/hvm/hvm_info_table.h`, Xen 4.17). Xen allows more
+/// for PV guests; this crate has one limit for all kinds.
 pub const HVM_MAX_VCPUS: u32 = 128;
-/// Least that a guest can be built with (as `xc_hvm_build` had it, `tools/libxc/xc_hvm_build_x86.c`, Xen 4.6).
+/// The least build start (`xc_hvm_build`, `tools/libxc/xc_hvm_build_x86.c`, Xen 4.6).
 pub const MIN_BUILD_START: Mib = Mib(2);
-/// Video RAM of an HVM guest where none is asked for: QEMU's own default for its std VGA card.
+/// The default video RAM of an HVM guest: QEMU's default for its std VGA card.
 pub const DEFAULT_VIDEO: Kib = Kib(16 * 1024);
-/// Most that QEMU's VGA cards take; they clamp without a word (`vga_common_init`, `hw/display/vga.c`, QEMU 7.2).
+/// The most video RAM of QEMU's VGA cards, which silently reduce a larger size (`vga_common_init`, `hw/display/vga.c`,
+/// QEMU 7.2).
 pub const MAX_VIDEO: Mib = Mib(512);
-/// The MMIO hole of an HVM guest where none is asked for (`HVM_BELOW_4G_MMIO_LENGTH`, `xen/include/public/hvm/e820.h`),
-/// and the least: libxl and hvmloader take no smaller one.
+/// The default MMIO hole of an HVM guest, and the smallest: libxl and hvmloader accept no smaller one
+/// (`HVM_BELOW_4G_MMIO_LENGTH`, `xen/include/public/hvm/e820.h`).
 pub const DEFAULT_MMIO_HOLE: Bytes = Bytes(256 * MIB);
-/// The largest MMIO hole.
+/// The largest MMIO hole of an HVM guest.
 pub const MAX_MMIO_HOLE: Bytes = Bytes(2 * GIB);
-/// The most whole MiB whose pages an `unsigned int` can count: 16 TiB less 1 MiB.
+/// The most MiB whose pages an `unsigned int` can count: 16 TiB less 1 MiB.
 ///
-/// Three things in Xen 4.17 are that wide. `XEN_DOMCTL_max_mem` cuts a larger limit to fit `max_pages` without an error
-/// (`xen/common/domctl.c`); `XEN_DOMCTL_shadow_op` shifts the pool's MiB left by 8 in 32 bits (`hap_domctl`); and hvm_info
-/// gives the end of high RAM as a 32-bit frame number. What guest-physical addresses can be wide is up to the host's CPU
-/// (`paging_max_paddr_bits`, `xen/arch/x86/include/asm/paging.h`: 36 to 48 bits) and cannot be known here.
+/// Three figures of Xen 4.17 are 32 bits wide. `XEN_DOMCTL_max_mem` silently truncates a larger limit
+/// (`xen/common/domctl.c`); `XEN_DOMCTL_shadow_op` shifts the pool's MiB left by 8 in 32 bits (`hap_domctl`); hvm_info
+/// holds the end of high RAM as a 32-bit frame number. The width of guest-physical addresses depends on the host's CPU
+/// (`paging_max_paddr_bits`, `xen/arch/x86/include/asm/paging.h`: 36 to 48 bits) and is not checked here.
 pub const MAX_COUNTED: Mib = Mib((1 << 24) - 1);
-/// The largest static max: one whose xen max is still [`MAX_COUNTED`]. The MMIO hole takes up to its own length from it.
+/// The largest static max: its xen max is [`MAX_COUNTED`]. An MMIO hole lowers it by up to its own length.
 pub const MAX_STATIC_MAX: Mib = Mib((1 << 24) - 2);
 
-/// What is asked for: the input of the model. It is recorded with a domain that was built from it.
+/// The input of a plan. It is saved with each domain that is built from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// The kind of guest.
     pub kind: Kind,
-    /// By whose numbers its memory is counted.
+    /// The toolstack whose figures the plan uses.
     pub model: Model,
-    /// What the guest runs with, video RAM included.
+    /// The memory of the running guest, video RAM included.
     pub target: Kib,
-    /// What the guest may balloon up to, video RAM included; `None` is the target.
+    /// The most that the guest may balloon up to, video RAM included; `None` means the target.
     pub static_max: Option<Kib>,
-    /// Video RAM of an HVM guest: 0 for no VGA card, or a power of two of MiB; `None` is [`DEFAULT_VIDEO`]. Other kinds have
-    /// none.
+    /// Video RAM of an HVM guest: 0 for no VGA card, or a power of two of MiB; `None` means [`DEFAULT_VIDEO`]. Other
+    /// kinds have none.
     pub video: Option<Kib>,
-    /// Room below Xen's limit for pages that a device model adds; `None` is the model's own figure, and the least.
+    /// Room below Xen's limit for pages that a device model adds; `None` means the model's figure, which is the least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_internal: Option<Kib>,
-    /// How many vCPUs, from 1 to [`HVM_MAX_VCPUS`].
+    /// The number of vCPUs, 1 to [`HVM_MAX_VCPUS`].
     pub vcpus: u32,
-    /// Scales the paging pool.
+    /// The factor for the paging pool.
     pub shadow_multiplier: ShadowMultiplier,
-    /// The hole for devices below 4 GiB of an HVM guest: whole MiB, from [`DEFAULT_MMIO_HOLE`], which is `None`, to
-    /// [`MAX_MMIO_HOLE`]. A PVH guest's is always the same, and a PV guest has none.
+    /// The MMIO hole below 4 GiB of an HVM guest: whole MiB from [`DEFAULT_MMIO_HOLE`] to [`MAX_MMIO_HOLE`]; `None`
+    /// means [`DEFAULT_MMIO_HOLE`]. A PVH guest has a fixed hole, a PV guest has none.
     pub mmio_hole: Option<Bytes>,
-    /// Whether a QEMU will be there, which adds its video RAM and option ROM to the guest; of HVM guests only.
+    /// HVM only: a QEMU adds its video RAM and option ROM to the guest.
     pub device_model: bool,
-    /// Whether the guest will get PCI devices of the host.
+    /// The guest gets PCI devices of the host.
     pub passthrough: bool,
-    /// Whether the kernel is Xen's PV shim, which runs a PV guest in a PVH one.
+    /// The kernel is Xen's PV shim, which runs a PV guest inside a PVH guest.
     pub shim: bool,
-    /// Regions that the host reserves for these devices, in any order; of HVM guests only.
+    /// HVM only: the regions that the host reserves for the guest's PCI devices, in any order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reserved: Vec<Reserved>,
-    /// Whether one of the devices is a vGPU of NVIDIA's, which wants a reserved region for its video RAM; of HVM guests
-    /// only.
+    /// HVM only: a device is an NVIDIA vGPU, which needs a reserved region for its video RAM.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub vgpu: bool,
 }
 
 impl Request {
-    /// A request for `target`, with the defaults for everything else: HVM by xenops' model, no balloon, 16 MiB of video, 1
-    /// vCPU, multiplier 1, a hole of 256 MiB, a device model, no PCI devices and no shim.
+    /// A request for `target` with defaults: HVM, xenops' model, no balloon, 16 MiB of video RAM, 1 vCPU, multiplier 1,
+    /// an MMIO hole of 256 MiB, a device model, no PCI devices, no shim.
     #[must_use]
     pub const fn new(target: Kib) -> Self {
         Self {
@@ -97,14 +97,14 @@ impl Request {
         }
     }
 
-    /// Whether a QEMU will be there: only HVM guests have one.
+    /// Whether a QEMU serves the guest: HVM guests only.
     #[must_use]
     pub fn has_device_model(&self) -> bool {
         self.device_model && self.kind == Kind::Hvm
     }
 
-    /// Checks what can be checked before anything is computed, and rounds sizes up to multiples of `unit`, as the model
-    /// does. The MMIO hole's size is [`Layout`](super::Layout)'s to check.
+    /// Checks the request, and rounds its sizes up to multiples of `unit`. [`Layout`](super::Layout) checks the MMIO
+    /// hole's size.
     pub(super) fn check(&self, unit: Kib) -> Result<Asked, PlanError> {
         let kind = self.kind;
         match self.vcpus {
@@ -170,7 +170,7 @@ impl Request {
     }
 }
 
-/// The sizes of a request that was checked, in the model's own rounding.
+/// The sizes of a checked request, rounded as the model does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) target: Kib,
@@ -178,7 +178,7 @@ pub(super) struct Asked {
     pub(super) video: Kib,
 }
 
-/// libxenguest is told the size to build in whole MiB. Models that round up never fail here.
+/// libxenguest takes the size in whole MiB. Models that round up to MiB always pass.
 fn whole_mib(flag: &'static str, size: Kib) -> Result<(), PlanError> {
     match (size.to_mib_exact(), size.to_mib_floor(), size.to_mib_ceil()) {
         (None, Some(below), Some(above)) => Err(PlanError::NotWholeMib { flag, size, below, above }),

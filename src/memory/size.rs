@@ -1,4 +1,4 @@
-//! Sizes as people write them: `4GiB`, `512M`, `1.5 GiB`, or a bare number of MiB.
+//! Parses sizes from a command line: `4GiB`, `512M`, `1.5 GiB`, or a number of MiB.
 
 use std::str::FromStr;
 
@@ -7,39 +7,39 @@ use super::units::{Bytes, Kib};
 /// Why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// There is nothing there.
+    /// The text is empty.
     #[error("the size is empty: write one like 4GiB, 512M or 256 (a bare number is MiB)")]
     Empty,
-    /// It does not begin with a number, or what begins it is no decimal number.
+    /// The text does not begin with a decimal number.
     #[error("`{0}` is not a size: write a number and a unit, like 4GiB, 512M or 1.5GiB (a bare number is MiB)")]
     NotANumber(String),
-    /// The unit is none of those known.
+    /// The unit is unknown.
     #[error("`{unit}` in `{input}` is not a unit of memory: use KiB, MiB, GiB or TiB (or K, M, G, T), like 4GiB")]
     UnknownUnit {
         /// The whole text.
         input: String,
-        /// What stands where the unit should be.
+        /// The text in place of the unit.
         unit: String,
     },
-    /// It has a fraction that is no whole number of KiB.
+    /// The size is not a whole number of KiB.
     #[error("`{0}` is not a whole number of KiB: write a size like 1.5GiB or 1536MiB")]
     NotWholeKib(String),
-    /// It does not fit in 64 bits.
+    /// The size does not fit in 64 bits.
     #[error("`{0}` is larger than any machine's memory: write a size like 4GiB")]
     TooLarge(String),
 }
 
-/// The units, in lower case, each with the power of two that it stands for in KiB.
+/// The units in lower case, each with its size as a power of two in KiB.
 const UNITS: [(&str, u32); 9] =
     [("", 10), ("k", 0), ("kib", 0), ("m", 10), ("mib", 10), ("g", 20), ("gib", 20), ("t", 30), ("tib", 30)];
 
-/// Reads a size.
+/// Parses a size.
 ///
-/// A decimal number, at most one space, and a unit: `KiB MiB GiB TiB` or `K M G T`, in upper or lower case, always powers
-/// of 1024. Without a unit the number is in MiB. A fraction is taken when the size is a whole number of KiB.
+/// The text is a decimal number, at most one space, and a unit: `KiB MiB GiB TiB` or `K M G T`, in any case, always
+/// powers of 1024. Without a unit the number is in MiB. A fraction is valid if the size is a whole number of KiB.
 ///
 /// # Errors
-/// A [`SizeError`] that quotes the text, says what is wrong with it and gives an example.
+/// A [`SizeError`], which quotes the text and gives an example.
 pub fn parse(input: &str) -> Result<Kib, SizeError> {
     if input.is_empty() {
         return Err(SizeError::Empty);
@@ -60,17 +60,17 @@ pub fn parse(input: &str) -> Result<Kib, SizeError> {
         return Err(SizeError::UnknownUnit { input: input.to_owned(), unit: unit.to_owned() });
     };
 
-    // All digits, so the only way for this to fail is by size.
+    // The text has digits only, so only an overflow can fail.
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
     let fraction = fraction_of(fraction, shift).ok_or_else(|| SizeError::NotWholeKib(input.to_owned()))?;
     let kib = whole.checked_mul(1 << shift).and_then(|kib| kib.checked_add(fraction)).ok_or_else(too_large)?;
     Ok(Kib(kib))
 }
 
-/// `0.<digits>` times 2^shift, where that is a whole number.
+/// `0.<digits>` times 2^shift; `None` if that is no whole number.
 ///
-/// n digits stand for d / 10^n = (d / 5^n) / 2^n, so 5^n must divide d and 2^n what is left of it times 2^shift. With
-/// trailing zeros gone no more than `shift` digits can do that, and no shift is past 30.
+/// n digits have the value d / 10^n = (d / 5^n) / 2^n. So 5^n must divide d, and 2^n must divide the quotient times
+/// 2^shift. Without trailing zeros, at most `shift` digits satisfy that, and no shift exceeds 30.
 fn fraction_of(digits: &str, shift: u32) -> Option<u64> {
     let digits = digits.trim_end_matches('0');
     if digits.is_empty() {
@@ -96,7 +96,7 @@ impl FromStr for Kib {
 impl FromStr for Bytes {
     type Err = SizeError;
 
-    /// Reads a size; see [`parse`]. A bare number is in MiB here too.
+    /// Parses a size, see [`parse`]. A number without a unit is in MiB.
     fn from_str(input: &str) -> Result<Self, SizeError> {
         parse(input)?.to_bytes().ok_or_else(|| SizeError::TooLarge(input.to_owned()))
     }

@@ -1,4 +1,4 @@
-//! What holds for every request that can be made: of each kind, by each model.
+//! Properties of every valid request, of each kind and model.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn models() -> impl Strategy<Value = Model> {
 }
 
 prop_compose! {
-    /// A request that can be planned, of sizes up to 8 TiB. A part of a MiB is taken off the target where that may be.
+    /// A valid request of up to 8 TiB. If the model allows it, the target is no whole number of MiB.
     fn requests()(
         kind in kinds(), model in models(), guest in 3_u64..1 << 22, shift in 0_u32..8, vcpus in 1..=HVM_MAX_VCPUS,
         balloon in prop_oneof![Just(0), 1_u64..1 << 22], cut in 0_u64..1024, by in prop_oneof![Just(1.0), 0.001..=100.0],

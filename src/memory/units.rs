@@ -1,8 +1,8 @@
-//! One type per unit of memory, so that a count of pages cannot be passed for a size in KiB.
+//! One type per unit of memory: a count of pages cannot be passed as a size in KiB.
 //!
-//! Conversions are named and say how they round: `_exact` gives `None` where something would be left over, `_ceil` rounds
-//! up and `_floor` down. A conversion gives `None` as well where the result does not fit; [`Mib`] is narrow enough (`u32`,
-//! as in Xen's own interfaces) that all of its conversions fit. Arithmetic is checked throughout.
+//! Conversions name their rounding: `_exact` returns `None` if there is a remainder, `_ceil` rounds up and `_floor`
+//! rounds down. A conversion also returns `None` if the result does not fit. Every value of [`Mib`] fits in the other
+//! units. Arithmetic is checked.
 
 use std::fmt;
 
@@ -31,10 +31,10 @@ macro_rules! unit {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// Nothing at all.
+            /// 0.
             pub const ZERO: Self = Self(0);
 
-            /// The bare number, in this type's unit.
+            /// The number, in
             #[must_use]
             pub const fn get(self) -> $inner {
                 self.0
@@ -46,7 +46,7 @@ macro_rules! unit {
                 self.0 == 0
             }
 
-            /// The sum, or `None` where it does not fit.
+            /// The sum; `None` if it does not fit.
             #[must_use]
             pub const fn checked_add(self, other: Self) -> Option<Self> {
                 match self.0.checked_add(other.0) {
@@ -55,7 +55,7 @@ macro_rules! unit {
                 }
             }
 
-            /// The difference, or `None` where it would be negative.
+            /// The difference; `None` if it would be negative.
             #[must_use]
             pub const fn checked_sub(self, other: Self) -> Option<Self> {
                 match self.0.checked_sub(other.0) {
@@ -78,8 +78,8 @@ unit! {
 unit! {
     /// A size in MiB: the unit of video RAM and of `xc_dom_mem_init`.
     ///
-    /// 32 bits, like the `unsigned int` of that call. The largest value is just under 4 PiB, far past what Xen can
-    /// give one domain, and every value fits in [`Bytes`], [`Kib`] and [`Pages`].
+    /// 32 bits, like the `unsigned int` of that call. The largest value is just under 4 PiB, more than Xen can give to
+    /// one domain. Every value fits in [`Bytes`], [`Kib`] and [`Pages`].
     Mib(u32)
 }
 unit! {
@@ -91,18 +91,18 @@ unit! {
     Gfn(u64)
 }
 
-/// `n / per`, where nothing is left over.
+/// `n / per`; `None` if there is a remainder.
 const fn divide_exact(n: u64, per: u64) -> Option<u64> {
     if n.is_multiple_of(per) { n.checked_div(per) } else { None }
 }
 
-/// A number of MiB as a [`Mib`], where it fits.
+/// A number of MiB as a [`Mib`], if it fits.
 fn narrow(mib: u64) -> Option<Mib> {
     u32::try_from(mib).ok().map(Mib)
 }
 
 impl Bytes {
-    /// In KiB, where it is a whole number of them.
+    /// In KiB; `None` unless it is a whole number.
     #[must_use]
     pub const fn to_kib_exact(self) -> Option<Kib> {
         match divide_exact(self.0, KIB) {
@@ -111,19 +111,19 @@ impl Bytes {
         }
     }
 
-    /// In MiB, where it is a whole number of them and fits in 32 bits.
+    /// In MiB; `None` unless it is a whole number that fits in 32 bits.
     #[must_use]
     pub fn to_mib_exact(self) -> Option<Mib> {
         divide_exact(self.0, MIB).and_then(narrow)
     }
 
-    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
+    /// In MiB, rounded up; `None` if it does not fit in 32 bits.
     #[must_use]
     pub fn to_mib_ceil(self) -> Option<Mib> {
         narrow(self.0.div_ceil(MIB))
     }
 
-    /// In pages, where it is a whole number of them.
+    /// In pages; `None` unless it is a whole number.
     #[must_use]
     pub const fn to_pages_exact(self) -> Option<Pages> {
         match divide_exact(self.0, PAGE_SIZE) {
@@ -152,19 +152,19 @@ impl Bytes {
 }
 
 impl Kib {
-    /// In bytes; `None` where that does not fit in 64 bits.
+    /// In bytes; `None` if it does not fit in 64 bits.
     #[must_use]
     pub fn to_bytes(self) -> Option<Bytes> {
         self.0.checked_mul(KIB).map(Bytes)
     }
 
-    /// In bytes. 16 EiB and more, past any address, saturate; no size of a [`Memory`](super::Memory) comes near.
+    /// In bytes; 16 EiB and more saturate. Every size of a [`Memory`](super::Memory) is far below that.
     #[must_use]
     pub const fn to_bytes_saturating(self) -> Bytes {
         Bytes(self.0.saturating_mul(KIB))
     }
 
-    /// The next multiple of `unit` that is no less; `None` where that does not fit, and for a unit of 0.
+    /// Rounded up to a multiple of `unit`; `None` if the result does not fit or the unit is 0.
     #[must_use]
     pub const fn round_up(self, unit: Self) -> Option<Self> {
         match self.0.checked_next_multiple_of(unit.0) {
@@ -173,25 +173,25 @@ impl Kib {
         }
     }
 
-    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
+    /// In MiB, rounded up; `None` if it does not fit in 32 bits.
     #[must_use]
     pub fn to_mib_ceil(self) -> Option<Mib> {
         narrow(self.0.div_ceil(KIB_PER_MIB))
     }
 
-    /// In MiB, where it is a whole number of them and fits in 32 bits.
+    /// In MiB; `None` unless it is a whole number that fits in 32 bits.
     #[must_use]
     pub fn to_mib_exact(self) -> Option<Mib> {
         divide_exact(self.0, KIB_PER_MIB).and_then(narrow)
     }
 
-    /// In MiB, rounded down; `None` where that does not fit in 32 bits.
+    /// In MiB, rounded down; `None` if it does not fit in 32 bits.
     #[must_use]
     pub fn to_mib_floor(self) -> Option<Mib> {
         narrow(self.0 / KIB_PER_MIB)
     }
 
-    /// In pages, where it is a whole number of them.
+    /// In pages; `None` unless it is a whole number.
     #[must_use]
     pub const fn to_pages_exact(self) -> Option<Pages> {
         match divide_exact(self.0, KIB_PER_PAGE) {
@@ -228,20 +228,19 @@ impl Mib {
 }
 
 impl Pages {
-    /// In bytes; `None` where that does not fit in 64 bits.
+    /// In bytes; `None` if it does not fit in 64 bits.
     #[must_use]
     pub fn to_bytes(self) -> Option<Bytes> {
         self.0.checked_mul(PAGE_SIZE).map(Bytes)
     }
 
-    /// In KiB. 2^62 pages and more, past any machine, saturate: counts of pages come from Xen and are compared with sizes,
-    /// where the nearest number is right.
+    /// In KiB; 2^62 pages and more saturate. Xen reports no such count, and comparisons with sizes stay correct.
     #[must_use]
     pub const fn to_kib(self) -> Kib {
         Kib(self.0.saturating_mul(KIB_PER_PAGE))
     }
 
-    /// In MiB, rounded up; `None` where that does not fit in 32 bits.
+    /// In MiB, rounded up; `None` if it does not fit in 32 bits.
     #[must_use]
     pub fn to_mib_ceil(self) -> Option<Mib> {
         narrow(self.0.div_ceil(PAGES_PER_MIB))
@@ -249,13 +248,13 @@ impl Pages {
 }
 
 impl Gfn {
-    /// The address at which this frame begins; `None` where that does not fit in 64 bits.
+    /// The address of the frame's first byte; `None` if it does not fit in 64 bits.
     #[must_use]
     pub fn to_bytes(self) -> Option<Bytes> {
         self.0.checked_mul(PAGE_SIZE).map(Bytes)
     }
 
-    /// The frame `pages` further up; `None` where there is none.
+    /// The frame that is `pages` higher; `None` if it does not fit.
     #[must_use]
     pub fn checked_add_pages(self, pages: Pages) -> Option<Self> {
         self.0.checked_add(pages.0).map(Self)
@@ -280,7 +279,7 @@ impl From<Mib> for Pages {
     }
 }
 
-/// In MiB, or in KiB where it is no whole number of MiB, or else in bytes.
+/// Shown in the largest of MiB, KiB and bytes in which it is a whole number.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to_kib_exact() {
@@ -290,7 +289,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// In MiB, or in KiB where it is no whole number of MiB.
+/// Shown in MiB if it is a whole number of MiB, and in KiB otherwise.
 impl fmt::Display for Kib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match divide_exact(self.0, KIB_PER_MIB) {
@@ -312,7 +311,7 @@ impl fmt::Display for Pages {
     }
 }
 
-/// In hexadecimal, as Xen writes frame numbers.
+/// Shown in hexadecimal, as Xen does.
 impl fmt::Display for Gfn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{:#x}", self.0))

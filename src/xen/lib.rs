@@ -1,9 +1,29 @@
-//! Safe, owning wrappers of Xen's C libraries: one file for each C handle.
+//! Safe wrappers of Xen's libxenctrl and libxenguest, and a client of xenstore.
 //!
-//! This module and the crate `xen-sys` are the only places with `unsafe`. Differences between Xen releases end here:
-//! nothing above asks which release it runs on.
+//! ```no_run
+//! use dombuild_xen::Interface;
+//!
+//! # fn main() -> Result<(), dombuild_xen::XenError> {
+//! let xen = Interface::open()?;
+//! let host = xen.physinfo()?;
+//! println!("{} of {} free", host.free_kib, host.total_kib);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each handle of a C library is one type, which closes it when dropped:
+//!
+//! - [`Interface`]: libxenctrl. Domains, vCPUs, memory, HVM parameters, CPUID, scheduling, PCI devices and the host.
+//! - [`DomainImage`]: libxenguest. Loads a kernel and its modules into a domain.
+//! - [`Store`] and [`Transaction`]: xenstore, with a deadline for each request.
+//! - [`ForeignPages`]: mapped pages of a guest.
+//!
+//! An error is a [`XenError`]: the C call, its arguments and errno. [`advice`] explains known causes.
+//!
+//! The differences between releases of Xen are handled here, by the cfgs `xen_4_N_or_later`. The public interface is the
+//! same for all of them. The crate runs on the release that it was compiled for.
 
-#![expect(unsafe_code, reason = "this module is the boundary to the C libraries")]
+#![expect(unsafe_code, reason = "this crate calls C libraries")]
 
 pub mod advice;
 mod cpuid;

@@ -1,4 +1,4 @@
-//! The addresses that Xen's tools and hvmloader agree on, in the order in which they stand.
+//! Fixed addresses of Xen's tools and hvmloader, in ascending order.
 //!
 //! An HVM guest:
 //!
@@ -21,45 +21,45 @@
 
 use crate::units::{Bytes, GIB, Gfn, KIB, MIB, Pages};
 
-/// Frame of the hvm_info table (`HVM_INFO_PFN`, `xen/include/public/hvm/hvm_info_table.h`).
+/// The frame of the hvm_info table (`HVM_INFO_PFN`, `xen/include/public/hvm/hvm_info_table.h`).
 pub const HVM_INFO: Gfn = Gfn(0x9f);
-/// Where the VGA hole begins: 640 KiB.
+/// The start of the VGA hole: 640 KiB.
 pub const VGA_HOLE_START: Bytes = Bytes(640 * KIB);
-/// Length of the VGA hole (`LIBXL_VGA_HOLE_SIZE`, `tools/libs/light/libxl_internal.h`).
+/// The length of the VGA hole (`LIBXL_VGA_HOLE_SIZE`, `tools/libs/light/libxl_internal.h`).
 pub const VGA_HOLE_PAGES: Pages = Pages(32);
-/// Where the VGA hole ends: 768 KiB.
+/// The end of the VGA hole: 768 KiB.
 pub const VGA_HOLE_END: Bytes = Bytes(768 * KIB);
-/// Where the e820 map's low RAM begins; what is below, hvmloader describes (`GUEST_LOW_MEM_START_DEFAULT`,
-/// `tools/libs/light/libxl_x86.c`).
+/// The start of low RAM in the e820 map of an HVM guest; hvmloader describes the addresses below
+/// (`GUEST_LOW_MEM_START_DEFAULT`, `tools/libs/light/libxl_x86.c`).
 pub const E820_LOW_START: Bytes = Bytes(MIB);
-/// Start of the default MMIO hole (`HVM_BELOW_4G_MMIO_START`, `xen/include/public/hvm/e820.h`).
+/// The start of the default MMIO hole (`HVM_BELOW_4G_MMIO_START`, `xen/include/public/hvm/e820.h`).
 pub const DEFAULT_MMIO_START: Bytes = Bytes(0xf000_0000);
-/// End of the window in which hvmloader places PCI devices, and start of its own reserved area with the ACPI tables
+/// The end of hvmloader's window for PCI devices, and the start of its own area with the ACPI tables
 /// (`RESERVED_MEMBASE`, `tools/firmware/hvmloader/config.h`).
 pub const HVMLOADER_RESERVED: Bytes = Bytes(0xfc00_0000);
-/// Where a PVH guest's hole begins: with its ACPI tables (`ACPI_INFO_PHYSICAL_ADDRESS`, `tools/firmware/hvmloader/config.h`;
-/// `libxl__build_hvm`, `tools/libs/light/libxl_dom.c`).
+/// The start of a PVH guest's hole, and of its ACPI tables (`ACPI_INFO_PHYSICAL_ADDRESS`,
+/// `tools/firmware/hvmloader/config.h`; `libxl__build_hvm`, `tools/libs/light/libxl_dom.c`).
 pub const ACPI_START: Bytes = Bytes(0xfc00_0000);
-/// How many pages a PVH guest's ACPI tables take there.
+/// The pages of a PVH guest's ACPI tables.
 pub const ACPI_PAGES: Pages = Pages(1);
-/// Length of a PVH guest's hole, which ends at 4 GiB.
+/// The length of a PVH guest's hole, which ends at 4 GiB.
 pub const PVH_MMIO_HOLE: Bytes = Bytes(64 * MIB);
 /// The I/O APIC (`ioapic_base_address`, `tools/firmware/hvmloader/hvmloader.c`).
 pub const IO_APIC: Bytes = Bytes(0xfec0_0000);
 /// The local APIC (`LAPIC_BASE_ADDRESS`, `tools/firmware/hvmloader/config.h`).
 pub const LOCAL_APIC: Bytes = Bytes(0xfee0_0000);
-/// First of the pages for ioreq servers (`ioreq_server_pfn(0)`, `tools/libs/guest/xg_dom_x86.c`), and where hvm_info says
-/// that reserved frames begin.
+/// The first page for ioreq servers (`ioreq_server_pfn(0)`, `tools/libs/guest/xg_dom_x86.c`). hvm_info's reserved
+/// frames begin here.
 pub const IOREQ_SERVER_FIRST: Gfn = Gfn(0xfeff0);
-/// How many pages there are for ioreq servers (`NR_IOREQ_SERVER_PAGES`, same file).
+/// The number of pages for ioreq servers (`NR_IOREQ_SERVER_PAGES`, same file).
 pub const IOREQ_SERVER_PAGES: Pages = Pages(8);
-/// First of the special pages (`X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES`, `tools/include/xenguest.h`).
+/// The first special page (`X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES`, `tools/include/xenguest.h`).
 pub const SPECIAL_FIRST: Gfn = Gfn(0xfeff8);
-/// How many special pages there are (`X86_HVM_NR_SPECIAL_PAGES`, same file).
+/// The number of special pages (`X86_HVM_NR_SPECIAL_PAGES`, same file).
 pub const SPECIAL_PAGES: Pages = Pages(8);
 /// Page of the ring for memory paging events.
 pub const PAGING_RING: Gfn = Gfn(0xfeff8);
-/// Page of the ring for monitor (once: access) events.
+/// The page of the ring for monitor events (formerly: access events).
 pub const MONITOR_RING: Gfn = Gfn(0xfeff9);
 /// Page of the ring for memory sharing events.
 pub const SHARING_RING: Gfn = Gfn(0xfeffa);
@@ -69,11 +69,11 @@ pub const BUFIOREQ: Gfn = Gfn(0xfeffb);
 pub const XENSTORE: Gfn = Gfn(0xfeffc);
 /// Page of I/O requests to the device model.
 pub const IOREQ: Gfn = Gfn(0xfeffd);
-/// Page of the identity page table that stands in while a vCPU has paging off.
+/// The page of the identity page table, which Xen uses while a vCPU has paging off.
 pub const IDENT_PT: Gfn = Gfn(0xfeffe);
 /// Page of the PV console.
 pub const CONSOLE: Gfn = Gfn(0xfefff);
-/// The special pages in order of frame, each with its name (`SPECIALPAGE_*`, `tools/libs/guest/xg_dom_x86.c`).
+/// The special pages by frame, with their names (`SPECIALPAGE_*`, `tools/libs/guest/xg_dom_x86.c`).
 pub const SPECIAL_PAGE_NAMES: [(Gfn, &str); 8] = [
     (PAGING_RING, "paging ring"),
     (MONITOR_RING, "monitor ring"),
@@ -84,5 +84,5 @@ pub const SPECIAL_PAGE_NAMES: [(Gfn, &str); 8] = [
     (IDENT_PT, "ident_pt"),
     (CONSOLE, "console"),
 ];
-/// Where the MMIO hole ends and high RAM begins.
+/// The end of the MMIO hole and the start of high RAM.
 pub const FOUR_GIB: Bytes = Bytes(4 * GIB);

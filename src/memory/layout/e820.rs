@@ -1,35 +1,35 @@
-//! The memory map that a guest is given.
+//! The e820 memory map of a guest.
 
 use serde::Serialize;
 
 use crate::units::Bytes;
 
-/// What an e820 entry describes.
+/// The type of an e820 entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum E820Kind {
-    /// RAM for the guest to use.
+    /// Usable RAM.
     Ram,
-    /// Not for the guest to use.
+    /// Reserved: the guest must not use it.
     Reserved,
-    /// ACPI tables, to be used as RAM once they are read.
+    /// ACPI tables, usable as RAM once the guest has read them.
     Acpi,
 }
 
-/// One range of the memory map.
+/// One entry of the map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct E820Entry {
-    /// Guest-physical address of its first byte.
+    /// The guest-physical address of the first byte.
     pub addr: Bytes,
-    /// Its length, never 0.
+    /// The length, never 0.
     pub size: Bytes,
-    /// What it describes.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: E820Kind,
 }
 
 impl E820Entry {
-    /// The range from `from` to before `to`, where there is anything between them.
+    /// The entry for `from..to`; `None` if the range is empty.
     pub(super) fn range(kind: E820Kind, from: Bytes, to: Bytes) -> Option<Self> {
         to.checked_sub(from).filter(|size| !size.is_zero()).map(|size| Self { addr: from, size, kind })
     }

@@ -1,26 +1,26 @@
-//! In which pieces the frames of a guest are populated: the largest pages that fit, many to a call.
+//! The extents in which a guest is populated: the largest pages that fit, many per hypercall.
 
 use super::{Bytes, FOUR_GIB, Layout, VGA_HOLE_END, VGA_HOLE_START};
 use crate::kind::Kind;
 use crate::units::{Gfn, Pages};
 
-/// Orders of the page sizes that the CPU's tables have, in 4 KiB pages: 1 GiB, 2 MiB, 4 KiB.
+/// The orders of the CPU's page sizes, in 4 KiB pages: 1 GiB, 2 MiB, 4 KiB.
 pub const ORDERS: [u32; 3] = [18, 9, 0];
 
-/// Equally large extents, one behind the other.
+/// Consecutive extents of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extents {
-    /// Where the first begins; a multiple of their size.
+    /// The first frame; a multiple of the extent's size.
     pub first: Gfn,
-    /// Each has 2^order pages.
+    /// The order: each extent has 2^order pages.
     pub order: u32,
-    /// How many, at least 1 and at most 512: 1 GiB of 1 GiB or 2 MiB extents.
+    /// The number of extents, 1 to 512: at most 1 GiB of 2 MiB extents.
     pub count: u64,
 }
 
 impl Extents {
-    /// The next extents to populate of the frames `at..end`, which are not empty: of the largest order that fits there and
-    /// is at most `most`, up to where a larger one may begin.
+    /// The next extents of the non-empty range `at..end`: of the largest order that fits at `at` and does not exceed
+    /// `most`, up to the next frame at which a larger order fits.
     #[must_use]
     pub fn next(at: u64, end: u64, most: u32) -> Self {
         let fits = |order: u32| at.trailing_zeros() >= order && end.saturating_sub(at) >> order > 0;
@@ -33,13 +33,13 @@ impl Extents {
         Self { first: Gfn(at), order, count: end.min(boundary).saturating_sub(at) >> order }
     }
 
-    /// The next smaller order, where there is one.
+    /// The next smaller order; `None` for single pages.
     #[must_use]
     pub fn smaller(self) -> Option<u32> {
         ORDERS.into_iter().find(|order| *order < self.order)
     }
 
-    /// Pages in so many of them.
+    /// The pages of this many extents.
     #[must_use]
     pub const fn pages(self, extents: u64) -> Pages {
         Pages(extents << self.order)
@@ -47,8 +47,8 @@ impl Extents {
 }
 
 impl Layout {
-    /// The frames of RAM that the builder populates: all of it but an HVM guest's VGA hole. For a PV guest, which has no frames
-    /// of its own, all.
+    /// The ranges of frames that the builder populates: all RAM except an HVM guest's VGA hole. For a PV guest, which
+    /// has no gfns of its own, all RAM.
     #[must_use]
     pub fn populated(&self) -> Vec<(u64, u64)> {
         let page = |address: Bytes| address.to_pages_floor().0;

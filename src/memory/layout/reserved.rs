@@ -1,8 +1,8 @@
-//! Regions in which an HVM guest must have no RAM: the host's own, for a PCI device, and one for a virtual GPU.
+//! Regions in which an HVM guest must have no RAM: the host's reserved regions for a PCI device, and one for a vGPU.
 //!
-//! A device may read and write memory that the host's firmware reserved for it (RMRR, IVMD) at the same addresses in the
-//! guest. Low RAM therefore ends where the lowest of these regions begins, and what it loses stands above 4 GiB. The MMIO
-//! hole begins there too, so that hvmloader and QEMU, which know of the hole alone, see the RAM where it is.
+//! A device may access memory that the host's firmware reserved for it (RMRR, IVMD), at the same addresses in the
+//! guest. So low RAM ends below the lowest of these regions, and the rest moves above 4 GiB. The MMIO hole begins there
+//! too: hvmloader and QEMU know only the hole.
 
 use std::fmt;
 
@@ -13,36 +13,36 @@ use crate::error::PlanError;
 use crate::kind::Kind;
 use crate::units::{Bytes, KIB, MIB, PAGE_SIZE};
 
-/// The most entries that hvmloader has room for when it reads the memory map (`E820MAX`,
-/// `tools/firmware/hvmloader/e820.h`, and `tools/include/xenctrl.h`, Xen 4.17).
+/// The most entries of an e820 map that hvmloader reads (`E820MAX`, `tools/firmware/hvmloader/e820.h`, and
+/// `tools/include/xenctrl.h`, Xen 4.17).
 pub const MAX_E820_ENTRIES: usize = 128;
-/// Least low RAM that a region may leave: hvmloader, the firmware and its modules stand there.
+/// The least low RAM: hvmloader, the firmware and its modules need it.
 pub const MIN_LOWMEM: Bytes = Bytes(16 * MIB);
-/// Low RAM that ends for a region ends at a multiple of this, which large pages and hvmloader's MTRRs like better
-/// (libxl, `libxl__domain_device_construct_rdm`, does the same).
+/// Low RAM below a region ends at a multiple of this, for large pages and few MTRRs (as libxl's
+/// `libxl__domain_device_construct_rdm`).
 pub const LOWMEM_STEP: Bytes = Bytes(2 * MIB);
-/// Length of the region that NVIDIA's vGPUs want for their video RAM, and of the steps in which a place is looked for
-/// (XenServer's figure).
+/// The length of the region for the video RAM of NVIDIA vGPUs, and the step of the search for its address (XenServer's
+/// figure).
 pub const VGPU_VRAM: Bytes = Bytes(16 * MIB);
-/// The first place that is tried for it: below hvmloader's own area and OVMF (XenServer's figure).
+/// The highest address of that region: below hvmloader's own area and OVMF (XenServer's figure).
 pub const VGPU_VRAM_START: Bytes = Bytes(0xfb00_0000);
 
-/// A region of guest-physical addresses that must not be RAM. Whole pages of 4 KiB.
+/// A region of guest-physical addresses that must not be RAM, in whole pages of 4 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reserved {
-    /// Its first address.
+    /// The first address.
     pub start: Bytes,
-    /// Its length.
+    /// The length.
     pub size: Bytes,
 }
 
 impl Reserved {
-    /// Behind its last address; the highest address where it would be beyond.
+    /// The end (exclusive); saturates at the highest address.
     fn end(self) -> Bytes {
         self.start.checked_add(self.size).unwrap_or(Bytes(u64::MAX))
     }
 
-    /// Whether any of it is in `from` to before `to`.
+    /// Whether the region overlaps `from..to`.
     fn overlaps(self, from: Bytes, to: Bytes) -> bool {
         self.start < to && from < self.end()
     }
@@ -55,16 +55,16 @@ impl fmt::Display for Reserved {
 }
 
 impl Layout {
-    /// The same guest with these regions reserved, in any order and overlapping or not, and with one for a vGPU. RAM that
-    /// loses its place moves above 4 GiB.
+    /// Reserves these regions, in any order and possibly overlapping, and one for a vGPU if `vgpu` is set. Displaced
+    /// RAM moves above 4 GiB.
     ///
     /// # Errors
-    /// [`PlanError::ReservedNotHvm`] for another kind of guest; [`PlanError::ReservedNotPages`] for a region that is empty,
-    /// not whole pages or beyond any address; [`PlanError::ReservedTooLow`] for one that leaves less than [`MIN_LOWMEM`], or
-    /// lies below 1 MiB; [`PlanError::ReservedInFirmware`] for one in the last 64 MiB below 4 GiB, where hvmloader stops at
-    /// one (`memory_map_setup`, `tools/firmware/hvmloader/e820.c`) or Xen's special pages are;
-    /// [`PlanError::ReservedInHighRam`] for one in RAM above 4 GiB; [`PlanError::TooManyRegions`];
-    /// [`PlanError::NoRoomForVram`]; [`PlanError::TooLarge`] where high RAM would end past what hvm_info can say.
+    /// [`PlanError::ReservedNotHvm`] for another kind of guest; [`PlanError::ReservedNotPages`] for a region that is
+    /// empty, not whole pages or beyond the address space; [`PlanError::ReservedTooLow`] for a region below 1 MiB, or
+    /// one that leaves less low RAM than [`MIN_LOWMEM`]; [`PlanError::ReservedInFirmware`] for a region in the last 64
+    /// MiB below 4 GiB, where hvmloader aborts (`memory_map_setup`, `tools/firmware/hvmloader/e820.c`) or Xen has its
+    /// special pages; [`PlanError::ReservedInHighRam`] for a region in RAM above 4 GiB; [`PlanError::TooManyRegions`];
+    /// [`PlanError::NoRoomForVram`]; [`PlanError::TooLarge`] if hvm_info cannot hold the end of high RAM.
     pub fn with_reserved(mut self, reserved: &[Reserved], vgpu: bool) -> Result<Self, PlanError> {
         if reserved.is_empty() && !vgpu {
             return Ok(self);
@@ -105,7 +105,7 @@ impl Layout {
         Ok(self)
     }
 
-    /// Low RAM ends for a region that begins in it. The MMIO hole begins where low RAM ends.
+    /// Ends low RAM, and begins the MMIO hole, below a region.
     fn end_low_ram(&mut self, region: Reserved) -> Result<(), PlanError> {
         let end = Bytes(region.start.get() / LOWMEM_STEP.get() * LOWMEM_STEP.get());
         if end < MIN_LOWMEM {
@@ -118,7 +118,7 @@ impl Layout {
         Ok(())
     }
 
-    /// The highest place in the MMIO hole that is free for a vGPU's video RAM.
+    /// The highest free address in the MMIO hole for a vGPU's video RAM.
     fn place_vram(&self) -> Result<Bytes, PlanError> {
         let mut start = VGPU_VRAM_START;
         loop {
@@ -134,7 +134,7 @@ impl Layout {
     }
 }
 
-/// The regions in order of address, those that touch or overlap as one.
+/// The regions sorted by address; adjacent and overlapping ones are merged.
 fn merged(reserved: &[Reserved]) -> Result<Vec<Reserved>, PlanError> {
     let whole = |size: Bytes| size.get().is_multiple_of(PAGE_SIZE);
     for region in reserved.iter().copied() {

@@ -154,7 +154,7 @@ fn reserved(addr: u64, size: u64) -> E820Entry {
 
 #[test]
 fn a_region_in_low_ram_ends_it() {
-    // Of 4 GiB with the default hole, 256 MiB stand above 4 GiB already.
+    // Of 4 GiB with the default hole, 256 MiB are above 4 GiB already.
     let layout = hvm(4096, HOLE).expect("a layout");
     let around = layout.with_reserved(&[region(0x7b80_1000, 0x4000)], false).expect("a layout");
     assert_eq!((around.lowmem_end, around.mmio_start), (Bytes(0x7b80_0000), Bytes(0x7b80_0000)));
@@ -164,7 +164,7 @@ fn a_region_in_low_ram_ends_it() {
     assert_eq!(around.e820, [ram(0x10_0000, 0x7b70_0000), reserved(0x7b80_1000, 0x4000), high]);
     assert!(around.has_custom_hole());
 
-    // Low RAM that ends below the hole of its own: the hole comes down to where it ends now.
+    // Low RAM that ends below the default hole: the hole is extended down to it.
     let small = hvm(1024, HOLE).expect("a layout").with_reserved(&[region(0x3fff_f000, 0x1000)], false);
     let small = small.expect("a layout");
     assert_eq!((small.lowmem_end, small.mmio_start), (Bytes(0x3fe0_0000), Bytes(0x3fe0_0000)));
@@ -205,7 +205,7 @@ fn regions_that_cannot_be() {
     for bad in [region(0, 0x1000), region(0xf_f000, 0x1000), region(0xf_f000, 0x2000), region(0xff_f000, 0x1000)] {
         assert_eq!(with(64, bad), Err(PlanError::ReservedTooLow { region: bad }));
     }
-    // A guest that ends below it does not care; one that begins to is left with 16 MiB.
+    // A region above a small guest's RAM changes nothing; one inside it must leave 16 MiB.
     assert!(with(8, region(0xc0_0000, 0x1000)).is_ok());
     assert_eq!(with(64, region(0x101_f000, 0x1000)).expect("a layout").lowmem_end, MIN_LOWMEM);
     for bad in [
@@ -237,7 +237,7 @@ fn regions_that_cannot_be() {
     let small = hvm(64, HOLE).expect("a layout");
     assert_eq!(small.clone().with_reserved(&many, false).expect("a layout").e820.len(), MAX_E820_ENTRIES);
     assert_eq!(small.with_reserved(&many, true), Err(PlanError::TooManyRegions { entries: 129 }));
-    // Hvm_info counts the frames of what moves up, too.
+    // The displaced RAM counts towards hvm_info's limit too.
     let most = hvm(MAX_COUNTED.0 - 256, HOLE).expect("a layout");
     assert!(matches!(most.with_reserved(&[region(0x8000_0000, 0x1000)], false), Err(PlanError::TooLarge { .. })));
 }
@@ -259,7 +259,7 @@ fn a_vgpu_has_a_place() {
 }
 
 prop_compose! {
-    /// Regions that some host might have, near to each other and to what they may not touch.
+    /// Regions of a host, close to one another and to forbidden addresses.
     fn regions()(
         starts in prop::collection::vec(prop_oneof![
             0x100_u64..0xfd000, 0xf000_u64..0x12000, 0xeff00_u64..0xf0100, 0xffff0_u64..0x10_0100, 0x10_0000_u64..0x80_0000,
@@ -315,7 +315,7 @@ proptest! {
     }
 }
 
-/// Populates all of it in a host that gives `granted` of each order's extents at most; what was asked for.
+/// Populates the layout on a host that grants at most `granted` extents of each order; returns the extents.
 fn populate(layout: &Layout, granted: &mut impl FnMut(Extents) -> u64) -> Vec<(u64, u64, u32)> {
     let mut got = Vec::new();
     for (start, end) in layout.populated() {

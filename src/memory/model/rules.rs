@@ -1,56 +1,56 @@
-//! What a model has to say, as data: one constant of [`Rules`] for each model.
+//! The figures of a model, as data: one constant of [`Rules`] per model.
 
 use crate::kind::Kind;
 use crate::units::Kib;
 
-/// The data of a model. [`Memory`](super::Memory) does the sums, the same for all of them.
+/// The figures of a model. [`Memory`](super::Memory) computes the sums.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Sizes that come in are rounded up to a multiple of this; 1 KiB leaves them as they are.
+    /// Sizes of the request are rounded up to a multiple of this.
     pub input: Kib,
-    /// What Xen's limit is counted from.
+    /// The base of Xen's limit.
     pub limit: Limit,
-    /// What comes on top of the guest's own memory.
+    /// The memory in addition to the guest's own.
     pub extras: fn(Kind) -> Extras,
-    /// How large the paging pool is.
+    /// The size of the paging pool.
     pub paging: Paging,
-    /// What the number of vCPUs adds to the overhead alone.
+    /// The overhead of this many vCPUs; `None` if it does not fit.
     pub vcpu_overhead: fn(u32) -> Option<Kib>,
-    /// What Xen's PV shim needs in a guest of a size; `None` where the model does not know the shim.
+    /// What Xen's PV shim needs for a guest of this size; `None` if the model has no shim.
     pub shim: Option<fn(Kib) -> Option<Kib>>,
     /// The footprint is rounded up to a multiple of this.
     pub footprint: Kib,
 }
 
-/// What Xen's limit for a domain is counted from.
+/// The base of Xen's limit for a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// The most that the guest may balloon up to: it may do so without being asked.
+    /// Static max: the guest can balloon up without a change of the limit.
     StaticMax,
-    /// What the guest runs with: the limit has to be raised before the guest can balloon up.
+    /// The target: the toolstack raises the limit before the guest balloons up.
     Target,
 }
 
-/// What comes on top of the guest's own memory.
+/// The memory in addition to the guest's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extras {
     /// Room under Xen's limit.
     pub internal: Kib,
-    /// What Xen allocates outside of it.
+    /// What Xen allocates outside that limit.
     pub external: Kib,
-    /// Whether a guest can start with less than it may balloon up to.
+    /// Whether a guest can start with less than static max.
     pub can_start_ballooned_down: bool,
 }
 
-/// How large a paging pool is.
+/// The size of a paging pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Paging {
     /// Pages for each vCPU.
     pub per_vcpu: u64,
     /// Pages for each whole MiB of static max.
     pub per_mib: fn(Kind) -> u64,
-    /// The pages are rounded up to a multiple of this before the multiplier is applied, and the product is rounded down
-    /// to one, which is also the least.
+    /// The pages are rounded up to a multiple of this, multiplied by the factor, and rounded down to a multiple of
+    /// this, at least one.
     pub unit: Kib,
 }
 

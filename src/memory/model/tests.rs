@@ -1,4 +1,4 @@
-//! The figures of each model, pinned for each kind.
+//! The figures of each model and kind.
 
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn refused(request: &Request) -> PlanError {
     Memory::new(request).expect_err("no plan")
 }
 
-/// The figures that OpenXT's and xen-api's `memory.ml` give.
+/// As OpenXT's and xen-api's `memory.ml`.
 #[test]
 fn the_figures_of_xenops_and_xapi() {
     #[rustfmt::skip]
@@ -71,7 +71,7 @@ fn the_figures_of_xenops_and_xapi() {
                 populate_on_demand: smax > target,
             };
             assert_eq!(memory(&Request { model, ..hvm.clone() }), expected);
-            // PVH has no video, and counts as HVM.
+            // PVH has no video RAM and uses the HVM figures.
             let pvh = memory(&Request { model, kind: Kind::Pvh, video: None, ..hvm.clone() });
             let without = Memory {
                 video: Kib(0),
@@ -143,7 +143,7 @@ fn the_figures_of_the_shim_by_xapi() {
         let m = memory(&shim);
         let got = [m.build_max, m.build_start, m.xen_max, m.shadow, m.vcpu_overhead, m.shim, m.overhead, m.footprint];
         assert_eq!(got, expected.map(|mib| Mib(mib).to_kib()), "{m:?}");
-        // The balloon driver runs in the guest behind the shim, which keeps its own part.
+        // The balloon driver runs in the guest inside the shim, which keeps its own part.
         let less = if target < smax { 1 } else { 0 };
         assert_eq!(m.balloon_target(), Mib(target - less).to_kib());
         assert_eq!(m.populate_on_demand, target < smax);
@@ -197,7 +197,7 @@ fn the_figures_of_libxl() {
         let external = if kind == Kind::Pv { 0 } else { 1024 };
         assert_eq!((m.extra_internal, m.extra_external), (Kib(1024), Kib(external)));
         assert_eq!((m.vcpu_overhead, m.shim), (Kib(0), Kib(0)));
-        // The shim lives on the guest's own memory.
+        // The shim uses the guest's own memory.
         if kind == Kind::Pvh {
             assert_eq!(memory(&Request { shim: true, ..request }), m);
         }
@@ -293,7 +293,7 @@ fn libxl_takes_whole_mib_only() {
         let error = PlanError::NotWholeMib { flag, size: Kib(odd), below: Mib(255), above: Mib(256) };
         assert_eq!(refused(&libxl(kind, 200 << 10, Some(odd))), error);
     }
-    // What a guest with page tables by Xen starts with is counted in pages.
+    // The start size of a translated guest is in pages.
     assert!(Memory::new(&libxl(Kind::Hvm, odd, Some(256 << 10))).is_ok());
     assert!(Memory::new(&libxl(Kind::Pvh, odd, Some(256 << 10))).is_ok());
     let error = PlanError::NotWholeMib { flag: "--memory", size: Kib(odd), below: Mib(255), above: Mib(256) };
@@ -351,7 +351,7 @@ fn the_largest_and_past_it() {
     }
     let video = Request { video: Some(Kib(u64::MAX)), ..Request::new(Kib(1 << 20)) };
     assert_eq!(refused(&video), PlanError::VideoNotPowerOfTwo { video: Kib(u64::MAX) });
-    // The shim's part comes on top of static max.
+    // The shim's part is added to static max.
     let shim =
         Request { kind: Kind::Pvh, model: Model::Xapi, shim: true, video: None, ..request(most.0, most.0, 0, 1, 1.0) };
     let size = Mib(most.0 + 1 + 23 + most.0 / 90).to_kib();
@@ -375,7 +375,7 @@ proptest! {
     }
 }
 
-/// What is asked for takes the place of the model's figure, in everything that is counted from it.
+/// A requested extra internal replaces the model's figure in every sum.
 #[test]
 fn extra_internal_is_counted_by_every_model() {
     for model in Model::ALL {

@@ -1,4 +1,4 @@
-//! xapi: `ocaml/xapi-idl/memory/memory.ml` of today's xen-api. It is xenops' model with two more terms.
+//! xapi: `ocaml/xapi-idl/memory/memory.ml` of xen-api. It is xenops' model with two more terms.
 
 use super::rules::{ONE_MIB, Rules};
 use super::xenops;
@@ -6,18 +6,18 @@ use crate::units::{Kib, Mib, Pages};
 
 pub(super) const RULES: Rules = Rules { vcpu_overhead, shim: Some(shim), ..xenops::RULES };
 
-/// Pages that a vCPU takes of Xen's own memory.
+/// Pages of Xen's memory per vCPU.
 const PAGES_PER_VCPU: u64 = 38;
-/// What the shim takes of any guest.
+/// The shim's memory for a guest of any size.
 const SHIM_BASE: Mib = Mib(23);
-/// For so many MiB of the guest the shim takes one more.
+/// The shim needs 1 MiB more for each 90 MiB of the guest.
 const SHIM_DIVISOR: u64 = 90;
 
 fn vcpu_overhead(vcpus: u32) -> Option<Kib> {
     Pages(PAGES_PER_VCPU.checked_mul(u64::from(vcpus))?).to_kib().round_up(ONE_MIB)
 }
 
-/// What Xen's PV shim needs beside a guest of `size`, which it hands on whole.
+/// The memory that Xen's PV shim needs in addition to a guest of `size`.
 fn shim(size: Kib) -> Option<Kib> {
     let more = size.get().checked_div(ONE_MIB.get())?.checked_div(SHIM_DIVISOR)?;
     Mib(u32::try_from(more).ok()?).checked_add(SHIM_BASE).map(Mib::to_kib)

@@ -14,10 +14,10 @@ pub(super) const RULES: Rules = Rules {
     footprint: Kib(1),
 };
 
-/// One page for each MiB goes to the p2m, and one to the shadows of resident pages.
+/// Per MiB: one page for the p2m, and one for the shadows of resident pages.
 pub(super) const PAGING: Paging = Paging { per_vcpu: 256, per_mib: |_| 2, unit: ONE_MIB };
 
-/// `HVM_memory_model_data` and `Linux_memory_model_data`; PVH, which is younger than the model, goes with HVM as in xapi.
+/// `HVM_memory_model_data` and `Linux_memory_model_data`. xenops predates PVH; as in xapi, PVH uses the HVM figures.
 pub(super) fn extras(kind: Kind) -> Extras {
     match kind {
         Kind::Hvm | Kind::Pvh => Extras { internal: ONE_MIB, external: ONE_MIB, can_start_ballooned_down: true },

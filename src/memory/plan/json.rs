@@ -1,4 +1,4 @@
-//! A plan for programs.
+//! The JSON form of a plan.
 
 use serde::{Serialize, Serializer};
 
@@ -8,10 +8,10 @@ use crate::layout::E820Entry;
 use crate::model::Model;
 use crate::units::{Bytes, Kib, Pages};
 
-/// Version of the JSON object that a plan serializes to. It grows when a field changes its meaning or goes away.
+/// The version of the JSON object. It increases when a field changes its meaning or is removed.
 pub const SCHEMA: u32 = 1;
 
-/// The JSON object of `plan --json`: flat, sizes of the model in KiB, addresses in bytes.
+/// The object of `plan --json`: flat; the model's sizes in KiB, addresses in bytes.
 #[derive(Serialize)]
 struct View<'a> {
     schema: u32,

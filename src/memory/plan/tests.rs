@@ -104,7 +104,7 @@ fn the_json_object() {
     assert_eq!(json, expected);
 }
 
-/// The sizes of Xen 4.17's own counts, see [`Pod`].
+/// Xen 4.17's counts, see [`Pod`].
 #[test]
 fn what_waits_on_demand() {
     let ballooned = |kind, target: u32, static_max: u32, video| {
@@ -136,7 +136,7 @@ fn the_pages_of_pvh_and_pv() {
     }
 }
 
-/// libxl counts in KiB, and drops what is no whole page.
+/// libxl counts in KiB and drops a partial page.
 #[test]
 fn libxl_cuts_pages() {
     let request = Request {
@@ -152,7 +152,7 @@ fn libxl_cuts_pages() {
     assert_eq!((pod.cache, pod.entries), (Pages(65_535 - 32), Pages(131_072 - 32)));
 }
 
-/// A request is recorded with its domain: what was written once must be read for ever.
+/// A request is saved with its domain: later versions must read it.
 #[test]
 fn a_request_is_recorded() {
     let request = Request {
