@@ -1,7 +1,7 @@
-//! A cgroup of version 2 for each guest's helpers: what is in it can be found, limited and ended, whatever it does.
+//! A cgroup of version 2 for a guest's helper processes: finds, limits and kills them all.
 //!
-//! A process cannot leave its cgroup, nor can what it forks, unless it is root. So the cgroup, and neither a user nor a
-//! command line, tells which processes belong to a guest (Documentation/admin-guide/cgroup-v2.rst, Linux 6.1).
+//! Unless it is root, a process cannot leave its cgroup, nor can its descendants. So the cgroup identifies a guest's
+//! processes; users and command lines do not (Documentation/admin-guide/cgroup-v2.rst, Linux 6.1).
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -18,33 +18,32 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::pidfd::Process;
 
-/// Where version 2 is: alone, or beside version 1, where it has no controllers.
+/// Mount points of version 2: alone, or next to version 1, where it has no controllers.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// The directory of all cgroups of this program.
-const OWN: &str = "dombuild";
+/// The parent of this program's cgroups.
+const PARENT_DIR: &str = "dombuild";
 
-const POLL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the processes of a cgroup may use together.
+/// The limits of all processes of a cgroup together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CgroupLimits {
-    /// Bytes of memory, page cache and shared memory that they fill included.
+    /// Memory in bytes, including their page cache and shared memory.
     pub memory: u64,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub tasks: u32,
 }
 
-/// A cgroup of this program's. Dropping it leaves it as it is.
+/// A cgroup below `dombuild`. Dropping the value does not change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Makes an empty cgroup, or takes the one of that name that is there. Limits that the host has no controllers for
-    /// are left out.
+    /// Creates a cgroup, or opens the existing one of that name. Limits without a controller on this host are skipped.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the host has no cgroups of version 2; what the system says.
+    /// [`ErrorKind::Unsupported`] if the host has no cgroups of version 2; the error of the system call.
     pub fn make(name: &str, limits: CgroupLimits) -> io::Result<Self> {
         let root = own_root().ok_or_else(|| io::Error::new(ErrorKind::Unsupported, "no cgroups of version 2"))?;
         let path = root.join(name);
@@ -57,7 +56,7 @@ impl Cgroup {
         }
         let group = Self(path);
         if let Err(error) = group.limit(limits) {
-            // The first cgroup of this boot, most likely: the controllers are not handed down yet.
+            // Most likely the first cgroup since boot: the controllers are not delegated yet.
             if let Err(error) = hand_down_controllers(&root).and_then(|()| group.limit(limits)) {
                 log::info!("no limits for {}: {error}", group.0.display());
             }
@@ -66,14 +65,14 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// The cgroup of that name, where it is there.
+    /// The existing cgroup of that name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         let path = own_root()?.join(name);
         path.is_dir().then_some(Self(path))
     }
 
-    /// The names of all that are there.
+    /// The names of all existing cgroups.
     #[must_use]
     pub fn names() -> Vec<OsString> {
         let entries = own_root().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten();
@@ -89,41 +88,41 @@ impl Cgroup {
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
-        // Never made anew: a file that is not there is a controller that is not there.
+        // Without O_CREAT: a missing file is a missing controller.
         OpenOptions::new().write(true).open(self.0.join(file))?.write_all(text.as_bytes())
     }
 
-    /// Opens it for a process that is to begin there.
+    /// Opens the cgroup for a process that starts in it.
     ///
     /// # Errors
-    /// Where the cgroup is not there any more.
+    /// If the cgroup does not exist.
     pub(super) fn entrance(&self) -> io::Result<Entrance> {
         let procs = OpenOptions::new().write(true).open(self.0.join("cgroup.procs"))?;
         Ok(Entrance { directory: File::open(&self.0)?.into(), procs: procs.into() })
     }
 
-    /// Has a program start and move into it before anything else.
+    /// Makes a program move into the cgroup before `execve`.
     ///
     /// # Errors
-    /// Where the cgroup is not there any more.
+    /// If the cgroup does not exist.
     pub fn put_into(&self, command: &mut Command) -> io::Result<()> {
         let entrance = self.entrance()?;
-        // SAFETY: between fork and exec, the closure makes one system call and nothing else. The descriptors live as long as
-        // the closure, and are closed by exec.
+        // SAFETY: between fork and exec, the closure makes one system call. The descriptors live as long as the
+        // closure, and exec closes them.
         unsafe { command.pre_exec(move || entrance.enter()) };
         Ok(())
     }
 
-    /// The processes in it, each held.
+    /// Opens the processes in the cgroup.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn processes(&self) -> io::Result<Vec<Process>> {
         let mut held = Vec::new();
         for pid in self.numbers()? {
             held.extend(Process::open(pid)?);
         }
-        // Looked at again once they are held: a number may have changed hands in between.
+        // Checked again with the pidfds open: a number may have been reused.
         let still = self.numbers()?;
         held.retain(|process| still.contains(&process.pid()));
         Ok(held)
@@ -137,10 +136,10 @@ impl Cgroup {
         }
     }
 
-    /// Whether no process is in it that still runs.
+    /// Whether the cgroup has no running process.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn is_empty(&self) -> io::Result<bool> {
         match fs::read_to_string(self.0.join("cgroup.events")) {
             Ok(text) => Ok(text.lines().any(|line| line == "populated 0")),
@@ -149,14 +148,14 @@ impl Cgroup {
         }
     }
 
-    /// Kills everything in it at once, what is just being forked included.
+    /// Kills all processes in the cgroup, including ones that are being forked.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn kill(&self) -> io::Result<()> {
         match self.write("cgroup.kill", "1") {
             Err(error) if is_gone(&error) && self.0.is_dir() => {
-                // A Linux before 5.14. What is stopped forks no more; a signal that kills is taken all the same.
+                // Linux before 5.14 has no cgroup.kill. Frozen processes cannot fork, and SIGKILL still reaches them.
                 self.write("cgroup.freeze", "1")?;
                 self.processes()?.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
                 self.write("cgroup.freeze", "0")
@@ -166,17 +165,17 @@ impl Cgroup {
         }
     }
 
-    /// Removes it, at most after `patience`: what was killed may take that long to be gone.
+    /// Removes the cgroup. Killed processes may take up to `timeout` to disappear.
     ///
     /// # Errors
-    /// Where something is in it still; what the system says.
-    pub fn remove(&self, patience: Duration) -> io::Result<()> {
+    /// If a process remains in the cgroup; the error of the system call.
+    pub fn remove(&self, timeout: Duration) -> io::Result<()> {
         let start = Instant::now();
         loop {
             match fs::remove_dir(&self.0) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::ResourceBusy && start.elapsed() < patience => {
-                    thread::sleep(POLL);
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && start.elapsed() < timeout => {
+                    thread::sleep(POLL_INTERVAL);
                 }
                 outcome => return outcome,
             }
@@ -184,7 +183,7 @@ impl Cgroup {
     }
 }
 
-/// The ways for a process into a cgroup; open descriptors.
+/// Open descriptors by which a process enters a cgroup.
 #[derive(Debug)]
 pub(super) struct Entrance {
     directory: OwnedFd,
@@ -192,12 +191,12 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// What `CLONE_INTO_CGROUP` takes.
+    /// The descriptor for `CLONE_INTO_CGROUP`.
     pub(super) fn directory(&self) -> RawFd {
         self.directory.as_raw_fd()
     }
 
-    /// Moves the process that calls it. A system call alone, so that a child may call it before exec.
+    /// Moves the calling process. One system call, so a child may use it before exec.
     pub(super) fn enter(&self) -> io::Result<()> {
         // SAFETY: the call reads one static byte.
         let written = unsafe { libc::write(self.procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
@@ -205,17 +204,17 @@ impl Entrance {
     }
 }
 
-/// The directory or file is not there (any more).
+/// Whether the directory or file does not exist.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 fn own_root() -> Option<PathBuf> {
     let is_version_2 = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
-    MOUNTS.iter().map(Path::new).find(|path| is_version_2(path)).map(|path| path.join(OWN))
+    MOUNTS.iter().map(Path::new).find(|path| is_version_2(path)).map(|path| path.join(PARENT_DIR))
 }
 
-/// Makes the controllers of memory and tasks usable in this program's cgroups.
+/// Delegates the memory and pids controllers to this program's cgroups.
 fn hand_down_controllers(root: &Path) -> io::Result<()> {
     for directory in root.parent().into_iter().chain([root]) {
         File::options().write(true).open(directory.join("cgroup.subtree_control"))?.write_all(b"+memory +pids")?;
@@ -231,7 +230,7 @@ mod tests {
 
     const LIMITS: CgroupLimits = CgroupLimits { memory: 64 << 20, tasks: 100 };
 
-    /// Where cgroups cannot be made (another user, a container), there is nothing to see.
+    /// `None` where cgroups cannot be created (another user, a container).
     fn group(name: &str) -> Option<Cgroup> {
         Cgroup::make(&format!("test-{}-{name}", std::process::id()), LIMITS).ok()
     }
@@ -240,7 +239,7 @@ mod tests {
     fn all_that_was_started_in_it_is_killed() {
         let Some(group) = group("kill") else { return };
         let mut command = Command::new("sh");
-        // Neither its process group nor its command line tells of it.
+        // They leave the process group, and have other command lines.
         command.args(["-c", "setsid sleep 1000 & setsid sleep 1000 & wait"]);
         group.put_into(&mut command).expect("it is there");
         let mut child = command.spawn().expect("a shell");

@@ -1,12 +1,11 @@
-//! File descriptors that a caller hands to this program by number.
+//! Takes ownership of file descriptors that this program inherited, by number.
 //!
-//! Nothing of Xen's, but `unsafe` all the same: nothing but a promise turns a number into something that is owned. What the
-//! promise stands on is checked first.
+//! The conversion of a number into an owned descriptor is `unsafe`. [`take`] checks its conditions first.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// What a descriptor was opened for; of a socket, always both.
+/// The access mode of a descriptor; a socket has both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// `O_RDONLY`.
@@ -18,59 +17,58 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether it can be read from.
+    /// Whether it permits reads.
     #[must_use]
     pub fn reads(self) -> bool {
         self != Self::Write
     }
 
-    /// Whether it can be written to.
+    /// Whether it permits writes.
     #[must_use]
     pub fn writes(self) -> bool {
         self != Self::Read
     }
 }
 
-/// A descriptor that this program was started with, now its own: closed when dropped, and by `execve`.
+/// An inherited descriptor, now owned: closed when dropped, and by `execve`.
 #[derive(Debug)]
 pub struct Inherited {
     /// The descriptor, with `FD_CLOEXEC`.
     pub fd: OwnedFd,
-    /// What it was opened for.
+    /// The access mode.
     pub access: Access,
 }
 
-/// Why a number cannot be taken.
+/// Why a descriptor cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// Standard input, output and error belong to everybody in the process.
+    /// Standard input, output and error are shared by the whole process.
     #[error("descriptor {0} is standard input, output or error: give one of 3 and above")]
     Standard(RawFd),
-    /// There is no such descriptor.
+    /// The number is no open descriptor.
     #[error("descriptor {0} is not open: the caller has to pass it on (in a shell: {0}>FILE)")]
     NotOpen(RawFd),
-    /// It is this program's already.
+    /// This program opened the descriptor itself.
     #[error("descriptor {0} was not passed on by the caller, or is used twice")]
     NotInherited(RawFd),
-    /// It was opened with `O_PATH`, or the system told something else.
+    /// The descriptor was opened with `O_PATH`, or fcntl failed.
     #[error("descriptor {fd} cannot be used: {error}")]
     Unusable {
-        /// Its number.
+        /// The number.
         fd: RawFd,
-        /// What the system said.
+        /// The error of fcntl.
         error: io::Error,
     },
 }
 
-/// Takes over a descriptor that the caller of this program passed on, and sets `FD_CLOEXEC`, so that no other program
-/// which is started from here has it.
+/// Takes ownership of an inherited descriptor and sets `FD_CLOEXEC`, so that no child program inherits it.
 ///
-/// A descriptor with that flag was opened by this program (by the standard library and every crate; or was taken before),
-/// for it would not have outlived the `execve` otherwise: it is refused. Call this before Xen's libraries open any of
-/// theirs.
+/// A descriptor that already has `FD_CLOEXEC` is refused: it did not survive an `execve`, so this program opened it
+/// (Rust's standard library always sets the flag) or has taken it before. Call this before Xen's libraries open
+/// descriptors.
 ///
 /// # Errors
-/// [`TakeError`]: for 0 to 2, for a number that is not open, for one that was not inherited, and for an `O_PATH` one.
+/// [`TakeError`]: for 0 to 2, a number that is not open, a descriptor that was not inherited, and an `O_PATH` one.
 pub fn take(fd: RawFd) -> Result<Inherited, TakeError> {
     if (0..=2).contains(&fd) {
         return Err(TakeError::Standard(fd));
@@ -91,14 +89,15 @@ pub fn take(fd: RawFd) -> Result<Inherited, TakeError> {
         _ => return Err(unusable(io::Error::other("it is neither for reading nor for writing"))),
     };
     control(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC).map_err(unusable)?;
-    // SAFETY: `fd` is open, and nothing in this process owns it: what the process opened itself has FD_CLOEXEC, and this
-    // had not; a second call finds the flag that was set above. Standard input, output and error are left out.
+    // SAFETY: `fd` is open, and nothing in this process owns it: descriptors that the process opened have FD_CLOEXEC,
+    // which this one had not. A second call finds the flag that is set above. Standard input, output and error are
+    // refused.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(Inherited { fd, access })
 }
 
 fn control(fd: RawFd, command: libc::c_int, argument: libc::c_int) -> io::Result<libc::c_int> {
-    // SAFETY: F_GETFD, F_GETFL and F_SETFD touch no memory, and are defined for every number: EBADF where it is not open.
+    // SAFETY: F_GETFD, F_GETFL and F_SETFD access no memory and are defined for every number: EBADF if it is not open.
     let answer = unsafe { libc::fcntl(fd, command, argument) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
@@ -113,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives a descriptor the look of an inherited one.
+    /// Makes a descriptor look inherited.
     fn inherited(fd: impl Into<OwnedFd>) -> RawFd {
         let fd = fd.into().into_raw_fd();
         control(fd, libc::F_SETFD, 0).expect("it is open");

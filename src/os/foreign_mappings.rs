@@ -1,4 +1,4 @@
-//! Processes that map pages of guests: by Xen's drivers in `/proc/PID/maps` (proc(5)).
+//! Finds the processes that map pages of guests, by Xen's drivers in `/proc/PID/maps` (proc(5)).
 
 use std::fmt;
 use std::fs;
@@ -6,17 +6,17 @@ use std::fs;
 use super::procfs;
 use super::untrusted::Untrusted;
 
-/// The files through which pages of other domains are mapped, by their ends: `/dev/xen/privcmd`, `/proc/xen/privcmd`,
+/// Path suffixes of the devices that map pages of other domains: `/dev/xen/privcmd`, `/proc/xen/privcmd`,
 /// `/dev/xen/gntdev`.
 const DRIVERS: [&str; 2] = ["/xen/privcmd", "/xen/gntdev"];
 const PAGE_SIZE: u64 = 4096;
 
-/// A process, and how many pages it maps. Linux does not show of which domain they are.
+/// A process with mapped pages of guests. Linux does not report whose pages they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapper {
-    /// Its number.
+    /// The process ID.
     pub pid: i32,
-    /// Pages of 4 KiB, of any number of domains.
+    /// The number of 4 KiB pages, of all domains together.
     pub pages: u64,
     name: Option<Untrusted>,
 }
@@ -32,8 +32,8 @@ impl fmt::Display for Mapper {
     }
 }
 
-/// Every process but this one that maps pages of guests, by its number. One that cannot be looked at is left out: root can
-/// look at all.
+/// Returns every other process that maps pages of guests. Processes that the caller may not inspect are missing; root
+/// may inspect all.
 #[must_use]
 pub fn mappers() -> Vec<Mapper> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
@@ -49,7 +49,7 @@ pub fn mappers() -> Vec<Mapper> {
     found
 }
 
-/// The pages that the lines of `/proc/PID/maps` show for Xen's drivers.
+/// The pages in the lines of `/proc/PID/maps` that name Xen's drivers.
 fn foreign_pages(maps: &str) -> u64 {
     let sizes = maps.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();

@@ -1,7 +1,7 @@
-//! Starts a program that is in its cgroup from its first instruction on.
+//! Starts a program inside a cgroup, from its first instruction.
 //!
-//! [`std::process::Command`] has no way to say so. A process that moves into a cgroup after its start waits for a grace
-//! period of RCU, some 10 ms, and so does every fork and exit of the host meanwhile. A process that begins there does not
+//! [`std::process::Command`] cannot do that. A process that moves into a cgroup after its start waits for an RCU grace
+//! period of about 10 ms, and delays every fork and exit of the host meanwhile. A process that starts there does not
 //! (`CLONE_INTO_CGROUP`, clone3(2), Linux 5.7).
 
 use std::ffi::{CString, NulError, OsStr};
@@ -20,43 +20,43 @@ use nix::unistd::Pid;
 
 use super::cgroup::{Cgroup, Entrance};
 
-/// `CLONE_INTO_CGROUP` of linux/sched.h, for which the type in the crate `libc` is too narrow.
+/// `CLONE_INTO_CGROUP` (linux/sched.h); the type of the constant in the crate `libc` is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// What the child does between fork and exec.
+/// A step that the child executes between fork and exec.
 pub struct Step(Box<dyn FnMut() -> io::Result<()> + Send + Sync>);
 
 impl Step {
     /// # Safety
-    /// The closure runs in the child of a process that may have several threads: it makes system calls and nothing else,
+    /// The closure runs in the forked child of a process that may have several threads: it may only make system calls,
     /// allocates nothing, and takes no lock.
     pub unsafe fn new(step: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self(Box::new(step))
     }
 
-    /// The same for a program that the standard library starts.
+    /// Adds the step to a program that the standard library starts.
     pub fn put_into(self, command: &mut Command) {
-        // SAFETY: whoever made the step has promised what is needed here.
+        // SAFETY: the caller of `Step::new` has promised what `pre_exec` needs.
         unsafe { command.pre_exec(self.0) };
     }
 }
 
-/// A program that is about to start, as the leader of a process group of its own, with the signals as they are by default.
+/// A program to start as the leader of a new process group, with default signal handling.
 pub struct Launch {
     path: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    /// Its standard input, output and error output.
+    /// Standard input, output and error.
     descriptors: [OwnedFd; 3],
     entrance: Option<Entrance>,
     steps: Vec<Step>,
 }
 
 impl Launch {
-    /// The program in this file, which is not looked for, without arguments, environment and cgroup.
+    /// Prepares the program at this path (without a search in `PATH`), without arguments, environment and cgroup.
     ///
     /// # Errors
-    /// A path with a zero byte.
+    /// If the path contains a NUL byte.
     pub fn new(path: &Path, descriptors: [OwnedFd; 3]) -> io::Result<Self> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let arguments = vec![path.clone()];
@@ -66,41 +66,41 @@ impl Launch {
     /// Adds arguments.
     ///
     /// # Errors
-    /// One with a zero byte.
+    /// If one contains a NUL byte.
     pub fn arguments<T: AsRef<OsStr>>(&mut self, arguments: &[T]) -> io::Result<()> {
         let arguments = arguments.iter().map(|argument| CString::new(argument.as_ref().as_bytes()));
         self.arguments.extend(arguments.collect::<Result<Vec<_>, NulError>>()?);
         Ok(())
     }
 
-    /// Adds a variable to its environment.
+    /// Adds an environment variable.
     ///
     /// # Errors
-    /// One with a zero byte.
+    /// If one contains a NUL byte.
     pub fn variable(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> io::Result<()> {
         let text = [name.as_ref().as_bytes(), b"=", value.as_ref().as_bytes()].concat();
         self.environment.push(CString::new(text)?);
         Ok(())
     }
 
-    /// The cgroup in which it begins.
+    /// Sets the cgroup in which the program starts.
     ///
     /// # Errors
-    /// Where it is not there any more.
+    /// If the cgroup does not exist.
     pub fn cgroup(&mut self, cgroup: &Cgroup) -> io::Result<()> {
         self.entrance = Some(cgroup.entrance()?);
         Ok(())
     }
 
-    /// What it does before exec, after everything that was added earlier.
+    /// Adds a step before exec, after the earlier ones.
     pub fn step(&mut self, step: Step) {
         self.steps.push(step);
     }
 
-    /// Starts it, and returns when the program runs.
+    /// Starts the program, and returns once exec has succeeded.
     ///
     /// # Errors
-    /// What fork, a step or exec say.
+    /// The error of fork, a step or exec.
     pub fn start(mut self) -> io::Result<Child> {
         let (mut report, writer) = io::pipe()?;
         let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
@@ -109,7 +109,7 @@ impl Launch {
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         let (pid, inside) = fork(self.entrance.as_ref())?;
         if pid == 0 {
-            // SAFETY: this is the child, and both lists end with a null pointer and point into strings that live on.
+            // SAFETY: this is the child; both lists end with a null pointer and point to strings that are alive.
             unsafe { self.run(&arguments, &environment, inside, &writer) };
         }
         drop(writer);
@@ -126,10 +126,10 @@ impl Launch {
         }
     }
 
-    /// The child until exec. It tells the number of what failed through the pipe, and ends.
+    /// Runs the child until exec. On failure it sends errno through the pipe and exits.
     ///
     /// # Safety
-    /// To be called by the child alone. The lists are as execve(2) takes them.
+    /// Only the child may call it. The lists must be as execve(2) takes them.
     unsafe fn run(
         &mut self,
         arguments: &[*const libc::c_char],
@@ -138,7 +138,7 @@ impl Launch {
         report: &PipeWriter,
     ) -> ! {
         let errno = match self.prepare(inside) {
-            // A number of an error that does not come from the system does not exist here.
+            // An error without errno does not occur here.
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
             Ok(()) => {
                 // SAFETY: the caller's promise.
@@ -147,58 +147,58 @@ impl Launch {
             }
         };
         let number = errno.to_ne_bytes();
-        // SAFETY: the pointer is to so many bytes; _exit runs no code of this program's.
+        // SAFETY: the pointer is to this many bytes; _exit runs no exit handlers.
         unsafe {
             libc::write(report.as_raw_fd(), number.as_ptr().cast(), number.len());
             libc::_exit(127)
         }
     }
 
-    /// System calls alone: the heap may be locked by a thread that the child does not have.
+    /// Makes system calls only: another thread of the parent may have held the heap's lock at the fork.
     fn prepare(&mut self, inside: bool) -> io::Result<()> {
         let done = |returned: libc::c_int| if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
         if let Some(entrance) = self.entrance.as_ref().filter(|_| !inside) {
             entrance.enter()?;
         }
         for (number, descriptor) in (0..).zip(&self.descriptors) {
-            // SAFETY: takes numbers. None of ours is one of the three: those are open in every program of Rust's.
+            // SAFETY: the call takes numbers. None of the descriptors is 0 to 2, which Rust's runtime keeps open.
             done(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
         }
-        // SAFETY: these calls touch no memory but the set, which lives through them.
+        // SAFETY: these calls access no memory except the set, which outlives them.
         unsafe {
             done(libc::setpgid(0, 0))?;
             let mut none: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&raw mut none);
             done(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))?;
-            // Ignored in every program of Rust's, and so it would be in this one.
+            // Rust's runtime ignores SIGPIPE, and exec would preserve that.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         }
         self.steps.iter_mut().try_for_each(|step| (step.0)())
     }
 }
 
-/// Makes a child, in the cgroup where the kernel can; whether it is there.
+/// Forks, into the cgroup if the kernel can; also returns whether the child is in it.
 fn fork(entrance: Option<&Entrance>) -> io::Result<(libc::pid_t, bool)> {
     if let Some(entrance) = entrance {
         match fork_into(entrance.directory()) {
-            // Linux before 5.7, or a container that hides clone3
+            // Linux before 5.7, or a container that blocks clone3.
             Err(Errno::ENOSYS | Errno::EINVAL | Errno::E2BIG) => {}
             outcome => return Ok((outcome?, true)),
         }
     }
-    // SAFETY: the child does nothing but `run`.
+    // SAFETY: the child only calls `run`.
     let pid = unsafe { libc::fork() };
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok((pid, false)) }
 }
 
 fn fork_into(directory: RawFd) -> Result<libc::pid_t, Errno> {
-    // SAFETY: a struct of integers, of which zero says nothing.
+    // SAFETY: a struct of integers, for which zero is valid.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
     arguments.flags = CLONE_INTO_CGROUP;
     arguments.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or(0);
     arguments.cgroup = u64::try_from(directory).unwrap_or(0);
-    // SAFETY: the struct is as large as told and lives through the call. Without a stack of its own the child is a copy of
-    // this process, as after fork, and does nothing but `run`.
+    // SAFETY: the struct has the given size and outlives the call. Without a stack of its own, the child is a copy of
+    // this process as after fork, and only calls `run`.
     let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
     if returned < 0 { Err(Errno::last()) } else { Ok(libc::pid_t::try_from(returned).unwrap_or(0)) }
 }
@@ -211,7 +211,7 @@ pub struct Child {
 }
 
 impl Child {
-    /// Its number, which is its own until it has been waited for.
+    /// The process ID, which stays valid until the child is reaped.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
@@ -220,7 +220,7 @@ impl Child {
     /// How it ended, where it has.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.look(libc::WNOHANG)
     }
@@ -246,7 +246,7 @@ impl Child {
     /// Kills it, where it has not been waited for.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn kill(&self) -> io::Result<()> {
         if self.status.is_some() { Ok(()) } else { Ok(kill(self.pid, Signal::SIGKILL)?) }
     }
@@ -315,7 +315,7 @@ mod tests {
         child.kill().expect("no other process is meant");
     }
 
-    /// Where cgroups cannot be made (another user, a container), there is nothing to see.
+    /// Does nothing where cgroups cannot be created (another user, a container).
     #[test]
     fn it_begins_in_its_cgroup() {
         let name = format!("test-{}-launch", std::process::id());

@@ -1,4 +1,5 @@
-//! Who holds a lock on a file: `/proc/locks`, and `/proc/PID/fdinfo` where that list does not tell (proc(5)).
+//! Finds the processes that hold a lock on a file: `/proc/locks`, and `/proc/PID/fdinfo` if that list does not name
+//! them (proc(5)).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -9,21 +10,21 @@ use super::procfs;
 use super::shared_file::is_trusted;
 use super::untrusted::Untrusted;
 
-/// The two families of locks, which do not know of each other.
+/// The two kinds of locks, which are independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockKind {
     /// `flock`.
     Flock,
-    /// `fcntl`: a process's own locks, and those of open files.
+    /// `fcntl`: process locks and open file description locks.
     Fcntl,
 }
 
 /// A process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number; `None` where no process could be found.
+    /// The process ID; `None` if no process was found.
     pub pid: Option<i32>,
-    /// Its real user. The effective one is another in a set-uid program, which inherits its caller's locks.
+    /// The real user: a set-uid program, whose effective user differs, inherits its caller's locks.
     pub user: Option<u32>,
     name: Option<Untrusted>,
 }
@@ -33,7 +34,7 @@ impl Holder {
         Some(Self { pid: Some(pid), user: Some(procfs::user(pid)?), name: procfs::name(pid) })
     }
 
-    /// Whether it is a process of root, or of this process's user.
+    /// Whether the process belongs to root or to this process's user.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.user.is_some_and(is_trusted)
@@ -55,7 +56,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A file as the kernel's lists of locks name it: device and inode.
+/// A file as `/proc/locks` identifies it: device and inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedFile {
     place: String,
@@ -63,21 +64,21 @@ pub struct LockedFile {
 }
 
 impl LockedFile {
-    /// The locks of this kind on an open file.
+    /// Selects the locks of a kind on an open file.
     ///
     /// # Errors
-    /// Where the file cannot be looked at.
+    /// If fstat(2) fails.
     pub fn of(file: &File, kind: LockKind) -> io::Result<Self> {
         let found = file.metadata()?;
         let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
         Ok(Self { place: format!("{major:02x}:{minor:02x}:{}", found.ino()), kind })
     }
 
-    /// Every process that holds a lock; none where the lock is free. Each look reads the whole list anew.
+    /// Returns every process that holds a lock; empty if the lock is free. Each call reads the whole list.
     ///
-    /// The list names the process that took a lock. It can be gone, because a `flock` lasts as long as the open file,
-    /// whoever has that; and a lock of an open file has no process. Only trusted processes are searched for such a lock: the
-    /// others could be so many that the search takes long.
+    /// The list names the process that took a lock. That process may have ended, because a `flock` lasts as long as the
+    /// open file; an open file description lock has no process. Only trusted processes are searched for such locks:
+    /// other users could start so many that the search takes long.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let pids = self.pids_in(&fs::read_to_string("/proc/locks").unwrap_or_default());
@@ -97,7 +98,7 @@ impl LockedFile {
         holders
     }
 
-    /// Whether a process has the file open and locked: it took the lock, or inherited or received the open file.
+    /// Whether a process has the locked file open: it took the lock, or inherited or received the open file.
     #[must_use]
     pub fn is_held_through(&self, pid: i32) -> bool {
         let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
@@ -106,7 +107,7 @@ impl LockedFile {
             .any(|text| text.lines().any(|line| line.starts_with("lock:") && self.is_in(line)))
     }
 
-    /// The processes of a list, `None` for a lock that names none.
+    /// The processes in a list; `None` for a lock without a process.
     fn pids_in(&self, locks: &str) -> Vec<Option<i32>> {
         let held = locks.lines().filter(|line| self.is_in(line) && !line.contains(" -> "));
         held.map(|line| line.split_whitespace().nth(4)?.parse().ok().filter(|pid| *pid > 0)).collect()

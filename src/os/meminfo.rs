@@ -1,17 +1,17 @@
-//! The memory of this machine, which is dom0's where it runs under Xen (`/proc/meminfo`, proc(5)).
+//! The memory of this machine; under Xen, of dom0 (`/proc/meminfo`, proc(5)).
 
 use std::fs;
 use std::io;
 
 use dombuild_memory::{Bytes, Kib};
 
-/// The least that is left to other programs.
+/// The least memory that is left to other programs.
 const MIN_RESERVE: Kib = Kib(64 << 10);
 
-/// The part of all memory that is left to other programs, where that is more.
+/// The share of all memory that is left to other programs: one in so many, if that is more.
 const RESERVE_PART: u64 = 8;
 
-/// How much memory there is, and how much of it programs can get without swapping.
+/// Total and available memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineMemory {
     /// `MemTotal`.
@@ -21,22 +21,22 @@ pub struct MachineMemory {
 }
 
 impl MachineMemory {
-    /// As it is now.
+    /// Reads the current values.
     ///
     /// # Errors
-    /// Where the kernel does not tell.
+    /// If the kernel does not report it.
     pub fn now() -> io::Result<Self> {
         let text = fs::read_to_string("/proc/meminfo")?;
         parse(&text).ok_or_else(|| io::Error::other("/proc/meminfo has no MemTotal and MemAvailable"))
     }
 
-    /// What is left to other programs: 64 MiB, or an eighth of all where that is more.
+    /// The memory to leave to other programs: 64 MiB, or an eighth of the total if that is more.
     #[must_use]
     pub fn reserve(&self) -> Kib {
         MIN_RESERVE.max(Kib(self.total.0 / RESERVE_PART))
     }
 
-    /// What this program may take.
+    /// The memory that this program may use.
     #[must_use]
     pub fn usable(&self) -> Bytes {
         Kib(self.available.0.saturating_sub(self.reserve().0)).to_bytes().unwrap_or(Bytes(u64::MAX))

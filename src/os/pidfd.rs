@@ -1,4 +1,4 @@
-//! A process that is held, so that what is done to it can reach no other that got its number later.
+//! Process handles (pidfd): an operation cannot reach another process that got the same number later.
 
 use std::fs;
 use std::io;
@@ -13,37 +13,37 @@ use uuid::Uuid;
 
 use super::procfs;
 
-/// Which process it is, for as long as this boot lasts and beyond: its number alone may become another's.
+/// Identifies a process across reboots, although the kernel reuses process numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// Its number.
+    /// The process ID.
     pub pid: i32,
-    /// When it began, in clock ticks since boot.
+    /// The start time, in clock ticks since boot.
     pub start: u64,
-    /// The boot that this was in.
+    /// The boot ID.
     pub boot: Uuid,
 }
 
 impl ProcessId {
-    /// The process that has this number now; `None` where there is none.
+    /// The current process with this number; `None` if there is none.
     ///
     /// # Errors
-    /// Where the kernel does not tell which boot this is.
+    /// If the kernel does not report the boot ID.
     pub fn of(pid: i32) -> io::Result<Option<Self>> {
         let boot = boot()?;
         Ok(procfs::start_time(pid).map(|start| Self { pid, start, boot }))
     }
 }
 
-/// Which boot of this machine this is.
+/// The boot ID of the running kernel.
 ///
 /// # Errors
-/// Where the kernel does not tell.
+/// If the kernel does not report it.
 pub fn boot() -> io::Result<Uuid> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().parse().map_err(io::Error::other)
 }
 
-/// A process, held by pidfd_open(2); on a Linux before 5.3, by its number and when it began.
+/// A process, held by pidfd_open(2); before Linux 5.3, by its number and start time.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
@@ -52,30 +52,30 @@ pub struct Process {
 }
 
 impl Process {
-    /// Holds the process that has this number now; `None` where there is none that still runs.
+    /// Opens the process with this number; `None` if none runs.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn open(pid: i32) -> io::Result<Option<Self>> {
-        // SAFETY: takes two numbers and touches no memory.
+        // SAFETY: the call takes two numbers and accesses no memory.
         let returned = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = match (libc::c_int::try_from(returned), Errno::last()) {
             (Ok(number @ 0..), _) => {
-                // SAFETY: the call has just returned this descriptor, which nothing else owns.
+                // SAFETY: the call returned this descriptor, which nothing else owns.
                 Some(unsafe { OwnedFd::from_raw_fd(number) })
             }
             (_, Errno::ENOSYS) => None,
             (_, Errno::ESRCH | Errno::EINVAL) => return Ok(None),
             (_, errno) => return Err(errno.into()),
         };
-        // Read after it is held: it is this process's.
+        // Read while the pidfd is open, so it belongs to this process.
         Ok(procfs::start_time(pid).map(|start| Self { pid, start, fd }))
     }
 
-    /// Holds this very process; `None` where it has ended, or another boot's is meant.
+    /// Opens the identified process; `None` if it has ended or belongs to another boot.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn find(id: &ProcessId) -> io::Result<Option<Self>> {
         if boot()? != id.boot {
             return Ok(None);
@@ -83,17 +83,17 @@ impl Process {
         Ok(Self::open(id.pid)?.filter(|process| process.start == id.start))
     }
 
-    /// Its number.
+    /// The process ID.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Whether it has ended; whoever started it may not have taken note.
+    /// Whether it has ended, reaped or not.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         match &self.fd {
-            // It can be read when it has ended.
+            // A pidfd is readable once the process has ended.
             Some(fd) => {
                 poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(fd), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
             }
@@ -101,15 +101,15 @@ impl Process {
         }
     }
 
-    /// Sends it a signal; none where it has ended.
+    /// Sends a signal; does nothing if the process has ended.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let outcome = match &self.fd {
             Some(fd) => {
                 let info = std::ptr::null::<libc::siginfo_t>();
-                // SAFETY: the descriptor is open, and without an info there is no memory to read.
+                // SAFETY: the descriptor is open, and a null siginfo is allowed.
                 let returned =
                     unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal as i32, info, 0) };
                 if returned == 0 { Ok(()) } else { Err(Errno::last()) }
@@ -124,15 +124,15 @@ impl Process {
     }
 }
 
-/// Holds the processes of a group but its leader. Its number is the group's own as long as the leader runs, or has ended and
-/// its parent has not taken note: the caller makes sure of that.
+/// Opens the processes of a group except its leader. The caller must keep the group's number in use: the leader runs,
+/// or is not reaped yet.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub fn members(group: i32) -> io::Result<Vec<Process>> {
     let mut members = Vec::new();
     for pid in procfs::pids().filter(|pid| *pid != group && procfs::group(*pid) == Some(group)) {
-        // Looked at again once it is held: the number may have changed hands in between.
+        // Checked again with the pidfd open: the number may have been reused.
         members.extend(Process::open(pid)?.filter(|_| procfs::group(pid) == Some(group)));
     }
     Ok(members)

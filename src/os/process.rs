@@ -1,21 +1,19 @@
-//! What only system calls without a safe wrapper can do for and to processes.
-//!
-//! Nothing of Xen's, but `unsafe` all the same, and so at home here.
+//! Inherited descriptors and set-uid detection: system calls without a safe wrapper.
 
 use std::fs;
 use std::io;
 
 use crate::launch::Step;
 
-/// Has a program start with no descriptor but the three standard ones, whatever the caller of this program forgot to close:
-/// the other end of a pipe in a program that stays would keep the caller waiting.
+/// Returns the step that closes every descriptor except 0, 1 and 2 in a child. Otherwise a long-running child could
+/// keep the other end of a caller's pipe open, and the caller would wait for ever.
 ///
 /// # Errors
-/// Where `/proc` does not tell what is open.
+/// If `/proc` does not list the open descriptors.
 pub fn withhold_descriptors() -> io::Result<Step> {
     let open = other_descriptors()?;
-    // SAFETY: between fork and exec, the closure makes system calls that take numbers, and nothing else. A number that is
-    // not open any more is no more than EBADF.
+    // SAFETY: between fork and exec, the closure only makes system calls that take numbers. A number that is no longer
+    // open gives EBADF.
     let step = unsafe {
         Step::new(move || {
             for fd in &open {
@@ -27,17 +25,17 @@ pub fn withhold_descriptors() -> io::Result<Step> {
     Ok(step)
 }
 
-/// Every descriptor that is open behind the three standard ones. One of them is that of the list, which is closed by then.
+/// Every open descriptor above 2. The list's own descriptor is among them, and closed by the time of the return.
 pub(super) fn other_descriptors() -> io::Result<Vec<libc::c_int>> {
     let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.filter_map(|name| name.parse().ok()).filter(|fd| *fd > 2).collect())
 }
 
-/// Whether this program was started with more rights than its caller has: set-uid, set-gid, or with file capabilities
-/// (`AT_SECURE`). What its environment says then is the caller's word.
+/// Whether this program has more privileges than its caller: set-uid, set-gid, or file capabilities (`AT_SECURE`). Then
+/// its environment is untrusted.
 #[must_use]
 pub fn has_borrowed_rights() -> bool {
-    // SAFETY: the call takes a number and touches no memory of ours.
+    // SAFETY: the call takes a number and accesses no memory.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
@@ -53,7 +51,7 @@ mod tests {
     #[test]
     fn descriptors_stay_here() {
         let (_reader, writer) = io::pipe().expect("a pipe");
-        // As one that was inherited, or opened by somebody careless.
+        // As an inherited descriptor, or one opened without O_CLOEXEC.
         fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty())).expect("it is open");
         let pipe = fs::read_link(format!("/proc/self/fd/{}", writer.as_raw_fd())).expect("it is open");
         let passed_on = |withheld: bool| {

@@ -1,31 +1,30 @@
-//! What the kernel tells of processes (proc(5)).
+//! Process information from `/proc` (proc(5)).
 
 use std::fs;
 
 use super::untrusted::Untrusted;
 
-/// When a process began, in clock ticks since boot: with its number, that is which process it is. `None` where there is no
-/// such process, or it has ended and only its parent has not taken note.
+/// The start time of a process in clock ticks since boot, which with its number identifies it. `None` if there is no
+/// such process, or it is a zombie.
 #[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
     let (state, fields) = stat(pid)?;
     (!matches!(state.as_str(), "Z" | "X")).then_some(())?;
-    // Field 22, counted from 1; the first three are not among these.
+    // Field 22, counted from 1; this list lacks the first three.
     fields.get(22 - 4)?.parse().ok()
 }
 
-/// The name of a process, which the process itself chooses: at most 15 bytes of any kind.
+/// The command name of a process, which the process chooses: at most 15 bytes, untrusted.
 #[must_use]
 pub fn name(pid: i32) -> Option<Untrusted> {
     let text = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(Untrusted::from_bytes(text.strip_suffix(b"\n").unwrap_or(&text)))
 }
 
-/// The real user of a process. (The owner of its directory in /proc is root where the process cannot be dumped, whoever runs
-/// it.)
+/// The real user of a process. (The owner of its directory in /proc is root if the process is not dumpable.)
 #[must_use]
 pub fn user(pid: i32) -> Option<u32> {
-    // The name stands there too, and need not be UTF-8; a line break in it is escaped.
+    // The file contains the command name too, which need not be UTF-8; a line break in it is escaped.
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
     String::from_utf8_lossy(&status)
         .lines()
@@ -36,13 +35,13 @@ pub fn user(pid: i32) -> Option<u32> {
         .ok()
 }
 
-/// Every process that there is.
+/// All process IDs.
 pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// This process and those that it descends from, the nearest first.
+/// This process and its ancestors, the nearest first.
 #[must_use]
 pub fn lineage() -> Vec<i32> {
     let mut pids = Vec::new();
@@ -54,28 +53,28 @@ pub fn lineage() -> Vec<i32> {
     pids
 }
 
-/// The process group that a process is in; `None` where there is no such process.
+/// The process group of a process; `None` if there is no such process.
 #[must_use]
 pub fn group(pid: i32) -> Option<i32> {
     let (_, fields) = stat(pid)?;
     fields.get(1)?.parse().ok()
 }
 
-/// The words of a process's command line, which it may change as it likes; none where it has ended.
+/// The command line of a process, which the process can change; empty if it has ended.
 #[must_use]
 pub fn command_line(pid: i32) -> Vec<Vec<u8>> {
     let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     text.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }
 
-/// The state of a process, and the fields behind it.
+/// The state of a process and the fields after it.
 fn stat(pid: i32) -> Option<(String, Vec<String>)> {
     let text = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     parse_stat(&text)
 }
 
 fn parse_stat(text: &str) -> Option<(String, Vec<String>)> {
-    // The program's name stands in parentheses, and may have blanks and parentheses itself.
+    // The command name is in parentheses, and may contain blanks and parentheses.
     let mut words = text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned);
     Some((words.next()?, words.collect()))
 }

@@ -1,12 +1,12 @@
-//! What a device model is started with, so that a guest that takes it over has little of the host.
+//! Namespaces, resource limits and a system call filter for a device model, which a guest may compromise.
 
 use std::io;
 
 use super::launch::Step;
 use super::system_call_filter::SystemCallFilter;
 
-/// What a device model may take of the host beside memory: no core file, which would hold the guest's memory, no queues,
-/// no locked memory, no priority above others, so many descriptors, and so many processes and threads that a fork bomb ends.
+/// Resource limits: no core file (it would contain guest memory), no message queues, no locked memory, no raised
+/// priority, and bounds on descriptors, processes and threads.
 const LIMITS: [(libc::__rlimit_resource_t, libc::rlim_t); 8] = [
     (libc::RLIMIT_CORE, 0),
     (libc::RLIMIT_MSGQUEUE, 0),
@@ -18,30 +18,30 @@ const LIMITS: [(libc::__rlimit_resource_t, libc::rlim_t); 8] = [
     (libc::RLIMIT_NPROC, 1024),
 ];
 
-/// What differs from one device model to the next.
+/// The settings that differ between device models.
 #[derive(Debug)]
 pub struct Restriction {
-    /// It shares the network namespace of this process.
+    /// It keeps the network namespace of this process.
     pub network: bool,
-    /// The system calls that it may make; all of them without.
+    /// The system call filter; `None` permits every call.
     pub filter: Option<SystemCallFilter>,
 }
 
-/// Has a program start in namespaces of its own (mount, IPC, UTS, cgroup, and network unless it shares that), under limits,
-/// without a way to gain rights by `execve` (`PR_SET_NO_NEW_PRIVS`), and under the filter. libxl does less for a restricted
-/// device model (tools/libs/light/libxl_linux.c, libxl__local_dm_preexec_restrict, Xen 4.17). A caller without the right to
-/// do so fails to start it. It is the last step: what came behind it would be filtered.
+/// Returns the step that confines a program at start: its own mount, IPC, UTS and cgroup namespaces, and a network
+/// namespace unless it keeps this process's; resource limits; `PR_SET_NO_NEW_PRIVS`; the filter. libxl does less for a
+/// restricted device model (tools/libs/light/libxl_linux.c, libxl__local_dm_preexec_restrict, Xen 4.17). Without the
+/// privileges for it, the program does not start. It must be the last step, because the filter applies to later ones.
 #[must_use]
 pub fn restrict_device_model(restriction: Restriction) -> Step {
     let Restriction { network, mut filter } = restriction;
     let shared = if network { 0 } else { libc::CLONE_NEWNET };
     let spaces = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | shared;
-    // SAFETY: between fork and exec, the closure makes system calls and nothing else: it allocates nothing, takes no lock,
-    // and its pointers are to locals that live through the call. The filter was compiled before.
+    // SAFETY: between fork and exec, the closure makes system calls only: it allocates nothing, takes no lock, and its
+    // pointers refer to locals that outlive the call. The filter is compiled before.
     unsafe {
         Step::new(move || {
-            // A kernel without control groups knows none of their namespaces, and has nothing that one would hide. Twice would cost
-            // twice.
+            // A kernel without cgroups has no cgroup namespace, and nothing to hide. A second unshare would cost as
+            // much as the first.
             match done(libc::unshare(spaces | libc::CLONE_NEWCGROUP)) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => done(libc::unshare(spaces))?,
                 outcome => outcome?,
@@ -75,13 +75,13 @@ mod tests {
     fn restricted(network: bool) -> Option<String> {
         let filter = SystemCallFilter::new(Additional { network, programs: false });
         let mut command = Command::new("sh");
-        // Builtins alone: it may start no program.
+        // Builtins only: it may not start programs.
         let links = SPACES.map(|space| format!("/proc/self/ns/{space}")).join(" ");
         let line = format!(
             "while read -r line; do echo \"$line\"; done </proc/self/status; ulimit -c; ulimit -n; exec readlink {links}"
         );
         restrict_device_model(Restriction { network, filter: Some(filter) }).put_into(command.args(["-c", &line]));
-        // Where these tests are not root's, or root has no right to namespaces, there is nothing to see.
+        // Without root, or without namespaces, there is nothing to test.
         match command.output() {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => None,
             output => Some(String::from_utf8(output.expect("sh").stdout).expect("UTF-8")),

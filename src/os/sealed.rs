@@ -1,5 +1,5 @@
-//! Bytes that nobody can change: in memory that is sealed, or in a file that this user alone can write. They are mapped, so
-//! that a file of any size takes none of this process's own memory.
+//! Mapped files that cannot change: sealed memory files, and files that only this user can write. A mapping of any size
+//! uses no anonymous memory of this process.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -20,53 +20,53 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use nix::unistd::geteuid;
 
-/// A file without a name, in memory; closed by `execve`.
+/// A memory file (memfd) with `FD_CLOEXEC`.
 #[derive(Debug)]
 pub struct MemoryFile {
     fd: OwnedFd,
 }
 
 impl MemoryFile {
-    /// An empty one. The name is for people who look into `/proc`.
+    /// Creates an empty memory file. `name` appears in `/proc`.
     ///
     /// # Errors
-    /// Where Linux refuses it.
+    /// If memfd_create(2) fails.
     pub fn new(name: &CStr) -> io::Result<Self> {
         let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         Ok(Self { fd })
     }
 
-    /// A descriptor for the process that is to fill it.
+    /// Duplicates the descriptor for the process that fills the file.
     ///
     /// # Errors
-    /// Where there are too many descriptors.
+    /// If the process has too many descriptors.
     pub fn writer(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()
     }
 
-    /// Writes the next `size` bytes of another file into it, piece by piece.
+    /// Appends the next `size` bytes of another file, in pieces.
     ///
     /// # Errors
-    /// Where that file has fewer, or cannot be read; where memory is short.
+    /// If the other file has fewer bytes or cannot be read, or memory is short.
     pub fn fill(&self, mut from: &File, size: u64) -> io::Result<()> {
         let count = io::copy(&mut from.by_ref().take(size), &mut File::from(self.writer()?))?;
         if count == size { Ok(()) } else { Err(io::Error::other(format!("ended after {count} of {size} bytes"))) }
     }
 
-    /// Ends all writing, whoever still has a descriptor; what is left to read.
+    /// Seals the file against writes through any descriptor, and returns it for reading.
     ///
     /// # Errors
-    /// Where somebody has it mapped for writing.
+    /// If a process has a writable mapping of it.
     pub fn end_writing(self) -> io::Result<OwnedFd> {
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&self.fd, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(self.fd)
     }
 
-    /// The same, and shows what is in it.
+    /// As [`MemoryFile::end_writing`], and maps the content.
     ///
     /// # Errors
-    /// As there; where it is empty, or has more than `most` bytes.
+    /// As [`MemoryFile::end_writing`]; if the file is empty, or has more than `most` bytes.
     pub fn seal(self, most: u64) -> io::Result<Sealed> {
         let fd = self.end_writing()?;
         let size = fstat(&fd)?.st_size;
@@ -74,27 +74,27 @@ impl MemoryFile {
     }
 }
 
-/// Bytes that stay as they are.
+/// Bytes that do not change, mapped read-only.
 ///
 /// # Invariant
-/// Nobody but this user (root, as a rule), who could write into this process as well, can change or cut off what is mapped
-/// here: a page that is cut off would be `SIGBUS` for this process.
+/// Only this user (root, as a rule) can write or truncate the mapped file, and this user could also write to this
+/// process. A truncated page would be `SIGBUS` for this process.
 pub struct Sealed {
     start: NonNull<u8>,
     length: NonZeroUsize,
     file: OwnedFd,
 }
 
-// SAFETY: nobody can write to what it shows, and it belongs to no thread.
+// SAFETY: the bytes cannot change, and the mapping belongs to no thread.
 unsafe impl Send for Sealed {}
 // SAFETY: as above.
 unsafe impl Sync for Sealed {}
 
 impl Sealed {
-    /// Shows the first `length` bytes of a file to which this user alone has any right, and which has one name.
+    /// Maps the first `length` bytes of a file that only this user may access and that has one link.
     ///
     /// # Errors
-    /// Where it is another one or has less, or `length` is 0 or more than `most`.
+    /// If the file is another one or shorter, or `length` is 0 or more than `most`.
     pub fn of_own_file(file: &File, length: u64, most: u64) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let own = metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1;
@@ -107,16 +107,16 @@ impl Sealed {
         map(file.as_fd().try_clone_to_owned()?, length, most, MapFlags::MAP_POPULATE)
     }
 
-    /// Shows the first `length` bytes of a file that nobody but this user can write; `None` for any other file. Nothing of
-    /// it is read before it is used, or [`load`](Self::load)ed.
+    /// Maps the first `length` bytes of a file that only this user can write; `None` for any other file. Pages are read
+    /// on first access, or by [`load`](Self::load).
     ///
     /// # Errors
-    /// Where it has fewer bytes, or cannot be mapped.
+    /// If the file is shorter or cannot be mapped.
     pub fn of_unchanging_file(file: &File, length: u64) -> io::Result<Option<Self>> {
         let metadata = file.metadata()?;
-        // An ACL that lets others write shows among the rights of the group.
+        // An ACL entry that permits writes shows in the group bits.
         let own = metadata.is_file() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0;
-        // Whoever serves a FUSE file system can claim any of that.
+        // A FUSE server can report any owner and mode.
         if !own || fstatfs(file)?.filesystem_type() == FUSE_SUPER_MAGIC || !has_no_writer(file) {
             return Ok(None);
         }
@@ -126,29 +126,29 @@ impl Sealed {
         map(file.as_fd().try_clone_to_owned()?, length, length, MapFlags::empty()).map(Some)
     }
 
-    /// Reads all of it from where it is stored. A page that cannot be read is an error here, and `SIGBUS` later.
+    /// Reads all pages from storage. A page that cannot be read is an error here, and `SIGBUS` on a later access.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If a page cannot be read.
     pub fn load(&self) -> io::Result<()> {
-        // SAFETY: the mapping is ours, and is neither changed nor moved by this.
+        // SAFETY: this value owns the mapping, and the call neither changes nor moves it.
         match unsafe { madvise(self.start.cast(), self.length.get(), MmapAdvise::MADV_POPULATE_READ) } {
-            // Linux before 5.14 reads each page when it is used.
+            // Linux before 5.14 lacks MADV_POPULATE_READ and reads each page on first access.
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             Err(Errno::EFAULT) => Err(io::Error::other("cannot be read from where it is stored")),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The same bytes, but for the first. The page that it is in becomes this process's own; the others stay shared.
+    /// A copy with another first byte. Only its page becomes private to this process; the others stay shared.
     ///
     /// # Errors
-    /// Where it cannot be mapped once more.
+    /// If the file cannot be mapped again.
     pub fn with_first(&self, first: u8) -> io::Result<Self> {
         let length = self.length.get() as u64;
         let other = map(self.file.try_clone()?, length, length, MapFlags::empty())?;
-        // SAFETY: the mapping is private, so that neither its file nor another mapping of it changes, and nobody else refers
-        // to it yet. It has at least one byte, in its first page.
+        // SAFETY: the mapping is private, so neither its file nor another mapping of it changes, and nothing refers to
+        // it yet. It has at least one byte, in its first page.
         unsafe {
             mprotect(other.start.cast(), 1, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
             other.start.write(first);
@@ -158,30 +158,30 @@ impl Sealed {
     }
 }
 
-/// `F_SETSIG` of Linux on every architecture (asm-generic/fcntl.h), which the crate `libc` does not have.
+/// `F_SETSIG` on every architecture (asm-generic/fcntl.h); the crate `libc` lacks it.
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether no process has the file open for writing: it may have been opened before its rights were taken away. The kernel
-/// tells that of a file on which a read lease can be taken (fcntl(2)), which is given back at once.
+/// Whether no process has the file open for writing, which may predate its current mode. The kernel grants a read lease
+/// (fcntl(2)) on such a file only; the lease is released at once.
 fn has_no_writer(file: &File) -> bool {
     let fd = file.as_raw_fd();
-    // SAFETY: these commands take integers, and no memory is touched.
+    // SAFETY: these commands take integers and access no memory.
     unsafe {
-        // What is sent where another process opens the file meanwhile: not SIGIO, which would end this process.
+        // The signal if another process opens the file meanwhile: not SIGIO, which would end this process.
         libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0
             && libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0
             && libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) == 0
     }
 }
 
-/// Maps a file for reading, from its start on.
+/// Maps a file for reading from its start.
 fn map(file: OwnedFd, size: u64, most: u64, more: MapFlags) -> io::Result<Sealed> {
     let length = usize::try_from(size).ok().filter(|_| size <= most).and_then(NonZeroUsize::new);
     let length = length.ok_or_else(|| io::Error::other(format!("it has {size} bytes")))?;
-    // Not MAP_SHARED, which older kernels refuse for sealed memory that is open for writing: nobody writes to it, so that there
-    // is nothing to share.
+    // Not MAP_SHARED: older kernels refuse it for sealed memory that is open for writing. As the file does not change,
+    // there is nothing to share.
     let flags = MapFlags::MAP_PRIVATE | more;
-    // SAFETY: a new mapping at an address of the kernel's choice harms nothing that is there.
+    // SAFETY: the kernel chooses a free address, so no existing mapping changes.
     let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, flags, &file, 0) }?;
     Ok(Sealed { start: start.cast(), length, file })
 }
@@ -190,16 +190,16 @@ impl Deref for Sealed {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping is as long as this and lives as long. The seals on its file were set before it was made, and
-        // let nobody write to it, shorten it, or take them off; or it is a file that only this user can write, that no process
-        // had open for writing, and that nothing here changes. The bytes do not change, and none of them goes away.
+        // SAFETY: the mapping has this length and lives as long as `self`. Either its file was sealed before: no
+        // process can write, shorten or unseal it. Or only this user can write the file, no process had it open for
+        // writing, and this program does not change it. So no byte changes or disappears.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.length.get()) }
     }
 }
 
 impl Drop for Sealed {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no slice of it outlives `self`.
+        // SAFETY: this value owns the mapping, and no slice of it outlives `self`.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.length.get()) } {
             log::error!("munmap of {} bytes failed: {error}", self.length);
         }
@@ -237,8 +237,8 @@ mod tests {
         assert_eq!(&*sealed, b"kernel");
     }
 
-    /// What `look` sees once the file has no writer: a child that another test has just forked keeps a file open that this
-    /// process has closed, until it calls `execve`.
+    /// Repeats `look` until the file has no writer: a child that another test has forked keeps a closed file open until
+    /// `execve`.
     fn when_closed<T>(look: impl Fn() -> Option<T>) -> Option<T> {
         (0..1000).find_map(|_| {
             let seen = look();
@@ -291,7 +291,7 @@ mod tests {
         let look = || Sealed::of_unchanging_file(&File::open(&path).expect("there"), 3 << 12).expect("asked");
         let sealed = when_closed(look).expect("ours");
         sealed.load().expect("it is all there");
-        // As where a disk fails: the page is there no more.
+        // As if a disk failed: the page does not exist any more.
         File::options().write(true).open(&path).and_then(|file| file.set_len(1)).expect("cut");
         match sealed.load() {
             Err(error) => assert!(error.to_string().contains("cannot be read"), "{error}"),
@@ -302,7 +302,7 @@ mod tests {
 
     fn has_populate_read() -> bool {
         let sealed = filled(b"kernel").0.seal(6).expect("small enough");
-        // SAFETY: the mapping is there, and is not changed.
+        // SAFETY: the mapping exists, and the call does not change it.
         unsafe { madvise(sealed.start.cast(), 6, MmapAdvise::MADV_POPULATE_READ) }.is_ok()
     }
 

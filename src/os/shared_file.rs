@@ -1,7 +1,6 @@
-//! Files in directories where other users can put files of their own, such as /run/lock and /tmp.
+//! Opens files in directories where other users can create files, such as /run/lock and /tmp.
 //!
-//! [`open`] opens only what stands at the path itself, waits for nothing, and reports whose it is. What follows from that is the
-//! caller's to decide.
+//! [`open`] opens only the path itself, never waits, and reports the owner. The caller decides what follows from that.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -11,31 +10,31 @@ use std::path::Path;
 
 use nix::unistd::Uid;
 
-/// How often a file that appears and disappears is tried.
-const TRIES: usize = 8;
+/// The attempts at a file that appears and disappears.
+const MAX_ATTEMPTS: usize = 8;
 
-/// An open file, and its owner, mode and number of names when it was opened.
+/// An open file with its owner, mode and link count at the time of the open.
 #[derive(Debug)]
 pub struct SharedFile {
     file: File,
     metadata: Metadata,
 }
 
-/// Opens a path with this access; a missing file is made with `mode` where there is one.
+/// Opens a path with this access; with `Some(mode)`, a missing file is created.
 ///
-/// Symbolic links are not followed, a FIFO is not waited for, and a terminal does not become this process's own. Making is
-/// separate from opening: with `O_CREAT`, the kernel refuses an existing file of another user in a sticky directory
-/// (`fs.protected_regular`), and the caller could not say whose it is.
+/// Symbolic links are not followed, a FIFO does not block, and a terminal does not become the controlling one. Creation
+/// is separate from opening: with `O_CREAT`, the kernel refuses other users' files in a sticky directory
+/// (`fs.protected_regular`), and the caller could not report the owner.
 ///
 /// # Errors
-/// `ELOOP` for a symbolic link, and whatever else the system says.
+/// `ELOOP` for a symbolic link; any other error of open(2).
 pub fn open(path: &Path, access: &mut OpenOptions, mode: Option<u32>) -> io::Result<SharedFile> {
     access.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         match (access.create_new(false).open(path), mode) {
             (Err(error), Some(mode)) if error.kind() == io::ErrorKind::NotFound => {
                 match access.create_new(true).mode(mode).open(path) {
-                    // Another process was faster.
+                    // Another process created the file first.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     made => return made.and_then(SharedFile::of),
                 }
@@ -46,7 +45,7 @@ pub fn open(path: &Path, access: &mut OpenOptions, mode: Option<u32>) -> io::Res
     Err(io::Error::other("it appears and disappears"))
 }
 
-/// Whether a user may decide what this process does: root, and the user that it runs as.
+/// Whether a user is trusted: root, and the user of this process.
 #[must_use]
 pub fn is_trusted(user: u32) -> bool {
     user == 0 || Uid::effective().as_raw() == user
@@ -57,7 +56,7 @@ impl SharedFile {
         Ok(Self { metadata: file.metadata()?, file })
     }
 
-    /// The file itself.
+    /// Returns the open file.
     #[must_use]
     pub fn into_file(self) -> File {
         self.file
@@ -75,20 +74,20 @@ impl SharedFile {
         self.metadata.file_type().is_char_device()
     }
 
-    /// Whether it belongs to root or to this process's user.
+    /// Whether root or this process's user owns it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         is_trusted(self.metadata.uid())
     }
 
-    /// Whether no other user can open it: it is ours, and group and others can neither read nor write it. (Either is enough to
-    /// lock it.)
+    /// Whether no untrusted user can open it: root or this process's user owns it, and group and others can neither
+    /// read nor write it. (Either permits locking it.)
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_ours() && self.metadata.mode() & 0o066 == 0
     }
 
-    /// Whether it has a second name, so that it is another file as well.
+    /// Whether it has several hard links.
     #[must_use]
     pub fn has_other_names(&self) -> bool {
         self.metadata.nlink() > 1
@@ -102,10 +101,10 @@ impl fmt::Display for SharedFile {
     }
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file; a missing file is no error.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub fn remove_file(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! Connecting to a Unix socket without ever blocking in it.
+//! Connects to Unix sockets without blocking.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket};
 
-use super::wait::Patience;
+use super::wait::WaitLimit;
 
-/// How often a listener is tried whose queue is full: the kernel tells nobody when there is room again.
-const POLL: Duration = Duration::from_millis(10);
+/// The interval between attempts while the listener's queue is full: the kernel does not signal free room.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A stream that does not block, connected to the listener at `path`.
+/// Connects a non-blocking stream to the listener at `path`.
 ///
 /// # Errors
-/// What connect(2) says, at once: `ENOENT` and `ECONNREFUSED` where nobody listens, `EAGAIN` where the listener's queue is
-/// full.
+/// The error of connect(2), without a wait: `ENOENT` and `ECONNREFUSED` if there is no listener, `EAGAIN` if the
+/// listener's queue is full.
 pub fn try_connect(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -26,24 +26,24 @@ pub fn try_connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The same, where a listener whose queue is full is waited for.
+/// As [`try_connect`], but waits while the listener's queue is full.
 ///
 /// # Errors
-/// What connect(2) says; `ETIMEDOUT` where the queue stays full, `ECANCELED` where a signal ends the wait.
-pub fn connect(path: &Path, patience: &Patience) -> io::Result<OwnedFd> {
+/// The error of connect(2); `ETIMEDOUT` if the queue stays full, `ECANCELED` if a signal ends the wait.
+pub fn connect(path: &Path, limit: &WaitLimit) -> io::Result<OwnedFd> {
     let start = Instant::now();
     loop {
         match try_connect(path) {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
             outcome => return outcome,
         }
-        if patience.interrupt.signal().is_some() && start.elapsed() >= patience.grace {
+        if limit.interrupt.signal().is_some() && start.elapsed() >= limit.grace {
             return Err(Errno::ECANCELED.into());
         }
-        if start.elapsed() >= patience.timeout {
+        if start.elapsed() >= limit.timeout {
             return Err(Errno::ETIMEDOUT.into());
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -70,14 +70,14 @@ mod tests {
             }
         };
         assert_eq!(full.raw_os_error(), Some(libc::EAGAIN));
-        let patience = Patience { timeout: Duration::from_millis(30), ..Patience::default() };
+        let limit = WaitLimit { timeout: Duration::from_millis(30), ..WaitLimit::default() };
         let start = Instant::now();
-        let error = connect(&path, &patience).expect_err("it stays full");
+        let error = connect(&path, &limit).expect_err("it stays full");
         assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
         assert!(start.elapsed() >= Duration::from_millis(30));
         listener.accept().expect("one of them");
-        connect(&path, &patience).expect("there is room");
-        // Not closed alone: a child that another test has just forked keeps it open until it calls `execve`.
+        connect(&path, &limit).expect("there is room");
+        // Shut down, not just closed: a child that another test has forked keeps it open until `execve`.
         shutdown(listener.as_raw_fd(), Shutdown::Both).expect("it listens no more");
         assert_eq!(try_connect(&path).expect_err("dead").raw_os_error(), Some(libc::ECONNREFUSED));
     }

@@ -1,8 +1,8 @@
-//! The system calls that a device model may make (seccomp(2)): a list of what is allowed; any other call ends the process.
+//! The seccomp(2) filter of a device model: an allowlist; any other call kills the process.
 //!
-//! The list covers QEMU 7.2 with glibc 2.36 and QEMU 10.0 with glibc 2.41 through start, firmware, disks, CD drives, VNC, serial
-//! ports, QMP, hot-plug, tap, reset and end, and has calls of the same kind that another build may make. The filter is installed
-//! before `execve`, so that it covers the dynamic loader, and the change of root directory and user.
+//! The list covers QEMU 7.2 with glibc 2.36 and QEMU 10.0 with glibc 2.41: start, firmware, disks, CD drives, VNC,
+//! serial ports, QMP, hot-plug, tap, reset and exit. It includes similar calls that other builds may make. The filter
+//! is installed before `execve`, so it also covers the dynamic loader and QEMU's change of root directory and user.
 
 mod calls;
 mod program;
@@ -12,40 +12,40 @@ use std::io;
 
 use seccompiler::{BpfProgram, Error, apply_filter};
 
-use calls::{ABSENT, ALLOWED, NEWER, PRCTL, PROGRAMS, SIGNALLING};
+use calls::{ABSENT_CALLS, ALLOWED_CALLS, NEWER_CALLS, PRCTL_OPERATIONS, PROGRAM_CALLS, SIGNAL_COMMANDS};
 use program::{Outcome, Test, Verdict, program};
 
-/// What a filter allows in addition to what every device model needs.
+/// Calls to allow in addition to those of every device model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Additional {
-    /// Sockets other than unix sockets.
+    /// Sockets other than Unix sockets.
     pub network: bool,
-    /// To start programs, as a script does.
+    /// Starting programs, as a script does.
     pub programs: bool,
 }
 
-/// A program for the kernel, made before `fork`.
+/// A compiled BPF program, made before `fork`.
 #[derive(Debug, Clone)]
 pub struct SystemCallFilter(BpfProgram);
 
-/// Stands for the process's own number until it has one: no process number is as high (PID_MAX_LIMIT, 2^22).
+/// A placeholder for the process's own ID, above the highest possible ID (PID_MAX_LIMIT, 2^22).
 const OWN_PID: u32 = 0x7fff_0b5e;
 
 impl SystemCallFilter {
-    /// Makes the filter.
+    /// Compiles the filter.
     #[must_use]
     pub fn new(additional: Additional) -> Self {
-        Self(program(&verdicts(additional), NEWER))
+        Self(program(&verdicts(additional), NEWER_CALLS))
     }
 
-    /// Installs it in this process, for good. It may be called between `fork` and `execve`: it makes system calls, and
-    /// allocates nothing.
+    /// Installs the filter in this process permanently. Safe between `fork` and `execve`: it only makes system calls
+    /// and allocates nothing.
     ///
     /// # Errors
-    /// Where the kernel refuses (`CONFIG_SECCOMP_FILTER` is needed).
+    /// If the kernel refuses it (`CONFIG_SECCOMP_FILTER` is required).
     pub(super) fn apply(&mut self) -> io::Result<()> {
         let own = nix::unistd::getpid().as_raw().unsigned_abs();
-        // Signals to itself alone
+        // Signals to itself only.
         for instruction in self.0.iter_mut().filter(|instruction| instruction.k == OWN_PID) {
             instruction.k = own;
         }
@@ -56,7 +56,7 @@ impl SystemCallFilter {
     }
 }
 
-/// What becomes of each call that is not killed.
+/// The verdict for each call that is not killed.
 fn verdicts(additional: Additional) -> BTreeMap<u32, Verdict> {
     use Outcome::{Absent, Allowed, Killed};
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
@@ -67,24 +67,24 @@ fn verdicts(additional: Additional) -> BTreeMap<u32, Verdict> {
     let depends =
         |call, argument, on, then, otherwise| (number(call), Verdict::Depends { argument, on, then, otherwise });
     let mut verdicts = BTreeMap::new();
-    verdicts.extend(all(ALLOWED, Allowed));
-    verdicts.extend(all(ABSENT, Absent));
-    // Signals to its own threads, its own limits, and threads, which end with it.
+    verdicts.extend(all(ALLOWED_CALLS, Allowed));
+    verdicts.extend(all(ABSENT_CALLS, Absent));
+    // Signals to its own threads, its own limits, and threads, which end with the process.
     verdicts.extend([
         depends(libc::SYS_clone, 0, Test::Bits(libc::CLONE_THREAD.cast_unsigned()), Allowed, Killed),
-        depends(libc::SYS_fcntl, 1, one_of(&SIGNALLING), Killed, Allowed),
-        depends(libc::SYS_prctl, 0, one_of(PRCTL), Allowed, Killed),
+        depends(libc::SYS_fcntl, 1, one_of(&SIGNAL_COMMANDS), Killed, Allowed),
+        depends(libc::SYS_prctl, 0, one_of(PRCTL_OPERATIONS), Allowed, Killed),
         depends(libc::SYS_prlimit64, 0, one_of(&[0]), Allowed, Killed),
         depends(libc::SYS_tgkill, 0, Test::OneOf(vec![OWN_PID]), Allowed, Killed),
     ]);
     let others = if additional.network { Allowed } else { Absent };
-    // Not killed for another family: name services of the host's are asked for users, and may try others.
+    // Other families fail instead: name services, which look up users, may try them.
     verdicts.extend(
         [libc::SYS_socket, libc::SYS_socketpair]
             .map(|call| depends(call, 0, one_of(&[libc::AF_UNIX]), Allowed, others)),
     );
     if additional.programs {
-        verdicts.extend(all(PROGRAMS, Allowed));
+        verdicts.extend(all(PROGRAM_CALLS, Allowed));
     }
     verdicts
 }

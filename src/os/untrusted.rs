@@ -1,32 +1,31 @@
-//! Text that another process, a guest, or the owner of a file chose.
+//! Text from an untrusted source: another process, a guest, or the owner of a file.
 //!
-//! Such text can hold escape sequences that a terminal obeys, line breaks that forge a record, and characters that reorder or
-//! hide the text around them. [`Untrusted`] shows it only escaped.
+//! Such text can contain terminal escape sequences, line breaks that forge log records, and characters that reorder or
+//! hide text. [`Untrusted`] displays it escaped only.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Text from elsewhere. `Display` and `Debug` escape it; JSON gets it as it is, because JSON has escapes
-/// of its own (see [`json`]).
+/// Untrusted text. `Display` and `Debug` escape it. Serialization does not: JSON has its own escapes (see [`json`]).
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Untrusted(String);
 
 impl Untrusted {
-    /// Text that is not UTF-8 gets a replacement character for each wrong sequence.
+    /// Decodes UTF-8; each invalid sequence becomes U+FFFD.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The text as it came: for comparison and for parsing, never for a terminal or a log.
+    /// The unescaped text, for comparison and parsing. Never print or log it.
     #[must_use]
     pub fn raw_for_comparison(&self) -> &str {
         &self.0
     }
 
-    /// At most so many characters of it.
+    /// Truncates the text to `most` characters.
     #[must_use]
     pub fn shortened(self, most: usize) -> Self {
         match self.0.char_indices().nth(most) {
@@ -66,14 +65,14 @@ impl Serialize for Untrusted {
     }
 }
 
-/// The text as one line that shows every character it has: control characters, line separators, and characters that are
-/// invisible or change the direction of others become escapes. Applied twice, it changes nothing more.
+/// Escapes text for one line: control characters, line separators, and invisible or bidirectional format characters.
+/// Applying it twice changes nothing more.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_hidden, |character| character.escape_default().to_string())
 }
 
-/// The same for text of several lines: line breaks stay.
+/// As [`one_line`], but keeps line breaks.
 #[must_use]
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(
@@ -83,8 +82,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// The same for a JSON document, by JSON's own escapes: the document says what it said. Its writer has escaped the characters
-/// below U+0020 in strings; a line break that is left stands between two tokens.
+/// As [`one_line`], for a JSON document, by JSON escapes: the document keeps its value. The serializer has already
+/// escaped the characters below U+0020 in strings; the remaining line breaks are between tokens.
 #[must_use]
 pub fn json(document: &str) -> Cow<'_, str> {
     escaped(
@@ -109,9 +108,9 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool, escape: impl Fn(char) -> S
     Cow::Owned(shown)
 }
 
-/// Whether a terminal obeys the character, or shows nothing for it: control characters, `Bidi_Control`, line and paragraph
-/// separators, and `Default_Ignorable_Code_Point` with the other invisible format characters (Unicode 15, `PropList.txt` and
-/// `DerivedCoreProperties.txt`).
+/// Whether a terminal interprets the character or shows nothing for it: control characters, `Bidi_Control`, line and
+/// paragraph separators, `Default_Ignorable_Code_Point` and the other invisible format characters (Unicode 15,
+/// `PropList.txt` and `DerivedCoreProperties.txt`).
 #[must_use]
 pub fn is_hidden(character: char) -> bool {
     character.is_control()

@@ -1,4 +1,4 @@
-//! Waiting for a descriptor: never without a deadline, and never past a signal that asks this run to stop.
+//! Waits for a descriptor, with a deadline and cancellation by a signal.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What ends waits before their time: the signal that came, and a pipe that can be read once one has come. Without a
-/// pipe, nothing ends them.
+/// Ends waits early: the signal that arrived, and a pipe that becomes readable with it. The default never ends a wait.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
@@ -18,11 +17,11 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Nothing has come yet. A signal handler stores the signal's number in the first of the other two, and then writes into
-    /// the second.
+    /// Returns an interrupt without a signal, the place for the signal's number, and the pipe's write end. A signal
+    /// handler stores the number first, then writes to the pipe.
     ///
     /// # Errors
-    /// Where the system has no pipe.
+    /// If the pipe cannot be created.
     pub fn new() -> io::Result<(Self, Arc<AtomicUsize>, OwnedFd)> {
         let (reader, writer) = io::pipe()?;
         let signal = Arc::new(AtomicUsize::new(0));
@@ -30,41 +29,41 @@ impl Interrupt {
         Ok((interrupt, signal, writer.into()))
     }
 
-    /// The signal that came.
+    /// The signal that arrived, if any.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 }
 
-/// How a wait ended.
+/// The result of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// The descriptor is ready; or it is closed or broken, which the next read or write tells.
+pub enum WaitResult {
+    /// The descriptor is ready, or it is closed or broken: the next read or write returns the error.
     Ready,
-    /// The deadline has passed.
+    /// The timeout passed.
     TimedOut,
-    /// A signal has come, and its grace has passed.
+    /// A signal arrived, and the grace period passed.
     Interrupted,
 }
 
-/// How long a wait may last.
+/// The limits of a wait.
 #[derive(Debug, Clone, Default)]
-pub struct Patience {
-    /// Without a signal.
+pub struct WaitLimit {
+    /// The timeout.
     pub timeout: Duration,
-    /// After a signal: 0 ends the wait at once; a roll-back takes some time for itself.
+    /// The time that a wait may last after a signal; 0 ends it at once. A roll-back needs some time.
     pub grace: Duration,
-    /// What tells of a signal.
+    /// The source of signals.
     pub interrupt: Interrupt,
 }
 
-impl Patience {
-    /// Waits until a descriptor can be read (`POLLIN`) or written (`POLLOUT`), counted from now.
+impl WaitLimit {
+    /// Waits until a descriptor is readable (`POLLIN`) or writable (`POLLOUT`). The limits count from the call.
     ///
     /// # Errors
-    /// What poll(2) says, but for `EINTR`.
-    pub fn wait(&self, fd: impl AsFd, events: PollFlags) -> io::Result<Ended> {
+    /// The error of poll(2), except `EINTR`.
+    pub fn wait(&self, fd: impl AsFd, events: PollFlags) -> io::Result<WaitResult> {
         let start = Instant::now();
         loop {
             let came = self.interrupt.signal().is_some();
@@ -86,17 +85,17 @@ impl Patience {
             match polled {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno.into()),
-                Ok(_) if ready == Some(true) => return Ok(Ended::Ready),
+                Ok(_) if ready == Some(true) => return Ok(WaitResult::Ready),
                 Ok(_) => {}
             }
             if start.elapsed() >= limit {
-                return Ok(if came { Ended::Interrupted } else { Ended::TimedOut });
+                return Ok(if came { WaitResult::Interrupted } else { WaitResult::TimedOut });
             }
         }
     }
 }
 
-/// In milliseconds, rounded up: a wait must not end just before its deadline, and begin again without pause.
+/// In milliseconds, rounded up: rounded down, a wait would end just before its deadline and repeat without pause.
 fn timeout_of(left: Duration) -> PollTimeout {
     let millis = left.as_nanos().div_ceil(1_000_000);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
@@ -110,30 +109,30 @@ mod tests {
 
     use super::*;
 
-    fn patience(timeout: u64, grace: u64) -> (Patience, Arc<AtomicUsize>, std::fs::File) {
+    fn limit(timeout: u64, grace: u64) -> (WaitLimit, Arc<AtomicUsize>, std::fs::File) {
         let (interrupt, signal, writer) = Interrupt::new().expect("a pipe");
         let (timeout, grace) = (Duration::from_millis(timeout), Duration::from_millis(grace));
-        (Patience { timeout, grace, interrupt }, signal, writer.into())
+        (WaitLimit { timeout, grace, interrupt }, signal, writer.into())
     }
 
     #[test]
     fn a_wait_ends_when_there_is_something_or_its_time_is_over() {
-        let (patience, _signal, _writer) = patience(30, 0);
+        let (limit, _signal, _writer) = limit(30, 0);
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         let start = Instant::now();
-        assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::TimedOut);
+        assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::TimedOut);
         assert!(start.elapsed() >= Duration::from_millis(30));
         theirs.write_all(b"x").expect("written");
-        assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::Ready);
+        assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::Ready);
         drop(theirs);
-        assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::Ready, "its end is to be read");
+        assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::Ready, "its end is to be read");
     }
 
     #[test]
     fn a_signal_ends_a_wait_after_its_grace() {
         let (ours, _theirs) = UnixStream::pair().expect("sockets");
         for grace in [0, 50] {
-            let (patience, signal, mut writer) = patience(60_000, grace);
+            let (limit, signal, mut writer) = limit(60_000, grace);
             let handler = thread::spawn(move || {
                 thread::sleep(Duration::from_millis(20));
                 signal.store(15, Ordering::Relaxed);
@@ -141,21 +140,21 @@ mod tests {
                 writer
             });
             let start = Instant::now();
-            assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::Interrupted);
+            assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::Interrupted);
             assert!(start.elapsed() >= Duration::from_millis(grace) && start.elapsed() < Duration::from_secs(30));
-            assert_eq!(patience.interrupt.signal(), Some(15));
+            assert_eq!(limit.interrupt.signal(), Some(15));
             handler.join().expect("it wrote");
-            // One that came before counts as well, and what is there already is read all the same.
-            assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::Interrupted);
-            assert_eq!(patience.wait(&ours, PollFlags::POLLOUT).expect("waited"), Ended::Ready);
+            // An earlier signal counts too, and a readable descriptor is still reported.
+            assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::Interrupted);
+            assert_eq!(limit.wait(&ours, PollFlags::POLLOUT).expect("waited"), WaitResult::Ready);
         }
     }
 
     #[test]
     fn without_a_pipe_nothing_ends_a_wait_early() {
         let (ours, _theirs) = UnixStream::pair().expect("sockets");
-        let patience = Patience { timeout: Duration::from_millis(5), ..Patience::default() };
-        assert_eq!(patience.wait(&ours, PollFlags::POLLIN).expect("waited"), Ended::TimedOut);
-        assert_eq!(patience.interrupt.signal(), None);
+        let limit = WaitLimit { timeout: Duration::from_millis(5), ..WaitLimit::default() };
+        assert_eq!(limit.wait(&ours, PollFlags::POLLIN).expect("waited"), WaitResult::TimedOut);
+        assert_eq!(limit.interrupt.signal(), None);
     }
 }

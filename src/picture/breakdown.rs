@@ -16,10 +16,10 @@ const SHARED_ROWS: usize = 10;
 const MIN_ROWS: usize = 3;
 
 /// The sums on the left, which do not overlap.
-const LEFT: [&str; 2] = ["overhead", "static max"];
+const LEFT_SUMS: [&str; 2] = ["overhead", "static max"];
 /// The sums on the right, from the innermost outwards, so that few leaders cross other brackets; each with the block at
 /// which its name stands, where the guest's does not have to take it.
-const RIGHT: [(&str, End); 5] = [
+const RIGHT_SUMS: [(&str, End); 5] = [
     ("build start", End::Last),
     ("build max", End::Last),
     ("target", End::First),
@@ -27,7 +27,7 @@ const RIGHT: [(&str, End); 5] = [
     ("xen max", End::First),
 ];
 /// In which order names stand at the guest's block, from top to bottom.
-const AT_GUEST: [&str; 5] = ["footprint", "target", "build start", "build max", "xen max"];
+const GUEST_LABELS: [&str; 5] = ["footprint", "target", "build start", "build max", "xen max"];
 
 #[derive(Clone, Copy)]
 enum End {
@@ -159,11 +159,11 @@ fn left_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>>
         let label = if shapes.iter().any(|shape| shape.top == middle) { middle - 1 } else { middle };
         Some(Bracket { name: sum.name, size: short(sum.size), top, bottom, label })
     };
-    LEFT.into_iter().filter_map(bracket).collect()
+    LEFT_SUMS.into_iter().filter_map(bracket).collect()
 }
 
 fn right_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
-    let placed: Vec<(&Sum, &Shape<'_>, usize, usize)> = RIGHT
+    let placed: Vec<(&Sum, &Shape<'_>, usize, usize)> = RIGHT_SUMS
         .into_iter()
         .filter_map(|(name, end)| {
             let sum = stack.sum(name)?;
@@ -177,7 +177,7 @@ fn right_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>
         .collect();
     // Names that have no block of their own share the guest's.
     let is_guest = |shape: &Shape<'_>| shape.block.part == Part::Held;
-    let at_guest: Vec<&str> = AT_GUEST
+    let at_guest: Vec<&str> = GUEST_LABELS
         .into_iter()
         .filter(|name| placed.iter().any(|(sum, at, ..)| sum.name == *name && is_guest(at)))
         .collect();

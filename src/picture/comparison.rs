@@ -5,11 +5,11 @@ use crate::memory::plan::Plan;
 use crate::memory::units::Pages;
 
 /// Columns of the longer bar.
-const WIDTH: u64 = 60;
+const BAR_WIDTH: u64 = 60;
 /// Fills: pages held, pages kept for populating on demand, and what may still come.
-const HELD: char = '█';
-const KEPT: char = '▒';
-const OPEN: char = '░';
+const HELD_FILL: char = '█';
+const KEPT_FILL: char = '▒';
+const OPEN_FILL: char = '░';
 
 /// Draws both, each as far as the domain may grow, with a line that tells what the fills are.
 #[must_use]
@@ -18,7 +18,7 @@ pub fn draw_comparison(plan: &Plan, xen: &Measured) -> String {
     let longest = plan.max_pages.max(xen.max_pages).max(xen.owned_pages).0.max(1);
     let columns = |pages: u64| {
         // Something is never drawn as nothing.
-        let rounded = (u128::from(pages) * u128::from(WIDTH) + u128::from(longest) / 2) / u128::from(longest);
+        let rounded = (u128::from(pages) * u128::from(BAR_WIDTH) + u128::from(longest) / 2) / u128::from(longest);
         let rounded = usize::try_from(rounded).unwrap_or(0);
         if pages > 0 { rounded.max(1) } else { 0 }
     };
@@ -26,7 +26,9 @@ pub fn draw_comparison(plan: &Plan, xen: &Measured) -> String {
         let held = columns(owned.0.saturating_sub(cache.0));
         let kept = columns(cache.0);
         let open = columns(most.0).saturating_sub(held + kept);
-        [(HELD, held), (KEPT, kept), (OPEN, open)].map(|(fill, count)| fill.to_string().repeat(count)).concat()
+        [(HELD_FILL, held), (KEPT_FILL, kept), (OPEN_FILL, open)]
+            .map(|(fill, count)| fill.to_string().repeat(count))
+            .concat()
     };
     let mut out = String::new();
     for (name, owned, cache, most) in [
@@ -36,8 +38,8 @@ pub fn draw_comparison(plan: &Plan, xen: &Measured) -> String {
         out.push_str(&format!("  {name:<5} {}\n", bar(owned, cache, most)));
     }
     let on_demand = pod.cache.0 > 0 || xen.pod_cache_pages.0 > 0;
-    let kept = if on_demand { format!("   {KEPT} kept to populate on demand") } else { String::new() };
-    out.push_str(&format!("        {HELD} held{kept}   {OPEN} up to Xen's limit\n"));
+    let kept = if on_demand { format!("   {KEPT_FILL} kept to populate on demand") } else { String::new() };
+    out.push_str(&format!("        {HELD_FILL} held{kept}   {OPEN_FILL} up to Xen's limit\n"));
     out
 }
 
@@ -58,8 +60,14 @@ mod tests {
         let xen = Measured { owned_pages: Pages(32_768), max_pages: Pages(131_328), ..Measured::default() };
         let drawn = draw_comparison(&plan, &xen);
         // 16 MiB of video RAM are held, 240 MiB kept, of 513 MiB.
-        assert_eq!((count(&drawn, 0, HELD), count(&drawn, 0, KEPT), count(&drawn, 0, OPEN)), (2, 28, 30));
-        assert_eq!((count(&drawn, 1, HELD), count(&drawn, 1, KEPT), count(&drawn, 1, OPEN)), (15, 0, 45));
+        assert_eq!(
+            (count(&drawn, 0, HELD_FILL), count(&drawn, 0, KEPT_FILL), count(&drawn, 0, OPEN_FILL)),
+            (2, 28, 30)
+        );
+        assert_eq!(
+            (count(&drawn, 1, HELD_FILL), count(&drawn, 1, KEPT_FILL), count(&drawn, 1, OPEN_FILL)),
+            (15, 0, 45)
+        );
         assert!(drawn.contains("on demand"));
         assert_eq!(draw_comparison(&plan, &Measured::default()).lines().count(), 3);
     }

@@ -87,7 +87,7 @@ pub(super) fn short(size: Kib) -> String {
 /// What the overhead is the sum of.
 const OVERHEAD: [&str; 6] = [SHADOW, ROUNDING, VCPU_OVERHEAD, EXTRA_EXTERNAL, EXTRA_INTERNAL, SHIM];
 /// The most characters of a formula that is written out.
-const FORMULA: usize = 60;
+const MAX_FORMULA_LENGTH: usize = 60;
 
 fn blocks(plan: &Plan) -> [Block; 9] {
     let memory = &plan.memory;
@@ -134,7 +134,7 @@ fn sums(plan: &Plan, blocks: &[Block]) -> Vec<Sum> {
     };
 
     let all_overhead = joined(&OVERHEAD);
-    let overhead = if all_overhead.chars().count() <= FORMULA {
+    let overhead = if all_overhead.chars().count() <= MAX_FORMULA_LENGTH {
         all_overhead
     } else {
         "what it takes beside its target: all blocks above its own".to_owned()

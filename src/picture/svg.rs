@@ -17,16 +17,16 @@ use crate::memory::kind::Kind;
 use crate::memory::layout::FOUR_GIB;
 use crate::memory::plan::Plan;
 use crate::memory::units::Kib;
-use column::{BASELINE, Bar, INSIDE, Place, Scale, TICK};
+use column::{BASELINE_OFFSET, BLOCK_PADDING, Bar, Place, Scale, TICK_WIDTH};
 use sheet::{Anchor, Font, MARGIN, Sheet};
 use style::Fill;
 
 /// Baseline of the title.
-const TITLE: i32 = 50;
+const TITLE_Y: i32 = 50;
 /// Baseline of the headings below it.
-const HEADING: i32 = 94;
+const HEADING_Y: i32 = 94;
 /// Where the stack and the map begin.
-const TOP: i32 = 136;
+const COLUMNS_Y: i32 = 136;
 /// The least height of both.
 const MIN_SHEET_HEIGHT: i32 = 440;
 /// Width of the map's regions.
@@ -35,20 +35,20 @@ const REGION_WIDTH: i32 = 178;
 const SWATCH_WIDTH: i32 = 28;
 const SWATCH_HEIGHT: i32 = 16;
 /// Pixels from one line of text to the next.
-const LINE: i32 = 16;
+const LINE_HEIGHT: i32 = 16;
 /// Pixels from one row of a table to the next.
-const ROW: i32 = 20;
+const ROW_HEIGHT: i32 = 20;
 /// Space between things that stand side by side.
 const GAP: i32 = 12;
 /// Space between a bracket and its label.
-const LABEL: i32 = 7;
+const LABEL_GAP: i32 = 7;
 /// Where a note's second column begins.
 const NOTE_COLUMN: i32 = 128;
 
 /// The sums on the left, which do not overlap.
-const LEFT: [&str; 2] = ["overhead", "static max"];
+const LEFT_SUMS: [&str; 2] = ["overhead", "static max"];
 /// The sums on the right, from the innermost outwards.
-const RIGHT: [&str; 5] = ["build start", "build max", "target", "xen max", "footprint"];
+const RIGHT_SUMS: [&str; 5] = ["build start", "build max", "target", "xen max", "footprint"];
 
 /// Draws a plan as a standalone SVG document.
 ///
@@ -62,10 +62,10 @@ pub fn svg(plan: &Plan) -> String {
     let least: i32 = map.regions.iter().map(least_height).sum();
     let height = least.max(MIN_SHEET_HEIGHT);
     let scale = Scale::fitting(&[stack.blocks.iter().map(|block| block.size).collect()], height);
-    let below = TOP + height + 84;
+    let below = COLUMNS_Y + height + 84;
 
     let to_scale = "to scale, except the blocks whose sides are cut";
-    heading(&mut sheet, MARGIN, HEADING, "What its memory is made of", to_scale);
+    heading(&mut sheet, MARGIN, HEADING_Y, "What its memory is made of", to_scale);
     draw_stack(&mut sheet, &stack, scale);
     draw_words(&mut sheet, &stack, below);
 
@@ -74,11 +74,11 @@ pub fn svg(plan: &Plan) -> String {
         Kind::Hvm | Kind::Pvh => "physical addresses, not to scale",
         Kind::Pv => "pseudo-physical addresses, not to scale",
     };
-    heading(&mut sheet, right, HEADING, "Where it stands in the guest", addresses);
+    heading(&mut sheet, right, HEADING_Y, "Where it stands in the guest", addresses);
     draw_map(&mut sheet, &map, right, height - least);
     draw_figures(&mut sheet, plan, right, below);
-    draw_legend(&mut sheet, TOP + height + 34, scale);
-    sheet.text(MARGIN, TITLE, Font::Title, Anchor::Start, &title);
+    draw_legend(&mut sheet, COLUMNS_Y + height + 34, scale);
+    sheet.text(MARGIN, TITLE_Y, Font::Title, Anchor::Start, &title);
     sheet.finish(&title, &description(&stack))
 }
 
@@ -111,14 +111,14 @@ fn fill_of(block: &Block) -> Fill {
 fn draw_stack(sheet: &mut Sheet, stack: &Stack, scale: Scale) {
     let label = |sum: &&Sum| Font::Name.width(sum.name).max(Font::Number.width(&short(sum.size)));
     let of = |names: &[&str]| -> Vec<&Sum> { names.iter().filter_map(|name| stack.sum(name)).collect() };
-    let (left, right) = (of(&LEFT), of(&RIGHT));
-    let line = MARGIN + left.iter().map(label).max().unwrap_or(0) + LABEL;
-    let x = line + 2 * TICK + LABEL;
+    let (left, right) = (of(&LEFT_SUMS), of(&RIGHT_SUMS));
+    let line = MARGIN + left.iter().map(label).max().unwrap_or(0) + LABEL_GAP;
+    let x = line + 2 * TICK_WIDTH + LABEL_GAP;
 
     let width = column::width(stack.blocks.iter().map(|block| (block.name, block.size)));
-    let places = scale.places(TOP, stack.blocks.iter().map(|block| block.size));
+    let places = scale.places(COLUMNS_Y, stack.blocks.iter().map(|block| block.size));
     let place = |sum: &Sum| sum.span.and_then(|(first, last)| Place::across(&places, first, last));
-    let step = right.iter().map(label).max().unwrap_or(0) + 3 * LABEL;
+    let step = right.iter().map(label).max().unwrap_or(0) + 3 * LABEL_GAP;
     let mut bracket = x + width + GAP - step;
     let brackets = right.into_iter().filter_map(|sum| {
         let place = place(sum)?;
@@ -138,17 +138,17 @@ fn draw_stack(sheet: &mut Sheet, stack: &Stack, scale: Scale) {
     }
 
     let guest = stack.blocks.iter().position(|block| block.part == Part::Held);
-    let label = guest.and_then(|guest| places.get(guest)).map_or(TOP, |place| place.middle());
+    let label = guest.and_then(|guest| places.get(guest)).map_or(COLUMNS_Y, |place| place.middle());
     for (x, sum, at) in brackets {
         column::bracket(sheet, x, at, -1);
-        draw_sum(sheet, x + LABEL, label, Anchor::Start, sum);
+        draw_sum(sheet, x + LABEL_GAP, label, Anchor::Start, sum);
     }
-    let mut least = TOP;
+    let mut least = COLUMNS_Y;
     for (sum, at) in left.into_iter().filter_map(|sum| Some((sum, place(sum)?))) {
         column::bracket(sheet, line, at, 1);
         let y = at.middle().max(least);
-        draw_sum(sheet, line - LABEL, y, Anchor::End, sum);
-        least = y + 2 * LINE + 2;
+        draw_sum(sheet, line - LABEL_GAP, y, Anchor::End, sum);
+        least = y + 2 * LINE_HEIGHT + 2;
     }
 }
 
@@ -160,12 +160,12 @@ fn draw_sum(sheet: &mut Sheet, x: i32, y: i32, anchor: Anchor, sum: &Sum) {
 /// A name and its size below it, around `y`.
 fn draw_label(sheet: &mut Sheet, x: i32, y: i32, anchor: Anchor, name: &str, size: Kib) {
     sheet.text_over(None, x, y - 3, Font::Name, anchor, name);
-    sheet.text_over(None, x, y - 3 + LINE, Font::Number, anchor, &short(size));
+    sheet.text_over(None, x, y - 3 + LINE_HEIGHT, Font::Number, anchor, &short(size));
 }
 
 /// What a region takes at least: its notes, and air for what stands at its borders.
 fn least_height(region: &Region) -> i32 {
-    lines(region) * LINE + 22
+    lines(region) * LINE_HEIGHT + 22
 }
 
 fn lines(region: &Region) -> i32 {
@@ -185,10 +185,10 @@ fn draw_map(sheet: &mut Sheet, map: &Map, x: i32, more: i32) {
             sheet.text(notes, y + 4, Font::Code, Anchor::Start, mark);
         }
     };
-    border(sheet, TOP, &address(map.top), map.top_mark);
+    border(sheet, COLUMNS_Y, &address(map.top), map.top_mark);
 
     let count = i32::try_from(map.regions.len()).unwrap_or(1).max(1);
-    let (mut y, mut hole_top) = (TOP, TOP);
+    let (mut y, mut hole_top) = (COLUMNS_Y, COLUMNS_Y);
     for (index, region) in (0..).zip(&map.regions) {
         let share = more / count + i32::from(index < more % count);
         let place = Place { top: y, bottom: y + least_height(region) + share };
@@ -199,15 +199,22 @@ fn draw_map(sheet: &mut Sheet, map: &Map, x: i32, more: i32) {
             Filling::Nothing => Fill::Nothing,
         };
         sheet.rect(line, place.top, REGION_WIDTH, place.bottom - place.top, fill);
-        sheet.text_over(Some(fill), line + INSIDE, place.middle() + BASELINE, Font::Name, Anchor::Start, region.name);
+        sheet.text_over(
+            Some(fill),
+            line + BLOCK_PADDING,
+            place.middle() + BASELINE_OFFSET,
+            Font::Name,
+            Anchor::Start,
+            region.name,
+        );
         border(sheet, y, &address(region.start), region.mark);
 
-        let first = place.middle() + 4 - (lines(region) - 1) * LINE / 2;
+        let first = place.middle() + 4 - (lines(region) - 1) * LINE_HEIGHT / 2;
         for (row, note) in (0..).zip(&region.notes) {
             // Where a note has columns, several spaces are between them.
             let columns = note.split("  ").map(str::trim).filter(|column| !column.is_empty());
             for (column, text) in (0..).zip(columns) {
-                sheet.text(notes + column * NOTE_COLUMN, first + row * LINE, Font::Soft, Anchor::Start, text);
+                sheet.text(notes + column * NOTE_COLUMN, first + row * LINE_HEIGHT, Font::Soft, Anchor::Start, text);
             }
         }
         if region.start == FOUR_GIB {
@@ -234,12 +241,12 @@ fn draw_words(sheet: &mut Sheet, stack: &Stack, top: i32) {
         sheet.text(sizes + GAP, y, Font::Plain, Anchor::Start, words);
     };
     for block in blocks {
-        y += ROW;
+        y += ROW_HEIGHT;
         row(block, y);
     }
-    y += ROW / 2;
+    y += ROW_HEIGHT / 2;
     for sum in sums {
-        y += ROW;
+        y += ROW_HEIGHT;
         row(sum, y);
     }
 }
@@ -252,18 +259,18 @@ fn draw_figures(sheet: &mut Sheet, plan: &Plan, x: i32, top: i32) {
     let values = values + figures.iter().map(|figure| Font::Number.width(&figure.value)).max().unwrap_or(0);
     let mut y = top + 6;
     for figure in figures {
-        y += ROW;
+        y += ROW_HEIGHT;
         sheet.text(x, y, Font::Name, Anchor::Start, figure.name);
         sheet.text(values, y, Font::Number, Anchor::End, &figure.value);
         sheet.text(values + GAP, y, Font::Plain, Anchor::Start, &figure.origin);
     }
     if plan.request.kind == Kind::Hvm {
-        y += ROW;
+        y += ROW_HEIGHT;
         sheet.text(x, y, Font::Soft, Anchor::Start, "hvmloader adds a few pages of its own later.");
     }
-    y += ROW / 2;
+    y += ROW_HEIGHT / 2;
     for line in ballooned(plan).into_iter().flatten() {
-        y += ROW;
+        y += ROW_HEIGHT;
         sheet.text(x, y, Font::Plain, Anchor::Start, &line);
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::os::Untrusted;
 use crate::os::socket::try_connect;
-use crate::os::wait::Patience;
+use crate::os::wait::WaitLimit;
 
 /// How long one look waits for an answer.
 const LOOK: Duration = Duration::from_millis(100);
@@ -90,7 +90,7 @@ impl QmpQuery {
 
 /// What has come, once there is something; waits a moment for it.
 fn read(stream: &mut UnixStream, piece: &mut [u8]) -> Result<usize> {
-    Patience { timeout: LOOK, ..Patience::default() }.wait(&stream, PollFlags::POLLIN)?;
+    WaitLimit { timeout: LOOK, ..WaitLimit::default() }.wait(&stream, PollFlags::POLLIN)?;
     stream.read(piece)
 }
 

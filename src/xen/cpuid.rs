@@ -50,7 +50,7 @@ impl Interface {
     /// One of the hypervisor's featuresets.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn featureset(&self, of: FeaturesetOf) -> Result<Vec<u32>, XenError> {
         const CALL: &str = "xc_get_cpu_featureset";
         let index = match of {
@@ -103,7 +103,7 @@ impl Interface {
     /// A guest's CPUID policy, in order of leaf.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn cpuid_policy(&self, domid: DomId) -> Result<Vec<CpuidLeaf>, XenError> {
         let (mut leaves, mut msrs) = (0, 0);
         // SAFETY: both pointers are to live integers.
@@ -139,7 +139,7 @@ impl Interface {
     /// Replaces these leaves of a guest's CPUID policy; the others stay.
     ///
     /// # Errors
-    /// Where Xen refuses one of them.
+    /// If Xen refuses one of them.
     pub fn set_cpuid_leaves(&self, domid: DomId, leaves: &[CpuidLeaf]) -> Result<(), XenError> {
         let mut raw: Vec<_> = leaves
             .iter()

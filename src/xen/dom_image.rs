@@ -52,20 +52,20 @@ pub const PVH_PADDR_OFFSET_NEEDS_BASE: bool = !cfg!(xen_4_18_or_later);
 /// How large a kernel, before and after it was unpacked, and a module may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// The kernel, at most [`ImageLimits::MOST`].
+    /// The kernel, at most [`ImageLimits::MAX`].
     pub kernel: Bytes,
-    /// Each module, at most [`ImageLimits::MOST`].
+    /// Each module, at most [`ImageLimits::MAX`].
     pub module: Bytes,
 }
 
 impl ImageLimits {
     /// What libxenguest takes at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
-    pub const MOST: Bytes = Bytes(1 << 30);
+    pub const MAX: Bytes = Bytes(1 << 30);
 }
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { kernel: Self::MOST, module: Self::MOST }
+        Self { kernel: Self::MAX, module: Self::MAX }
     }
 }
 
@@ -156,7 +156,7 @@ impl<'a> DomainImage<'a> {
     /// Allocates an image and hands it its parts.
     ///
     /// # Errors
-    /// Where memory is short, or a file is larger than libxenguest accepts (1 GiB).
+    /// If memory is short, or a file is larger than libxenguest accepts (1 GiB).
     pub fn new(interface: &'a Interface, domid: DomId, parts: ImageParts<'a>) -> Result<Self, XenError> {
         let cmdline = parts.contents.direct().map_or(c"", |start| start.cmdline);
         let pointer = null_if_empty(cmdline);
@@ -254,7 +254,7 @@ impl<'a> DomainImage<'a> {
     /// Reads the hypervisor's abilities, then the kernel's headers.
     ///
     /// # Errors
-    /// Where the kernel is not one that this kind of guest can start.
+    /// If the kernel is not one that this kind of guest can start.
     pub fn parse(&mut self) -> Result<(), XenError> {
         let (interface, domid) = (self.interface.as_raw(), self.domid);
         // SAFETY: the image and the interface are valid.
@@ -268,7 +268,7 @@ impl<'a> DomainImage<'a> {
     /// Tells libxenguest how much RAM the guest has. It populates a PV guest itself, and takes that of others for populated.
     ///
     /// # Errors
-    /// Where libxenguest refuses it.
+    /// If libxenguest refuses it.
     pub fn set_size(&mut self, size: Mib) -> Result<(), XenError> {
         let mib = size.0;
         // SAFETY: the image is valid and parsed.
@@ -285,7 +285,7 @@ impl<'a> DomainImage<'a> {
     /// Populates the memory of a PV guest.
     ///
     /// # Errors
-    /// Where the host or the domain's maximum lacks the memory.
+    /// If the host or the domain's maximum lacks the memory.
     pub fn populate_pv(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and parsed, and its size is set.
         self.call("xc_dom_boot_mem_init", format_args!(""), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
@@ -294,7 +294,7 @@ impl<'a> DomainImage<'a> {
     /// Loads the kernel and what goes with it, and makes the special pages.
     ///
     /// # Errors
-    /// Where they do not fit into low memory, or memory is short.
+    /// If they do not fit into low memory, or memory is short.
     pub fn load(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and populated.
         self.call("xc_dom_build_image", format_args!(""), |dom| unsafe { sys::xc_dom_build_image(dom) })?;
@@ -304,7 +304,7 @@ impl<'a> DomainImage<'a> {
     /// Writes start info, hvm_info or page tables, and the first vCPU's state, and sets the event channel parameters.
     ///
     /// # Errors
-    /// Where Xen refuses one of these.
+    /// If Xen refuses one of these.
     pub fn boot(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and built.
         self.call("xc_dom_boot_image", format_args!(""), |dom| unsafe { sys::xc_dom_boot_image(dom) })?;
@@ -350,7 +350,7 @@ impl<'a> DomainImage<'a> {
     /// Seeds the grant table with the console and xenstore rings, and tells where they are.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn seed_grant_table(&mut self) -> Result<Boot, XenError> {
         // SAFETY: the image is valid and booted.
         self.call("xc_dom_gnttab_init", format_args!(""), |dom| unsafe { sys::xc_dom_gnttab_init(dom) })?;

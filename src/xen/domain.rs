@@ -143,7 +143,7 @@ impl Interface {
     /// Creates an empty domain and returns its number.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn create(&self, wanted: &CreateDomain) -> Result<DomId, XenError> {
         let container = match wanted.kind {
             Kind::Hvm | Kind::Pvh => sys::XEN_DOMCTL_CDF_hvm | sys::XEN_DOMCTL_CDF_hap,
@@ -177,13 +177,13 @@ impl Interface {
     /// in the background while others still map it.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn destroy(&self, domain: DomainRef) -> Result<(), XenError> {
         if self.find(domain)?.is_none() {
             return Ok(());
         }
         let domid = domain.domid;
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_destroy(self.as_raw(), domid.get()) };
         match error::minus_one("xc_domain_destroy", format_args!("domid {domid}"), returned) {
             Err(error) if error.errno != Some(Errno::ESRCH) => Err(error),
@@ -194,9 +194,9 @@ impl Interface {
     /// The name of a PV guest's ABI, for example `x86_64-abi`: what its devices' backends are told.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn native_protocol(&self, domid: DomId) -> Result<String, XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let name = unsafe { sys::xc_domain_get_native_protocol(self.as_raw(), domid.get()) };
         let name = error::pointer("xc_domain_get_native_protocol", format_args!("domid {domid}"), name.cast_mut())?;
         // SAFETY: the result is a NUL-terminated constant of libxenguest's.
@@ -206,9 +206,9 @@ impl Interface {
     /// Pauses a domain.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn pause(&self, domid: DomId) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_pause(self.as_raw(), domid.get()) };
         error::minus_one("xc_domain_pause", format_args!("domid {domid}"), returned).map(drop)
     }
@@ -216,17 +216,17 @@ impl Interface {
     /// Lets a domain run. A new domain is paused once.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn unpause(&self, domid: DomId) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_unpause(self.as_raw(), domid.get()) };
         error::minus_one("xc_domain_unpause", format_args!("domid {domid}"), returned).map(drop)
     }
 
-    /// One domain, or `None` where there is no such domain.
+    /// One domain, or `None` if there is no such domain.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn domain(&self, domid: DomId) -> Result<Option<DomainInfo>, XenError> {
         Ok(self.domains_from(domid, 1)?.into_iter().find(|info| info.domid == domid))
     }
@@ -234,7 +234,7 @@ impl Interface {
     /// A domain that is held, unless it is gone.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn find(&self, domain: DomainRef) -> Result<Option<DomainInfo>, XenError> {
         Ok(self.domain(domain.domid)?.filter(|info| info.uuid == domain.uuid))
     }
@@ -242,7 +242,7 @@ impl Interface {
     /// All domains, dom0 first.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn domains(&self) -> Result<Vec<DomainInfo>, XenError> {
         let mut all: Vec<DomainInfo> = Vec::new();
         let mut first = Some(DomId::DOM0);
@@ -270,9 +270,9 @@ impl Interface {
     /// Allocates the vCPUs; `vcpus` must be what the domain was created with.
     ///
     /// # Errors
-    /// `EINVAL` where the number differs; `ENOMEM`.
+    /// `EINVAL` if the number differs; `ENOMEM`.
     pub fn max_vcpus(&self, domid: DomId, vcpus: u32) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_max_vcpus(self.as_raw(), domid.get(), vcpus) };
         error::minus_one("xc_domain_max_vcpus", format_args!("domid {domid}, {vcpus} vCPUs"), returned).map(drop)
     }
@@ -285,7 +285,7 @@ impl Interface {
     /// The domain must exist: Xen's answer for one that does not is the same as for a vCPU that does not.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn created_vcpus(&self, domid: DomId) -> Result<u32, XenError> {
         let within = |vcpu: u32| -> Result<bool, XenError> {
             let mut info = sys::xc_vcpuinfo_t::default();

@@ -35,7 +35,7 @@ impl ForeignPages {
                 "takes 1 to 524287 pages".to_owned(),
             ));
         };
-        // SAFETY: takes no pointers but the handle; the mapping that it returns is owned by the value made here.
+        // SAFETY: the handle is valid, and the call takes no other pointer; the mapping that it returns is owned by the value made here.
         let start = error::pointer("xc_map_foreign_range", arguments, unsafe {
             sys::xc_map_foreign_range(interface.as_raw(), domid.get(), size, protection, first.0)
         })?;
@@ -45,7 +45,7 @@ impl ForeignPages {
     /// Copies `buffer.len()` bytes out, from `offset` bytes into the mapping.
     ///
     /// # Panics
-    /// Where that is beyond the mapping: a mistake in this program.
+    /// If that is beyond the mapping: a mistake in this program.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) {
         self.assert_within(offset, buffer.len());
         // SAFETY: the range is within the mapping, which cannot overlap a buffer of ours.
@@ -55,7 +55,7 @@ impl ForeignPages {
     /// Copies `data` in, to `offset` bytes into the mapping.
     ///
     /// # Panics
-    /// Where that is beyond the mapping: a mistake in this program.
+    /// If that is beyond the mapping: a mistake in this program.
     pub fn write(&mut self, offset: usize, data: &[u8]) {
         self.assert_within(offset, data.len());
         // SAFETY: the range is within the mapping, which cannot overlap a slice of ours.

@@ -12,7 +12,7 @@ use super::error::XenError;
 use dombuild_os::sealed::Sealed;
 
 /// What gzip's files begin with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Mappings that stand in for modules, by their numbers, and do not look like gzip: their first byte is 0 until they are in
 /// the guest.
@@ -25,9 +25,9 @@ impl GzipMask {
     /// What libxenguest is to be handed for a module: the module itself, or another mapping, which lives as long as this.
     ///
     /// # Errors
-    /// Where it cannot be mapped once more.
+    /// If it cannot be mapped once more.
     pub(super) fn mask<'a>(&'a mut self, number: usize, data: &'a Sealed) -> Result<&'a [u8], XenError> {
-        if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP) {
+        if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP_MAGIC) {
             return Ok(data);
         }
         let other = data.with_first(0).map_err(|error| {
@@ -42,7 +42,7 @@ impl GzipMask {
     /// Puts the first bytes where they belong, in the guest. The image must be built, and not be booted yet.
     ///
     /// # Errors
-    /// Where libxenguest has put a module nowhere.
+    /// If libxenguest has put a module nowhere.
     pub(super) fn unmask(&self, mut image: NonNull<sys::xc_dom_image>, domid: DomId) -> Result<(), XenError> {
         for (number, other) in &self.others {
             let lost = || {
@@ -57,7 +57,7 @@ impl GzipMask {
             let start = unsafe { sys::xc_dom_pfn_to_ptr(image, segment.pfn, segment.pages) };
             let first = NonNull::new(start.cast::<u8>()).ok_or_else(lost)?;
             // SAFETY: the mapping has at least a page, and stays until the image is booted; nobody else refers to it.
-            unsafe { first.write(GZIP[0]) };
+            unsafe { first.write(GZIP_MAGIC[0]) };
         }
         Ok(())
     }

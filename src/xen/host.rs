@@ -56,7 +56,7 @@ impl Interface {
     /// The running hypervisor's version, capabilities and command line.
     ///
     /// # Errors
-    /// Where `xc_version` fails.
+    /// If `xc_version` fails.
     pub fn version(&self) -> Result<VersionInfo, XenError> {
         // SAFETY: XENVER_version takes no argument.
         let number = error::minus_one("xc_version", format_args!("XENVER_version"), unsafe {
@@ -85,7 +85,7 @@ impl Interface {
     /// The host's memory and abilities.
     ///
     /// # Errors
-    /// Where `xc_physinfo` fails.
+    /// If `xc_physinfo` fails.
     pub fn physinfo(&self) -> Result<PhysInfo, XenError> {
         let mut info = sys::xc_physinfo_t::default();
         // SAFETY: `info` is a valid struct of the type that the call fills.
@@ -107,7 +107,7 @@ impl Interface {
     /// The FLASK security id of a label such as `system_u:system_r:domU_t`.
     ///
     /// # Errors
-    /// `ENOSYS` where Xen has no FLASK; `EINVAL` for a label that the policy does not know.
+    /// `ENOSYS` if Xen has no FLASK; `EINVAL` for a label that the policy does not know.
     pub fn security_id(&self, label: &str) -> Result<u32, XenError> {
         let text = CString::new(label)
             .map_err(|_| XenError::unexpected("xc_flask_context_to_sid", label.to_owned(), "contains NUL".into()))?;

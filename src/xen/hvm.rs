@@ -90,9 +90,9 @@ impl Interface {
     /// Sets an HVM parameter.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_hvm_param(&self, domid: DomId, param: HvmParam, value: u64) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_hvm_param_set(self.as_raw(), domid.get(), param.number(), value) };
         error::minus_one("xc_hvm_param_set", format_args!("domid {domid}, {param:?} = {value}"), returned).map(drop)
     }
@@ -100,7 +100,7 @@ impl Interface {
     /// Reads an HVM parameter.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn hvm_param(&self, domid: DomId, param: HvmParam) -> Result<u64, XenError> {
         let mut value = 0;
         // SAFETY: `value` is a live u64.
@@ -112,7 +112,7 @@ impl Interface {
     /// Gives the guest its memory map (`XENMEM_set_memory_map`), which hvmloader reads.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_memory_map(&self, domid: DomId, map: &[E820Entry]) -> Result<(), XenError> {
         let mut entries = raw_e820(map);
         let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
@@ -125,10 +125,10 @@ impl Interface {
     /// Gives a PV guest a memory map of one range of RAM, from 0 to this size (`XENMEM_set_memory_map`).
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_memory_map_limit(&self, domid: DomId, limit: Kib) -> Result<(), XenError> {
         let kib = limit.0;
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_set_memmap_limit(self.as_raw(), domid.get(), kib) };
         error::minus_one("xc_domain_set_memmap_limit", format_args!("domid {domid}, {kib} KiB"), returned).map(drop)
     }
@@ -136,7 +136,7 @@ impl Interface {
     /// The guest's HVM context: the records that `xen-hvmctx` prints.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>, XenError> {
         let call = "xc_domain_hvm_getcontext";
         // SAFETY: a null buffer asks for the size.

@@ -20,7 +20,7 @@ impl HvmInfo {
     /// Fills in what libxenguest leaves to its caller: APIC mode, vCPU count, how many of them are online, checksum.
     ///
     /// # Errors
-    /// Where the page cannot be mapped, or libxenguest's table is not there.
+    /// If the page cannot be mapped, or libxenguest's table is not there.
     pub fn finish(xen: &Interface, domid: DomId, vcpus: u32, online: u32, apic: bool) -> Result<(), XenError> {
         let mut page = xen.map(domid, Gfn(u64::from(sys::HVM_INFO_PFN)), Pages(1))?;
         let mut info = Self { bytes: [0; SIZE] };

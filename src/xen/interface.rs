@@ -43,7 +43,7 @@ impl Interface {
     /// Opens libxenctrl on the hypervisor.
     ///
     /// # Errors
-    /// Where there is no Xen, or the caller may not talk to it.
+    /// If there is no Xen, or the caller lacks the right to use it.
     pub fn open() -> Result<Self, XenError> {
         // The second one is libxenguest's, which would open a file of its own without it.
         let logger = logger::callbacks();
@@ -61,9 +61,9 @@ impl Interface {
     /// Sets the most memory that a domain may own.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_max_memory(&self, domid: DomId, most: Kib) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_setmaxmem(self.as_raw(), domid.get(), most.0) };
         error::minus_one("xc_domain_setmaxmem", format_args!("domid {domid}, {} KiB", most.0), returned).map(drop)
     }
@@ -72,10 +72,10 @@ impl Interface {
     /// not own yet. 0 gives back what is claimed.
     ///
     /// # Errors
-    /// `ENOMEM` where the host has not got so many unclaimed; `EINVAL` where the domain has a claim already, owns as many, or
+    /// `ENOMEM` if the host has not got so many unclaimed; `EINVAL` if the domain has a claim already, owns as many, or
     /// may not own so many (`domain_set_outstanding_pages`, xen/common/page_alloc.c, Xen 4.17).
     pub fn claim(&self, domid: DomId, total: Pages) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_claim_pages(self.as_raw(), domid.get(), total.0) };
         error::minus_one("xc_domain_claim_pages", format_args!("domid {domid}, {} pages", total.0), returned).map(drop)
     }
@@ -84,7 +84,7 @@ impl Interface {
     /// on, which are fewer where the host has no more of that size, or the domain may not own more.
     ///
     /// # Errors
-    /// Where Xen refuses even the first; with `EBUSY` as from libxc (`xc_domain_populate_physmap_exact`), where single pages
+    /// If Xen refuses even the first; with `EBUSY` as from libxc (`xc_domain_populate_physmap_exact`), where single pages
     /// are not all populated.
     pub fn populate(&self, domid: DomId, extents: Extents, on_demand: bool) -> Result<u64, XenError> {
         let Extents { first, order, count } = extents;
@@ -107,10 +107,10 @@ impl Interface {
     /// Sets the size of the paging pool of an HVM or PVH domain; whole pages.
     ///
     /// # Errors
-    /// `ENOMEM` where the host lacks the memory; `EINVAL` for a size that is not whole pages.
+    /// `ENOMEM` if the host lacks the memory; `EINVAL` for a size that is not whole pages.
     pub fn set_paging_pool(&self, domid: DomId, size: Kib) -> Result<(), XenError> {
         let bytes = size.to_bytes().unwrap_or(Bytes(u64::MAX)).0;
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_set_paging_mempool_size(self.as_raw(), domid.get(), bytes) };
         error::minus_one("xc_set_paging_mempool_size", format_args!("domid {domid}, {bytes} bytes"), returned).map(drop)
     }
@@ -118,7 +118,7 @@ impl Interface {
     /// The size of the paging pool of an HVM or PVH domain.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn paging_pool(&self, domid: DomId) -> Result<Kib, XenError> {
         let mut size = 0;
         // SAFETY: `size` is a live u64.
@@ -130,7 +130,7 @@ impl Interface {
     /// The PoD cache, and the entries not yet populated.
     ///
     /// # Errors
-    /// Where Xen refuses to tell (a PV guest).
+    /// If the hypercall fails (a PV guest).
     pub fn pod_pages(&self, domid: DomId) -> Result<PodPages, XenError> {
         let (mut owned, mut cache, mut entries) = (0, 0, 0);
         // SAFETY: the three pointers are to live u64s.
@@ -145,7 +145,7 @@ impl Interface {
     /// what is missing. Where nothing is left to populate, and for a target below what it owns, Xen does nothing (`p2m_pod_set_mem_target`, xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
     ///
     /// # Errors
-    /// `EINVAL` where the target is above the domain's limit; `ENOMEM`.
+    /// `EINVAL` if the target is above the domain's limit; `ENOMEM`.
     pub fn set_pod_target(&self, domid: DomId, target: Pages) -> Result<(), XenError> {
         let none = std::ptr::null_mut();
         // SAFETY: null pointers say that the three results are not wanted.
@@ -157,7 +157,7 @@ impl Interface {
     /// The frames of a domain's grant table: how many there are, and how many there may be.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn grant_frames(&self, domid: DomId) -> Result<(u32, u32), XenError> {
         let mut query =
             sys::gnttab_query_size { dom: u16::try_from(domid.get()).unwrap_or(u16::MAX), ..Default::default() };
@@ -175,9 +175,9 @@ impl Interface {
     /// Allocates an event channel in `domid` that `remote` may bind to.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn alloc_event_port(&self, domid: DomId, remote: DomId) -> Result<EventPort, XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_evtchn_alloc_unbound(self.as_raw(), domid.get(), remote.get()) };
         error::minus_one("xc_evtchn_alloc_unbound", format_args!("domid {domid}, remote {remote}"), returned)
             .map(EventPort)
@@ -186,7 +186,7 @@ impl Interface {
     /// Maps `count` frames of a guest from `first` on.
     ///
     /// # Errors
-    /// Where one of them is not populated.
+    /// If one of them is not populated.
     pub fn map(&self, domid: DomId, first: Gfn, count: Pages) -> Result<ForeignPages, XenError> {
         ForeignPages::map(self, domid, first, count, libc::PROT_READ | libc::PROT_WRITE)
     }

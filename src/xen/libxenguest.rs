@@ -14,16 +14,16 @@ use super::logger;
 use dombuild_memory::{Kind, Mib};
 
 /// `XC_OPENFLAG_DUMMY` (tools/include/xenctrl.h).
-const DUMMY: u32 = 1;
+const OPENFLAG_DUMMY: u32 = 1;
 
 /// What a host with all kinds of guests says of itself.
 const CAPABILITIES: &[u8] = b"xen-3.0-x86_64 xen-3.0-x86_32p hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64";
 
 /// A page of x86.
-const PAGE: u64 = 4096;
+const PAGE_SIZE: u64 = 4096;
 
-/// What [`arrived`] leaves in an image, in a field that nothing reads before.
-const ARRIVED: u32 = 0x00e1_f000;
+/// What [`kernel_loaded`] leaves in an image, in a field that nothing reads before.
+const LOADED_MARK: u32 = 0x00e1_f000;
 
 /// What libxenguest makes of a kernel that it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +59,9 @@ impl Drop for Image {
 }
 
 /// Stands in for the first call that needs Xen behind the kernel.
-unsafe extern "C" fn arrived(dom: *mut sys::xc_dom_image) -> c_int {
+unsafe extern "C" fn kernel_loaded(dom: *mut sys::xc_dom_image) -> c_int {
     // SAFETY: libxenguest hands over its valid image, to which nobody else refers during the call.
-    unsafe { (*dom).console_evtchn = ARRIVED };
+    unsafe { (*dom).console_evtchn = LOADED_MARK };
     -1
 }
 
@@ -72,7 +72,7 @@ unsafe extern "C" fn arrived(dom: *mut sys::xc_dom_image) -> c_int {
 pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str> {
     let callbacks = logger::callbacks();
     // SAFETY: the callbacks are static; the handle is not opened, as nothing is called that would use it.
-    let interface = unsafe { sys::xc_interface_open(callbacks, callbacks, DUMMY) };
+    let interface = unsafe { sys::xc_interface_open(callbacks, callbacks, OPENFLAG_DUMMY) };
     let interface = NonNull::new(interface).expect("memory");
     // SAFETY: the handle is valid, and no command line and no features are allowed.
     let raw = unsafe { sys::xc_dom_allocate(interface.as_ptr(), std::ptr::null(), std::ptr::null()) };
@@ -102,7 +102,7 @@ pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str>
         // SAFETY: mem_init has chosen a valid table, which is copied.
         let mut hooks = unsafe { *(*dom).arch_hooks };
         hooks.alloc_p2m_list = None;
-        hooks.alloc_magic_pages = Some(arrived);
+        hooks.alloc_magic_pages = Some(kernel_loaded);
         // SAFETY: the copy outlives the call, and the original is back before the image is released.
         unsafe {
             let original = (*dom).arch_hooks;
@@ -111,7 +111,7 @@ pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str>
             (*dom).arch_hooks = original;
         }
         // SAFETY: the image is valid.
-        if unsafe { (*dom).console_evtchn } != ARRIVED {
+        if unsafe { (*dom).console_evtchn } != LOADED_MARK {
             return Err("build_image");
         }
     }
@@ -120,7 +120,7 @@ pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str>
     let memory = (!is_firmware).then(|| {
         // SAFETY: the kernel's frames are mapped.
         let start = unsafe { sys::xc_dom_pfn_to_ptr(dom, segment.pfn, segment.pages) };
-        let length = usize::try_from(segment.pages * PAGE).expect("it fits");
+        let length = usize::try_from(segment.pages * PAGE_SIZE).expect("it fits");
         // SAFETY: so many bytes are mapped there until the image is released.
         unsafe { slice::from_raw_parts(start.cast::<u8>(), length) }.to_vec()
     });

@@ -11,7 +11,7 @@ use super::error::{self, XenError};
 use dombuild_memory::{Bytes, Gfn, Pages, Reserved};
 
 /// How often Xen's list may change its length between two questions before it is given up on.
-const ATTEMPTS: u32 = 4;
+const MAX_ATTEMPTS: u32 = 4;
 
 /// Where a PCI device of the host is: segment, bus, device (0 to 31) and function (0 to 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,10 +91,10 @@ impl Interface {
     /// without an IOMMU (`iommu_get_reserved_device_memory`, xen/drivers/passthrough/iommu.c, Xen 4.17).
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn reserved_regions(&self, address: PciAddress) -> Result<Vec<Reserved>, XenError> {
         let mut entries: Vec<sys::xen_reserved_device_memory> = Vec::new();
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let mut count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
             let buffer = if entries.is_empty() { std::ptr::null_mut() } else { entries.as_mut_ptr() };
             // SAFETY: `buffer` has room for `count` entries, or is null with a count of 0, which asks how many there are;
@@ -117,7 +117,7 @@ impl Interface {
                 Err(error) => return Err(error),
             }
         }
-        let detail = format!("changed its answer {ATTEMPTS} times");
+        let detail = format!("changed its answer {MAX_ATTEMPTS} times");
         Err(XenError::unexpected("xc_reserved_device_memory_map", address.to_string(), detail))
     }
 }

@@ -21,22 +21,22 @@ impl Interface {
     /// How many bytes a map of the host's CPUs has.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     fn cpu_map_size(&self) -> Result<usize, XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_get_cpumap_size(self.as_raw()) };
         let size = error::minus_one("xc_get_cpumap_size", format_args!(""), returned)?;
         Ok(usize::try_from(size).unwrap_or(0))
     }
 
-    /// The CPUs of a CPU pool, one bit each; `None` where there is no such pool. Xen tells of the first pool from that number on
+    /// The CPUs of a CPU pool, one bit each; `None` if there is no such pool. Xen tells of the first pool from that number on
     /// (`XEN_SYSCTL_CPUPOOL_OP_INFO`, xen/common/sched/cpupool.c, Xen 4.17).
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn pool_cpus(&self, pool: u32) -> Result<Option<Vec<u8>>, XenError> {
         let size = self.cpu_map_size()?;
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let info = unsafe { sys::xc_cpupool_getinfo(self.as_raw(), pool) };
         let info = match error::pointer("xc_cpupool_getinfo", format_args!("pool {pool}"), info) {
             Ok(info) => info,
@@ -59,7 +59,7 @@ impl Interface {
     /// beyond the host's CPUs does not count.
     ///
     /// # Errors
-    /// `EINVAL` where none of the CPUs is there.
+    /// `EINVAL` if none of the CPUs is there.
     pub fn set_vcpu_affinity(&self, domid: DomId, vcpu: u32, cpus: &[u8]) -> Result<(), XenError> {
         let mut map = cpus.to_vec();
         map.resize(self.cpu_map_size()?, 0);
@@ -82,7 +82,7 @@ impl Interface {
     /// The CPUs that a vCPU may run on, one bit each.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn vcpu_affinity(&self, domid: DomId, vcpu: u32) -> Result<Vec<u8>, XenError> {
         let mut map = vec![0; self.cpu_map_size()?];
         let index = c_int::try_from(vcpu).unwrap_or(c_int::MAX);
@@ -104,10 +104,10 @@ impl Interface {
     /// Lets Xen take a domain's memory from this NUMA node while it has any (`XEN_DOMCTL_setnodeaffinity`).
     ///
     /// # Errors
-    /// `EINVAL` where there is no such node.
+    /// `EINVAL` if there is no such node.
     pub fn set_node_affinity(&self, domid: DomId, node: u32) -> Result<(), XenError> {
         const CALL: &str = "xc_domain_node_setaffinity";
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let size = unsafe { sys::xc_get_nodemap_size(self.as_raw()) };
         let size = usize::try_from(error::minus_one("xc_get_nodemap_size", format_args!(""), size)?).unwrap_or(0);
         let mut map = vec![0_u8; size];
@@ -122,10 +122,10 @@ impl Interface {
         error::minus_one(CALL, format_args!("domid {domid}, node {node}"), returned).map(drop)
     }
 
-    /// Weight and cap of a domain, and whose they are; `None` where its scheduler knows neither.
+    /// Weight and cap of a domain, and whose they are; `None` if its scheduler knows neither.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn cpu_share(&self, domid: DomId) -> Result<Option<(Scheduler, u16, u16)>, XenError> {
         // Xen answers for the scheduler of the domain's own CPU pool, and for no other (sched_adjust, xen/common/sched).
         let mut credit = sys::xen_domctl_sched_credit::default();
@@ -149,7 +149,7 @@ impl Interface {
     /// Sets weight (1 to 65535; 256 is usual) and cap (percent of one CPU, 0 for none) of a domain.
     ///
     /// # Errors
-    /// Where Xen refuses them.
+    /// If Xen refuses them.
     pub fn set_cpu_share(&self, domid: DomId, scheduler: Scheduler, weight: u16, cap: u16) -> Result<(), XenError> {
         let arguments = format_args!("domid {domid}, weight {weight}, cap {cap}");
         match scheduler {

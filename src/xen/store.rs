@@ -17,12 +17,12 @@ use super::error::{self, XenError};
 use super::{DomId, EventPort};
 use connection::{Connection, Kind};
 use dombuild_memory::Gfn;
-use dombuild_os::wait::{Interrupt, Patience};
+use dombuild_os::wait::{Interrupt, WaitLimit};
 pub use permissions::Permissions;
 pub use transaction::Transaction;
 
 /// How often a transaction that collided with another is tried again.
-const TRANSACTION_TRIES: u32 = 50;
+const MAX_TRANSACTION_ATTEMPTS: u32 = 50;
 
 /// How long xenstored may take for an answer, unless the user says otherwise. A busy one takes milliseconds.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,9 +110,9 @@ impl Inner {
     /// Connects once more, and for a shorter time, where the connection is lost: a roll-back may still find an answer.
     fn reconnect(&mut self) {
         if !std::mem::replace(&mut self.is_second, true) {
-            let patience = self.connection.patience.clone();
-            let timeout = patience.timeout.min(TIMEOUT_AFTER_STALL);
-            match Connection::open(Patience { timeout, grace: timeout, ..patience }) {
+            let limit = self.connection.limit.clone();
+            let timeout = limit.timeout.min(TIMEOUT_AFTER_STALL);
+            match Connection::open(WaitLimit { timeout, grace: timeout, ..limit }) {
                 (_, Ok(connection)) => self.connection = connection,
                 (path, Err(errno)) => log::debug!("{} again: {errno}", path.display()),
             }
@@ -124,8 +124,7 @@ impl Inner {
         if error.errno != Some(Errno::ETIMEDOUT) {
             return error;
         }
-        let detail =
-            self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.patience.timeout));
+        let detail = self.stalled.get_or_insert_with(|| stall(self.connection.path(), self.connection.limit.timeout));
         XenError { detail: Some(detail.clone()), ..error }
     }
 
@@ -159,7 +158,7 @@ impl Store {
     /// Connects to xenstored. No answer may take longer than [`STORE_TIMEOUT`].
     ///
     /// # Errors
-    /// Where it is not running, or the caller may not.
+    /// If it is not running, or the caller lacks the right.
     pub fn open() -> Result<Self, XenError> {
         Self::open_with(STORE_TIMEOUT, &Interrupt::default())
     }
@@ -169,10 +168,10 @@ impl Store {
     /// one, for at most a second.
     ///
     /// # Errors
-    /// Where it is not running, or the caller may not.
+    /// If it is not running, or the caller lacks the right.
     pub fn open_with(timeout: Duration, interrupt: &Interrupt) -> Result<Self, XenError> {
-        let patience = Patience { timeout, grace: Duration::ZERO, interrupt: interrupt.clone() };
-        let (path, opened) = Connection::open(patience);
+        let limit = WaitLimit { timeout, grace: Duration::ZERO, interrupt: interrupt.clone() };
+        let (path, opened) = Connection::open(limit);
         let connection = error::answered("xs_open", format_args!("{}", path.display()), opened).map_err(|error| {
             let late = error.errno == Some(Errno::ETIMEDOUT);
             if late { XenError { detail: Some(stall(&path, timeout)), ..error } } else { error }
@@ -188,7 +187,7 @@ impl Store {
     /// From now on a signal does not end a wait at once, but leaves xenstored 3 seconds: what is rolled back because of the
     /// signal needs answers, too.
     pub fn begin_rollback(&self) {
-        self.0.borrow_mut().connection.patience.grace = ROLLBACK_GRACE;
+        self.0.borrow_mut().connection.limit.grace = ROLLBACK_GRACE;
     }
 
     /// Whether xenstored does not answer any more, so that it can be counted on for nothing.
@@ -234,7 +233,7 @@ impl Store {
             let value = outcome?;
             match ended {
                 Ok(_) => return Ok(value),
-                Err(error) if error.errno == Some(Errno::EAGAIN) && tries < TRANSACTION_TRIES => {}
+                Err(error) if error.errno == Some(Errno::EAGAIN) && tries < MAX_TRANSACTION_ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -252,7 +251,7 @@ impl Store {
     /// Tells xenstored about a domain's ring, so that the guest can talk to it.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn introduce(&self, domid: DomId, ring: Gfn, port: EventPort) -> Result<(), XenError> {
         let words = format!("{domid}\0{}\0{port}\0", ring.0);
         let arguments = format_args!("domid {domid}, gfn {:#x}, port {port}", ring.0);
@@ -262,7 +261,7 @@ impl Store {
     /// Asks to be woken when a node changes; [`Store::wait`] does the waiting. The watch fires once at once.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn watch(&self, path: &str) -> Result<(), XenError> {
         // The path is the watch's name as well.
         let parts = [path.as_bytes(), b"\0", path.as_bytes(), b"\0"];
@@ -273,7 +272,7 @@ impl Store {
     /// looks again anyway.
     ///
     /// # Errors
-    /// Where the connection is gone.
+    /// If the connection is gone.
     pub fn wait(&self, timeout: Duration) -> Result<(), XenError> {
         let connection = &mut self.0.borrow_mut().connection;
         let end = Instant::now() + timeout;

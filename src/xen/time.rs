@@ -9,9 +9,9 @@ impl Interface {
     /// Sets the TSC mode: 0 default, 1 always emulated, 2 never.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_tsc_mode(&self, domid: DomId, mode: u32) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_set_tsc_info(self.as_raw(), domid.get(), mode, 0, 0, 0) };
         error::minus_one("xc_domain_set_tsc_info", format_args!("domid {domid}, mode {mode}"), returned).map(drop)
     }
@@ -19,7 +19,7 @@ impl Interface {
     /// The TSC mode.
     ///
     /// # Errors
-    /// Where Xen refuses to tell.
+    /// If the hypercall fails.
     pub fn tsc_mode(&self, domid: DomId) -> Result<u32, XenError> {
         let (mut mode, mut elapsed, mut khz, mut incarnation) = (0, 0, 0, 0);
         // SAFETY: the four pointers are to live integers of the types that the call fills.
@@ -40,9 +40,9 @@ impl Interface {
     /// Sets how many seconds the guest's wall clock and RTC are ahead of the host's.
     ///
     /// # Errors
-    /// Where Xen refuses it.
+    /// If Xen refuses it.
     pub fn set_time_offset(&self, domid: DomId, seconds: i32) -> Result<(), XenError> {
-        // SAFETY: takes no pointers but the handle.
+        // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_set_time_offset(self.as_raw(), domid.get(), seconds) };
         error::minus_one("xc_domain_set_time_offset", format_args!("domid {domid}, {seconds} s"), returned).map(drop)
     }

@@ -286,12 +286,12 @@ fn platform_of(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<Pl
 /// How large a kernel and a ramdisk may be, unpacked: the host's limits, where it has any.
 fn limits_of_host(transaction: &Transaction<'_>) -> Result<ImageLimits, Error> {
     let paths = ["/mh/limits/pv-kernel-max_size", "/mh/limits/pv-ramdisk-max_size"];
-    let mut limits = [ImageLimits::MOST; 2];
+    let mut limits = [ImageLimits::MAX; 2];
     for ((limit, path), text) in limits.iter_mut().zip(paths).zip(transaction.read_all(&paths)?) {
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
         let bytes = number(&text).map_err(|reason| Error::BadConfig(format!("{path} is {text:?}: {reason}")))?;
         if bytes != 0 {
-            *limit = Bytes(bytes).min(ImageLimits::MOST);
+            *limit = Bytes(bytes).min(ImageLimits::MAX);
         }
     }
     let [kernel, module] = limits;

@@ -1,10 +1,10 @@
-//! The system calls of a device model: which it may make, which fail, and which arguments are checked.
+//! The system calls of a device model: allowed, failing, and checked by argument.
 
 use std::ops::Range;
 
-/// Calls that programs try, and do without where a kernel does not have them: they would evade the filter (`io_uring`
-/// makes calls of its own, flags of `clone3` are behind a pointer), or make files that can be executed.
-pub(super) const ABSENT: &[libc::c_long] = &[
+/// Calls that fail with `ENOSYS`, to which programs have alternatives. They would evade the filter (`io_uring` makes
+/// calls of its own, the flags of `clone3` are behind a pointer) or create executable files.
+pub(super) const ABSENT_CALLS: &[libc::c_long] = &[
     libc::SYS_clone3,
     libc::SYS_io_uring_setup,
     libc::SYS_landlock_create_ruleset,
@@ -12,12 +12,12 @@ pub(super) const ABSENT: &[libc::c_long] = &[
     libc::SYS_memfd_secret,
 ];
 
-/// Calls of Linux 5.17 and later, and of Linux to come: a C library that uses one does without it on an older kernel. Those of
-/// x32 begin at the end.
-pub(super) const NEWER: Range<u32> = 450..0x4000_0000;
+/// Calls of Linux 5.17 and later: C libraries have alternatives for older kernels. The calls of x32 begin at the end of
+/// the range.
+pub(super) const NEWER_CALLS: Range<u32> = 450..0x4000_0000;
 
-/// What every device model may call.
-pub(super) const ALLOWED: &[libc::c_long] = &[
+/// Calls that every device model may make.
+pub(super) const ALLOWED_CALLS: &[libc::c_long] = &[
     // Memory
     libc::SYS_brk,
     libc::SYS_get_mempolicy,
@@ -72,7 +72,7 @@ pub(super) const ALLOWED: &[libc::c_long] = &[
     SYS_IO_PGETEVENTS,
     libc::SYS_io_setup,
     libc::SYS_io_submit,
-    // Names of files: there is none below an empty root directory
+    // File names: none exist below an empty root directory.
     libc::SYS_access,
     libc::SYS_chdir,
     libc::SYS_chmod,
@@ -150,7 +150,7 @@ pub(super) const ALLOWED: &[libc::c_long] = &[
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_gettime,
     libc::SYS_timerfd_settime,
-    // Sockets: see `rules` for which families
+    // Sockets: `rules` lists the families.
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_bind,
@@ -210,7 +210,7 @@ pub(super) const ALLOWED: &[libc::c_long] = &[
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
     libc::SYS_sigaltstack,
-    // The process: a filter of QEMU's own can only forbid more
+    // The process: a filter of QEMU's own can only forbid more.
     libc::SYS_arch_prctl,
     libc::SYS_capget,
     libc::SYS_capset,
@@ -248,12 +248,12 @@ pub(super) const ALLOWED: &[libc::c_long] = &[
     libc::SYS_uname,
 ];
 
-/// Numbers that the crate `libc` does not have (asm/unistd_64.h).
+/// Numbers that the crate `libc` lacks (asm/unistd_64.h).
 const SYS_IO_PGETEVENTS: libc::c_long = 333;
 const SYS_FUTEX_WAITV: libc::c_long = 449;
 
-/// What starting other programs takes, and a shell.
-pub(super) const PROGRAMS: &[libc::c_long] = &[
+/// Calls that starting other programs and a shell needs.
+pub(super) const PROGRAM_CALLS: &[libc::c_long] = &[
     libc::SYS_clone,
     libc::SYS_fcntl,
     libc::SYS_fork,
@@ -269,8 +269,8 @@ pub(super) const PROGRAMS: &[libc::c_long] = &[
     libc::SYS_waitid,
 ];
 
-/// What `prctl` may do: names, timers, and forbid itself more.
-pub(super) const PRCTL: &[libc::c_int] = &[
+/// Allowed operations of `prctl`: names, timers, and further restrictions.
+pub(super) const PRCTL_OPERATIONS: &[libc::c_int] = &[
     libc::PR_CAPBSET_READ,
     libc::PR_GET_DUMPABLE,
     libc::PR_GET_NAME,
@@ -286,8 +286,8 @@ pub(super) const PRCTL: &[libc::c_int] = &[
     libc::PR_SET_VMA,
 ];
 
-/// Commands of `fcntl` by which a descriptor sends signals: to any process of the same user.
-pub(super) const SIGNALLING: [libc::c_int; 3] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX];
+/// Commands of `fcntl` that make a descriptor send signals to any process of the same user.
+pub(super) const SIGNAL_COMMANDS: [libc::c_int; 3] = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX];
 
 /// asm-generic/fcntl.h
 const F_SETSIG: libc::c_int = 10;

@@ -1,45 +1,45 @@
-//! From calls and verdicts to a program for the kernel (classic BPF), which finds a call by halves.
+//! Compiles calls and verdicts to classic BPF with a binary search.
 //!
-//! Linux runs the program in advance for each call there is when it is installed (`seccomp_cache_prepare_bitmap`,
-//! kernel/seccomp.c, Linux 5.11), and older kernels run it at each call: a chain of comparisons, as seccompiler makes it, costs
-//! every start of QEMU 8 ms of its 165 (in virtual time), this one a tenth of a millisecond.
+//! Since Linux 5.11, the kernel runs the program once per call number when it is installed
+//! (`seccomp_cache_prepare_bitmap`, kernel/seccomp.c); older kernels run it at each call. A chain of comparisons, as
+//! seccompiler makes it, costs 8 ms of the 165 ms of each QEMU start (in virtual time); this program costs 0.1 ms.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, sock_filter};
 
-/// What becomes of a call, whatever its arguments.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The kernel carries it out.
+    /// The kernel executes it.
     Allowed,
-    /// It fails with `ENOSYS`, as on a kernel that does not have it.
+    /// It fails with `ENOSYS`, as on a kernel without it.
     Absent,
-    /// It ends the process.
+    /// It kills the process.
     Killed,
 }
 
-/// What becomes of a call.
+/// The rule for a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Always that.
+    /// The same outcome for all arguments.
     Always(Outcome),
-    /// It depends on the low 32 bits of one argument, counted from 0.
+    /// The outcome depends on the low 32 bits of one argument, counted from 0.
     Depends { argument: u32, on: Test, then: Outcome, otherwise: Outcome },
 }
 
-/// What an argument is tested for.
+/// The test of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Test {
-    /// That it is one of these, at most 254.
+    /// It equals one of these values, at most 254.
     OneOf(Vec<u32>),
-    /// That it has one of these bits.
+    /// It has one of these bits.
     Bits(u32),
 }
 
 const KILLED: Verdict = Verdict::Always(Outcome::Killed);
 
-/// struct seccomp_data (linux/seccomp.h): where the number, the architecture and the arguments are.
+/// Offsets in struct seccomp_data (linux/seccomp.h).
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
@@ -47,14 +47,15 @@ const ARGUMENTS: u32 = 16;
 /// `AUDIT_ARCH_X86_64` (linux/audit.h).
 const X86_64: u32 = 0xc000_003e;
 
-/// A program that does with each call what `calls` says. Another call is killed, and so is one of another architecture.
+/// Compiles the rules. Calls without a rule are killed, and so are calls of another architecture.
 pub(super) fn program(calls: &BTreeMap<u32, Verdict>, newer: std::ops::Range<u32>) -> BpfProgram {
     let mut all = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, X86_64, 1, 0), give(Outcome::Killed), load(NUMBER)];
     all.extend(search(&ranges(calls, newer)));
     all
 }
 
-/// Where each verdict begins, in order; the first begins at 0. One that stands for the numbers of `newer` is `Absent`.
+/// The verdicts by the first call number of each range, sorted; the first range begins at 0. Numbers in `newer` without
+/// a rule are `Absent`.
 fn ranges(calls: &BTreeMap<u32, Verdict>, newer: std::ops::Range<u32>) -> Vec<(u32, Verdict)> {
     let mut ranges = vec![(0, KILLED)];
     let mut begin = |start: u32, verdict: Verdict| {
@@ -78,7 +79,7 @@ fn search(ranges: &[(u32, Verdict)]) -> BpfProgram {
         ([], [(_, verdict)]) => leaf(verdict),
         (_, [(start, _), ..]) => {
             let (low, high) = (search(low), search(high));
-            // How far the other half is away does not fit into eight bits.
+            // The distance to the other half does not fit into eight bits.
             let over = u32::try_from(low.len()).unwrap_or(u32::MAX);
             let choice = [jump(libc::BPF_JGE, *start, 0, 1), jump(libc::BPF_JA, over, 0, 0)];
             choice.into_iter().chain(low).chain(high).collect()
@@ -94,7 +95,7 @@ fn leaf(verdict: &Verdict) -> BpfProgram {
     };
     let mut all = vec![load(ARGUMENTS + 8 * argument)];
     match on {
-        // Each jumps over those behind it, and over `otherwise`.
+        // Each jumps over the remaining ones and over `otherwise`.
         Test::OneOf(values) => all.extend(
             (1..=values.len())
                 .rev()

@@ -1,4 +1,4 @@
-//! What becomes of each call.
+//! The outcome of each call.
 
 use std::env;
 use std::net::UdpSocket;
@@ -12,8 +12,8 @@ const VARIABLE: &str = "SYSTEM_CALL_FILTER_TEST";
 
 use Outcome::{Absent, Allowed, Killed};
 
-/// A call with its first four arguments, and its outcome: alone, and where programs may be started. `PARENT` stands for
-/// the parent's process number.
+/// A call with its first four arguments, and its outcomes without and with `programs`. `PARENT` stands for the parent's
+/// process ID.
 type Case = (&'static str, libc::c_long, [i64; 4], Outcome, Outcome);
 const PARENT: i64 = -77;
 
@@ -31,7 +31,7 @@ fn cases() -> Vec<Case> {
         ("memfd_create", libc::SYS_memfd_create, [0; 4], Absent, Absent),
         ("fchmodat2", 452, [-1, 0, 0, 0], Absent, Absent),
         ("mseal", 462, [-1, 0, 0, 0], Absent, Absent),
-        // EINVAL: a thread shares memory and signal handlers as well
+        // EINVAL: a thread must share memory and signal handlers.
         ("clone of a thread", libc::SYS_clone, [thread, 0, 0, 0], Allowed, Allowed),
         ("clone of a process", libc::SYS_clone, [child, 0, 0, 0], Killed, Allowed),
         ("fork", libc::SYS_fork, [0; 4], Killed, Allowed),
@@ -87,7 +87,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Starts this program of tests once more, to do one thing under the filter.
+/// Starts this test program again to run one case under the filter.
 fn inside(what: &str, programs: bool) -> Output {
     let program = env::current_exe().expect("a path");
     Command::new(program)
@@ -114,12 +114,12 @@ fn outcome(output: &Output) -> Option<Outcome> {
     }
 }
 
-/// The program may have been started through another loader than its own, which it would not be the next time.
+/// Whether a loader other than the program's own started it: then it cannot start itself again.
 fn through_a_loader() -> bool {
     env::current_exe().is_ok_and(|path| path.to_string_lossy().contains("/ld-"))
 }
 
-/// Runs a program of the kernel's in here, on a call whose arguments are zero.
+/// Interprets a BPF program for a call whose arguments are zero.
 fn result(program: &BpfProgram, architecture: u32, call: u32) -> u32 {
     let (mut at, mut value) = (0, 0);
     loop {
@@ -152,7 +152,7 @@ fn every_number_has_the_verdict_of_the_lists() {
                 Some(Verdict::Always(Allowed)) => libc::SECCOMP_RET_ALLOW,
                 Some(Verdict::Always(Absent)) => libc::SECCOMP_RET_ERRNO | 38,
                 Some(Verdict::Always(Killed)) => killed,
-                None if NEWER.contains(&call) => libc::SECCOMP_RET_ERRNO | 38,
+                None if NEWER_CALLS.contains(&call) => libc::SECCOMP_RET_ERRNO | 38,
                 None => killed,
                 // An argument of zero
                 Some(Verdict::Depends { on: Test::Bits(_), .. }) => killed,
@@ -195,7 +195,7 @@ fn threads_and_unix_sockets_work_and_aborting_does() {
     }
 }
 
-/// Not a test of its own: the other two start it.
+/// Runs only when the other two tests start it.
 #[test]
 #[ignore = "it gives up most system calls"]
 fn under_the_filter() {
@@ -218,14 +218,14 @@ fn under_the_filter() {
             let (_, call, arguments, ..) = all.iter().find(|case| case.0 == what).expect("a case");
             let [a, b, c, d] = arguments.map(|argument| if argument == PARENT { parent } else { argument });
             let mut room = [0_i32; 2];
-            // socketpair is the one that writes somewhere.
+            // Only socketpair writes to memory.
             let d = if *call == libc::SYS_socketpair { room.as_mut_ptr() as i64 } else { d };
-            // SAFETY: null pointers and numbers that mean nothing, which the kernel refuses, or room for two
-            // descriptors; a child that comes about ends at once, below.
+            // SAFETY: null pointers and meaningless numbers, which the kernel refuses, or room for two descriptors. A
+            // child that results ends at once, below.
             let returned = unsafe { libc::syscall(*call, a, b, c, d) };
             let error = io::Error::last_os_error();
             if returned == 0 && ["fork", "vfork", "clone of a process"].contains(&what) {
-                // SAFETY: ends the child, which shares what it has with nobody, or in the case of vfork ran alone.
+                // SAFETY: ends the child, which shares nothing, or in the case of vfork ran alone.
                 unsafe { libc::_exit(0) };
             }
             returned == -1 && error.raw_os_error() == Some(libc::ENOSYS)

@@ -10,11 +10,11 @@ pub(super) const MIN_BLOCK_HEIGHT: i32 = 26;
 /// The least width of a block.
 pub(super) const MIN_COLUMN_WIDTH: i32 = 200;
 /// Pixels from a line's middle to the baseline of the text on it.
-pub(super) const BASELINE: i32 = 5;
+pub(super) const BASELINE_OFFSET: i32 = 5;
 /// Space between the side of a block and what stands in it.
-pub(super) const INSIDE: i32 = 14;
+pub(super) const BLOCK_PADDING: i32 = 14;
 /// Width of a bracket's ends.
-pub(super) const TICK: i32 = 6;
+pub(super) const TICK_WIDTH: i32 = 6;
 
 /// How many pixels a size takes: in proportion, where that is no less than [`MIN_BLOCK_HEIGHT`].
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +116,8 @@ impl Place {
 
 /// The width of blocks into which each name fits with its size.
 pub(super) fn width<'a>(blocks: impl Iterator<Item = (&'a str, Kib)>) -> i32 {
-    let widths = blocks.map(|(name, size)| Font::Name.width(name) + Font::Number.width(&short(size)) + 3 * INSIDE);
+    let widths =
+        blocks.map(|(name, size)| Font::Name.width(name) + Font::Number.width(&short(size)) + 3 * BLOCK_PADDING);
     widths.max().unwrap_or(0).max(MIN_COLUMN_WIDTH)
 }
 
@@ -126,8 +127,15 @@ pub(super) fn draw(sheet: &mut Sheet, x: i32, width: i32, place: Place, bar: &Ba
     sheet.group(bar.words, |sheet| {
         sheet.rect(x, place.top, width, place.bottom - place.top, bar.fill);
         let fill = Some(bar.fill);
-        sheet.text_over(fill, x + INSIDE, middle + BASELINE, Font::Name, Anchor::Start, bar.name);
-        sheet.text_over(fill, end - INSIDE, middle + BASELINE, Font::Number, Anchor::End, &short(bar.size));
+        sheet.text_over(fill, x + BLOCK_PADDING, middle + BASELINE_OFFSET, Font::Name, Anchor::Start, bar.name);
+        sheet.text_over(
+            fill,
+            end - BLOCK_PADDING,
+            middle + BASELINE_OFFSET,
+            Font::Number,
+            Anchor::End,
+            &short(bar.size),
+        );
         if !scale.is_exact(bar.size) {
             sheet.cut(x, middle);
             sheet.cut(end, middle);
@@ -138,6 +146,6 @@ pub(super) fn draw(sheet: &mut Sheet, x: i32, width: i32, place: Place, bar: &Ba
 /// A bracket at `x`, whose ends point to the left (−1) or to the right (1).
 pub(super) fn bracket(sheet: &mut Sheet, x: i32, place: Place, towards: i32) {
     // The ends of two that follow one another stand apart.
-    let (end, top, bottom) = (x + towards * TICK, place.top + 1, place.bottom - 1);
+    let (end, top, bottom) = (x + towards * TICK_WIDTH, place.top + 1, place.bottom - 1);
     sheet.path("bracket", &format!("M{end} {top}H{x}V{bottom}H{end}"));
 }

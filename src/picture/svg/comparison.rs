@@ -1,9 +1,9 @@
 //! What was planned and what Xen shows, side by side on one scale.
 
-use super::column::{self, Bar, Place, Scale, TICK};
+use super::column::{self, Bar, Place, Scale, TICK_WIDTH};
 use super::sheet::{Anchor, Font, MARGIN, Sheet};
 use super::style::Fill;
-use super::{GAP, LABEL, LINE, ROW, TITLE, draw_label, draw_legend, heading};
+use super::{GAP, LABEL_GAP, LINE_HEIGHT, ROW_HEIGHT, TITLE_Y, draw_label, draw_legend, heading};
 use crate::memory::compare::{Difference, Measured};
 use crate::memory::plan::Plan;
 use crate::memory::units::{Kib, Pages};
@@ -11,17 +11,17 @@ use crate::picture::stack::short;
 use crate::picture::text::title as plan_title;
 
 /// Baseline of the heading.
-const HEADING: i32 = 122;
+const HEADING_Y: i32 = 122;
 /// Where the columns begin.
-const TOP: i32 = 190;
+const COLUMNS_Y: i32 = 190;
 /// Height of the higher one.
-const HEIGHT: i32 = 340;
+const COLUMN_HEIGHT: i32 = 340;
 /// Space between the two.
-const BETWEEN: i32 = 140;
+const COLUMN_GAP: i32 = 140;
 /// Width of a cause, which is broken into lines.
-const CAUSE: i32 = 600;
+const CAUSE_WIDTH: i32 = 600;
 /// The widest title.
-const LONGEST: i32 = 900;
+const MAX_TITLE_WIDTH: i32 = 900;
 
 /// The parts of a column from the top down: name, fill and words.
 const PARTS: [(&str, Fill, &str); 4] = [
@@ -81,18 +81,18 @@ pub fn svg_comparison(plan: &Plan, xen: &Measured, differences: &[Difference], t
     };
     let sides = [planned, shown];
     let sizes = |side: &Side| side.there().into_iter().map(|(_, size)| size).collect();
-    let scale = Scale::fitting(&sides.each_ref().map(sizes), HEIGHT);
+    let scale = Scale::fitting(&sides.each_ref().map(sizes), COLUMN_HEIGHT);
 
     let mut sheet = Sheet::default();
     let of_plan = plan_title(plan);
-    let mut title = Font::Title.fit(title.trim(), LONGEST);
+    let mut title = Font::Title.fit(title.trim(), MAX_TITLE_WIDTH);
     if title.is_empty() {
         title.clone_from(&of_plan);
     } else {
-        sheet.text(MARGIN, TITLE + 26, Font::Plain, Anchor::Start, &of_plan);
+        sheet.text(MARGIN, TITLE_Y + 26, Font::Plain, Anchor::Start, &of_plan);
     }
-    sheet.text(MARGIN, TITLE, Font::Title, Anchor::Start, &title);
-    heading(&mut sheet, MARGIN, HEADING, "Planned and shown", "on one scale, except the blocks whose sides are cut");
+    sheet.text(MARGIN, TITLE_Y, Font::Title, Anchor::Start, &title);
+    heading(&mut sheet, MARGIN, HEADING_Y, "Planned and shown", "on one scale, except the blocks whose sides are cut");
     draw_sides(&mut sheet, &sides, scale);
     let legend = sheet.bottom() + 34;
     draw_legend(&mut sheet, legend, scale);
@@ -116,35 +116,35 @@ fn draw_sides(sheet: &mut Sheet, sides: &[Side; 2], scale: Scale) {
         .iter()
         .flat_map(Side::sums)
         .map(|(index, size)| Font::Name.width(SUMS[index].0).max(Font::Number.width(&short(size))));
-    let step = widths.max().unwrap_or(0) + 3 * LABEL;
+    let step = widths.max().unwrap_or(0) + 3 * LABEL_GAP;
     let blocks = sides.iter().flat_map(Side::there).map(|(index, size)| (PARTS[index].0, size));
     let width = column::width(blocks);
-    let left = MARGIN + step * 2 + TICK;
-    let ends = [left + width, left + width + BETWEEN];
+    let left = MARGIN + step * 2 + TICK_WIDTH;
+    let ends = [left + width, left + width + COLUMN_GAP];
 
     // Where the parts are, also those that take no room.
-    let edges = sides.each_ref().map(|side| scale.places(TOP, side.parts().into_iter()));
+    let edges = sides.each_ref().map(|side| scale.places(COLUMNS_Y, side.parts().into_iter()));
     for (plan, xen) in edges[0].iter().zip(&edges[1]) {
         sheet.path("guide slant", &format!("M{} {}L{} {}", ends[0], plan.bottom, ends[1], xen.bottom));
     }
-    sheet.path("guide slant", &format!("M{} {TOP}H{}", ends[0], ends[1]));
+    sheet.path("guide slant", &format!("M{} {COLUMNS_Y}H{}", ends[0], ends[1]));
 
-    let columns = [(left, left - LABEL - TICK, -1), (ends[1], ends[1] + width + LABEL + TICK, 1)];
+    let columns = [(left, left - LABEL_GAP - TICK_WIDTH, -1), (ends[1], ends[1] + width + LABEL_GAP + TICK_WIDTH, 1)];
     for ((side, places), (x, line, outwards)) in sides.iter().zip(&edges).zip(columns) {
-        sheet.text(x, TOP - 10, Font::Heading, Anchor::Start, side.name);
+        sheet.text(x, COLUMNS_Y - 10, Font::Heading, Anchor::Start, side.name);
         for (index, size) in side.there() {
             let (name, fill, words) = PARTS[index];
             column::draw(sheet, x, width, places[index], &Bar { name, size, fill, words }, scale);
         }
         let anchor = if outwards < 0 { Anchor::End } else { Anchor::Start };
-        let label = places[SUMS[0].1].top + HEIGHT / 8;
+        let label = places[SUMS[0].1].top + COLUMN_HEIGHT / 8;
         let mut x = line;
         for (index, size) in side.sums() {
             let (name, first, last) = SUMS[index];
             if let Some(place) = Place::across(places, first, last).filter(|place| place.top < place.bottom) {
                 column::bracket(sheet, x, place, -outwards);
             }
-            draw_label(sheet, x + outwards * LABEL, label, anchor, name, size);
+            draw_label(sheet, x + outwards * LABEL_GAP, label, anchor, name, size);
             x += outwards * step;
         }
     }
@@ -188,15 +188,15 @@ fn draw_table(sheet: &mut Sheet, plan: &Plan, xen: &Measured, differences: &[Dif
         sheet.text(causes, y, Font::Soft, Anchor::Start, "most likely because");
     }
     for (name, key, plan, xen) in rows {
-        y += ROW + 2;
+        y += ROW_HEIGHT + 2;
         let font = if plan == xen { Font::Plain } else { Font::Name };
         sheet.text(MARGIN, y, font, Anchor::Start, name);
         for (end, text) in ends.into_iter().zip(cells(plan, xen)) {
             sheet.text(end, y, Font::Number, Anchor::End, &text);
         }
         let found = differences.iter().filter(|found| found.what == key);
-        for (row, line) in (0..).zip(found.flat_map(|found| Font::Plain.wrap(&found.cause, CAUSE))) {
-            y += if row > 0 { LINE } else { 0 };
+        for (row, line) in (0..).zip(found.flat_map(|found| Font::Plain.wrap(&found.cause, CAUSE_WIDTH))) {
+            y += if row > 0 { LINE_HEIGHT } else { 0 };
             sheet.text(causes, y, Font::Plain, Anchor::Start, &line);
         }
     }

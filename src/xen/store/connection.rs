@@ -16,18 +16,18 @@ use nix::poll::PollFlags;
 use xen_sys as sys;
 
 use dombuild_os::socket;
-use dombuild_os::wait::{Ended, Patience};
+use dombuild_os::wait::{WaitLimit, WaitResult};
 
 pub(super) use sys::xsd_sockmsg_type as Kind;
 
 /// Where xenstored listens, unless the environment says otherwise, as it may to libxenstore.
-const SOCKET: &str = "/run/xenstored/socket";
+const SOCKET_PATH: &str = "/run/xenstored/socket";
 /// Where the kernel passes requests on, to a xenstored that is a domain of its own.
-const DEVICE: &str = "/dev/xen/xenbus";
+const DEVICE_PATH: &str = "/dev/xen/xenbus";
 
-const HEADER: usize = size_of::<sys::xsd_sockmsg>();
+const HEADER_SIZE: usize = size_of::<sys::xsd_sockmsg>();
 /// The most bytes behind a header.
-const MOST: usize = sys::XENSTORE_PAYLOAD_MAX as usize;
+const MAX_PAYLOAD: usize = sys::XENSTORE_PAYLOAD_MAX as usize;
 
 /// How xenstored writes its errors (`xsd_errors`).
 const ERRORS: [(&[u8], Errno); 16] = [
@@ -56,13 +56,13 @@ struct Message {
     content: Vec<u8>,
 }
 
-/// The way to xenstored. Nothing about it blocks: every wait has the deadline of `patience`.
+/// The way to xenstored. Nothing about it blocks: every wait has the deadline of `limit`.
 pub(super) struct Connection {
     file: File,
     /// The socket or device, for messages.
     path: PathBuf,
     /// How long each answer may take.
-    pub(super) patience: Patience,
+    pub(super) limit: WaitLimit,
     /// Why it cannot be used any more: where an answer was given up, the next one to come would belong to another request.
     lost: Option<Errno>,
     /// It takes many requests at once. Of those in one write the kernel's device drops all but the first, and of a request its
@@ -82,23 +82,23 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects to the socket, or opens the device where there is no socket. A socket at which nobody listens is a xenstored
     /// that has died: nobody serves the device of this domain then.
-    pub(super) fn open(patience: Patience) -> (PathBuf, Result<Self, Errno>) {
-        let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-        match socket::connect(&socket, &patience) {
-            Ok(fd) => (socket.clone(), Ok(Self::on(fd.into(), socket, true, patience))),
+    pub(super) fn open(limit: WaitLimit) -> (PathBuf, Result<Self, Errno>) {
+        let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET_PATH), PathBuf::from);
+        match socket::connect(&socket, &limit) {
+            Ok(fd) => (socket.clone(), Ok(Self::on(fd.into(), socket, true, limit))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).clone();
-                let device = options.open(DEVICE).map_err(|_| errno(&error));
-                (DEVICE.into(), device.map(|device| Self::on(device, DEVICE.into(), false, patience)))
+                let device = options.open(DEVICE_PATH).map_err(|_| errno(&error));
+                (DEVICE_PATH.into(), device.map(|device| Self::on(device, DEVICE_PATH.into(), false, limit)))
             }
             Err(error) => (socket, Err(errno(&error))),
         }
     }
 
-    pub(super) fn on(file: File, path: PathBuf, takes_many: bool, patience: Patience) -> Self {
+    pub(super) fn on(file: File, path: PathBuf, takes_many: bool, limit: WaitLimit) -> Self {
         let (output, input) = (Vec::new(), Vec::new());
         let (number, used, has_fired, lost) = (0, 0, false, None);
-        Self { file, path, patience, lost, takes_many, number, output, input, used, has_fired }
+        Self { file, path, limit, lost, takes_many, number, output, input, used, has_fired }
     }
 
     /// The socket or device.
@@ -113,10 +113,10 @@ impl Connection {
 
     /// Waits for the socket, and gives the connection up where that takes too long.
     fn wait(&mut self, events: PollFlags) -> Result<(), Errno> {
-        match self.patience.wait(&self.file, events) {
-            Ok(Ended::Ready) => Ok(()),
-            Ok(Ended::TimedOut) => Err(Errno::ETIMEDOUT),
-            Ok(Ended::Interrupted) => Err(Errno::ECANCELED),
+        match self.limit.wait(&self.file, events) {
+            Ok(WaitResult::Ready) => Ok(()),
+            Ok(WaitResult::TimedOut) => Err(Errno::ETIMEDOUT),
+            Ok(WaitResult::Interrupted) => Err(Errno::ECANCELED),
             Err(error) => Err(errno(&error)),
         }
     }
@@ -132,7 +132,7 @@ impl Connection {
     /// A request to be sent with the next ones; its number. `transaction` is 0 outside any.
     pub(super) fn prepare(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, Errno> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length > if self.takes_many { MOST } else { MOST - HEADER } {
+        if length > if self.takes_many { MAX_PAYLOAD } else { MAX_PAYLOAD - HEADER_SIZE } {
             return Err(Errno::E2BIG);
         }
         self.number = self.number.wrapping_add(1);
@@ -214,17 +214,17 @@ impl Connection {
     }
 
     fn read_message(&mut self) -> Result<Message, Errno> {
-        self.fill(HEADER)?;
-        let header = self.input.get(self.used..self.used + HEADER).unwrap_or_default();
+        self.fill(HEADER_SIZE)?;
+        let header = self.input.get(self.used..self.used + HEADER_SIZE).unwrap_or_default();
         let mut words = header.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap_or_default()));
         let mut word = || words.next().unwrap_or_default();
         let (kind, request, _, length) = (word(), word(), word(), word());
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > MOST {
+        if length > MAX_PAYLOAD {
             return Err(Errno::EPROTO);
         }
-        self.fill(HEADER + length)?;
-        let start = self.used + HEADER;
+        self.fill(HEADER_SIZE + length)?;
+        let start = self.used + HEADER_SIZE;
         let content = self.input.get(start..start + length).unwrap_or_default().to_vec();
         self.used = start + length;
         Ok(Message { kind, request, content })
@@ -237,7 +237,7 @@ impl Connection {
             self.input.drain(..self.used);
             self.used = 0;
             let had = self.input.len();
-            self.input.resize(had + HEADER + MOST, 0);
+            self.input.resize(had + HEADER_SIZE + MAX_PAYLOAD, 0);
             let read = self.file.read(self.input.get_mut(had..).unwrap_or_default());
             self.input.truncate(had + read.as_ref().copied().unwrap_or(0));
             match read {
@@ -275,14 +275,14 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         theirs.write_all(bytes).expect("sent");
         ours.set_nonblocking(true).expect("set");
-        let patience = Patience { timeout: Duration::from_secs(60), ..Patience::default() };
-        (Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, patience), theirs)
+        let limit = WaitLimit { timeout: Duration::from_secs(60), ..WaitLimit::default() };
+        (Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, limit), theirs)
     }
 
     #[test]
     fn an_answer_that_does_not_come_is_given_up_once() {
         let (mut connection, mut theirs) = answered(b"");
-        connection.patience.timeout = Duration::from_millis(20);
+        connection.limit.timeout = Duration::from_millis(20);
         let number = connection.prepare(Kind::XS_READ, 0, &[b"/a", b"\0"]).expect("prepared");
         connection.send().expect("sent");
         let start = Instant::now();
@@ -298,9 +298,9 @@ mod tests {
     #[test]
     fn requests_that_are_not_read_are_given_up() {
         let (mut connection, _theirs) = answered(b"");
-        connection.patience.timeout = Duration::from_millis(20);
+        connection.limit.timeout = Duration::from_millis(20);
         for _ in 0..4096 {
-            connection.prepare(Kind::XS_WRITE, 1, &[&[b'x'; MOST]]).expect("prepared");
+            connection.prepare(Kind::XS_WRITE, 1, &[&[b'x'; MAX_PAYLOAD]]).expect("prepared");
         }
         assert_eq!(connection.send(), Err(Errno::ETIMEDOUT));
     }
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(connection.prepare(Kind::XS_RM, 7, &[b"/b", b"\0"]), Ok(2));
         assert_eq!(connection.prepare(Kind::XS_READ, 0, &[b"/c", b"\0"]), Ok(3));
         connection.send().expect("sent");
-        let mut sent = [0; 3 * HEADER + 4 + 3 + 3];
+        let mut sent = [0; 3 * HEADER_SIZE + 4 + 3 + 3];
         theirs.read_exact(&mut sent).expect("all of it");
         let mut first = message(Kind::XS_WRITE, 1, b"/a\x001");
         first[8..12].copy_from_slice(&7_u32.to_ne_bytes());
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_in_pieces_is_put_together() {
-        let bytes = message(Kind::XS_READ, 1, &[b'x'; MOST]);
+        let bytes = message(Kind::XS_READ, 1, &[b'x'; MAX_PAYLOAD]);
         let (mut connection, mut theirs) = answered(&bytes[..5]);
         connection.prepare(Kind::XS_READ, 0, &[b"/", b"\0"]).expect("prepared");
         let sender = std::thread::spawn(move || {
@@ -350,7 +350,7 @@ mod tests {
                 theirs.write_all(piece).expect("sent");
             }
         });
-        assert_eq!(connection.answer(1, Kind::XS_READ).expect("all of it").len(), MOST);
+        assert_eq!(connection.answer(1, Kind::XS_READ).expect("all of it").len(), MAX_PAYLOAD);
         sender.join().expect("sent");
     }
 
@@ -359,7 +359,7 @@ mod tests {
         for bytes in [
             message(Kind::XS_READ, 2, b"of another request"),
             message(Kind::XS_MKDIR, 1, b"of another kind"),
-            message(Kind::XS_READ, 1, &[0; MOST + 1]),
+            message(Kind::XS_READ, 1, &[0; MAX_PAYLOAD + 1]),
         ] {
             let (mut connection, _theirs) = answered(&bytes);
             assert_eq!(connection.answer(1, Kind::XS_READ), Err(Errno::EPROTO));
@@ -367,6 +367,6 @@ mod tests {
         let (mut connection, _theirs) = answered(&message(Kind::XS_ERROR, 1, b"EWHATEVER\0"));
         assert_eq!(connection.answer(1, Kind::XS_READ), Err(Errno::EINVAL), "an error of a later Xen");
         let (mut connection, _theirs) = answered(b"");
-        assert_eq!(connection.prepare(Kind::XS_WRITE, 0, &[&[0; MOST + 1]]), Err(Errno::E2BIG));
+        assert_eq!(connection.prepare(Kind::XS_WRITE, 0, &[&[0; MAX_PAYLOAD + 1]]), Err(Errno::E2BIG));
     }
 }

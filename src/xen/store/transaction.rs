@@ -9,10 +9,10 @@ use super::{Permissions, Request, Store};
 use crate::error::XenError;
 
 /// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
-const AT_ONCE: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// How often a long list that changes while it is read is read again.
-const LIST_TRIES: u32 = 50;
+const MAX_LIST_READS: u32 = 50;
 
 /// Reads and writes, either one by one or inside a transaction. Paths are absolute.
 ///
@@ -24,10 +24,10 @@ pub struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// A node's value, or `None` where there is no such node. Bytes that are not UTF-8 are replaced.
+    /// A node's value, or `None` if there is no such node. Bytes that are not UTF-8 are replaced.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn read(&self, path: &str) -> Result<Option<String>, XenError> {
         Ok(self.read_all(&[path])?.into_iter().next().flatten())
     }
@@ -35,7 +35,7 @@ impl Transaction<'_> {
     /// The values of many nodes, as [`Transaction::read`] has them: they are asked for in one piece.
     ///
     /// # Errors
-    /// Where xenstored refuses one of them.
+    /// If xenstored refuses one of them.
     pub fn read_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<String>>, XenError> {
         let answers = self.ask_all("xs_read", Kind::XS_READ, paths)?.into_iter();
         answers.map(|answer| Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))).collect()
@@ -44,7 +44,7 @@ impl Transaction<'_> {
     /// Writes a node, and makes it and its parents where they are missing. A new node takes its parent's permissions.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn write(&self, path: &str, value: &str) -> Result<(), XenError> {
         let parts = [path.as_bytes(), b"\0", value.as_bytes()];
         self.change("xs_write", Kind::XS_WRITE, &parts, format_args!("{path} = {value:?}"))
@@ -54,7 +54,7 @@ impl Transaction<'_> {
     /// takes its parent's permissions, the owner as well.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn make(&self, path: &str) -> Result<(), XenError> {
         self.change("xs_mkdir", Kind::XS_MKDIR, &[path.as_bytes(), b"\0"], format_args!("{path}"))
     }
@@ -62,7 +62,7 @@ impl Transaction<'_> {
     /// Makes a node with these permissions; one that is there already gets them.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn make_as(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
         self.make(path)?;
         self.set_permissions(path, permissions)
@@ -71,7 +71,7 @@ impl Transaction<'_> {
     /// Says who may do what with a node, not with those below it.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn set_permissions(&self, path: &str, permissions: Permissions) -> Result<(), XenError> {
         let text = permissions.text();
         let parts = [path.as_bytes(), b"\0", text.as_bytes()];
@@ -81,7 +81,7 @@ impl Transaction<'_> {
     /// Removes a node and everything below it; one that is not there is no error.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn remove(&self, path: &str) -> Result<(), XenError> {
         self.change("xs_rm", Kind::XS_RM, &[path.as_bytes(), b"\0"], format_args!("{path}"))
     }
@@ -89,7 +89,7 @@ impl Transaction<'_> {
     /// The names of a node's children; none where there is no such node.
     ///
     /// # Errors
-    /// Where xenstored refuses it.
+    /// If xenstored refuses it.
     pub fn children(&self, path: &str) -> Result<Vec<String>, XenError> {
         Ok(self.children_of_all(&[path])?.into_iter().flatten().collect())
     }
@@ -97,7 +97,7 @@ impl Transaction<'_> {
     /// The names of many nodes' children, as [`Transaction::children`] has them: they are asked for in one piece.
     ///
     /// # Errors
-    /// Where xenstored refuses one of them.
+    /// If xenstored refuses one of them.
     pub fn children_of_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Vec<String>>, XenError> {
         let answers = self.ask_all("xs_directory", Kind::XS_DIRECTORY, paths)?;
         let lists = paths.iter().zip(answers).map(|(path, answer)| {
@@ -127,7 +127,7 @@ impl Transaction<'_> {
                 now.clone_into(&mut number);
             } else if now != number {
                 changes += 1;
-                if changes >= LIST_TRIES {
+                if changes >= MAX_LIST_READS {
                     let text = format!("the list changed {changes} times while it was read");
                     return Err(XenError::unexpected("xs_directory", path.to_owned(), text));
                 }
@@ -172,7 +172,7 @@ impl Transaction<'_> {
         let inner = &mut *self.store.0.borrow_mut();
         let changes = inner.open.len();
         let mut answers = Vec::with_capacity(changes + paths.len());
-        let at_once = if inner.connection.takes_many { AT_ONCE } else { 1 };
+        let at_once = if inner.connection.takes_many { MAX_BATCH } else { 1 };
         let mut prepared = Ok(());
         for path in paths.iter().map(AsRef::as_ref) {
             prepared = inner.prepare(self.request(call, kind, &[path.as_bytes(), b"\0"], format_args!("{path}")));
@@ -228,7 +228,7 @@ mod tests {
 
     use super::*;
     use crate::store::connection::Connection;
-    use dombuild_os::wait::Patience;
+    use dombuild_os::wait::WaitLimit;
 
     /// A xenstored that answers each request as `answer` says.
     fn store(mut answer: impl FnMut(u32) -> (Kind, Vec<u8>) + Send + 'static) -> (Store, thread::JoinHandle<()>) {
@@ -246,8 +246,8 @@ mod tests {
                 theirs.write_all(&head.chain(content).collect::<Vec<_>>()).expect("sent");
             }
         });
-        let patience = Patience { timeout: Duration::from_secs(60), ..Patience::default() };
-        (Store::on(Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, patience)), server)
+        let limit = WaitLimit { timeout: Duration::from_secs(60), ..WaitLimit::default() };
+        (Store::on(Connection::on(File::from(OwnedFd::from(ours)), PathBuf::new(), true, limit)), server)
     }
 
     #[test]
