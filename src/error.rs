@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::error::ConfigError;
 use crate::memory::{Kib, PlanError};
+use crate::payload::error::FileError;
 use crate::stage::Stage;
 use crate::xen::{DomId, XenError};
 
@@ -50,6 +52,12 @@ impl Relief {
 /// A failure, without the step at which it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A file cannot go into the guest.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The settings make no guest.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The memory asked for makes no guest.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -98,23 +106,6 @@ pub enum Error {
         claims: Option<String>,
         /// Who could give the rest.
         relief: Relief,
-    },
-    /// dom0 itself lacks the memory to prepare a file for the guest.
-    #[error(
-        "{what} {path}: not enough memory in dom0: at least {} KiB are required; {} KiB are available, of which {} KiB \
-         are left to other programs; give dom0 more memory, or use a smaller {what}", required.0, available.0, reserve.0
-    )]
-    NotEnoughDom0Memory {
-        /// What it is: `kernel` or `ramdisk`.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is needed, at least.
-        required: Kib,
-        /// What dom0 has available (`MemAvailable`).
-        available: Kib,
-        /// The part of it that is left to other programs.
-        reserve: Kib,
     },
     /// The domain may not own what it needs.
     #[error(

@@ -34,7 +34,7 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
     }
     let modules = modules(arguments)?;
     let firmware = arguments.firmware.clone().unwrap_or_default();
-    hvm_boot_files(plan, arguments.kernel.as_deref(), &firmware, modules)
+    Ok(hvm_boot_files(plan, arguments.kernel.as_deref(), &firmware, modules)?)
 }
 
 /// What hvmloader puts into the guest's tables.
@@ -100,5 +100,5 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
     let files = KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline };
-    kernel_boot_files(&Unpacker::this_program(), plan, files, keep)
+    Ok(kernel_boot_files(&Unpacker::this_program(), plan, files, keep)?)
 }

@@ -125,7 +125,7 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
 fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
     let (kind, chosen) = (arguments.guest.memory.kind, arguments.device_model.as_deref());
     match (kind, chosen) {
-        (Kind::Hvm, _) => resolve_device_model(chosen),
+        (Kind::Hvm, _) => Ok(resolve_device_model(chosen)?),
         (Kind::Pvh | Kind::Pv, Some(path)) if path != Path::new("none") => {
             Err(Error::BadConfig(format!("--device-model is for --kind hvm; a {kind} guest has none")))
         }

@@ -17,6 +17,7 @@ use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
 use crate::os::{self, lines, one_line};
+use crate::payload::error::FileError;
 use crate::xen::XenError;
 
 /// A stable word for programs, and the exit code that goes with it.
@@ -44,20 +45,35 @@ pub fn code_of(error: &Error) -> Code {
         Error::Internal(_) => return Code::INTERNAL,
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
         Error::Plan(_) => ("bad-memory", 3),
-        Error::BadFile { what: "kernel", .. } => ("bad-kernel", 3),
-        Error::BadFile { what: "firmware", .. } => ("bad-firmware", 3),
         Error::BadFile { .. } => ("bad-file", 3),
-        Error::BadConfig(_) => ("bad-config", 3),
+        Error::BadConfig(_) | Error::Config(_) => ("bad-config", 3),
+        Error::File(error) => return code_of_file(error),
         Error::NameTaken { .. } => ("name-taken", 3),
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
         Error::NotOurs { .. } => ("not-ours", 3),
-        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
+        Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
         Error::LimitTooLow { .. } => ("limit-too-low", 3),
         Error::Xen(error) => return code_of_call(error),
         Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
         Error::TimedOut { .. } => ("timed-out", 8),
         Error::Interrupted { signal: 2 } => ("interrupted", 130),
         Error::Interrupted { .. } => ("terminated", 143),
+    };
+    Code { word, exit }
+}
+
+fn code_of_file(error: &FileError) -> Code {
+    let (word, exit) = match error {
+        FileError::Unusable { what: "kernel", .. } | FileError::NotInstalled { what: "kernel", .. } => {
+            ("bad-kernel", 3)
+        }
+        FileError::Unusable { what: "firmware", .. } | FileError::NotInstalled { what: "firmware", .. } => {
+            ("bad-firmware", 3)
+        }
+        FileError::Unusable { .. } | FileError::NotInstalled { .. } => ("bad-file", 3),
+        FileError::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
+        FileError::NoHostSmbios(_) => ("bad-config", 3),
+        _ => return Code::INTERNAL,
     };
     Code { word, exit }
 }
@@ -95,7 +111,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
                 object["dom0_spare_kib"] = json!(dom0.spare.0);
             }
         }
-        Error::NotEnoughDom0Memory { required, available, reserve, .. } => {
+        Error::File(FileError::NotEnoughDom0Memory { required, available, reserve, .. }) => {
             object["errno"] = json!("ENOMEM");
             object["dom0_required_kib"] = json!(required.0);
             object["dom0_available_kib"] = json!(available.0);

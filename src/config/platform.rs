@@ -15,7 +15,7 @@ pub mod viridian;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::error::Error;
+use crate::config::error::ConfigError;
 use crate::memory::Kind;
 
 pub use lookup::describe;
@@ -98,26 +98,23 @@ impl Platform {
     /// What `create` and `build` give a guest: libxl's defaults, and what was asked for, each as `KEY=VALUE`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a key that there is not, and a value that cannot be; it names both.
-    pub fn asked<T: AsRef<str>>(asked: &[T]) -> Result<Self, Error> {
+    /// [`ConfigError`] for a key that there is not, and a value that cannot be; it names both.
+    pub fn asked<T: AsRef<str>>(asked: &[T]) -> Result<Self, ConfigError> {
         let mut platform = Self::default();
         for setting in SETTINGS.iter().filter(|setting| !setting.usual.is_empty()) {
             platform.set(setting, None, setting.usual, setting.name)?;
         }
         for text in asked.iter().map(AsRef::as_ref) {
             let Some((key, value)) = text.split_once('=') else {
-                return Err(Error::BadConfig(format!("--platform {text:?} is not KEY=VALUE")));
+                return Err(ConfigError::NotKeyValue(text.to_owned()));
             };
-            let shown = format!("--platform {key}");
             let Some((setting, vcpu)) = lookup::find(key) else {
-                return Err(Error::BadConfig(format!(
-                    "{shown}: there is no such setting; docs/platform.md has them all"
-                )));
+                return Err(ConfigError::UnknownSetting(key.to_owned()));
             };
             if let Some(flag) = setting.flag {
-                return Err(Error::BadConfig(format!("{shown} is asked for with {flag}")));
+                return Err(ConfigError::HasFlag { key: key.to_owned(), flag });
             }
-            platform.set(setting, vcpu, value, &shown)?;
+            platform.set(setting, vcpu, value, key)?;
         }
         Ok(platform)
     }
@@ -139,8 +136,8 @@ impl Platform {
     /// XenServer's helper counts it.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a value that cannot be: it names the node.
-    pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, Error> {
+    /// [`ConfigError::BadSetting`] for a value that cannot be: it names the node.
+    pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, ConfigError> {
         let read = |name: &str| values.get(name).filter(|value| !value.is_empty());
         let mut platform = Self { crash_on_triple_fault: true, ..Self::default() };
         for setting in SETTINGS {
@@ -162,37 +159,37 @@ impl Platform {
         Ok(platform)
     }
 
-    fn set(&mut self, setting: &Setting, vcpu: Option<u32>, value: &str, shown: &str) -> Result<(), Error> {
-        (setting.apply)(self, vcpu.unwrap_or(0), value)
-            .map_err(|reason| Error::BadConfig(format!("{shown} is {value:?}: {reason}; it takes {}", setting.values)))
+    fn set(&mut self, setting: &Setting, vcpu: Option<u32>, value: &str, name: &str) -> Result<(), ConfigError> {
+        (setting.apply)(self, vcpu.unwrap_or(0), value).map_err(|reason| ConfigError::BadSetting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            reason,
+            takes: setting.values,
+        })
     }
 
     /// Checks what depends on the number of vCPUs, and on what else the guest is.
     ///
     /// # Errors
-    /// [`Error::BadConfig`].
-    pub fn check(&self, kind: Kind, vcpus: u32, on_demand: bool) -> Result<(), Error> {
-        let refused = |reason: String| Err(Error::BadConfig(reason));
+    /// [`ConfigError`].
+    pub fn check(&self, kind: Kind, vcpus: u32, on_demand: bool) -> Result<(), ConfigError> {
         if let Some(online) = self.online_vcpus.filter(|online| !(1..=vcpus).contains(online)) {
-            return refused(format!("vcpu/current is {online}, but the guest has {vcpus} vCPUs: give 1 to {vcpus}"));
+            return Err(ConfigError::OnlineVcpus { online, vcpus });
         }
-        if let Some(vcpu) = self.affinity.keys().find(|vcpu| **vcpu >= vcpus) {
-            return refused(format!("vcpu/{vcpu}/affinity: the guest has vCPUs 0 to {}", vcpus.saturating_sub(1)));
+        if let Some(vcpu) = self.affinity.keys().copied().find(|vcpu| *vcpu >= vcpus) {
+            return Err(ConfigError::AffinityOfVcpu { vcpu, vcpus });
         }
         if let Some(cores) = self.cores_per_socket.filter(|cores| !vcpus.is_multiple_of(*cores)) {
-            return refused(format!("cores-per-socket is {cores}, which does not divide the {vcpus} vCPUs"));
+            return Err(ConfigError::CoresPerSocket { cores, vcpus });
         }
         if self.nested && on_demand {
-            return refused(
-                "a guest that is populated on demand cannot have nested virtualisation: let it start with all its memory"
-                    .to_owned(),
-            );
+            return Err(ConfigError::NestedOnDemand);
         }
         if self.viridian.is_said_twice() {
-            return refused("viridian: words of xl's and viridian_… keys are given: give the words alone".to_owned());
+            return Err(ConfigError::ViridianTwice);
         }
         if self.viridian.exact.is_some() && kind != Kind::Hvm {
-            return refused("viridian: xl's words are for HVM guests; xl ignores them for others".to_owned());
+            return Err(ConfigError::ViridianNotHvm(kind));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::file;
-use crate::error::Error;
+use crate::payload::error::FileError;
 
 /// The most bytes: hvmloader has 1020 KiB for all tables, and stops the guest where they do not fit (`acpi_mem_alloc`,
 /// tools/firmware/hvmloader/util.c).
@@ -26,19 +26,19 @@ const SLIC: &str = "SLIC";
 /// Reads the tables of `--acpi`.
 ///
 /// # Errors
-/// [`Error::BadFile`], with the byte at which the file is wrong.
-pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// [`FileError::Unusable`], with the byte at which the file is wrong.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "ACPI file";
     let data = file::read(KIND, path, u64::try_from(LARGEST).unwrap_or(u64::MAX))?;
-    check(&data).map_err(|reason| Error::BadFile { what: KIND, path: path.to_owned(), reason })?;
+    check(&data).map_err(|reason| FileError::Unusable { what: KIND, path: path.to_owned(), reason })?;
     Ok(data)
 }
 
 /// The host's SLIC table, from sysfs at `sysfs`, to be handed to a guest; `None` where it has none.
 ///
 /// # Errors
-/// [`Error::BadFile`] where it cannot be read, or is not a whole table.
-pub fn slic_of_host(sysfs: &Path) -> Result<Option<Vec<u8>>, Error> {
+/// [`FileError::Unusable`] where it cannot be read, or is not a whole table.
+pub fn slic_of_host(sysfs: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let path = sysfs.join("firmware/acpi/tables").join(SLIC);
     match path.metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -7,15 +7,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::room::Room;
-use crate::error::Error;
 use crate::os::sealed::{MemoryFile, Sealed};
+use crate::payload::error::FileError;
 
 /// What errors call a module of a kernel.
 pub(crate) const RAMDISK: &str = "ramdisk";
 
 /// A whole file, which is not empty and has at most `largest` bytes.
-pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, Error> {
-    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, FileError> {
+    let bad = |error: io::Error| FileError::Unusable { what: kind, path: path.to_owned(), reason: error.to_string() };
     let (file, size) = open(kind, path, largest)?;
     log::debug!("{kind} {}, {size} bytes", path.display());
     let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
@@ -26,8 +26,8 @@ pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<
 
 /// Maps a whole file, which is not empty and has at most `largest` bytes. One that others may change is copied first, into
 /// memory that nobody can change.
-pub(crate) fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, Error> {
-    let bad = |error: io::Error| Error::BadFile { what: kind, path: path.to_owned(), reason: error.to_string() };
+pub(crate) fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, FileError> {
+    let bad = |error: io::Error| FileError::Unusable { what: kind, path: path.to_owned(), reason: error.to_string() };
     let (file, size) = open(kind, path, largest)?;
     if let Some(mapped) = Sealed::of_unchanging_file(&file, size).map_err(bad)? {
         log::debug!("{kind} {}, {size} bytes: mapped", path.display());
@@ -42,8 +42,8 @@ pub(crate) fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Seale
 
 /// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no
 /// reason to wait.
-pub(crate) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), Error> {
-    let bad = |reason: String| Error::BadFile { what: kind, path: path.to_owned(), reason };
+pub(crate) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), FileError> {
+    let bad = |reason: String| FileError::Unusable { what: kind, path: path.to_owned(), reason };
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     // Links are followed: /vmlinuz is one.

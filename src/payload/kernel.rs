@@ -47,12 +47,12 @@ pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::file::open;
 use super::room::Room;
-use crate::error::Error;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::os::Untrusted;
 use crate::os::cgroup::Cgroup;
 use crate::os::sandbox::die_with_parent;
 use crate::os::sealed::{MemoryFile, Sealed};
+use crate::payload::error::FileError;
 use cache::Cache;
 use elf::{Program, Ram};
 use unpacker::{Answer, Task};
@@ -126,12 +126,12 @@ struct Allowance {
 
 impl Allowance {
     /// The error for a kernel of which so much would come out.
-    fn exceeded(&self, path: &Path, task: Task, bytes: u64, reason: &str) -> Error {
+    fn exceeded(&self, path: &Path, task: Task, bytes: u64, reason: &str) -> FileError {
         if task.most < self.most && bytes <= self.most.0 {
             return self.room.shortage(KIND, path, unpacker::required(task.file, self.is_packed, bytes));
         }
         let reason = format!("{reason}; more than {} are not allowed", self.most.0);
-        Error::BadFile { what: KIND, path: path.to_owned(), reason }
+        FileError::Unusable { what: KIND, path: path.to_owned(), reason }
     }
 }
 
@@ -140,12 +140,12 @@ impl Unpacking {
     /// handle of Xen's has to be open yet; the child would not have it.
     ///
     /// # Errors
-    /// [`Error::BadFile`] for a file that cannot be a kernel by its size; [`Error::NotEnoughDom0Memory`];
-    /// [`Error::Internal`] where no child can be started.
-    pub fn start(unpacker: &Unpacker, path: &Path, most: Bytes, keep: Keep) -> Result<Self, Error> {
+    /// [`FileError::Unusable`] for a file that cannot be a kernel by its size; [`FileError::NotEnoughDom0Memory`];
+    /// [`FileError::Unpacker`] where no child can be started.
+    pub fn start(unpacker: &Unpacker, path: &Path, most: Bytes, keep: Keep) -> Result<Self, FileError> {
         let most = most.min(LARGEST_KERNEL);
         let (mut file, size) = open(KIND, path, most.0)?;
-        let failed = |error: io::Error| Error::Internal(format!("no child can be started to unpack a kernel: {error}"));
+        let failed = FileError::Unpacker;
         let is_packed = is_packed(&file);
         // Under a smaller limit the child may say otherwise.
         let may_be_known = most == LARGEST_KERNEL && is_packed;
@@ -191,11 +191,11 @@ impl Unpacking {
     /// Waits for the child and checks what it made, for the guest of this plan.
     ///
     /// # Errors
-    /// [`Error::BadFile`] with what is wrong with the kernel; [`Error::NotEnoughDom0Memory`] for a kernel that unpacks to
-    /// more than dom0 has room for; [`Error::Internal`] where the host cannot confine the child.
-    pub fn finish(self, plan: &Plan) -> Result<Sealed, Error> {
+    /// [`FileError::Unusable`] with what is wrong with the kernel; [`FileError::NotEnoughDom0Memory`] for a kernel that unpacks to
+    /// more than dom0 has room for; [`FileError::Unconfined`] where the host cannot confine the child.
+    pub fn finish(self, plan: &Plan) -> Result<Sealed, FileError> {
         let path = self.path;
-        let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+        let bad = |reason: String| FileError::Unusable { what: KIND, path: path.clone(), reason };
         let check = |sealed: &Sealed| plain_elf::check(sealed, plan.request.kind, ram_of(plan)).map_err(bad);
         let (task, allowance, mut child, memory, end, packed) = match self.state {
             State::Known(sealed) => return check(&sealed).map(|()| sealed),
@@ -216,10 +216,7 @@ impl Unpacking {
                 return Err(allowance.exceeded(&path, task, bytes, &shown(&reason)));
             }
             Ok(Answer::Unsafe(reason)) => {
-                return Err(Error::Internal(format!(
-                    "this host cannot confine a child that looks into a guest's kernel: {}",
-                    shown(&reason)
-                )));
+                return Err(FileError::Unconfined(shown(&reason)));
             }
             _ => return Err(bad(ended(status))),
         };
@@ -374,7 +371,7 @@ mod tests {
         let task = Task { file, most: unpacker::most_within(room.usable(), file, true), parent: 1 };
         let path = Path::new("/k");
         let error = allowance.exceeded(path, task, 500 << 20, "unpacks to it");
-        let Error::NotEnoughDom0Memory { what: KIND, required, available, reserve, .. } = error else {
+        let FileError::NotEnoughDom0Memory { what: KIND, required, available, reserve, .. } = error else {
             panic!("{error}")
         };
         assert_eq!((available, reserve), (Kib(800 << 10), Kib(128 << 10)));
@@ -384,6 +381,6 @@ mod tests {
             assert!(error.contains("unpacks to it; more than 536870912 are not allowed"), "{error}");
         }
         let roomy = Task { most: LARGEST_KERNEL, ..task };
-        assert!(matches!(allowance.exceeded(path, roomy, 1, ""), Error::BadFile { .. }));
+        assert!(matches!(allowance.exceeded(path, roomy, 1, ""), FileError::Unusable { .. }));
     }
 }

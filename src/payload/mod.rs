@@ -2,6 +2,7 @@
 
 pub mod acpi_tables;
 pub mod boot_files;
+pub mod error;
 pub mod file;
 pub mod firmware;
 pub mod kernel;

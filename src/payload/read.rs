@@ -8,8 +8,8 @@ use super::firmware::FirmwareChoice;
 use super::kernel::placement::check_placement;
 use super::kernel::{Keep, LARGEST_KERNEL, Unpacker, Unpacking};
 use super::search::{load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader};
-use crate::error::Error;
 use crate::memory::{Model, Plan};
+use crate::payload::error::FileError;
 
 /// The command line of the PV shim: be one, and talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
 const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
@@ -34,7 +34,7 @@ pub fn hvm_boot_files(
     hvmloader: Option<&Path>,
     firmware: &FirmwareChoice,
     modules: FirmwareModules,
-) -> Result<BootFiles, Error> {
+) -> Result<BootFiles, FileError> {
     let hvmloader = read_hvmloader(hvmloader, plan)?;
     let kind = firmware.kind;
     let firmware = read_firmware(firmware, plan.low_memory_at_start())?;
@@ -51,10 +51,10 @@ pub fn kernel_boot_files(
     plan: &Plan,
     files: KernelFiles<'_>,
     keep: Keep,
-) -> Result<BootFiles, Error> {
+) -> Result<BootFiles, FileError> {
     // First, as it may take memory, of which the rest is the kernel's.
     let ramdisk = files.ramdisk.map(|path| {
-        Ok::<_, Error>(Module { data: map_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
+        Ok::<_, FileError>(Module { data: map_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
     });
     let ramdisk = ramdisk.transpose()?;
     // It is unpacked while the ramdisk is read.
@@ -80,7 +80,7 @@ pub fn kernel_boot_files(
     placed(plan, Module { data, path, cmdline }, modules)
 }
 
-fn placed(plan: &Plan, kernel: Module, modules: Vec<Module>) -> Result<BootFiles, Error> {
+fn placed(plan: &Plan, kernel: Module, modules: Vec<Module>) -> Result<BootFiles, FileError> {
     check_placement(plan, &kernel, &modules)?;
     Ok(BootFiles::Kernel { kernel, modules, features: CString::default(), start_flags: 0 })
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::error::Error;
 use crate::memory::{Bytes, Kib};
 use crate::os::meminfo::MachineMemory;
+use crate::payload::error::FileError;
 
 /// The memory that dom0 had at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -14,10 +14,9 @@ impl Room {
     /// The room that there is now.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the kernel does not tell.
-    pub(crate) fn now() -> Result<Self, Error> {
-        let failed = |error| Error::Internal(format!("the memory of dom0 is not known: {error}"));
-        MachineMemory::now().map(Self).map_err(failed)
+    /// [`FileError::Dom0MemoryUnknown`] where the kernel does not tell.
+    pub(crate) fn now() -> Result<Self, FileError> {
+        MachineMemory::now().map(Self).map_err(FileError::Dom0MemoryUnknown)
     }
 
     /// How much may be taken.
@@ -28,14 +27,14 @@ impl Room {
     /// Makes sure that `required` bytes may be taken for a file.
     ///
     /// # Errors
-    /// [`Error::NotEnoughDom0Memory`].
-    pub(crate) fn check(&self, what: &'static str, path: &Path, required: u64) -> Result<(), Error> {
+    /// [`FileError::NotEnoughDom0Memory`].
+    pub(crate) fn check(&self, what: &'static str, path: &Path, required: u64) -> Result<(), FileError> {
         if required <= self.usable().0 { Ok(()) } else { Err(self.shortage(what, path, required)) }
     }
 
     /// The error of a file that takes at least `required` bytes.
-    pub(crate) fn shortage(&self, what: &'static str, path: &Path, required: u64) -> Error {
-        Error::NotEnoughDom0Memory {
+    pub(crate) fn shortage(&self, what: &'static str, path: &Path, required: u64) -> FileError {
+        FileError::NotEnoughDom0Memory {
             what,
             path: path.to_owned(),
             required: Kib(required.div_ceil(1 << 10)),

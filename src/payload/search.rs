@@ -9,9 +9,9 @@ use super::boot_files::Module;
 use super::file::{RAMDISK, map, read};
 use super::firmware::{FirmwareChoice, FirmwareKind};
 use super::kernel::check_firmware;
-use crate::error::Error;
 use crate::memory::{Bytes, Plan};
 use crate::os::sealed::Sealed;
+use crate::payload::error::FileError;
 
 /// No hvmloader and no firmware is larger; OVMF has 4 MiB.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -28,8 +28,6 @@ pub struct Candidates {
     pub package: String,
     /// Absolute paths.
     pub paths: Vec<PathBuf>,
-    /// What else there is to do.
-    advice: &'static str,
 }
 
 impl Candidates {
@@ -40,7 +38,6 @@ impl Candidates {
         Self::new(
             "hvmloader",
             &format!("xen-utils-{version}"),
-            "name a file with --kernel",
             &[
                 &format!("/usr/lib/xen-{version}/boot/hvmloader"),
                 "/usr/lib/xen/boot/hvmloader",
@@ -55,8 +52,7 @@ impl Candidates {
     pub fn shim() -> Self {
         let hvmloader = Self::kernel();
         let paths = hvmloader.paths.iter().map(|path| path.with_file_name("xen-shim")).collect();
-        // There is no flag for another file: --kernel is the guest's.
-        Self { what: "PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
+        Self { what: "PV shim", paths, ..hvmloader }
     }
 
     /// SeaBIOS or OVMF.
@@ -66,7 +62,6 @@ impl Candidates {
             FirmwareKind::SeaBios => Self::new(
                 "SeaBIOS",
                 "seabios",
-                "name a file with --firmware seabios:PATH",
                 &[
                     "/usr/share/seabios/bios-256k.bin",
                     "/usr/lib/xen/boot/seabios.bin",
@@ -77,7 +72,6 @@ impl Candidates {
             FirmwareKind::Ovmf => Self::new(
                 "OVMF",
                 "ovmf",
-                "name a file with --firmware ovmf:PATH",
                 &[
                     "/usr/share/ovmf/OVMF.fd",
                     "/usr/lib/xen/boot/ovmf.bin",
@@ -94,7 +88,6 @@ impl Candidates {
         Self::new(
             "QEMU",
             "qemu-system-xen",
-            "name a file with --device-model",
             &[
                 "/usr/libexec/xen-qemu-system-i386",
                 "/usr/lib/xen/bin/qemu-system-i386",
@@ -103,8 +96,8 @@ impl Candidates {
         )
     }
 
-    fn new(what: &'static str, package: &str, advice: &'static str, paths: &[&str]) -> Self {
-        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect(), advice }
+    fn new(what: &'static str, package: &str, paths: &[&str]) -> Self {
+        Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect() }
     }
 
     /// The first that is there.
@@ -113,14 +106,12 @@ impl Candidates {
         self.paths.iter().find(|path| path.is_file()).cloned()
     }
 
-    fn find_or_fail(&self, kind: &'static str) -> Result<PathBuf, Error> {
-        self.find().ok_or_else(|| Error::BadFile {
+    fn find_or_fail(&self, kind: &'static str) -> Result<PathBuf, FileError> {
+        self.find().ok_or_else(|| FileError::NotInstalled {
             what: kind,
             path: self.paths.first().cloned().unwrap_or_default(),
-            reason: format!(
-                "no {} is installed; install Debian's package {}, or {}",
-                self.what, self.package, self.advice
-            ),
+            name: self.what,
+            package: self.package.clone(),
         })
     }
 }
@@ -128,12 +119,12 @@ impl Candidates {
 /// Reads hvmloader, or what is to start in its place, and checks that libxenguest can load it into the guest of this plan.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, Error> {
+/// [`FileError::Unusable`].
+pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "kernel";
     let path = choose(KIND, chosen, &Candidates::kernel())?;
     let data = read(KIND, &path, LARGEST_FILE)?;
-    check_firmware(&data, plan).map_err(|reason| Error::BadFile { what: KIND, path, reason })?;
+    check_firmware(&data, plan).map_err(|reason| FileError::Unusable { what: KIND, path, reason })?;
     Ok(data)
 }
 
@@ -141,8 +132,8 @@ pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, Err
 /// of a form that Xen knows: an ELF file, or a bzImage of Linux.
 ///
 /// # Errors
-/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
-pub fn map_shim_kernel(path: &Path) -> Result<Sealed, Error> {
+/// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
+pub fn map_shim_kernel(path: &Path) -> Result<Sealed, FileError> {
     const KIND: &str = "kernel";
     let data = map(KIND, path, LARGEST_IMAGE)?;
     let elf = data.starts_with(b"\x7fELF");
@@ -151,7 +142,7 @@ pub fn map_shim_kernel(path: &Path) -> Result<Sealed, Error> {
     let gzip = data.starts_with(&[0x1f, 0x8b]);
     if !(elf || linux || gzip) {
         let reason = "is neither an ELF file nor a bzImage of Linux, and not one of these packed with gzip".to_owned();
-        return Err(Error::BadFile { what: KIND, path: path.to_owned(), reason });
+        return Err(FileError::Unusable { what: KIND, path: path.to_owned(), reason });
     }
     Ok(data)
 }
@@ -159,8 +150,8 @@ pub fn map_shim_kernel(path: &Path) -> Result<Sealed, Error> {
 /// Maps Xen's PV shim, and tells where it is.
 ///
 /// # Errors
-/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
-pub fn map_shim() -> Result<(Sealed, PathBuf), Error> {
+/// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
+pub fn map_shim() -> Result<(Sealed, PathBuf), FileError> {
     const KIND: &str = "kernel";
     let path = Candidates::shim().find_or_fail(KIND)?;
     Ok((map(KIND, &path, LARGEST_FILE)?, path))
@@ -169,31 +160,32 @@ pub fn map_shim() -> Result<(Sealed, PathBuf), Error> {
 /// Maps an initial ramdisk, which only the guest's kernel looks into. It is to be [loaded](load_ramdisk) before it is used.
 ///
 /// # Errors
-/// [`Error::BadFile`], or [`Error::NotEnoughDom0Memory`].
-pub fn map_ramdisk(path: &Path) -> Result<Sealed, Error> {
+/// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
+pub fn map_ramdisk(path: &Path) -> Result<Sealed, FileError> {
     map(RAMDISK, path, LARGEST_IMAGE)
 }
 
 /// Reads a mapped ramdisk from where it is stored.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn load_ramdisk(module: &Module) -> Result<(), Error> {
-    let bad = |error: io::Error| Error::BadFile { what: RAMDISK, path: module.path.clone(), reason: error.to_string() };
+/// [`FileError::Unusable`].
+pub fn load_ramdisk(module: &Module) -> Result<(), FileError> {
+    let bad =
+        |error: io::Error| FileError::Unusable { what: RAMDISK, path: module.path.clone(), reason: error.to_string() };
     module.data.load().map_err(bad)
 }
 
 /// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn read_firmware(chosen: &FirmwareChoice, low_memory: Bytes) -> Result<Vec<u8>, Error> {
+/// [`FileError::Unusable`].
+pub fn read_firmware(chosen: &FirmwareChoice, low_memory: Bytes) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "firmware";
     let path = choose(KIND, chosen.path.as_deref(), &Candidates::firmware(chosen.kind))?;
     let data = read(KIND, &path, LARGEST_FILE)?;
     let needed = firmware_needs(data.len()).0;
     if low_memory.0 < needed {
-        return Err(Error::BadFile {
+        return Err(FileError::Unusable {
             what: KIND,
             path,
             reason: format!(
@@ -216,14 +208,14 @@ pub fn firmware_needs(length: usize) -> Bytes {
 /// Finds QEMU; `none` means that there is to be none.
 ///
 /// # Errors
-/// [`Error::BadFile`].
-pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+/// [`FileError::Unusable`].
+pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, FileError> {
     const KIND: &str = "device model";
     if chosen == Some(Path::new("none")) {
         return Ok(None);
     }
     let path = choose(KIND, chosen, &Candidates::device_model())?;
-    let bad = |reason: String| Error::BadFile { what: KIND, path: path.clone(), reason };
+    let bad = |reason: String| FileError::Unusable { what: KIND, path: path.clone(), reason };
     let metadata = fs::metadata(&path).map_err(|error| bad(error.to_string()))?;
     if !(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0) {
         return Err(bad("is not an executable file".to_owned()));
@@ -234,7 +226,7 @@ pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Er
     Ok(Some(path))
 }
 
-fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, Error> {
+fn choose(kind: &'static str, chosen: Option<&Path>, candidates: &Candidates) -> Result<PathBuf, FileError> {
     match chosen {
         Some(path) => Ok(path.to_owned()),
         None => candidates.find_or_fail(kind),

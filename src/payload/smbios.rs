@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::file;
-use crate::error::Error;
+use crate::payload::error::FileError;
 
 /// The most bytes that hvmloader is handed. Under OVMF the guest's whole table has 20 KiB (`SMBIOS_PHYSICAL_END`,
 /// tools/firmware/rombios/config.h), under SeaBIOS 64 KiB; hvmloader leaves it out where it does not fit.
@@ -30,10 +30,10 @@ const FORMAT: &str = "a file of structures, each with its length in front as a 3
 /// Reads the structures of `--smbios`: a file in hvmloader's format as it is, or what hvmloader takes of a firmware's table.
 ///
 /// # Errors
-/// [`Error::BadFile`], with the byte at which the file is wrong.
-pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// [`FileError::Unusable`], with the byte at which the file is wrong.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "SMBIOS file";
-    let bad = |reason: String| Error::BadFile { what: KIND, path: path.to_owned(), reason };
+    let bad = |reason: String| FileError::Unusable { what: KIND, path: path.to_owned(), reason };
     let data = file::read(KIND, path, LARGEST_TABLE)?;
     match check(&data) {
         Ok(types) => {
@@ -55,18 +55,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// The host's own structures, from sysfs at `sysfs`: the first of each type that hvmloader takes, and all of the vendor's.
 ///
 /// # Errors
-/// [`Error::BadConfig`] where the host has no SMBIOS; [`Error::BadFile`] where its table is not a whole one.
-pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, Error> {
+/// [`FileError::NoHostSmbios`]; [`FileError::Unusable`] where its table is not a whole one.
+pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "SMBIOS table";
     let path = sysfs.join("firmware/dmi/tables/DMI");
     if !path.exists() {
-        return Err(Error::BadConfig(format!(
-            "this host has no SMBIOS table that could be handed on (no {}): leave --smbios-passthrough out, or give --smbios FILE",
-            path.display()
-        )));
+        return Err(FileError::NoHostSmbios(path));
     }
     let data = file::read(KIND, &path, LARGEST_TABLE)?;
-    select(&data).map_err(|reason| Error::BadFile { what: KIND, path, reason })
+    select(&data).map_err(|reason| FileError::Unusable { what: KIND, path, reason })
 }
 
 /// Checks structures in hvmloader's format; their types.

@@ -21,6 +21,7 @@ use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
 use crate::payload::boot_files::{BootFiles, FirmwareModules, Module};
+use crate::payload::error::FileError;
 use crate::payload::firmware::{FirmwareChoice, FirmwareKind};
 use crate::payload::kernel::placement::check_placement;
 use crate::payload::kernel::{Keep, Unpacker, Unpacking};
@@ -187,7 +188,7 @@ impl Job {
 
     /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.
     fn modules_of_host(&self, platform: &Platform) -> FirmwareModules {
-        let warn = |error: Error| log::warn!("{error}");
+        let warn = |error: FileError| log::warn!("{error}");
         FirmwareModules {
             smbios: if platform.smbios_passthrough { smbios::of_host(&self.sysfs).map_err(warn).ok() } else { None },
             acpi: if platform.acpi_passthrough {
@@ -280,7 +281,7 @@ fn platform_of(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<Pl
     let nodes = Platform::nodes(&listed.collect());
     let paths: Vec<_> = nodes.iter().map(|node| keys.of_domain(node)).collect();
     let values = nodes.into_iter().zip(transaction.read_all(&paths)?);
-    Platform::of_keys(&values.filter_map(|(node, value)| Some((node, value?))).collect())
+    Ok(Platform::of_keys(&values.filter_map(|(node, value)| Some((node, value?))).collect())?)
 }
 
 /// How large a kernel and a ramdisk may be, unpacked: the host's limits, where it has any.

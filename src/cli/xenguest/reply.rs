@@ -11,6 +11,7 @@ use crate::builder::image::BuildResult;
 use crate::error::{Error, Failure};
 use crate::memory::Kind;
 use crate::os::{fd, one_line};
+use crate::payload::error::FileError;
 use crate::stage::Stage;
 
 /// A write of so many bytes into a pipe happens as a whole (`PIPE_BUF` of Linux, pipe(7)).
@@ -105,7 +106,7 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
         _ if kind == Kind::Pv => "xc_dom_linux_build",
         (
             Error::NotEnoughMemory { .. }
-            | Error::NotEnoughDom0Memory { .. }
+            | Error::File(FileError::NotEnoughDom0Memory { .. })
             | Error::LimitTooLow { .. }
             | Error::Plan(_),
             _,
@@ -120,11 +121,13 @@ fn word_of(kind: Kind, failure: &Failure) -> &'static str {
 
 fn code_of(error: &Error) -> i32 {
     let errno = match error {
-        Error::NotEnoughMemory { .. } | Error::NotEnoughDom0Memory { .. } => Errno::ENOMEM,
+        Error::NotEnoughMemory { .. } | Error::File(FileError::NotEnoughDom0Memory { .. }) => Errno::ENOMEM,
         Error::LimitTooLow { .. } => Errno::E2BIG,
         Error::NoSuchDomain(_) => Errno::ESRCH,
-        Error::Plan(_) | Error::BadConfig(_) => Errno::EINVAL,
-        Error::BadFile { .. } => Errno::ENOEXEC,
+        Error::Plan(_) | Error::BadConfig(_) | Error::Config(_) => Errno::EINVAL,
+        Error::BadFile { .. } | Error::File(FileError::Unusable { .. } | FileError::NotInstalled { .. }) => {
+            Errno::ENOEXEC
+        }
         Error::Xen(error) => error.errno.unwrap_or(Errno::EINVAL),
         _ => Errno::EIO,
     };
@@ -175,17 +178,20 @@ mod tests {
             claims: None,
             relief: crate::error::Relief::default(),
         };
-        let dom0 = || Error::NotEnoughDom0Memory {
-            what: "kernel",
-            path: "/x".into(),
-            required: Kib(2048),
-            available: Kib(1024),
-            reserve: Kib(512),
+        let dom0 = || {
+            Error::File(FileError::NotEnoughDom0Memory {
+                what: "kernel",
+                path: "/x".into(),
+                required: Kib(2048),
+                available: Kib(1024),
+                reserve: Kib(512),
+            })
         };
         let limit =
             || Error::LimitTooLow { domid: DomId::new(7).expect("a domid"), required: Kib(2048), limit: Kib(1024) };
         let config = || Error::BadConfig("platform/nx is \"x\"".to_owned());
-        let file = || Error::BadFile { what: "kernel", path: "/x".into(), reason: "is empty".to_owned() };
+        let file =
+            || Error::File(FileError::Unusable { what: "kernel", path: "/x".into(), reason: "is empty".to_owned() });
         for (kind, stage, error, word, number) in [
             (Kind::Hvm, Stage::CheckInput, memory(), "hvm_build_mem", 12),
             (Kind::Pvh, Stage::CheckInput, dom0(), "hvm_build_mem", 12),

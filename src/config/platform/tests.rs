@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::xen::enlightenment;
 
-fn of_keys(keys: &[(&str, &str)]) -> Result<Platform, Error> {
+fn of_keys(keys: &[(&str, &str)]) -> Result<Platform, ConfigError> {
     Platform::of_keys(&keys.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 

@@ -14,9 +14,9 @@ use elf::abi::EM_386;
 
 use super::elf::Program;
 use super::elf_notes::{INIT_P2M, MOD_START_PFN, PADDR_OFFSET, VIRT_BASE};
-use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Mib, PAGE_SIZE, Pages, Plan, Request};
 use crate::payload::boot_files::Module;
+use crate::payload::error::FileError;
 
 /// Frames that Xen populates on demand at once, where it can.
 const SUPERPAGE: u64 = 512;
@@ -42,9 +42,9 @@ const TABLE_SHIFTS: [u32; 3] = [21, 30, 39];
 /// Makes sure that a kernel, a plain ELF file, and its modules fit into the guest of this plan.
 ///
 /// # Errors
-/// [`Error::BadFile`], of the last module, or of the kernel where there is none. It says which size would do.
-pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Result<(), Error> {
-    let bad = |module: &Module, what, reason| Error::BadFile { what, path: module.path.clone(), reason };
+/// [`FileError::Unusable`], of the last module, or of the kernel where there is none. It says which size would do.
+pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Result<(), FileError> {
+    let bad = |module: &Module, what, reason| FileError::Unusable { what, path: module.path.clone(), reason };
     let program = match Program::parse(&kernel.data) {
         Ok(program) => program,
         Err(reason) if plan.request.shim => {
