@@ -79,7 +79,7 @@ fn announce_version(version: &str) {
     println!("cargo::metadata=newest={NEWEST_MINOR}");
 }
 
-/// Runs bindgen on `wrapper.h`. In the repository it is a link to the one at the top; the published package has a copy.
+/// Runs bindgen over `wrapper.h`. In the repository it is a link to the one at the top, in the published package a copy.
 fn bind(include_paths: &[PathBuf]) {
     // bindgen panics where libclang cannot be loaded; say what to install instead of showing a backtrace.
     panic::set_hook(Box::new(|_| {}));

@@ -1,13 +1,13 @@
-//! A [`Map`] in characters: highest address at the top, not to scale.
+//! Draws a [`Map`] in characters: the highest address at the top, not to scale.
 
 use super::canvas::Canvas;
 use super::regions::{Filling, Map, address};
 use crate::memory::layout::FOUR_GIB;
 use crate::memory::units::Bytes;
 
-/// Column at which everything begins.
+/// The first column.
 const INDENT: usize = 1;
-/// Columns between the sides of the drawing.
+/// The inner width in columns.
 const INNER: usize = 20;
 
 /// Draws the map.
