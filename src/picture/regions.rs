@@ -106,11 +106,13 @@ impl Map {
                 pieces.push(whole);
             } else if let Some(lowest) = pieces.pop() {
                 // The lower part keeps the region's mark, and the hole's name if the hole begins here.
-                let mut told = whole.notes;
-                let name = told.pop().filter(|_| self.hole == Some(bottom));
+                let mut whole_notes = whole.notes;
+                let name = whole_notes.pop().filter(|_| self.hole == Some(bottom));
                 let notes = lowest.notes.into_iter().chain(name).collect();
-                if let Some(above) = pieces.last_mut().filter(|piece| piece.name == whole.name && !told.is_empty()) {
-                    above.notes = told;
+                if let Some(above) =
+                    pieces.last_mut().filter(|piece| piece.name == whole.name && !whole_notes.is_empty())
+                {
+                    above.notes = whole_notes;
                 }
                 pieces.push(Region { mark: whole.mark, notes, ..lowest });
             }

@@ -15,7 +15,7 @@ pub(super) struct Block {
     pub(super) name: &'static str,
     /// The size, never 0.
     pub(super) size: Kib,
-    /// What it is.
+    /// The meaning.
     pub(super) meaning: &'static str,
     /// The guest's relation to it.
     pub(super) part: Part,

@@ -163,7 +163,7 @@ mod tests {
         wanted
     }
 
-    fn told(wanted: &CreateDomain, host: &PhysInfo, errno: Errno) -> String {
+    fn explained(wanted: &CreateDomain, host: &PhysInfo, errno: Errno) -> String {
         let refused = XenError { call: "xc_domain_create", arguments: String::new(), errno: Some(errno), detail: None };
         wanted.explain(refused, host, &LIMITS).detail.unwrap_or_default()
     }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_table_above_the_limit_names_flag_limit_and_boot_option() {
         let both = wanted(|wanted| (wanted.max_grant_frames, wanted.max_maptrack_frames) = (Some(4096), Some(100_000)));
-        let text = told(&both, &host(), Errno::EINVAL);
+        let text = explained(&both, &host(), Errno::EINVAL);
         let words = [
             "--max-grant-frames 4096, and this Xen gives 64 at most",
             "gnttab_max_frames=4096",
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_setting_is_named() {
-        let invalid = |change: fn(&mut CreateDomain)| told(&wanted(change), &host(), Errno::EINVAL);
+        let invalid = |change: fn(&mut CreateDomain)| explained(&wanted(change), &host(), Errno::EINVAL);
         assert_eq!(invalid(|_| {}), "", "nothing is made up");
         for (text, word) in [
             (invalid(|wanted| wanted.nested = true), "nested-virt"),
@@ -205,16 +205,16 @@ mod tests {
             assert!(text.contains(word), "{text:?} lacks {word}");
         }
         let old = PhysInfo { hap: false, ..host() };
-        assert!(told(&wanted(|_| {}), &old, Errno::EINVAL).contains("hardware-assisted paging"));
+        assert!(explained(&wanted(|_| {}), &old, Errno::EINVAL).contains("hardware-assisted paging"));
         let none = PhysInfo { hvm: false, pv: false, ..host() };
-        assert!(told(&wanted(|wanted| wanted.kind = Kind::Pv), &none, Errno::EINVAL).contains("no pv guests"));
+        assert!(explained(&wanted(|wanted| wanted.kind = Kind::Pv), &none, Errno::EINVAL).contains("no pv guests"));
     }
 
     #[test]
     fn other_refusals_name_theirs() {
-        assert_eq!(told(&wanted(|wanted| wanted.cpupool = 7), &host(), Errno::ESRCH), "--cpupool 7");
+        assert_eq!(explained(&wanted(|wanted| wanted.cpupool = 7), &host(), Errno::ESRCH), "--cpupool 7");
         let large = wanted(|wanted| wanted.max_grant_frames = Some(1 << 30));
-        assert!(told(&large, &host(), Errno::ENOMEM).contains("--max-grant-frames 1073741824"));
-        assert_eq!(told(&large, &host(), Errno::EFAULT), "");
+        assert!(explained(&large, &host(), Errno::ENOMEM).contains("--max-grant-frames 1073741824"));
+        assert_eq!(explained(&large, &host(), Errno::EFAULT), "");
     }
 }

@@ -31,7 +31,7 @@ impl GzipMask {
         }
         let other = data.with_first(0).map_err(|error| {
             let arguments = format!("module {number} of {} bytes", data.len());
-            XenError::unexpected("xc_dom_module_mem", arguments, format!("cannot be handed the module: {error}"))
+            XenError::unexpected("xc_dom_module_mem", arguments, format!("cannot map the module: {error}"))
         })?;
         // A move of the vector does not move the mappings.
         self.others.push((number, other));

@@ -49,9 +49,9 @@ impl Interface {
     /// The current value; `None` if it is unknown.
     #[must_use]
     pub fn parameter(&self, parameter: XenParameter) -> Option<u32> {
-        let told = Library::load().and_then(|library| library.read(parameter.path()));
-        log::debug!("xenhypfs_read({}) = {told:?}", parameter.name());
-        told?.trim().parse().ok()
+        let value = Library::load().and_then(|library| library.read(parameter.path()));
+        log::debug!("xenhypfs_read({}) = {value:?}", parameter.name());
+        value?.trim().parse().ok()
     }
 }
 

@@ -125,7 +125,7 @@ impl Interface {
 fn region(address: PciAddress, raw: &sys::xen_reserved_device_memory) -> Result<Reserved, XenError> {
     let sizes = Gfn(raw.start_pfn).to_bytes().zip(Pages(raw.nr_pages).to_bytes());
     sizes.map(|(start, size): (Bytes, Bytes)| Reserved { start, size }).ok_or_else(|| {
-        let detail = format!("told of {:#x} pages from frame {:#x} on", raw.nr_pages, raw.start_pfn);
+        let detail = format!("returned {:#x} pages from frame {:#x}", raw.nr_pages, raw.start_pfn);
         XenError::unexpected("xc_reserved_device_memory_map", address.to_string(), detail)
     })
 }

@@ -274,9 +274,9 @@ impl Store {
     pub fn wait(&self, timeout: Duration) -> Result<(), XenError> {
         let connection = &mut self.0.borrow_mut().connection;
         let end = Instant::now() + timeout;
-        let mut told = connection.take_fired();
+        let mut fired = connection.take_fired();
         loop {
-            let left = if told { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+            let left = if fired { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
             let ready = connection.has_more() || {
                 let mut polled = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
                 let ready = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
@@ -288,7 +288,7 @@ impl Store {
                 return Ok(());
             }
             error::answered("xs_check_watch", format_args!(""), connection.read_event())?;
-            told = true;
+            fired = true;
         }
     }
 }

@@ -67,7 +67,7 @@ impl Picture {
         let sheet = Area { left: 0, top: 0, right: width, bottom: height };
         for (name, attribute) in [("title", "dombuild-title"), ("desc", "dombuild-desc")] {
             let node = root.children().find(|node| node.has_tag_name(("http://www.w3.org/2000/svg", name)));
-            let node = node.expect("it is told what this is");
+            let node = node.expect("a kind of element");
             assert!(node.attribute("id") == Some(attribute) && node.text().is_some(), "{node:?}");
         }
         let names = ["svg", "title", "desc", "style", "defs", "pattern", "rect", "path", "g", "text"];
