@@ -59,6 +59,9 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --check            bench: measures some figures on Xen 4.17 and compares them
                      with tests/bench/expected-4.17.json; writes nothing
   --update           bench --check: writes that file
+  --package FILE     test, run, shell: a Debian package of packaging/build.sh,
+                     which dpkg installs in dom0 (repeatable). Its dombuild is on
+                     the PATH then, and none is built
   --with PATH        run, shell: puts a file or folder into /job/files of dom0,
                      next to FILE (repeatable)
   --results FOLDER   copies what the job wrote to /results there when it ends
@@ -113,7 +116,7 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
     case ${1:-} in
     demo | test | figures | bench | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
@@ -123,10 +126,11 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
+        --package) PACKAGES+=("$2") && shift ;;
         --results) RESULTS_TO=$2 && shift ;;
         --timeout) number "$1" "$2" && JOB_TIMEOUT=$2 && shift ;;
         --memory) number "$1" "$2" && MEMORY=$2 && shift ;;
@@ -173,6 +177,8 @@ parse() {
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
     for file in "${WITH[@]}"; do [[ -e $file ]] || usage "--with: there is no $file"; done
+    for file in "${PACKAGES[@]}"; do [[ $file == *.deb && -f $file ]] || usage "--package: $file is no Debian package"; done
+    [[ -z ${PACKAGES[*]} || $VERB =~ ^(test|run|shell)$ ]] || usage '--package is for test, run and shell'
 }
 
 number() {
@@ -219,7 +225,7 @@ verb_test() {
     prepare_job run dom0-tests --test-threads=1 "${ARGS[@]}"
     # Emulating two CPUs that wait for each other takes a third more time.
     [[ $VCPUS == 1 || -n $VIRTUAL_TIME ]] || echo NESTED_RESTING=1 >>"$JOB/environment"
-    if build_dombuild "$XEN" && build_dom0_tests "$XEN"; then
+    if bring_program "$XEN" && build_dom0_tests "$XEN" && build_outside "$XEN"; then
         boot_xen "$XEN" || status=$?
         if [[ -n $EMULATOR_CRASHED ]]; then
             say 'QEMU, which emulates the machine below Xen, failed one of its own assertions: starting again'
@@ -312,7 +318,7 @@ job_files() {
 }
 
 bring_dombuild() {
-    [[ -z $BUILD ]] || build_dombuild "$XEN" || die "dombuild does not build for Xen $XEN (--no-build goes without it)"
+    [[ -z $BUILD ]] || bring_program "$XEN" || die "dombuild does not build for Xen $XEN (--no-build goes without it)"
 }
 
 main "$@"

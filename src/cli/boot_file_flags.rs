@@ -6,15 +6,11 @@ use std::path::Path;
 use crate::cli::args::GuestArgs;
 use crate::config::cmdline::CmdlineOf;
 use crate::error::Error;
-use crate::memory::{Kind, Model, Plan};
-use crate::payload::boot_files::{BootFiles, FirmwareModules, Module};
-use crate::payload::kernel::placement::check_placement;
-use crate::payload::kernel::{Keep, LARGEST_KERNEL, Unpacker, Unpacking};
-use crate::payload::search::{load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_firmware, read_hvmloader};
+use crate::memory::{Kind, Plan};
+use crate::payload::boot_files::{BootFiles, FirmwareModules};
+use crate::payload::kernel::{Keep, Unpacker};
+use crate::payload::read::{KernelFiles, hvm_boot_files, kernel_boot_files};
 use crate::payload::{acpi_tables, smbios};
-
-/// What the PV shim is told: to be one, and to talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
-const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
 
 /// Checks the flags and reads the files.
 ///
@@ -37,10 +33,8 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
         }
     }
     let modules = modules(arguments)?;
-    let hvmloader = read_hvmloader(arguments.kernel.as_deref(), plan)?;
-    let choice = arguments.firmware.clone().unwrap_or_default();
-    let firmware = read_firmware(&choice, plan.low_memory_at_start())?;
-    Ok(BootFiles::Firmware { hvmloader, kind: choice.kind, firmware, modules })
+    let firmware = arguments.firmware.clone().unwrap_or_default();
+    hvm_boot_files(plan, arguments.kernel.as_deref(), &firmware, modules)
 }
 
 /// What hvmloader puts into the guest's tables.
@@ -105,38 +99,6 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
         path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
-    // First, as it may take memory, of which the rest is the kernel's.
-    let ramdisk = arguments.ramdisk.as_deref().map(|path| {
-        Ok::<_, Error>(Module { data: map_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
-    });
-    let ramdisk = ramdisk.transpose()?;
-    // It is unpacked while the ramdisk is read.
-    let unpacking = if plan.request.shim {
-        None
-    } else {
-        Some(Unpacking::start(&Unpacker::this_program(), path, LARGEST_KERNEL, keep)?)
-    };
-    ramdisk.iter().try_for_each(load_ramdisk)?;
-    let data = match unpacking {
-        Some(unpacking) => unpacking.finish(plan)?,
-        None => map_shim_kernel(path)?,
-    };
-    let file = Module { data, path: path.clone(), cmdline };
-    if !plan.request.shim {
-        return payload(plan, file, ramdisk.into_iter().collect());
-    }
-    // The shim finds the guest's kernel as its first module.
-    let mut text = SHIM_CMDLINE.to_owned();
-    if plan.request.model == Model::Xapi {
-        text.push_str(&format!(" shim_mem={}M", plan.memory.shim.0 / 1024));
-    }
-    let (data, path) = map_shim()?;
-    let cmdline = CString::new(text).unwrap_or_default();
-    let modules = [file].into_iter().chain(ramdisk).collect();
-    payload(plan, Module { data, path, cmdline }, modules)
-}
-
-fn payload(plan: &Plan, kernel: Module, modules: Vec<Module>) -> Result<BootFiles, Error> {
-    check_placement(plan, &kernel, &modules)?;
-    Ok(BootFiles::Kernel { kernel, modules, features: CString::default(), start_flags: 0 })
+    let files = KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline };
+    kernel_boot_files(&Unpacker::this_program(), plan, files, keep)
 }

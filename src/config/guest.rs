@@ -46,6 +46,23 @@ pub enum Claim {
 }
 
 impl Guest {
+    /// A guest with the usual settings, for a domain whose device model another program starts: libxl's platform, memory
+    /// claimed, build locks taken, up to 64 seconds for memory to become free, and nothing of dom0's.
+    #[must_use]
+    pub fn new(plan: Plan, boot_files: BootFiles) -> Self {
+        Self {
+            plan,
+            boot_files,
+            platform: Platform::usual(),
+            limits: ImageLimits::default(),
+            devices: Vec::new(),
+            wait_memory: Duration::from_secs(64),
+            claim: Claim::Built,
+            build_locks: true,
+            dom0_share: Dom0Share::NOTHING,
+        }
+    }
+
     /// What the domain will own of what this run builds, and what was asked for QEMU's devices on top.
     #[must_use]
     pub fn final_pages(&self) -> Pages {

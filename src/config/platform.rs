@@ -88,6 +88,13 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The platform of a guest for which nothing else is asked: libxl's defaults.
+    #[must_use]
+    pub fn usual() -> Self {
+        // A unit test makes sure that the defaults are valid.
+        Self::asked::<&str>(&[]).unwrap_or_default()
+    }
+
     /// What `create` and `build` give a guest: libxl's defaults, and what was asked for, each as `KEY=VALUE`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ pub mod boot_files;
 pub mod file;
 pub mod firmware;
 pub mod kernel;
+pub mod read;
 pub mod room;
 pub mod search;
 pub mod smbios;

@@ -18,6 +18,7 @@ mod host_memory;
 mod images;
 mod interrupts;
 mod kills;
+mod library;
 mod life;
 mod limits;
 mod linux;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         device_model::TESTS,
         cage::TESTS,
         dry_run::TESTS,
+        library::TESTS,
         life::TESTS,
         memory::TESTS,
         twin::TESTS,

@@ -11,24 +11,23 @@ use dombuild::builder::build::{BuildJob, build_guest};
 use dombuild::builder::post::{Identity, build_post, make_skeleton};
 use dombuild::builder::pre::build_pre;
 use dombuild::cancel::Cancel;
-use dombuild::config::autoballoon::Dom0Share;
-use dombuild::config::guest::{Claim, Guest};
-use dombuild::config::platform::Platform;
+use dombuild::config::guest::Guest;
 use dombuild::context::Context;
 use dombuild::devices::pci;
 use dombuild::domain::measure::measure;
 use dombuild::memory::{Bytes, Gfn, Kind, Mib, Pages, Plan, Request, Reserved};
 use dombuild::observer::Silent;
-use dombuild::payload::boot_files::{BootFiles, FirmwareModules};
+use dombuild::payload::boot_files::FirmwareModules;
 use dombuild::payload::firmware::FirmwareChoice;
-use dombuild::payload::search::{read_firmware, read_hvmloader, resolve_device_model};
+use dombuild::payload::read::hvm_boot_files;
+use dombuild::payload::search::resolve_device_model;
 use dombuild::payload::smbios;
 use dombuild::qemu::config::DeviceModelConfig;
 use dombuild::qemu::confinement::RunAs;
 use dombuild::qemu::device_model::DeviceModel;
 use dombuild::qemu::needs::Needs;
 use dombuild::runs::journal::{JournalEntry, RunVerb};
-use dombuild::xen::{DomId, ImageLimits, Interface, Store};
+use dombuild::xen::{DomId, Interface, Store};
 use serde_json::Value;
 
 use super::Test;
@@ -135,23 +134,9 @@ fn reserved_memory() {
     let reserved = vec![region(0x2010_1000, 0x10_0000), region(0xe000_0000, 0x2000)];
     let plan = Plan::new(&Request { reserved, passthrough: true, ..Request::new(Mib(1024).to_kib()) }).expect("a plan");
     assert_eq!(plan.layout.lowmem_end, Bytes(0x2000_0000));
-    let firmware = FirmwareChoice::default();
-    let guest = Guest {
-        boot_files: BootFiles::Firmware {
-            hvmloader: read_hvmloader(None, &plan).expect("hvmloader"),
-            kind: firmware.kind,
-            firmware: read_firmware(&firmware, plan.layout.lowmem_end).expect("SeaBIOS"),
-            modules: FirmwareModules::default(),
-        },
-        plan,
-        platform: Platform::asked::<&str>(&[]).expect("the usual"),
-        limits: ImageLimits::default(),
-        devices: Vec::new(),
-        wait_memory: Duration::from_secs(64),
-        claim: Claim::Built,
-        build_locks: true,
-        dom0_share: Dom0Share::NOTHING,
-    };
+    let modules = FirmwareModules::default();
+    let boot_files = hvm_boot_files(&plan, None, &FirmwareChoice::default(), modules).expect("installed");
+    let guest = Guest::new(plan, boot_files);
     let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
     let identity = Identity { uuid, name: Some("t".parse().expect("a name")) };

@@ -30,6 +30,17 @@ build_dombuild() {
     ln -sf dombuild "$JOB/bin/xenguest"
 }
 
+# The program itself, or the packages that have it, for dom0 to install.
+bring_program() {
+    if [[ -z ${PACKAGES[*]} ]]; then
+        build_dombuild "$1"
+    else
+        mkdir -p "$JOB/packages"
+        cp "${PACKAGES[@]}" "$JOB/packages/"
+        ln -sf /usr/bin/dombuild "$JOB/bin/xenguest"
+    fi
+}
+
 # The programs that run in dom0 are ordinary cargo test targets; cargo prints the path of each.
 build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
     local version=$1 target=$2 messages program
@@ -47,6 +58,23 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
+}
+
+# A program outside the workspace, from the packages that cargo makes of the crates: tests/outside.
+build_outside() {
+    local version=$1 room=$REPO/target/xen-$1/outside package name
+    rm -rf "$room" "$REPO/target/xen-$version/package"
+    mkdir -p "$room"
+    (cd "$REPO" && cargo_for "$version" package --workspace --no-verify --allow-dirty --quiet) >&2 || return
+    for package in "$REPO/target/xen-$version/package"/*.crate; do
+        name=$(basename "$package" .crate)
+        mkdir "$room/${name%-*}"
+        tar -xzf "$package" -C "$room/${name%-*}" --strip-components=1 || return
+    done
+    cp -r "$REPO/tests/outside" "$room/program"
+    cp "$REPO/Cargo.lock" "$room/program/"
+    (cd "$room/program" && cargo_for "$version" build --quiet) >&2 || return
+    install -m 755 "$REPO/target/xen-$version/debug/outside" "$JOB/bin/outside"
 }
 
 # The benchmark, and the programs that it measures with.

@@ -13,6 +13,12 @@ fn of_keys(keys: &[(&str, &str)]) -> Result<Platform, Error> {
 }
 
 #[test]
+fn the_usual_platform_is_valid() {
+    assert_eq!(Platform::asked::<&str>(&[]).expect("valid defaults"), Platform::usual());
+    assert_ne!(Platform::usual(), Platform::default());
+}
+
+#[test]
 fn missing_keys_count_as_they_always_have() {
     let platform = of_keys(&[]).expect("nothing is wrong");
     let expected = Platform { hpet: true, crash_on_triple_fault: true, ..Platform::default() };

@@ -1,0 +1,193 @@
+#!/bin/bash
+# Runs as root in a clean Debian root, with packages in /srv/packages/{old,new}. Each step is a function; one that fails
+# does not keep the others from running. Started by test.sh.
+set -uo pipefail
+cd /srv
+
+FAILED=0
+HELPER=/usr/libexec/xen/bin/xenguest
+VERBS=(plan create build inspect balloon destroy cleanup xenguest features)
+# Step functions fail by `|| fail WHAT`.
+fail() {
+    printf '    %s\n' "$*"
+    exit 1
+}
+step() { # FUNCTION
+    local output
+    if output=$( ("$1") 2>&1); then
+        printf 'passed  %s\n' "${1//_/ }"
+    else
+        printf 'FAILED  %s\n%s\n' "${1//_/ }" "$(tail -n 40 <<<"$output" | sed 's/^/        /')"
+        FAILED=1
+    fi
+}
+holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: ${1:0:1000}"; }
+
+install_the_last_version() {
+    apt-get update && apt-get install -y --no-install-recommends /srv/packages/old/dombuild_*.deb /srv/packages/old/dombuild-xenguest_*.deb || fail apt-get
+    holds "$(dpkg-query -W dombuild)" 0.1.0-1~deb
+}
+
+every_verb_has_help() {
+    local verb
+    holds "$(dombuild --help)" 'Usage: dombuild'
+    for verb in "${VERBS[@]}"; do holds "$(dombuild "$verb" --help)" "Usage: dombuild $verb"; done
+    holds "$(dombuild plan --memory 1GiB)" 'GiB'
+    [[ $(command -v dombuild) == /usr/bin/dombuild ]] || fail 'not in /usr/bin'
+    dombuild features || fail features
+}
+
+every_man_page_has_its_options_and_exit_codes() {
+    local verb page option count=0
+    # man puts more than one space between words, to make lines equally long.
+    page_of() { MANWIDTH=100 man "$1" | sed 's/.\x08//g' | tr -s ' '; }
+    for verb in "${VERBS[@]}"; do
+        page=$(page_of "dombuild-$verb") || fail "man dombuild-$verb"
+        for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
+            grep -q -e "$option\b" <<<"$page" || fail "dombuild-$verb(1) lacks $option"
+            count=$((count + 1))
+        done
+        holds "$page" 'EXIT STATUS'
+        holds "$page" "dombuild-$verb - "
+        [[ -z $(man --warnings "dombuild-$verb" 2>&1 >/dev/null) ]] || fail "warnings in dombuild-$verb(1)"
+    done
+    ((count > 100)) || fail "only $count options"
+    page=$(page_of dombuild)
+    for option in /run/dombuild /var/log/xen /etc/dombuild/NAME.conf 'dombuild-create(1)' '130, 143'; do holds "$page" "$option"; done
+    [[ $(whatis dombuild-plan) == *memory* ]] || { mandb -q && whatis dombuild-plan; } || fail whatis
+}
+
+bash_completes() {
+    local out
+    out=$(bash -c '. /usr/share/bash-completion/completions/dombuild && complete -p dombuild') || fail 'complete -p'
+    holds "$out" ' dombuild'
+    out=$(bash -c '. /usr/share/bash-completion/bash_completion && _completion_loader dombuild; COMP_WORDS=(dombuild create --ma) COMP_CWORD=2
+        COMP_LINE="dombuild create --ma" COMP_POINT=20; f=$(complete -p dombuild | sed "s/.*-F \([^ ]*\).*/\1/"); $f dombuild --ma create; echo "${COMPREPLY[*]}"')
+    holds "$out" '--maxmem'
+}
+
+zsh_completes() {
+    [[ $(zsh -fc 'autoload -Uz compinit; compinit -u -d /tmp/zcompdump; echo $_comps[dombuild]') == _dombuild ]] || fail compinit
+    zsh -n /usr/share/zsh/vendor-completions/_dombuild || fail syntax
+}
+
+fish_completes() {
+    holds "$(fish -c 'complete -C "dombuild cre"')" create
+    holds "$(fish -c 'complete -C "dombuild create --max"')" --maxmem
+}
+
+the_units_are_right() {
+    local out
+    printf 'CREATE_ARGS="--memory 128"\n' >/etc/dombuild/web.conf
+    out=$(systemd-analyze verify dombuild-cleanup.service dombuild@web.service 2>&1) || fail "$out"
+    [[ $out != *dombuild* ]] || fail "$out"
+    [[ $(systemctl is-enabled dombuild-cleanup.service) == enabled ]] || fail 'cleanup is not enabled'
+    systemctl enable dombuild@web.service || fail 'a guest cannot be enabled'
+    [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'no link'
+}
+
+# A real systemd, as process 1 of a container, with a stand-in for the program: there is no Xen here.
+a_service_passes_its_arguments_and_stops() {
+    cat >/srv/stand-in <<-'END'
+	#!/bin/bash
+	printf '<%s>\n' "$@" >/srv/arguments
+	trap 'echo stopped >>/srv/arguments; exit 143' TERM
+	while :; do sleep 0.1; done
+	END
+    cat >/srv/job.service <<-'END'
+	[Service]
+	Type=oneshot
+	StandardOutput=file:/srv/states
+	ExecStart=/bin/bash -c 'systemctl start dombuild@web; sleep 1; systemctl is-active dombuild@web; systemctl stop dombuild@web; systemctl is-active dombuild@web; systemctl --no-block exit 0'
+	END
+    chmod +x /srv/stand-in
+    cp /usr/share/doc/dombuild/examples/guest.conf /etc/dombuild/web.conf
+    sed -i "s,/srv/debian.iso,'/srv/two words.iso'," /etc/dombuild/web.conf
+    timeout 120 unshare --mount --pid --cgroup --fork --kill-child bash -ec '
+        mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t sysfs -o ro sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup
+        mkdir -p /run/systemd/system/dombuild@.service.d
+        printf "[Unit]\nConditionPathExists=\n" >/run/systemd/system/dombuild@.service.d/here.conf
+        cp /srv/job.service /run/systemd/system/
+        mount --bind /srv/stand-in /usr/bin/dombuild
+        exec env container=lxc /usr/lib/systemd/systemd --unit=job.service --log-target=null --show-status=false' || fail systemd
+    [[ $(tr '\n' ' ' </srv/states) == 'active inactive ' ]] || fail "$(cat /srv/states)"
+    [[ $(tr '\n' ' ' </srv/arguments) == '<create> <--name> <web> <--foreground> <--memory> <2GiB> <--vcpus> <2> <--dm-arg> <-cdrom> <--dm-arg> </srv/two words.iso> stopped ' ]] ||
+        fail "$(cat /srv/arguments)"
+}
+
+directories_have_their_modes() {
+    rm -rf /run/dombuild /var/cache/dombuild
+    systemd-tmpfiles --create dombuild.conf || fail systemd-tmpfiles
+    [[ $(stat -c %a:%U /run/dombuild /run/dombuild/empty /var/cache/dombuild /var/cache/dombuild/kernels | tr '\n' ' ') == \
+        '700:root 0:root 700:root 700:root ' ]] || fail "$(stat -c '%n %a' /run/dombuild /run/dombuild/empty /var/cache/dombuild/*)"
+}
+
+logs_are_rotated() {
+    mkdir -p /var/log/xen
+    echo line >/var/log/xen/qemu-dm-web.log
+    echo earlier >/var/log/xen/qemu-dm-web.log.1
+    logrotate --force --state /tmp/logrotate.state /etc/logrotate.d/dombuild || fail logrotate
+    [[ ! -s /var/log/xen/qemu-dm-web.log && $(</var/log/xen/qemu-dm-web.log.1) == earlier ]] || fail "$(ls -l /var/log/xen)"
+    [[ $(zcat /var/log/xen/qemu-dm-web.log-2*.gz) == line ]] || fail "$(ls -l /var/log/xen)"
+}
+
+the_helper_answers_without_an_original() {
+    [[ $(readlink -f $HELPER) == /usr/bin/dombuild ]] || fail "$(ls -l $HELPER)"
+    [[ $($HELPER -supports migration-v2) == false ]] || fail '-supports'
+    holds "$($HELPER -mode hvm_save -domid 1 -fd 3 2>&1)" 'error:xenguest: mode '
+}
+
+upgrade() {
+    echo '# changed here' >>/etc/logrotate.d/dombuild
+    dpkg --force-confdef --force-confold -i /srv/packages/new/dombuild_*.deb /srv/packages/new/dombuild-xenguest_*.deb || fail dpkg
+    holds "$(dpkg-query -W dombuild)" 0.2.0-1~deb
+    tail -n 1 /etc/logrotate.d/dombuild | grep -q 'changed here' || fail 'a changed conffile is overwritten'
+    [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'the guest is no longer enabled'
+    [[ $(dombuild --version) == 'dombuild 0.2.0' ]] || fail "$(dombuild --version)"
+}
+
+removal_of_the_helper_leaves_nothing() {
+    dpkg --remove dombuild-xenguest || fail dpkg
+    [[ ! -e $HELPER && ! -L $HELPER ]] || fail "$(ls -l $HELPER)"
+    ! update-alternatives --query xenguest || fail 'the alternative is there'
+    [[ -z $(dpkg-divert --list '*xenguest*') ]] || fail 'the diversion is there'
+}
+
+an_original_helper_is_the_fallback_and_comes_back() {
+    mkdir -p ${HELPER%/*}
+    printf '#!/bin/sh\necho "original $*"\n' >$HELPER
+    chmod 755 $HELPER
+    dpkg -i /srv/packages/new/dombuild-xenguest_*.deb || fail dpkg
+    [[ $(readlink -f $HELPER) == /usr/bin/dombuild ]] || fail "$(ls -l $HELPER)"
+    [[ $($HELPER -mode hvm_save -domid 1) == 'original -mode hvm_save -domid 1' ]] || fail 'migration does not reach the original'
+    update-alternatives --set xenguest $HELPER.orig || fail 'the original is no alternative'
+    [[ $($HELPER -mode hvm_build) == 'original -mode hvm_build' ]] || fail 'the original was chosen'
+    dpkg --purge dombuild-xenguest || fail dpkg
+    [[ -f $HELPER && ! -L $HELPER && ! -e $HELPER.orig && $($HELPER x) == 'original x' ]] || fail "$(ls -l ${HELPER%/*})"
+    rm -r ${HELPER%/*}
+}
+
+removal_keeps_configuration() {
+    dpkg --remove dombuild || fail dpkg
+    [[ ! -e /usr/bin/dombuild && ! -e /usr/share/man/man1/dombuild.1.gz ]] || fail 'files are left'
+    [[ -e /etc/logrotate.d/dombuild && -e /etc/dombuild/web.conf ]] || fail 'configuration is gone'
+}
+
+purge_keeps_the_guests_files_only() {
+    local left
+    mkdir -p /var/cache/dombuild/kernels && echo x >/var/cache/dombuild/kernels/x
+    systemctl disable dombuild@web.service
+    rm -f /etc/systemd/system/multi-user.target.wants/dombuild@web.service
+    dpkg --purge dombuild || fail dpkg
+    left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/var/cache/man/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
+    [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild) == web.conf ]] || fail "left: $left"
+    [[ -e /var/log/xen/qemu-dm-web.log ]] || fail 'a log is gone'
+}
+
+for name in install_the_last_version every_verb_has_help every_man_page_has_its_options_and_exit_codes bash_completes zsh_completes \
+    fish_completes the_units_are_right a_service_passes_its_arguments_and_stops directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
+    removal_of_the_helper_leaves_nothing an_original_helper_is_the_fallback_and_comes_back removal_keeps_configuration \
+    purge_keeps_the_guests_files_only; do
+    step $name
+done
+exit $FAILED
