@@ -243,7 +243,7 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Kills it, where it has not been waited for.
+    /// Kills it, unless it is reaped already.
     ///
     /// # Errors
     /// The error of the system call.

@@ -2,8 +2,8 @@
 
 use crate::memory::kind::Kind;
 use crate::memory::layout::{
-    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVM_INFO, HVMLOADER_RESERVED, IO_APIC,
-    IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_FIRST, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
+    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FIRST_IOREQ_SERVER_PAGE, FIRST_SPECIAL_PAGE, FOUR_GIB,
+    HVM_INFO, HVMLOADER_RESERVED, IO_APIC, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
     VGA_HOLE_END, VGA_HOLE_PAGES, VGA_HOLE_START,
 };
 use crate::memory::plan::Plan;
@@ -137,8 +137,8 @@ fn hvm(layout: &Layout) -> Vec<Region> {
     let note = "OVMF, where that is the firmware".to_owned();
     let mut regions = vec![region(start_of(special_end()), "", "flash", Filling::Nothing, [note])];
     regions.push(special_pages());
-    let note = format!("{IOREQ_SERVER_PAGES} from gfn {:x} on", IOREQ_SERVER_FIRST.get());
-    regions.push(region(start_of(IOREQ_SERVER_FIRST), "", "ioreq server pages", Filling::Ram, [note]));
+    let note = format!("{IOREQ_SERVER_PAGES} from gfn {:x} on", FIRST_IOREQ_SERVER_PAGE.get());
+    regions.push(region(start_of(FIRST_IOREQ_SERVER_PAGE), "", "ioreq server pages", Filling::Ram, [note]));
     let notes = [
         format!("local APIC at {}", address(LOCAL_APIC)),
         format!("I/O APIC at {}", address(IO_APIC)),
@@ -206,11 +206,11 @@ fn special_pages() -> Region {
     let (first, second) = SPECIAL_PAGE_NAMES.split_at(SPECIAL_PAGE_NAMES.len() / 2);
     let cell = |(gfn, name): &(Gfn, &str)| format!("{:x} {name}", gfn.get());
     let notes = first.iter().zip(second).map(|(left, right)| format!("{:<18}   {}", cell(left), cell(right))).collect();
-    Region { start: start_of(SPECIAL_FIRST), mark: "", name: "special pages", notes, filling: Filling::Ram }
+    Region { start: start_of(FIRST_SPECIAL_PAGE), mark: "", name: "special pages", notes, filling: Filling::Ram }
 }
 
 fn special_end() -> Gfn {
-    SPECIAL_FIRST.checked_add_pages(SPECIAL_PAGES).unwrap_or(SPECIAL_FIRST)
+    FIRST_SPECIAL_PAGE.checked_add_pages(SPECIAL_PAGES).unwrap_or(FIRST_SPECIAL_PAGE)
 }
 
 /// The address of a frame, which is below 4 GiB.

@@ -1,7 +1,7 @@
 //! Passes libxc's messages to the `log` crate.
 //!
 //! libxc takes a `xentoollog_logger`, a table of callbacks. This one formats each message and logs it under the target
-//! `crate::UP::libxc`. With this logger, libxenguest does not open its own log file, /var/log/xen/domain-builder-ng.log
+//! `dombuild::libxc`. With this logger, libxenguest does not open its own log file, /var/log/xen/domain-builder-ng.log
 //! (`xc_dom_loginit`).
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use std::os::raw::{c_char, c_int, c_ulong};
 
 use xen_sys as sys;
 
-const TARGET: &str = "crate::UP::libxc";
+const TARGET: &str = "dombuild::libxc";
 
 thread_local! {
     /// The last error message of libxc on this thread: `xc_dom_*` report the reason only there.
