@@ -1,4 +1,4 @@
-//! Passes the Xen version that xen-sys found on to the program, as a compile-time string.
+//! Passes the version of Xen that xen-sys found to the program, as a compile-time string.
 
 use std::env;
 

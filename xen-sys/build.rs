@@ -1,13 +1,13 @@
-//! Finds Xen's libraries, binds their headers and tells the crates above which Xen this is.
+//! Finds Xen's libraries, binds their headers, and passes Xen's version to dependent crates.
 
 use std::env;
 use std::panic;
 use std::path::PathBuf;
 use std::process;
 
-/// The oldest release whose libxenguest interface `dombuild` is written for.
+/// The oldest minor release of Xen 4 that the bindings support.
 const OLDEST_MINOR: u32 = 17;
-/// The newest release that a `xen_4_N_or_later` cfg is declared for.
+/// The newest minor release for which a cfg `xen_4_N_or_later` is declared.
 const NEWEST_MINOR: u32 = 23;
 
 /// pkg-config modules, in link order.
@@ -24,7 +24,7 @@ const FUNCTIONS: &str = concat!(
     "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init|pfn_to_ptr",
-    // Of these, only tests make use.
+    // Only tests use these.
     "|alloc_segment|virt_(base|entry|hypercall)|feature_get))",
     "|vasprintf",
 );
@@ -58,7 +58,7 @@ fn main() {
     bind(&include_paths);
 }
 
-/// Emits `cfg(xen_4_N_or_later)` here and hands the version on to the crate above through `links` metadata.
+/// Sets the cfgs `xen_4_N_or_later` here, and passes the version to dependent crates through `links` metadata.
 fn announce_version(version: &str) {
     let minor = version.strip_prefix("4.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
     let Some(minor) = minor else {
@@ -66,7 +66,7 @@ fn announce_version(version: &str) {
     };
     if minor < OLDEST_MINOR {
         fail(&format!(
-            "libxenctrl {version} is too old: dombuild needs Xen 4.{OLDEST_MINOR} or later (Debian 12's libxen-dev)"
+            "libxenctrl {version} is too old: xen-sys needs Xen 4.{OLDEST_MINOR} or later (Debian 12's libxen-dev)"
         ));
     }
     for candidate in OLDEST_MINOR + 1..=NEWEST_MINOR {
@@ -119,7 +119,7 @@ fn bind(include_paths: &[PathBuf]) {
     }
 }
 
-/// Ends the build with one readable message.
+/// Ends the build with a readable message.
 #[expect(clippy::exit, reason = "a build script has no caller to return an error to but cargo")]
 fn fail(message: &str) -> ! {
     for line in message.lines() {

@@ -1,7 +1,7 @@
 //! What Xen shows of a domain, to be held against its plan.
 
 use crate::error::Error;
-use crate::memory::layout::{IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, SPECIAL_PAGES};
+use crate::memory::layout::{FIRST_IOREQ_SERVER_PAGE, IOREQ_SERVER_PAGES, SPECIAL_PAGES};
 use crate::memory::{Kib, Kind, Measured, Pages};
 use crate::xen::{DomId, Interface, PodPages};
 
@@ -30,7 +30,7 @@ pub fn measure(xen: &Interface, domid: DomId) -> Result<Measured, Error> {
 #[must_use]
 pub fn count_special_pages(xen: &Interface, domid: DomId) -> Pages {
     let there = (0..IOREQ_SERVER_PAGES.0 + SPECIAL_PAGES.0)
-        .filter_map(|index| IOREQ_SERVER_FIRST.checked_add_pages(Pages(index)))
+        .filter_map(|index| FIRST_IOREQ_SERVER_PAGE.checked_add_pages(Pages(index)))
         .filter(|gfn| xen.has_page(domid, *gfn))
         .count();
     Pages(u64::try_from(there).unwrap_or(0))

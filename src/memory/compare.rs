@@ -85,7 +85,7 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
     let (planned, shown) = (plan.owned_pages_running, xen.owned_pages);
     let added = plan.owned_pages_running.0 - plan.owned_pages_built.0;
     let extra = plan.memory.extra_internal.to_pages_floor();
-    let told = plan.memory.balloon_target();
+    let built_target = plan.memory.balloon_target();
     if plan.device_model && added > 0 && shown == plan.owned_pages_built {
         return format!("QEMU has not added its {added} pages of video RAM and ROM yet");
     }
@@ -94,10 +94,10 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
         if !ours && plan.request.kind == Kind::Pvh && plan.request.model == Model::Libxl && acpi <= LIBXL_ACPI_PAGES {
             return format!("libxl's ACPI tables take {acpi} pages, dombuild's {}", ACPI_PAGES.0);
         }
-        if more > extra.0 && memory_target.is_some_and(|target| target > told) {
+        if more > extra.0 && memory_target.is_some_and(|target| target > built_target) {
             return format!(
                 "ballooned up: its target is {} KiB more than it was built with",
-                memory_target.unwrap_or_default().0 - told.0
+                memory_target.unwrap_or_default().0 - built_target.0
             );
         }
         if plan.request.kind == Kind::Hvm {
@@ -109,11 +109,11 @@ fn owned(plan: &Plan, xen: &Measured, memory_target: Option<Kib>, ours: bool) ->
     }
     let less = planned.0 - shown.0;
     match memory_target {
-        Some(target) if target < told => {
-            format!("ballooned out: its target is {} KiB less than it was built with", told.0 - target.0)
+        Some(target) if target < built_target => {
+            format!("ballooned out: its target is {} KiB less than it was built with", built_target.0 - target.0)
         }
         _ if plan.memory.populate_on_demand && less <= 256 => {
-            "ballooned out: under populate on demand memory/target stands 1 MiB below what the guest may own".to_owned()
+            "ballooned out: under populate on demand memory/target is 1 MiB less than the guest may own".to_owned()
         }
         // Linux subtracts from its target the part of static max that it does not see (drivers/xen/xen-balloon.c).
         _ if plan.request.kind == Kind::Hvm && less <= plan.memory.video.to_pages_floor().0 + 256 => {

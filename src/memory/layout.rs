@@ -14,7 +14,7 @@ pub use reserved::{LOWMEM_STEP, MAX_E820_ENTRIES, MIN_LOWMEM, Reserved, VGPU_VRA
 
 use super::error::PlanError;
 use super::kind::Kind;
-use super::request::{DEFAULT_MMIO_HOLE, MAX_COUNTED, MAX_MMIO_HOLE};
+use super::request::{DEFAULT_MMIO_HOLE, MAX_COUNTABLE_SIZE, MAX_MMIO_HOLE};
 use super::units::{Bytes, Kib, Mib};
 
 /// The guest-physical layout; for a PV guest the pseudo-physical one. Addresses are in bytes.
@@ -76,7 +76,7 @@ impl Layout {
     /// As the same functions for a PVH guest, with the entries sorted by address.
     fn pvh(build_max: Kib) -> Result<Self, PlanError> {
         let (lowmem_end, highmem_end) = around(build_max, PVH_MMIO_HOLE)?;
-        let special = SPECIAL_FIRST.to_bytes().unwrap_or_default();
+        let special = FIRST_SPECIAL_PAGE.to_bytes().unwrap_or_default();
         let behind = |start: Bytes, length: Option<Bytes>| length.and_then(|length| start.checked_add(length));
         let acpi_end = behind(ACPI_START, ACPI_PAGES.to_bytes()).unwrap_or(ACPI_START);
         let special_end = behind(special, SPECIAL_PAGES.to_bytes()).unwrap_or(special);
@@ -135,7 +135,7 @@ fn around(build_max: Kib, hole: Bytes) -> Result<(Bytes, Bytes), PlanError> {
     let Some(above) = ram.checked_sub(mmio_start).filter(|above| !above.is_zero()) else {
         return Ok((ram, Bytes::ZERO));
     };
-    let limit = Mib(MAX_COUNTED.get().saturating_sub(hole.to_mib_ceil().unwrap_or(MAX_COUNTED).get()));
+    let limit = Mib(MAX_COUNTABLE_SIZE.get().saturating_sub(hole.to_mib_ceil().unwrap_or(MAX_COUNTABLE_SIZE).get()));
     let end = FOUR_GIB.checked_add(above).filter(|_| build_max <= limit.to_kib());
     let end = end.ok_or(PlanError::TooLarge { what: "build max", size: build_max, limit })?;
     Ok((mmio_start, end))

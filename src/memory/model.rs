@@ -2,7 +2,7 @@
 //!
 //! The input is static max, target, video, vCPUs and shadow multiplier. The toolstacks use the same terms and most of
 //! the same sums, but different figures. Each model's figures are a constant of `Rules` in its own file; the sums are
-//! here, once. The drawing in [`picture`](crate::UP::picture) shows how the parts add up.
+//! here, once. `dombuild plan` draws how the parts add up.
 
 mod libxl;
 mod rules;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::error::PlanError;
 use super::kind::Kind;
 use super::multiplier::ShadowMultiplier;
-use super::request::{Asked, MAX_COUNTED, MAX_STATIC_MAX, Request};
+use super::request::{Asked, MAX_COUNTABLE_SIZE, MAX_STATIC_MAX, Request};
 use super::units::{KIB_PER_MIB, Kib, Pages};
 
 pub use rules::{Extras, Limit, Paging, Rules};
@@ -150,7 +150,7 @@ impl Memory {
         }
 
         let shadow = paging(rules.paging, kind, static_max, vcpus, multiplier)
-            .filter(|pool| *pool <= MAX_COUNTED.to_kib())
+            .filter(|pool| *pool <= MAX_COUNTABLE_SIZE.to_kib())
             .ok_or(PlanError::PagingPoolTooLarge { multiplier })?;
         // Every part is below 2^34 KiB, so no sum overflows unless a limit is raised.
         let too_large = PlanError::TooLarge { what: "static max", size: static_max, limit: MAX_STATIC_MAX };
@@ -168,8 +168,8 @@ impl Memory {
             Limit::Target => target,
         };
         let xen_max = sum(&[limited, internal, shim])?;
-        if xen_max > MAX_COUNTED.to_kib() {
-            return Err(PlanError::TooLarge { what: "xen max", size: xen_max, limit: MAX_COUNTED });
+        if xen_max > MAX_COUNTABLE_SIZE.to_kib() {
+            return Err(PlanError::TooLarge { what: "xen max", size: xen_max, limit: MAX_COUNTABLE_SIZE });
         }
 
         let guest = fits(target.checked_sub(video))?;

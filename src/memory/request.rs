@@ -32,8 +32,8 @@ pub const MAX_MMIO_HOLE: Bytes = Bytes(2 * GIB);
 /// (`xen/common/domctl.c`); `XEN_DOMCTL_shadow_op` shifts the pool's MiB left by 8 in 32 bits (`hap_domctl`); hvm_info
 /// holds the end of high RAM as a 32-bit frame number. The width of guest-physical addresses depends on the host's CPU
 /// (`paging_max_paddr_bits`, `xen/arch/x86/include/asm/paging.h`: 36 to 48 bits) and is not checked here.
-pub const MAX_COUNTED: Mib = Mib((1 << 24) - 1);
-/// The largest static max: its xen max is [`MAX_COUNTED`]. An MMIO hole lowers it by up to its own length.
+pub const MAX_COUNTABLE_SIZE: Mib = Mib((1 << 24) - 1);
+/// The largest static max: its xen max is [`MAX_COUNTABLE_SIZE`]. An MMIO hole lowers it by up to its own length.
 pub const MAX_STATIC_MAX: Mib = Mib((1 << 24) - 2);
 
 /// The input of a plan. It is saved with each domain that is built from it.

@@ -203,7 +203,7 @@ fn fork_into(directory: RawFd) -> Result<libc::pid_t, Errno> {
     if returned < 0 { Err(Errno::last()) } else { Ok(libc::pid_t::try_from(returned).unwrap_or(0)) }
 }
 
-/// A child of this process. Dropping it leaves it as it is.
+/// A child of this process. Dropping the value does not change it.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
@@ -217,7 +217,7 @@ impl Child {
         self.pid.as_raw()
     }
 
-    /// How it ended, where it has.
+    /// The exit status, once it has ended.
     ///
     /// # Errors
     /// The error of the system call.
@@ -243,7 +243,7 @@ impl Child {
         Ok(self.status)
     }
 
-    /// Kills it, where it has not been waited for.
+    /// Kills it, unless it is reaped already.
     ///
     /// # Errors
     /// The error of the system call.

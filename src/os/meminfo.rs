@@ -8,7 +8,7 @@ use dombuild_memory::{Bytes, Kib};
 /// The least memory that is left to other programs.
 const MIN_RESERVE: Kib = Kib(64 << 10);
 
-/// The share of all memory that is left to other programs: one in so many, if that is more.
+/// The divisor of the total for the reserve, if that is more than the least.
 const RESERVE_PART: u64 = 8;
 
 /// Total and available memory.
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory() {
-        let now = MachineMemory::now().expect("it tells");
+        let now = MachineMemory::now().expect("/proc/meminfo");
         assert!(now.available > Kib(0) && now.available <= now.total, "{now:?}");
     }
 

@@ -163,9 +163,9 @@ mod tests {
         while !process.has_ended() {
             thread::sleep(Duration::from_millis(1));
         }
-        assert!(Process::find(&id).expect("asked").is_none(), "nobody has waited for it yet");
+        assert!(Process::find(&id).expect("asked").is_none(), "it is not reaped yet");
         assert_eq!(child.wait().expect("waited").signal(), Some(15));
-        process.signal(Signal::SIGKILL).expect("nobody is there");
+        process.signal(Signal::SIGKILL).expect("no error for an ended process");
         assert!(Process::find(&id).expect("asked").is_none() && Process::open(pid).expect("asked").is_none());
         assert!(Process::open(-1).expect("asked").is_none() && Process::open(i32::MAX).expect("asked").is_none());
     }

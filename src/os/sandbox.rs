@@ -152,11 +152,11 @@ fn hide_host() -> Result<(), String> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("private mounts"))?;
     // A directory that exists: this program was started from it.
-    const EMPTY: &str = "/proc";
+    const EMPTY_ROOT: &str = "/proc";
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("none"), EMPTY, Some("tmpfs"), flags, Some("size=4k,nr_inodes=2,mode=0"))
+    mount(Some("none"), EMPTY_ROOT, Some("tmpfs"), flags, Some("size=4k,nr_inodes=2,mode=0"))
         .map_err(failed("empty directory"))?;
-    unistd::chdir(EMPTY).map_err(failed("empty directory"))?;
+    unistd::chdir(EMPTY_ROOT).map_err(failed("empty directory"))?;
     match unistd::pivot_root(".", ".") {
         Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(failed("other root"))?,
         // The root of an initial ramdisk cannot be replaced.

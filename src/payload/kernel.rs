@@ -1,6 +1,6 @@
 //! The kernel of a PVH or PV guest, which comes from the guest's owner.
 //!
-//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]); that one is sealed, checked
+//! A child without privileges unpacks it and writes it anew as a plain ELF file (`plain_elf`); that one is sealed, checked
 //! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
 //! thread that started it. A packed kernel that was seen before is found in a [`cache`].
 

@@ -1,24 +1,24 @@
-//! The blocks of a [`Stack`] one upon the other, with brackets for its sums, in characters.
+//! Draws the blocks of a [`Stack`] in characters, with brackets for its sums.
 
 use super::canvas::Canvas;
 use super::stack::{Block, Part, Stack, Sum, short};
 use crate::memory::units::Kib;
 
-/// Column at which everything begins.
+/// The first column.
 const INDENT: usize = 1;
-/// Columns from one bracket to the next.
+/// Columns between brackets.
 const BRACKET_STEP: usize = 2;
-/// Lines of the guest's block where there is no balloon below it.
+/// The height of the guest's block if there is no balloon, in lines.
 const GUEST_ROWS: usize = 5;
-/// Lines that the guest's and the balloon's block share, in proportion to their sizes.
+/// The lines that the guest's and the balloon's block share, in proportion to their sizes.
 const SHARED_ROWS: usize = 10;
-/// Least lines of either of the two.
+/// The least lines of either block.
 const MIN_ROWS: usize = 3;
 
-/// The sums on the left, which do not overlap.
+/// The sums on the left; they do not overlap.
 const LEFT_SUMS: [&str; 2] = ["overhead", "static max"];
-/// The sums on the right, from the innermost outwards, so that few leaders cross other brackets; each with the block at
-/// which its name stands, where the guest's does not have to take it.
+/// The sums on the right, from the inside out, so that few leaders cross brackets. Each is labelled at an end block, if
+/// that is not the guest's.
 const RIGHT_SUMS: [(&str, End); 5] = [
     ("build start", End::Last),
     ("build max", End::Last),
@@ -26,7 +26,7 @@ const RIGHT_SUMS: [(&str, End); 5] = [
     ("footprint", End::First),
     ("xen max", End::First),
 ];
-/// In which order names stand at the guest's block, from top to bottom.
+/// The order of the labels at the guest's block, from the top.
 const GUEST_LABELS: [&str; 5] = ["footprint", "target", "build start", "build max", "xen max"];
 
 #[derive(Clone, Copy)]
@@ -35,40 +35,40 @@ enum End {
     Last,
 }
 
-/// A block with its place.
+/// A block and its lines.
 struct Shape<'a> {
     block: &'a Block,
-    /// Line of its upper border.
+    /// The line of the upper border.
     top: usize,
     rows: usize,
 }
 
 impl Shape<'_> {
-    /// Line of the border below it.
+    /// The line of the lower border.
     fn bottom(&self) -> usize {
         self.top + self.rows + 1
     }
 
-    /// Line in its middle.
+    /// The middle line.
     fn middle(&self) -> usize {
         self.row(0, 1)
     }
 
-    /// Line of the `index`th of `count` labels that are spread over it.
+    /// The line of the label `index` of `count`, which are spread over the block.
     fn row(&self, index: usize, count: usize) -> usize {
         self.top + 1 + (2 * index + 1) * self.rows / (2 * count.max(1))
     }
 }
 
-/// A sum with its place.
+/// A sum and its lines.
 struct Bracket<'a> {
     name: &'a str,
     size: String,
-    /// Line of its upper end.
+    /// The line of the upper end.
     top: usize,
-    /// Line of its lower end.
+    /// The line of the lower end.
     bottom: usize,
-    /// Line of its name.
+    /// The line of the label.
     label: usize,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn draw(stack: &Stack) -> String {
         canvas.text_ending(left_end, bracket.label, bracket.name);
         canvas.text_ending(left_end, bracket.label + 1, &bracket.size);
     }
-    // Where one ends, the next begins.
+    // Each begins where the previous one ends.
     for pair in left.windows(2) {
         if let [above, below] = pair
             && above.bottom == below.top
@@ -131,7 +131,7 @@ fn shapes(blocks: &[Block]) -> Vec<Shape<'_>> {
     shapes
 }
 
-/// Lines of the guest's and of the balloon's block.
+/// The lines of the guest's and the balloon's block.
 fn shared_rows(held: Kib, missing: Kib) -> (usize, usize) {
     if missing.is_zero() {
         return (GUEST_ROWS, 0);
@@ -142,20 +142,20 @@ fn shared_rows(held: Kib, missing: Kib) -> (usize, usize) {
     (held, SHARED_ROWS - held)
 }
 
-/// The shapes at both ends of a sum.
+/// The first and the last block of a sum.
 fn ends<'a, 'b>(sum: &Sum, shapes: &'b [Shape<'a>]) -> Option<(&'b Shape<'a>, &'b Shape<'a>)> {
     let (first, last) = sum.span?;
     Some((shapes.get(first)?, shapes.get(last)?))
 }
 
-/// Overhead, and below it static max: together the whole stack.
+/// The brackets of overhead and static max, which together span the stack.
 fn left_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>> {
     let bracket = |name| {
         let sum = stack.sum(name)?;
         let (first, last) = ends(sum, shapes)?;
         let (top, bottom) = (first.top, last.bottom());
         let middle = (top + bottom) / 2;
-        // The name stands beside a block, not beside a border.
+        // The label is at a block, not at a border.
         let label = if shapes.iter().any(|shape| shape.top == middle) { middle - 1 } else { middle };
         Some(Bracket { name: sum.name, size: short(sum.size), top, bottom, label })
     };
@@ -175,7 +175,7 @@ fn right_brackets<'a>(stack: &'a Stack, shapes: &[Shape<'_>]) -> Vec<Bracket<'a>
             Some((sum, at, first.top, last.bottom()))
         })
         .collect();
-    // Names that have no block of their own share the guest's.
+    // Labels without a block of their own share the guest's.
     let is_guest = |shape: &Shape<'_>| shape.block.part == Part::Held;
     let at_guest: Vec<&str> = GUEST_LABELS
         .into_iter()
@@ -210,7 +210,7 @@ fn draw_blocks(canvas: &mut Canvas, shapes: &[Shape<'_>], x: usize, inner: usize
     }
 }
 
-/// Draws a bracket's line with its upper end, its tick and its lower end.
+/// Draws a bracket: the line, its upper end, its tick and its lower end.
 fn vertical(canvas: &mut Canvas, x: usize, bracket: &Bracket<'_>, [upper, tick, lower]: [char; 3]) {
     for y in bracket.top..=bracket.bottom {
         canvas.fill(x, y, 1, '│');

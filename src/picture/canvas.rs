@@ -1,13 +1,13 @@
-//! A sheet of characters to draw on, which grows as it is written to.
+//! A canvas of characters, which grows on writes.
 
-/// Lines of characters; each character must be one column wide.
+/// The lines; each character is one column wide.
 #[derive(Default)]
 pub(super) struct Canvas {
     lines: Vec<Vec<char>>,
 }
 
 impl Canvas {
-    /// Writes `text` from column `x` of line `y` to the right.
+    /// Writes `text` from column `x` of line `y`.
     pub(super) fn text(&mut self, x: usize, y: usize, text: &str) {
         if self.lines.len() <= y {
             self.lines.resize_with(y + 1, Vec::new);
@@ -22,7 +22,7 @@ impl Canvas {
         }
     }
 
-    /// Writes `text` so that it ends before column `end`.
+    /// Writes `text` to end before column `end`.
     pub(super) fn text_ending(&mut self, end: usize, y: usize, text: &str) {
         self.text(end.saturating_sub(text.chars().count()), y, text);
     }
@@ -32,12 +32,12 @@ impl Canvas {
         self.text(x, y, &String::from_iter(std::iter::repeat_n(c, width)));
     }
 
-    /// A horizontal line of a box `inner` columns wide between its sides, which are `left` and `right`.
+    /// Draws a horizontal border of a box that is `inner` columns wide, with the corners `left` and `right`.
     pub(super) fn border(&mut self, x: usize, y: usize, inner: usize, left: char, right: char) {
         self.text(x, y, &format!("{left}{}{right}", "─".repeat(inner)));
     }
 
-    /// Draws a leader from column `x` to before column `end`, across whatever vertical lines stand in between.
+    /// Draws a leader from column `x` to before column `end`, across vertical lines.
     pub(super) fn leader(&mut self, x: usize, end: usize, y: usize) {
         for column in x..end {
             let crossed = self.lines.get(y).and_then(|line| line.get(column)).is_some_and(|c| *c == '│');
@@ -45,7 +45,7 @@ impl Canvas {
         }
     }
 
-    /// The lines, without spaces at their ends.
+    /// Returns the lines without trailing spaces.
     pub(super) fn finish(self) -> String {
         let mut out = String::new();
         for line in self.lines {

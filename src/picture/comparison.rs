@@ -1,23 +1,23 @@
-//! A domain's memory as two bars to one scale: what was planned, and what Xen shows.
+//! Draws a domain's memory as two bars on one scale: planned, and reported by Xen.
 
 use crate::memory::compare::Measured;
 use crate::memory::plan::Plan;
 use crate::memory::units::Pages;
 
-/// Columns of the longer bar.
+/// The columns of the longer bar.
 const BAR_WIDTH: u64 = 60;
-/// Fills: pages held, pages kept for populating on demand, and what may still come.
+/// The fills: pages owned, pages of the PoD cache, and pages that may still be added.
 const HELD_FILL: char = '█';
 const KEPT_FILL: char = '▒';
 const OPEN_FILL: char = '░';
 
-/// Draws both, each as far as the domain may grow, with a line that tells what the fills are.
+/// Draws both bars up to the domain's limit, with a legend.
 #[must_use]
 pub fn draw_comparison(plan: &Plan, xen: &Measured) -> String {
     let pod = plan.pod.unwrap_or_default();
     let longest = plan.max_pages.max(xen.max_pages).max(xen.owned_pages).0.max(1);
     let columns = |pages: u64| {
-        // Something is never drawn as nothing.
+        // A part that is not 0 has at least one column.
         let rounded = (u128::from(pages) * u128::from(BAR_WIDTH) + u128::from(longest) / 2) / u128::from(longest);
         let rounded = usize::try_from(rounded).unwrap_or(0);
         if pages > 0 { rounded.max(1) } else { 0 }
@@ -59,7 +59,7 @@ mod tests {
         let plan = Plan::new(&request).expect("a plan");
         let xen = Measured { owned_pages: Pages(32_768), max_pages: Pages(131_328), ..Measured::default() };
         let drawn = draw_comparison(&plan, &xen);
-        // 16 MiB of video RAM are held, 240 MiB kept, of 513 MiB.
+        // Of 513 MiB, 16 MiB of video RAM are owned, and 240 MiB are in the PoD cache.
         assert_eq!(
             (count(&drawn, 0, HELD_FILL), count(&drawn, 0, KEPT_FILL), count(&drawn, 0, OPEN_FILL)),
             (2, 28, 30)

@@ -1,4 +1,4 @@
-//! What Xen will report of a guest, as a table of counts with where each comes from.
+//! The page counts that Xen will report, as a table with their formulas.
 
 use super::stack::short;
 use crate::memory::kind::Kind;
@@ -6,7 +6,7 @@ use crate::memory::layout::{ACPI_PAGES, IOREQ_SERVER_PAGES, SPECIAL_PAGES, VGA_H
 use crate::memory::multiplier::ShadowMultiplier;
 use crate::memory::plan::{Plan, VGA_ROM};
 
-/// A figure: its name, its value, and how it comes about.
+/// A figure: its name, its value and its formula.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) value: String,
@@ -43,7 +43,7 @@ pub(super) fn figures(plan: &Plan) -> Vec<Figure> {
     all
 }
 
-/// What the pages are that a domain owns when its build ends.
+/// The formula of the pages that a domain owns after the build.
 fn built(kind: Kind) -> String {
     match kind {
         Kind::Hvm => {

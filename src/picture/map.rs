@@ -1,27 +1,27 @@
-//! A [`Map`] in characters: highest address at the top, not to scale.
+//! Draws a [`Map`] in characters: the highest address at the top, not to scale.
 
 use super::canvas::Canvas;
 use super::regions::{Filling, Map, address};
 use crate::memory::layout::FOUR_GIB;
 use crate::memory::units::Bytes;
 
-/// Column at which everything begins.
+/// The first column.
 const INDENT: usize = 1;
-/// Columns between the sides of the drawing.
-const INNER: usize = 20;
+/// The inner width in columns.
+const INNER_WIDTH: usize = 20;
 
 /// Draws the map.
 pub(super) fn draw(map: &Map) -> String {
     let addresses_end = INDENT + address(map.top).len();
     let box_x = addresses_end + 1;
-    let side_x = box_x + INNER + 1;
+    let side_x = box_x + INNER_WIDTH + 1;
     let bracket_x = side_x + 2;
     let notes_x = bracket_x + 3;
 
     let mut canvas = Canvas::default();
     let border = |canvas: &mut Canvas, y: usize, at: Bytes, mark: &str, sides: [char; 2]| {
         canvas.text_ending(addresses_end, y, &address(at));
-        canvas.border(box_x, y, INNER, sides[0], sides[1]);
+        canvas.border(box_x, y, INNER_WIDTH, sides[0], sides[1]);
         canvas.text(notes_x, y, mark);
     };
     border(&mut canvas, 0, map.top, map.top_mark, ['┌', '┐']);
@@ -37,7 +37,7 @@ pub(super) fn draw(map: &Map) -> String {
         };
         for (row, note) in (first..y).zip(&region.notes) {
             canvas.text(box_x, row, "│");
-            canvas.fill(box_x + 1, row, INNER, fill);
+            canvas.fill(box_x + 1, row, INNER_WIDTH, fill);
             canvas.text(side_x, row, "│");
             canvas.text(notes_x, row, note);
         }

@@ -1,7 +1,7 @@
-//! A plan as a drawing: what the domain's memory is made of, its addresses, and what Xen will report.
+//! Drawings of a plan: the breakdown of the memory, the address map, and the page counts that Xen will report.
 //!
-//! The content of a drawing is data: a `Stack` of blocks and sums, a `Map` of regions, and a table of figures. `breakdown`
-//! and `map` draw it in characters, `svg` as an SVG document.
+//! The content of a drawing is data: a `Stack` of blocks and sums, a `Map` of regions, and a table of figures.
+//! `breakdown` and `map` draw it in characters, `svg` draws an SVG document.
 
 mod breakdown;
 mod canvas;

@@ -1,55 +1,55 @@
-//! The guest-physical address space as data for a drawing: what stands where, and what there is to know about it.
+//! The guest-physical address space as data for a drawing: regions with notes.
 
 use crate::memory::kind::Kind;
 use crate::memory::layout::{
-    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVM_INFO, HVMLOADER_RESERVED, IO_APIC,
-    IOREQ_SERVER_FIRST, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_FIRST, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
+    ACPI_PAGES, ACPI_START, E820_LOW_START, E820Entry, E820Kind, FIRST_IOREQ_SERVER_PAGE, FIRST_SPECIAL_PAGE, FOUR_GIB,
+    HVM_INFO, HVMLOADER_RESERVED, IO_APIC, IOREQ_SERVER_PAGES, LOCAL_APIC, Layout, SPECIAL_PAGE_NAMES, SPECIAL_PAGES,
     VGA_HOLE_END, VGA_HOLE_PAGES, VGA_HOLE_START,
 };
 use crate::memory::plan::Plan;
 use crate::memory::units::{Bytes, Gfn};
 
-/// One stretch of addresses, up to where the one above it begins.
+/// A region; it ends where the one above it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Region {
-    /// Its first address.
+    /// The first address.
     pub(super) start: Bytes,
-    /// What that address is called, if anything.
+    /// The name of that address, or "".
     pub(super) mark: &'static str,
-    /// What it is.
+    /// The name of the region.
     pub(super) name: &'static str,
-    /// What is told about it, at least one line.
+    /// The notes, at least one line.
     pub(super) notes: Vec<String>,
-    /// What is there when the guest is built.
+    /// The memory in the region when the guest is built.
     pub(super) filling: Filling,
 }
 
-/// What is there when a guest is built.
+/// The memory in a region when the guest is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Filling {
-    /// RAM, or under populate on demand what becomes RAM when it is touched.
+    /// RAM, populated or PoD.
     Ram,
-    /// Frames of a PV guest that it may fill with RAM later.
+    /// Frames that a PV guest may populate later.
     Missing,
-    /// No RAM.
+    /// No memory.
     Nothing,
 }
 
-/// The whole address space of a guest.
+/// The address space of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Map {
-    /// Where it ends.
+    /// The end.
     pub(super) top: Bytes,
-    /// What that address is called.
+    /// The name of the end.
     pub(super) top_mark: &'static str,
     /// From the top down, without gaps.
     pub(super) regions: Vec<Region>,
-    /// Start of the MMIO hole, which ends at 4 GiB. What it is called is the last note of the region that begins there.
+    /// The start of the MMIO hole, which ends at 4 GiB. Its name is the last note of the region that begins there.
     pub(super) hole: Option<Bytes>,
 }
 
 impl Map {
-    /// That of a plan.
+    /// The address space of a plan.
     pub(super) fn new(plan: &Plan) -> Self {
         let layout = &plan.layout;
         if layout.kind == Kind::Pv {
@@ -72,7 +72,7 @@ impl Map {
 }
 
 impl Map {
-    /// Puts in what is reserved in an HVM guest's map, which is drawn without that until here.
+    /// Adds the reserved regions of an HVM guest.
     fn put_in_reserved(&mut self, layout: &Layout) {
         let end = |entry: &E820Entry| Bytes(entry.addr.get().saturating_add(entry.size.get()));
         let reserved: Vec<&E820Entry> =
@@ -105,12 +105,14 @@ impl Map {
             if above > bottom {
                 pieces.push(whole);
             } else if let Some(lowest) = pieces.pop() {
-                // What begins here keeps the whole one's mark, and the hole's name where the hole begins here.
-                let mut told = whole.notes;
-                let name = told.pop().filter(|_| self.hole == Some(bottom));
+                // The lower part keeps the region's mark, and the hole's name if the hole begins here.
+                let mut whole_notes = whole.notes;
+                let name = whole_notes.pop().filter(|_| self.hole == Some(bottom));
                 let notes = lowest.notes.into_iter().chain(name).collect();
-                if let Some(above) = pieces.last_mut().filter(|piece| piece.name == whole.name && !told.is_empty()) {
-                    above.notes = told;
+                if let Some(above) =
+                    pieces.last_mut().filter(|piece| piece.name == whole.name && !whole_notes.is_empty())
+                {
+                    above.notes = whole_notes;
                 }
                 pieces.push(Region { mark: whole.mark, notes, ..lowest });
             }
@@ -135,8 +137,8 @@ fn hvm(layout: &Layout) -> Vec<Region> {
     let note = "OVMF, where that is the firmware".to_owned();
     let mut regions = vec![region(start_of(special_end()), "", "flash", Filling::Nothing, [note])];
     regions.push(special_pages());
-    let note = format!("{IOREQ_SERVER_PAGES} from gfn {:x} on", IOREQ_SERVER_FIRST.get());
-    regions.push(region(start_of(IOREQ_SERVER_FIRST), "", "ioreq server pages", Filling::Ram, [note]));
+    let note = format!("{IOREQ_SERVER_PAGES} from gfn {:x} on", FIRST_IOREQ_SERVER_PAGE.get());
+    regions.push(region(start_of(FIRST_IOREQ_SERVER_PAGE), "", "ioreq server pages", Filling::Ram, [note]));
     let notes = [
         format!("local APIC at {}", address(LOCAL_APIC)),
         format!("I/O APIC at {}", address(IO_APIC)),
@@ -193,7 +195,7 @@ fn hole_mark(layout: &Layout) -> &'static str {
     if layout.lowmem_end == layout.mmio_start { "mmio_start, lowmem_end" } else { "mmio_start" }
 }
 
-/// What low RAM leaves below the hole.
+/// The unused addresses between low RAM and the hole.
 fn unused(layout: &Layout) -> Option<Region> {
     let unused = || region(layout.lowmem_end, "lowmem_end", "unused", Filling::Nothing, [String::new()]);
     (layout.lowmem_end != layout.mmio_start).then(unused)
@@ -204,19 +206,19 @@ fn special_pages() -> Region {
     let (first, second) = SPECIAL_PAGE_NAMES.split_at(SPECIAL_PAGE_NAMES.len() / 2);
     let cell = |(gfn, name): &(Gfn, &str)| format!("{:x} {name}", gfn.get());
     let notes = first.iter().zip(second).map(|(left, right)| format!("{:<18}   {}", cell(left), cell(right))).collect();
-    Region { start: start_of(SPECIAL_FIRST), mark: "", name: "special pages", notes, filling: Filling::Ram }
+    Region { start: start_of(FIRST_SPECIAL_PAGE), mark: "", name: "special pages", notes, filling: Filling::Ram }
 }
 
 fn special_end() -> Gfn {
-    SPECIAL_FIRST.checked_add_pages(SPECIAL_PAGES).unwrap_or(SPECIAL_FIRST)
+    FIRST_SPECIAL_PAGE.checked_add_pages(SPECIAL_PAGES).unwrap_or(FIRST_SPECIAL_PAGE)
 }
 
-/// Address of one of the frames above, which are all below 4 GiB.
+/// The address of a frame, which is below 4 GiB.
 fn start_of(gfn: Gfn) -> Bytes {
     gfn.to_bytes().unwrap_or(FOUR_GIB)
 }
 
-/// An address as it is written in the drawing.
+/// An address in the drawing's format.
 pub(super) fn address(at: Bytes) -> String {
     format!("{:#x}", at.get())
 }

@@ -1,7 +1,7 @@
-//! What a domain's memory is made of, as data for a drawing: the blocks, from the top down, and the sums with names.
+//! The breakdown of a domain's memory as data for a drawing: blocks from the top down, and named sums.
 //!
-//! The order of the blocks is that of the drawings in xenops' `memory.ml` and Xen's `docs/misc/libxl_memory.txt`: nearly
-//! every named sum is a run of neighbours. A sum that is none has no span, and is told without a bracket.
+//! The order of the blocks is that of the drawings in xenops' `memory.ml` and Xen's `docs/misc/libxl_memory.txt`:
+//! nearly every sum is a run of adjacent blocks. Other sums have no span and no bracket.
 
 use crate::memory::kind::Kind;
 use crate::memory::model::Limit;
@@ -11,58 +11,58 @@ use crate::memory::units::Kib;
 /// A part of the memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
-    /// The model's word for it.
+    /// The model's term.
     pub(super) name: &'static str,
-    /// Its size, never 0.
+    /// The size, never 0.
     pub(super) size: Kib,
-    /// What it is.
+    /// The meaning.
     pub(super) meaning: &'static str,
-    /// What the guest has of it.
+    /// The guest's relation to it.
     pub(super) part: Part,
 }
 
-/// What the guest has of a block.
+/// The guest's relation to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// It is not the guest's to use.
+    /// Memory that the guest cannot use.
     Overhead,
-    /// Memory that the guest holds: the one block that is drawn large.
+    /// Memory that the guest owns: the one block that is drawn large.
     Held,
-    /// Memory that the guest may have, but does not hold.
+    /// Memory that the guest may balloon up to.
     Missing,
 }
 
-/// A sum with a name.
+/// A named sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sum {
-    /// The model's word for it.
+    /// The model's term.
     pub(super) name: &'static str,
-    /// Its size.
+    /// The size.
     pub(super) size: Kib,
-    /// What it is, and how it is computed.
+    /// The meaning and the formula.
     pub(super) meaning: String,
-    /// The first and the last of the blocks that it is the sum of, where these are neighbours.
+    /// The first and the last block of the sum, if its blocks are adjacent.
     pub(super) span: Option<(usize, usize)>,
 }
 
-/// Blocks and sums.
+/// The blocks and sums of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stack {
-    /// From the top down.
+    /// The blocks from the top down.
     pub(super) blocks: Vec<Block>,
-    /// In the order in which they are explained.
+    /// The sums in the order of their explanation.
     pub(super) sums: Vec<Sum>,
 }
 
 impl Stack {
-    /// Those of a plan.
+    /// The blocks and sums of a plan.
     pub(super) fn new(plan: &Plan) -> Self {
         let blocks: Vec<Block> = blocks(plan).into_iter().filter(|block| !block.size.is_zero()).collect();
         let sums = sums(plan, &blocks);
         Self { blocks, sums }
     }
 
-    /// The sum of a name.
+    /// The sum with this name.
     pub(super) fn sum(&self, name: &str) -> Option<&Sum> {
         self.sums.iter().find(|sum| sum.name == name)
     }
@@ -78,15 +78,15 @@ pub(super) const VIDEO: &str = "video";
 const GUEST: &str = "guest";
 const BALLOON: &str = "balloon";
 
-/// A size for a place that is narrow: at most 12 characters.
+/// A size in at most 12 characters.
 pub(super) fn short(size: Kib) -> String {
     let text = size.to_string();
     if text.len() <= 12 { text } else { format!("{}K", size.get()) }
 }
 
-/// What the overhead is the sum of.
+/// The parts of the overhead.
 const OVERHEAD: [&str; 6] = [SHADOW, ROUNDING, VCPU_OVERHEAD, EXTRA_EXTERNAL, EXTRA_INTERNAL, SHIM];
-/// The most characters of a formula that is written out.
+/// The most characters of a formula; a longer one is omitted.
 const MAX_FORMULA_LENGTH: usize = 60;
 
 fn blocks(plan: &Plan) -> [Block; 9] {
@@ -120,7 +120,7 @@ fn blocks(plan: &Plan) -> [Block; 9] {
 
 fn sums(plan: &Plan, blocks: &[Block]) -> Vec<Sum> {
     let memory = &plan.memory;
-    // A formula that leaves out what is 0, unless nothing would be left of it.
+    // A formula without the terms that are 0, unless all are.
     let there = |name: &&str| blocks.iter().any(|block| block.name == *name);
     let joined = |names: &[&'static str]| names.iter().copied().filter(there).collect::<Vec<_>>().join(" + ");
     let plus = |name: &'static str| if there(&name) { format!(" + {name}") } else { String::new() };
@@ -174,7 +174,7 @@ fn sums(plan: &Plan, blocks: &[Block]) -> Vec<Sum> {
     ]
 }
 
-/// The first and the last of the named blocks, where they stand together and their sizes add up.
+/// The first and the last of the named blocks, if they are adjacent and add up to `size`.
 fn span(blocks: &[Block], names: &[&str], size: Kib) -> Option<(usize, usize)> {
     let named = |block: &Block| names.contains(&block.name);
     let first = blocks.iter().position(named)?;

@@ -1,6 +1,6 @@
-//! A plan as an SVG document, for a browser and for paper.
+//! Draws a plan as an SVG document, for browsers and print.
 //!
-//! It shows what the drawing for the terminal shows, with the blocks to scale as far as they can be read so.
+//! It has the content of the drawing for the terminal, with the blocks to scale as far as they stay legible.
 
 mod column;
 pub mod comparison;
@@ -21,38 +21,38 @@ use column::{BASELINE_OFFSET, BLOCK_PADDING, Bar, Place, Scale, TICK_WIDTH};
 use sheet::{Anchor, Font, MARGIN, Sheet};
 use style::Fill;
 
-/// Baseline of the title.
+/// The baseline of the title, in pixels, as all that follow.
 const TITLE_Y: i32 = 50;
-/// Baseline of the headings below it.
+/// The baseline of the headings below it.
 const HEADING_Y: i32 = 94;
-/// Where the stack and the map begin.
+/// The top of the stack and of the map.
 const COLUMNS_Y: i32 = 136;
 /// The least height of both.
 const MIN_SHEET_HEIGHT: i32 = 440;
-/// Width of the map's regions.
+/// The width of the map's regions.
 const REGION_WIDTH: i32 = 178;
-/// Size of the legend's rectangles.
+/// The size of the legend's rectangles.
 const SWATCH_WIDTH: i32 = 28;
 const SWATCH_HEIGHT: i32 = 16;
-/// Pixels from one line of text to the next.
+/// The distance between lines of text.
 const LINE_HEIGHT: i32 = 16;
-/// Pixels from one row of a table to the next.
+/// The distance between rows of a table.
 const ROW_HEIGHT: i32 = 20;
-/// Space between things that stand side by side.
+/// The space between adjacent elements.
 const GAP: i32 = 12;
-/// Space between a bracket and its label.
+/// The space between a bracket and its label.
 const LABEL_GAP: i32 = 7;
-/// Where a note's second column begins.
+/// The offset of a note's second column.
 const NOTE_COLUMN: i32 = 128;
 
-/// The sums on the left, which do not overlap.
+/// The sums on the left; they do not overlap.
 const LEFT_SUMS: [&str; 2] = ["overhead", "static max"];
-/// The sums on the right, from the innermost outwards.
+/// The sums on the right, from the inside out.
 const RIGHT_SUMS: [&str; 5] = ["build start", "build max", "target", "xen max", "footprint"];
 
 /// Draws a plan as a standalone SVG document.
 ///
-/// It has no scripts and needs nothing from elsewhere; it is light or dark as its reader prefers, and light on paper.
+/// It has no scripts and no external references. It follows the reader's preference of light or dark, and prints light.
 #[must_use]
 pub fn svg(plan: &Plan) -> String {
     let (stack, map) = (Stack::new(plan), Map::new(plan));
@@ -82,13 +82,13 @@ pub fn svg(plan: &Plan) -> String {
     sheet.finish(&title, &description(&stack))
 }
 
-/// A heading with a remark below it.
+/// Draws a heading with a remark below it.
 fn heading(sheet: &mut Sheet, x: i32, y: i32, text: &str, remark: &str) {
     sheet.text(x, y, Font::Heading, Anchor::Start, text);
     sheet.text(x, y + 19, Font::Soft, Anchor::Start, remark);
 }
 
-/// What those are told who do not see the picture.
+/// The description for screen readers.
 fn description(stack: &Stack) -> String {
     let blocks = stack.blocks.iter().map(|block| format!("{} {}", block.name, short(block.size)));
     let sums = stack.sums.iter().map(|sum| format!("{} {}", sum.name, short(sum.size)));
@@ -107,7 +107,7 @@ fn fill_of(block: &Block) -> Fill {
     }
 }
 
-/// The blocks with the brackets of the sums.
+/// Draws the blocks and the brackets of the sums.
 fn draw_stack(sheet: &mut Sheet, stack: &Stack, scale: Scale) {
     let label = |sum: &&Sum| Font::Name.width(sum.name).max(Font::Number.width(&short(sum.size)));
     let of = |names: &[&str]| -> Vec<&Sum> { names.iter().filter_map(|name| stack.sum(name)).collect() };
@@ -126,7 +126,7 @@ fn draw_stack(sheet: &mut Sheet, stack: &Stack, scale: Scale) {
         Some((bracket, sum, place))
     });
     let brackets: Vec<(i32, &Sum, Place)> = brackets.collect();
-    // First, so that what stands on them hides them.
+    // First, so that the labels cover them.
     for (end, _, at) in &brackets {
         for y in [at.top, at.bottom] {
             sheet.path("guide", &format!("M{} {y}H{end}", x + width));
@@ -152,18 +152,18 @@ fn draw_stack(sheet: &mut Sheet, stack: &Stack, scale: Scale) {
     }
 }
 
-/// A sum's name and its size below it, with what it means.
+/// Draws a sum's name with its size below and its meaning as a tooltip.
 fn draw_sum(sheet: &mut Sheet, x: i32, y: i32, anchor: Anchor, sum: &Sum) {
     sheet.group(&sum.meaning, |sheet| draw_label(sheet, x, y, anchor, sum.name, sum.size));
 }
 
-/// A name and its size below it, around `y`.
+/// Draws a name with its size below, around `y`.
 fn draw_label(sheet: &mut Sheet, x: i32, y: i32, anchor: Anchor, name: &str, size: Kib) {
     sheet.text_over(None, x, y - 3, Font::Name, anchor, name);
     sheet.text_over(None, x, y - 3 + LINE_HEIGHT, Font::Number, anchor, &short(size));
 }
 
-/// What a region takes at least: its notes, and air for what stands at its borders.
+/// The least height of a region: its notes and the marks at its borders.
 fn least_height(region: &Region) -> i32 {
     lines(region) * LINE_HEIGHT + 22
 }
@@ -172,7 +172,7 @@ fn lines(region: &Region) -> i32 {
     i32::try_from(region.notes.len()).unwrap_or(1)
 }
 
-/// The address space, highest address at the top; `more` pixels are shared out to the regions.
+/// Draws the address space, the highest address at the top; `more` pixels are divided among the regions.
 fn draw_map(sheet: &mut Sheet, map: &Map, x: i32, more: i32) {
     let starts = map.regions.iter().map(|region| Font::Code.width(&address(region.start)));
     let line = x + starts.max().unwrap_or(0).max(Font::Code.width(&address(map.top))) + GAP;
@@ -211,7 +211,7 @@ fn draw_map(sheet: &mut Sheet, map: &Map, x: i32, more: i32) {
 
         let first = place.middle() + 4 - (lines(region) - 1) * LINE_HEIGHT / 2;
         for (row, note) in (0..).zip(&region.notes) {
-            // Where a note has columns, several spaces are between them.
+            // Several spaces separate the columns of a note.
             let columns = note.split("  ").map(str::trim).filter(|column| !column.is_empty());
             for (column, text) in (0..).zip(columns) {
                 sheet.text(notes + column * NOTE_COLUMN, first + row * LINE_HEIGHT, Font::Soft, Anchor::Start, text);
@@ -226,7 +226,7 @@ fn draw_map(sheet: &mut Sheet, map: &Map, x: i32, more: i32) {
     }
 }
 
-/// What the blocks and the sums are.
+/// Draws the explanation of the blocks and the sums.
 fn draw_words(sheet: &mut Sheet, stack: &Stack, top: i32) {
     heading(sheet, MARGIN, top, "What the names mean", "");
     let blocks = stack.blocks.iter().map(|block| (block.name, block.size, block.meaning));
@@ -251,7 +251,7 @@ fn draw_words(sheet: &mut Sheet, stack: &Stack, top: i32) {
     }
 }
 
-/// What Xen will report, and what a guest with a balloon has to know.
+/// Draws the page counts that Xen will report, and the notes on a guest with a balloon.
 fn draw_figures(sheet: &mut Sheet, plan: &Plan, x: i32, top: i32) {
     heading(sheet, x, top, "What Xen will report", "");
     let figures = figures(plan);
@@ -275,7 +275,7 @@ fn draw_figures(sheet: &mut Sheet, plan: &Plan, x: i32, top: i32) {
     }
 }
 
-/// What the fills are, and how large a pixel is.
+/// Draws the legend of the fills and the scale.
 fn draw_legend(sheet: &mut Sheet, y: i32, scale: Scale) {
     let mut x = MARGIN;
     for fill in sheet.fills().to_vec() {

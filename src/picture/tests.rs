@@ -21,7 +21,7 @@ fn plan(target: u32, static_max: u32, video: u32) -> Plan {
     Plan::new(&request).expect("a plan")
 }
 
-/// Every line that a bracket or a box begins goes on without a gap until it ends.
+/// Checks that each line of a bracket or box is continuous.
 fn assert_unbroken(picture: &str) {
     let lines: Vec<Vec<char>> = picture.lines().map(|line| line.chars().collect()).collect();
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
@@ -68,7 +68,7 @@ fn assert_well_formed(plan: &Plan) {
     assert!(picture.contains(&format!(" {}  build start", plan.owned_pages_built.get())));
 }
 
-/// To see what changed, `dombuild plan --memory 4GiB --maxmem 5GiB --vcpus 2 --shadow-multiplier 1.5` draws this one.
+/// The output of `dombuild plan --memory 4GiB --maxmem 5GiB --vcpus 2 --shadow-multiplier 1.5`.
 #[test]
 fn the_picture_of_a_guest_that_has_it_all() {
     let request = Request {
@@ -134,7 +134,7 @@ fn every_kind_and_model() {
     }
 }
 
-/// Each named sum but one is a run of blocks, whatever the kind and the model.
+/// Each named sum except one is a run of blocks, for every kind and model.
 #[test]
 fn the_sums_are_runs() {
     for kind in Kind::ALL {
@@ -146,7 +146,7 @@ fn the_sums_are_runs() {
             }
         }
     }
-    // The shim takes more for a guest that may grow than for what it starts with.
+    // The shim needs more for a guest that may grow than for its start size.
     let shim = Request {
         kind: Kind::Pvh,
         model: Model::Xapi,
@@ -162,7 +162,7 @@ fn the_sums_are_runs() {
     assert!(render(&plan).contains(" build start     1058 MiB: what it starts with: target + shim for that\n"));
 }
 
-/// Sizes that are no whole MiB are long, and libxl takes them.
+/// Sizes that are not whole MiB are long, and libxl accepts them.
 #[test]
 fn the_widest_by_libxl() {
     let most = Mib(MAX_STATIC_MAX.0 - 256).to_kib().0;
@@ -187,7 +187,7 @@ proptest! {
     ) {
         let hvm = kind == Kind::Hvm;
         let video = if hvm { (1 << shift) / 2 } else { 0 };
-        // What libxl takes that is no whole MiB.
+        // libxl accepts sizes that are not whole MiB.
         let cut = if balloon > 0 && guest > 2 && kind != Kind::Pv { cut } else { 0 };
         let target = guest + video;
         let request = Request {
@@ -219,14 +219,14 @@ fn what_is_reserved_is_drawn() {
         assert!(map.regions.iter().all(|region| !region.notes.is_empty()));
         map::draw(&map)
     };
-    // Where low RAM and the hole meet, the region is the first thing in the hole, and the hole still has its name.
+    // If low RAM and the hole meet, the region is the first one in the hole, and the hole keeps its name.
     let at_the_hole = reserve(4096, &[(0x7b80_0000, 0x10_0000)], false);
     for words in
         ["0x7b800000", "0x7b900000", "mmio_start, lowmem_end", "1 MiB, the host's, for a device", "MMIO hole: 2120 MiB"]
     {
         assert!(at_the_hole.contains(words), "{words} in\n{at_the_hole}");
     }
-    // In the middle of the hole, across its beginning, in what is unused, and above everything.
+    // In the middle of the hole, across its start, in unused addresses, and above all RAM.
     let many = reserve(
         1024,
         &[(0xf800_0000, 0x1000), (0xefff_0000, 0x2_0000), (0x8000_0000, 0x1000), (8 << 30, 0x1000)],

@@ -1,4 +1,4 @@
-//! A plan as a drawing in characters, for a terminal.
+//! Draws a plan in characters, for a terminal.
 
 use super::regions::Map;
 use super::stack::{Stack, short};
@@ -6,10 +6,10 @@ use super::{breakdown, figures, map};
 use crate::memory::model::Model;
 use crate::memory::{Kind, Plan};
 
-/// The most columns that a drawing takes.
+/// The most columns of a drawing.
 pub const WIDTH: usize = 79;
 
-/// Draws a plan: plain text of at most [`WIDTH`] columns, with box-drawing characters, without colours.
+/// Draws a plan as text of at most [`WIDTH`] columns, with box-drawing characters and without colours.
 #[must_use]
 pub fn render(plan: &Plan) -> String {
     let stack = Stack::new(plan);
@@ -55,7 +55,7 @@ pub(super) fn title(plan: &Plan) -> String {
     }
 }
 
-/// What the blocks and the sums are.
+/// The explanation of the blocks and the sums.
 pub(super) fn words(stack: &Stack) -> String {
     let mut out = String::new();
     for block in &stack.blocks {
@@ -63,18 +63,18 @@ pub(super) fn words(stack: &Stack) -> String {
     }
     out.push('\n');
     for sum in &stack.sums {
-        // What has no bracket has its size told here.
+        // A sum without a bracket has its size here.
         let size = if sum.span.is_none() { format!("{}: ", short(sum.size)) } else { String::new() };
         out.push_str(&format!(" {:<14}  {size}{}\n", sum.name, sum.meaning));
     }
     out
 }
 
-/// What a guest has to know that starts with less than it may have.
+/// The notes on a guest that starts with less than it may have.
 pub(super) fn ballooned(plan: &Plan) -> Option<[String; 4]> {
     let memory = &plan.memory;
     if memory.populate_on_demand {
-        // With the shim's part, which is larger for a larger guest, a little more than the balloon.
+        // With the shim's part, which is larger for a larger guest, this is slightly more than the balloon.
         let missing = memory.build_max.checked_sub(memory.build_start).unwrap_or(memory.balloon);
         Some([
             "Populate on demand: the guest holds less than it sees. Xen puts a page in".to_owned(),

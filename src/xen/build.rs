@@ -1,4 +1,4 @@
-//! Turns the Xen version that xen-sys found into `xen_4_N_or_later` cfgs.
+//! Sets the cfgs `xen_4_N_or_later` for the version of Xen that xen-sys found.
 
 use std::env;
 

@@ -1,4 +1,4 @@
-//! What CPUID tells a guest.
+//! CPUID policies of guests.
 
 use std::ptr::NonNull;
 
@@ -7,47 +7,47 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::{DomId, Interface};
 
-/// A featureset of the hypervisor's (`XEN_SYSCTL_get_cpu_featureset`).
+/// A featureset of Xen (`XEN_SYSCTL_get_cpu_featureset`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeaturesetOf {
-    /// What the host's CPUs have.
+    /// The features of the host's CPUs.
     Host,
-    /// What PV guests are given.
+    /// The most that PV guests may have.
     Pv,
-    /// What HVM and PVH guests are given.
+    /// The most that HVM and PVH guests may have.
     Hvm,
 }
 
-/// What a guest's CPUID policy is made from.
+/// The base of a guest's CPUID policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuidBase<'a> {
-    /// Xen's default policy for the kind of guest, with these three changed. PAE and nested virtualisation are HVM's and
-    /// PVH's.
+    /// Xen's default policy for the kind of guest, with these features. PAE and nested virtualisation are for HVM and
+    /// PVH.
     Default {
-        /// Physical address extension, without which there is no long mode either.
+        /// Physical address extension; long mode requires it.
         pae: bool,
-        /// An invariant TSC is promised.
+        /// Invariant TSC.
         itsc: bool,
-        /// VMX or SVM are shown; the domain must have been created for that.
+        /// VMX or SVM; the domain must have been created for it.
         nested: bool,
     },
-    /// This featureset, word by word (xen/include/public/arch-x86/cpufeatureset.h).
+    /// A featureset, word by word (xen/include/public/arch-x86/cpufeatureset.h).
     Featureset(&'a [u32]),
 }
 
 /// One leaf of a CPUID policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuidLeaf {
-    /// EAX that asks for it.
+    /// The input in EAX.
     pub leaf: u32,
-    /// ECX that asks for it; all ones where there are no subleaves.
+    /// The input in ECX; all ones if the leaf has no subleaves.
     pub subleaf: u32,
-    /// EAX, EBX, ECX and EDX of the answer.
+    /// The output in EAX, EBX, ECX and EDX.
     pub registers: [u32; 4],
 }
 
 impl Interface {
-    /// One of the hypervisor's featuresets.
+    /// Reads a featureset of Xen.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -59,7 +59,7 @@ impl Interface {
             FeaturesetOf::Hvm => sys::XEN_SYSCTL_cpu_featureset_hvm,
         };
         let mut count = 0;
-        // SAFETY: a null buffer asks for the number of words.
+        // SAFETY: with a null buffer, the call returns the number of words.
         let returned =
             unsafe { sys::xc_get_cpu_featureset(self.as_raw(), index, &raw mut count, std::ptr::null_mut()) };
         error::minus_one(CALL, format_args!("{of:?}, size"), returned)?;
@@ -71,10 +71,10 @@ impl Interface {
         Ok(words)
     }
 
-    /// Gives a guest its CPUID policy. Xen takes out what the host lacks, and what depends on that.
+    /// Sets a guest's CPUID policy. Xen removes features that the host lacks, and their dependents.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a featureset with more than this Xen knows.
+    /// `EOPNOTSUPP` for a featureset with more words than this Xen knows.
     pub fn apply_cpuid_policy(&self, domid: DomId, base: CpuidBase<'_>) -> Result<(), XenError> {
         let (featureset, pae, itsc, nested) = match base {
             CpuidBase::Default { pae, itsc, nested } => (&[][..], pae, itsc, nested),
@@ -100,7 +100,7 @@ impl Interface {
         error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}, {base:x?}"), returned)
     }
 
-    /// A guest's CPUID policy, in order of leaf.
+    /// Reads a guest's CPUID policy, sorted by leaf.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -136,7 +136,7 @@ impl Interface {
             .collect())
     }
 
-    /// Replaces these leaves of a guest's CPUID policy; the others stay.
+    /// Replaces these leaves of a guest's CPUID policy.
     ///
     /// # Errors
     /// If Xen refuses one of them.
@@ -174,7 +174,7 @@ struct Policy(NonNull<sys::xc_cpu_policy_t>);
 
 impl Policy {
     fn new() -> Result<Self, XenError> {
-        // SAFETY: takes nothing; the result is ours.
+        // SAFETY: the call takes no arguments, and returns an object that the caller owns.
         error::pointer("xc_cpu_policy_init", format_args!(""), unsafe { sys::xc_cpu_policy_init() }).map(Self)
     }
 }

@@ -1,4 +1,4 @@
-//! Which setting it is that Xen does not create a domain with: it says `EINVAL`, and no more.
+//! Finds the setting for which Xen refuses to create a domain: it returns `EINVAL` for many of them.
 
 use nix::errno::Errno;
 use xen_sys as sys;
@@ -6,12 +6,13 @@ use xen_sys as sys;
 use super::{CreateDomain, DomId, Interface, PhysInfo, XenError, XenParameter};
 use dombuild_memory::Kind;
 
-/// Most vCPUs of a PV guest (`MAX_VIRT_CPUS`, xen/include/public/xen.h: XEN_LEGACY_MAX_VCPUS does not count here).
+/// The most vCPUs of a PV guest (`MAX_VIRT_CPUS`, xen/include/public/xen.h: XEN_LEGACY_MAX_VCPUS is not the limit
+/// here).
 const MAX_VIRT_CPUS: u32 = 8192;
 
-/// The most frames of grant and maptrack tables that Xen gives a domain, where it tells.
+/// The most frames of the grant and maptrack tables of a domain; `None` means no limit or an unknown one.
 ///
-/// Since Xen 4.18 its boot options are defaults, and a domain may have more.
+/// Since Xen 4.18 the boot options are defaults, not limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GrantLimits {
     /// Grant table: `gnttab_max_frames`.
@@ -21,8 +22,8 @@ pub struct GrantLimits {
 }
 
 impl Interface {
-    /// The limits of the running Xen for what a domain is to have. dom0's own grant table may have as many frames as Xen was
-    /// started with; nothing but hypfs tells the other one.
+    /// The running Xen's limits for this domain. dom0's grant table has the boot option's limit; only hypfs reports the
+    /// maptrack limit.
     #[must_use]
     pub fn grant_limits(&self, wanted: &CreateDomain) -> GrantLimits {
         let of_dom0 = || self.grant_frames(DomId::DOM0).ok().map(|(_, most)| most);
@@ -36,7 +37,7 @@ impl Interface {
 }
 
 impl CreateDomain {
-    /// What of this is more than Xen gives, with Xen's limit and its boot option; nothing where Xen has no such limit.
+    /// Names the setting above its limit, with the limit and its boot option; `None` if no setting is.
     #[must_use]
     pub fn above(&self, limits: &GrantLimits) -> Option<String> {
         if cfg!(xen_4_18_or_later) {
@@ -64,9 +65,9 @@ impl CreateDomain {
         (!above.is_empty()).then(|| above.join("; "))
     }
 
-    /// Puts to the refusal of `xc_domain_create` what it was, as far as that can be told from what Xen checks
-    /// (`sanitise_domain_config`, `arch_sanitise_domain_config`, `evtchn_init`, `grant_table_init`, `cpupool_add_domain`;
-    /// Xen 4.17 to 4.20) and from what the host says it can.
+    /// Adds the cause to an error of `xc_domain_create`, as far as Xen's checks (`sanitise_domain_config`,
+    /// `arch_sanitise_domain_config`, `evtchn_init`, `grant_table_init`, `cpupool_add_domain`; Xen 4.17 to 4.20) and
+    /// the host's abilities show it.
     #[must_use]
     pub fn explain(&self, error: XenError, host: &PhysInfo, limits: &GrantLimits) -> XenError {
         let Some(cause) = error.errno.and_then(|errno| self.cause(errno, host, limits)) else { return error };
@@ -112,7 +113,7 @@ impl CreateDomain {
         } else if self.max_event_channel < 1 {
             "--event-channels below 1".to_owned()
         } else if self.nested {
-            // 4.17 says nothing of it; later ones refuse it where the CPU or a boot option forbids it.
+            // Xen 4.17 does not check it; later versions refuse it if the CPU or a boot option forbids it.
             "--platform nested-virt: this CPU or this Xen offers none".to_owned()
         } else if self.ssid != 0 {
             "--seclabel: the policy knows the label, but not for domains".to_owned()
@@ -162,18 +163,18 @@ mod tests {
         wanted
     }
 
-    fn told(wanted: &CreateDomain, host: &PhysInfo, errno: Errno) -> String {
+    fn explained(wanted: &CreateDomain, host: &PhysInfo, errno: Errno) -> String {
         let refused = XenError { call: "xc_domain_create", arguments: String::new(), errno: Some(errno), detail: None };
         wanted.explain(refused, host, &LIMITS).detail.unwrap_or_default()
     }
 
     const LIMITS: GrantLimits = GrantLimits { frames: Some(64), maptrack_frames: Some(1024) };
 
-    /// Since Xen 4.18 these are no limits.
+    /// Since Xen 4.18 these are not limits.
     #[test]
     fn a_table_above_the_limit_names_flag_limit_and_boot_option() {
         let both = wanted(|wanted| (wanted.max_grant_frames, wanted.max_maptrack_frames) = (Some(4096), Some(100_000)));
-        let text = told(&both, &host(), Errno::EINVAL);
+        let text = explained(&both, &host(), Errno::EINVAL);
         let words = [
             "--max-grant-frames 4096, and this Xen gives 64 at most",
             "gnttab_max_frames=4096",
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_setting_is_named() {
-        let invalid = |change: fn(&mut CreateDomain)| told(&wanted(change), &host(), Errno::EINVAL);
+        let invalid = |change: fn(&mut CreateDomain)| explained(&wanted(change), &host(), Errno::EINVAL);
         assert_eq!(invalid(|_| {}), "", "nothing is made up");
         for (text, word) in [
             (invalid(|wanted| wanted.nested = true), "nested-virt"),
@@ -204,16 +205,16 @@ mod tests {
             assert!(text.contains(word), "{text:?} lacks {word}");
         }
         let old = PhysInfo { hap: false, ..host() };
-        assert!(told(&wanted(|_| {}), &old, Errno::EINVAL).contains("hardware-assisted paging"));
+        assert!(explained(&wanted(|_| {}), &old, Errno::EINVAL).contains("hardware-assisted paging"));
         let none = PhysInfo { hvm: false, pv: false, ..host() };
-        assert!(told(&wanted(|wanted| wanted.kind = Kind::Pv), &none, Errno::EINVAL).contains("no pv guests"));
+        assert!(explained(&wanted(|wanted| wanted.kind = Kind::Pv), &none, Errno::EINVAL).contains("no pv guests"));
     }
 
     #[test]
     fn other_refusals_name_theirs() {
-        assert_eq!(told(&wanted(|wanted| wanted.cpupool = 7), &host(), Errno::ESRCH), "--cpupool 7");
+        assert_eq!(explained(&wanted(|wanted| wanted.cpupool = 7), &host(), Errno::ESRCH), "--cpupool 7");
         let large = wanted(|wanted| wanted.max_grant_frames = Some(1 << 30));
-        assert!(told(&large, &host(), Errno::ENOMEM).contains("--max-grant-frames 1073741824"));
-        assert_eq!(told(&large, &host(), Errno::EFAULT), "");
+        assert!(explained(&large, &host(), Errno::ENOMEM).contains("--max-grant-frames 1073741824"));
+        assert_eq!(explained(&large, &host(), Errno::EFAULT), "");
     }
 }

@@ -1,4 +1,4 @@
-//! The handle of libxenguest: one domain image, from the kernel file to a bootable guest.
+//! The handle of libxenguest: loads a kernel into a domain and makes it bootable.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -15,51 +15,49 @@ use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, logger};
 use dombuild_memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
 use dombuild_os::sealed::Sealed;
 
-/// How every PV guest's start info begins (`magic`, xen/include/public/xen.h).
+/// The first bytes of a PV guest's start info (`magic`, xen/include/public/xen.h).
 const START_INFO_MAGIC: [u8; 4] = *b"xen-";
 
-/// What an image is made of. The files must live as long as the image: libxenguest keeps pointers into them until the
-/// end.
+/// The parts of an image. The files must outlive the image: libxenguest keeps pointers to them.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageParts<'a> {
-    /// What the guest starts with: hvmloader, or its own kernel.
+    /// hvmloader, or the guest's kernel.
     pub kernel: &'a [u8],
-    /// What goes with it, by the kind of guest.
+    /// The other parts, by kind of guest.
     pub contents: ImageContents<'a>,
-    /// Where the memory goes, and the map that the guest is told.
+    /// The layout of the memory, with the guest's memory map.
     pub layout: &'a Layout,
-    /// `mem_target` in pages: what is populated, or granted to populate on demand where it is less than the size. Not
-    /// looked at for PV, of which only what it starts with is populated.
+    /// `mem_target` in pages: the populated pages, or the PoD target. Ignored for PV.
     pub target_pages: Pages,
-    /// Number of vCPUs.
+    /// The number of vCPUs.
     pub vcpus: u32,
-    /// How large kernel and modules may be, unpacked.
+    /// The size limits of kernel and modules.
     pub limits: ImageLimits,
-    /// Event channel of the xenstore ring.
+    /// The event channel of the xenstore ring.
     pub store_port: EventPort,
-    /// The domain that serves it.
+    /// The domain that serves the ring.
     pub store_domain: DomId,
-    /// Event channel of the console ring.
+    /// The event channel of the console ring.
     pub console_port: EventPort,
-    /// The domain that serves it.
+    /// The domain that serves the ring.
     pub console_domain: DomId,
 }
 
-/// Whether libelf refuses a PVH kernel that has a note PADDR_OFFSET and none of VIRT_BASE, though it looks at neither under PVH
+/// Whether libelf refuses a PVH kernel with a note PADDR_OFFSET and no VIRT_BASE, although PVH uses neither
 /// (`elf_xen_addr_calc_check`, xen/common/libelf/libelf-dominfo.c, Xen 4.17).
 pub const PVH_PADDR_OFFSET_NEEDS_BASE: bool = !cfg!(xen_4_18_or_later);
 
-/// How large a kernel, before and after it was unpacked, and a module may be.
+/// The size limits of a kernel, packed and unpacked, and of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// The kernel, at most [`ImageLimits::MAX`].
+    /// The limit of the kernel, at most [`ImageLimits::MAX`].
     pub kernel: Bytes,
-    /// Each module, at most [`ImageLimits::MAX`].
+    /// The limit of each module, at most [`ImageLimits::MAX`].
     pub module: Bytes,
 }
 
 impl ImageLimits {
-    /// What libxenguest takes at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
+    /// The largest limit of libxenguest (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h): 1 GiB.
     pub const MAX: Bytes = Bytes(1 << 30);
 }
 
@@ -69,41 +67,41 @@ impl Default for ImageLimits {
     }
 }
 
-/// What goes into a guest besides its kernel.
+/// The parts of an image other than the kernel.
 #[derive(Debug, Clone, Copy)]
 pub enum ImageContents<'a> {
-    /// Under hvmloader.
+    /// A guest under hvmloader.
     Hvm {
-        /// SeaBIOS or OVMF: the module that hvmloader finds under the name `firmware`.
+        /// SeaBIOS or OVMF: hvmloader's module `firmware`.
         firmware: &'a [u8],
         /// SMBIOS structures and ACPI tables.
         modules: &'a HvmModules,
-        /// Frames left out for the VGA hole.
+        /// The pages of the VGA hole, which stay empty.
         vga_hole: Pages,
     },
     /// A kernel started at its PVH entry point.
     Pvh {
-        /// Command line and modules.
+        /// The command line and the modules.
         start: DirectStart<'a>,
         /// ACPI tables, which begin with the RSDP.
         acpi: &'a [u8],
-        /// Where they go.
+        /// Their guest-physical address.
         acpi_at: Bytes,
     },
     /// A paravirtualised kernel.
     Pv(DirectStart<'a>),
 }
 
-/// What a kernel that is started directly gets.
+/// The boot parameters of a kernel that Xen starts directly.
 #[derive(Debug, Clone, Copy)]
 pub struct DirectStart<'a> {
-    /// Its command line.
+    /// The command line.
     pub cmdline: &'a CStr,
-    /// Its modules, each with a command line; Linux takes one, the initial ramdisk.
+    /// The modules, each with a command line; Linux takes one, the initial ramdisk.
     pub modules: &'a [(&'a Sealed, &'a CStr)],
     /// PV: features that the kernel must have, as words; empty for none.
     pub features: &'a CStr,
-    /// PV: bits for the start info (`SIF_*`, xen/include/public/xen.h).
+    /// PV: flags of the start info (`SIF_*`, xen/include/public/xen.h).
     pub start_flags: u32,
 }
 
@@ -116,14 +114,14 @@ impl<'a> ImageContents<'a> {
     }
 }
 
-/// Where a built guest has its rings. For PV these are machine frames, which is what Xen calls its gfns.
+/// The rings of a built guest. For PV these are machine frames, which Xen calls gfns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boot {
-    /// Frame of the xenstore ring.
+    /// The frame of the xenstore ring.
     pub store_gfn: Gfn,
-    /// Frame of the console ring.
+    /// The frame of the console ring.
     pub console_gfn: Gfn,
-    /// Where the modules for hvmloader are.
+    /// The addresses of hvmloader's modules.
     pub modules: PlacedModules,
 }
 
@@ -132,7 +130,7 @@ pub struct DomainImage<'a> {
     raw: NonNull<sys::xc_dom_image>,
     interface: &'a Interface,
     domid: DomId,
-    /// libxenguest reads it when it writes the start info.
+    /// libxenguest reads it for the start info.
     memory_map: Vec<sys::e820entry>,
     gzip_mask: GzipMask,
     parts: ImageParts<'a>,
@@ -146,14 +144,14 @@ impl fmt::Debug for DomainImage<'_> {
 
 impl Drop for DomainImage<'_> {
     fn drop(&mut self) {
-        // SAFETY: `raw` came from xc_dom_allocate and is released once; libxenguest does not free what we lent it.
+        // SAFETY: `raw` came from xc_dom_allocate and is released once; libxenguest does not free borrowed memory.
         unsafe { sys::xc_dom_release(self.raw.as_ptr()) };
         log::debug!("xc_dom_release()");
     }
 }
 
 impl<'a> DomainImage<'a> {
-    /// Allocates an image and hands it its parts.
+    /// Allocates an image and adds its parts.
     ///
     /// # Errors
     /// If memory is short, or a file is larger than libxenguest accepts (1 GiB).
@@ -162,8 +160,7 @@ impl<'a> DomainImage<'a> {
         let pointer = null_if_empty(cmdline);
         let features = parts.contents.direct().map_or(c"", |start| start.features);
         let arguments = format_args!("command line {cmdline:?}, features {features:?}");
-        // SAFETY: a null command line and null features are allowed and mean none; libxenguest copies the one and reads
-        // the other during the call.
+        // SAFETY: null is allowed for command line and features; libxenguest copies or reads them during the call.
         let raw = error::pointer("xc_dom_allocate", arguments, unsafe {
             sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
         })?;
@@ -194,7 +191,7 @@ impl<'a> DomainImage<'a> {
         dom.xenstore_domid = parts.store_domain.get();
         match parts.contents {
             ImageContents::Hvm { firmware, modules, vga_hole } => {
-                // False means PVH: no hvm_info, no ioreq server pages.
+                // False would mean PVH: no hvm_info, no ioreq server pages.
                 dom.device_model = true;
                 dom.vga_hole_size = vga_hole.0;
                 dom.system_firmware_module = module(firmware)?;
@@ -242,8 +239,8 @@ impl<'a> DomainImage<'a> {
         {
             let (size, cmdline) = (data.len(), null_if_empty(cmdline));
             let start = self.gzip_mask.mask(number, data)?.as_ptr();
-            // SAFETY: the module, or what stands in for it, lives as long as this image and is only read; its command line is copied,
-            // and null means none.
+            // SAFETY: the module or its replacement lives as long as this image and is only read; its command line is
+            // copied, and null means none.
             self.call("xc_dom_module_mem", format_args!("{size} bytes"), |dom| unsafe {
                 sys::xc_dom_module_mem(dom, start.cast(), size, cmdline)
             })?;
@@ -251,10 +248,10 @@ impl<'a> DomainImage<'a> {
         Ok(())
     }
 
-    /// Reads the hypervisor's abilities, then the kernel's headers.
+    /// Reads the hypervisor's capabilities and the kernel's headers.
     ///
     /// # Errors
-    /// If the kernel is not one that this kind of guest can start.
+    /// If this kind of guest cannot start the kernel.
     pub fn parse(&mut self) -> Result<(), XenError> {
         let (interface, domid) = (self.interface.as_raw(), self.domid);
         // SAFETY: the image and the interface are valid.
@@ -265,7 +262,7 @@ impl<'a> DomainImage<'a> {
         self.call("xc_dom_parse_image", format_args!(""), |dom| unsafe { sys::xc_dom_parse_image(dom) })
     }
 
-    /// Tells libxenguest how much RAM the guest has. It populates a PV guest itself, and takes that of others for populated.
+    /// Sets the guest's RAM. libxenguest populates it for a PV guest, and assumes that other guests are populated.
     ///
     /// # Errors
     /// If libxenguest refuses it.
@@ -273,7 +270,7 @@ impl<'a> DomainImage<'a> {
         let mib = size.0;
         // SAFETY: the image is valid and parsed.
         self.call("xc_dom_mem_init", format_args!("{mib} MiB"), |dom| unsafe { sys::xc_dom_mem_init(dom, mib) })?;
-        // What `meminit_hvm` leaves behind for the calls that follow (tools/libs/guest/xg_dom_x86.c, Xen 4.17).
+        // As `meminit_hvm` sets it for the later calls (tools/libs/guest/xg_dom_x86.c, Xen 4.17).
         let end = self.parts.layout.lowmem_end.max(self.parts.layout.highmem_end);
         if !matches!(self.parts.contents, ImageContents::Pv(_)) {
             // SAFETY: `raw` is a valid image that only we refer to.
@@ -285,13 +282,13 @@ impl<'a> DomainImage<'a> {
     /// Populates the memory of a PV guest.
     ///
     /// # Errors
-    /// If the host or the domain's maximum lacks the memory.
+    /// If the host lacks the memory, or the domain's limit is too low.
     pub fn populate_pv(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and parsed, and its size is set.
         self.call("xc_dom_boot_mem_init", format_args!(""), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
     }
 
-    /// Loads the kernel and what goes with it, and makes the special pages.
+    /// Loads the kernel and the other parts, and populates the special pages.
     ///
     /// # Errors
     /// If they do not fit into low memory, or memory is short.
@@ -301,17 +298,17 @@ impl<'a> DomainImage<'a> {
         self.gzip_mask.unmask(self.raw, self.domid)
     }
 
-    /// Writes start info, hvm_info or page tables, and the first vCPU's state, and sets the event channel parameters.
+    /// Writes start info, hvm_info or page tables, and the first vCPU's state; sets the event channel parameters.
     ///
     /// # Errors
-    /// If Xen refuses one of these.
+    /// If a hypercall fails.
     pub fn boot(&mut self) -> Result<(), XenError> {
         // SAFETY: the image is valid and built.
         self.call("xc_dom_boot_image", format_args!(""), |dom| unsafe { sys::xc_dom_boot_image(dom) })?;
         if matches!(self.parts.contents, ImageContents::Pv(_)) { self.finish_pv_pages() } else { Ok(()) }
     }
 
-    /// What libxenguest does to pages of a PV guest without looking whether it could: it empties the rings, and writes the
+    /// Checks two pages of a PV guest that libxenguest writes without error checks: it clears the rings and writes the
     /// start info (`alloc_magic_pages_pv`, tools/libs/guest/xg_dom_x86.c, `xc_dom_boot_image`, Xen 4.17).
     fn finish_pv_pages(&self) -> Result<(), XenError> {
         // SAFETY: `raw` is a valid image that only we refer to.
@@ -329,7 +326,7 @@ impl<'a> DomainImage<'a> {
         Ok(())
     }
 
-    /// The frame by which Xen knows a page of the guest.
+    /// Xen's frame for a page of the guest.
     fn gfn_of(&self, what: &str, pfn: u64) -> Result<Gfn, XenError> {
         // SAFETY: `raw` is a valid image that only we refer to.
         let dom = unsafe { self.raw.as_ref() };
@@ -347,7 +344,7 @@ impl<'a> DomainImage<'a> {
         })
     }
 
-    /// Seeds the grant table with the console and xenstore rings, and tells where they are.
+    /// Adds the console and xenstore rings to the grant table, and returns their frames.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -363,7 +360,7 @@ impl<'a> DomainImage<'a> {
         })
     }
 
-    /// Where libxenguest has put what hvmloader is handed.
+    /// The addresses of hvmloader's modules.
     fn placed_modules(&self) -> Result<PlacedModules, XenError> {
         let ImageContents::Hvm { modules, .. } = self.parts.contents else { return Ok(PlacedModules::default()) };
         if modules.bytes().is_empty() {
@@ -384,7 +381,7 @@ impl<'a> DomainImage<'a> {
         arguments: fmt::Arguments<'_>,
         run: impl FnOnce(*mut sys::xc_dom_image) -> c_int,
     ) -> Result<(), XenError> {
-        // These calls often fail without setting errno, so that an old one must not be taken for the reason.
+        // These calls often fail without setting errno, so a previous value must not count as the reason.
         Errno::clear();
         logger::take_last_error();
         let returned = run(self.raw.as_ptr());
@@ -392,12 +389,12 @@ impl<'a> DomainImage<'a> {
     }
 }
 
-/// libxenguest takes a null pointer for no command line.
+/// A null pointer means no command line to libxenguest.
 fn null_if_empty(cmdline: &CStr) -> *const c_char {
     if cmdline.is_empty() { std::ptr::null() } else { cmdline.as_ptr() }
 }
 
-/// A file in the struct by which libxenguest takes it. It only reads from it, though the field is not const.
+/// libxenguest's struct for a file. It only reads the file, although the field is not const.
 fn module(data: &[u8]) -> Result<sys::xc_hvm_firmware_module, XenError> {
     let length = u32::try_from(data.len()).map_err(|_| {
         XenError::unexpected("xc_dom_allocate", format!("a module of {} bytes", data.len()), "too large".to_owned())

@@ -1,4 +1,4 @@
-//! Domains: their creation, their end, their vCPUs, and what the hypervisor tells of them.
+//! Creates, destroys, pauses and inspects domains.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -12,59 +12,59 @@ use super::error::{self, XenError};
 use super::{DomId, Interface};
 use dombuild_memory::{Kind, Pages};
 
-/// What a new domain is created with: `struct xen_domctl_createdomain`, less what follows from its kind.
+/// The settings of a new domain: the part of `struct xen_domctl_createdomain` that does not follow from its kind.
 #[derive(Debug, Clone)]
 pub struct CreateDomain {
-    /// HVM and PVH run under hardware-assisted paging.
+    /// The kind; HVM and PVH use hardware-assisted paging.
     pub kind: Kind,
-    /// It can be given PCI devices.
+    /// PCI devices can be assigned to it.
     pub passthrough: bool,
-    /// It may run HVM guests of its own; only HVM and PVH domains can.
+    /// Nested virtualisation, for HVM and PVH only.
     pub nested: bool,
-    /// The handle by which xl and xenstore know the domain.
+    /// The UUID by which xl and xenstore know the domain.
     pub uuid: Uuid,
-    /// Number of vCPUs, 1 to 128.
+    /// The number of vCPUs, 1 to 128.
     pub vcpus: u32,
-    /// Highest event channel port; libxl's default is 1023.
+    /// The highest event channel port; libxl's default is 1023.
     pub max_event_channel: u32,
-    /// Grant table frames; `None` takes the hypervisor's default.
+    /// The most grant table frames; `None` means Xen's default.
     pub max_grant_frames: Option<i32>,
-    /// Maptrack frames; `None` takes the hypervisor's default.
+    /// The most maptrack frames; `None` means Xen's default.
     pub max_maptrack_frames: Option<i32>,
-    /// Grant table version 1 or 2.
+    /// The highest grant table version, 1 or 2.
     pub grant_version: u32,
-    /// CPU pool, 0 by default.
+    /// The CPU pool; 0 is the default pool.
     pub cpupool: u32,
-    /// FLASK security id, 0 where there is none.
+    /// The FLASK security ID; 0 without FLASK.
     pub ssid: u32,
 }
 
-/// A domain as the hypervisor sees it (`XEN_DOMCTL_getdomaininfo`).
+/// The state of a domain (`XEN_DOMCTL_getdomaininfo`).
 #[derive(Debug, Clone, Serialize)]
 pub struct DomainInfo {
-    /// The domain.
+    /// The domid.
     pub domid: DomId,
-    /// Its handle.
+    /// The UUID.
     pub uuid: Uuid,
     /// It is being destroyed.
     pub dying: bool,
-    /// What kind of guest it is.
+    /// The kind of guest.
     pub kind: Kind,
-    /// It runs under hardware-assisted paging.
+    /// It uses hardware-assisted paging.
     pub hap: bool,
     /// The toolstack has paused it.
     pub paused: bool,
-    /// It has shut down, and why.
+    /// Why it has shut down; `None` while it has not.
     pub shutdown: Option<ShutdownReason>,
-    /// Pages it owns (`tot_pages`): what `owned_pages_*` of a plan predict.
+    /// The pages that it owns (`tot_pages`); a plan predicts them as `owned_pages_*`.
     pub owned_pages: Pages,
-    /// The most it may own (`max_pages`).
+    /// The most pages that it may own (`max_pages`).
     pub max_pages: Pages,
-    /// Pages claimed for it and not yet populated.
+    /// The pages that are claimed and not allocated yet.
     pub outstanding_pages: Pages,
-    /// vCPUs that exist already.
+    /// The number of allocated vCPUs.
     pub existing_vcpus: u32,
-    /// Its CPU pool.
+    /// The CPU pool.
     pub cpupool: u32,
 }
 
@@ -74,7 +74,7 @@ pub struct DomainInfo {
 pub enum ShutdownReason {
     /// It powered itself off.
     Poweroff,
-    /// It asks to be started again.
+    /// It requested a reboot.
     Reboot,
     /// It suspended itself.
     Suspend,
@@ -82,9 +82,9 @@ pub enum ShutdownReason {
     Crash,
     /// Its watchdog expired.
     Watchdog,
-    /// It asks for a soft reset.
+    /// It requested a soft reset.
     SoftReset,
-    /// A code that is not known here.
+    /// An unknown code.
     Other(u32),
 }
 
@@ -116,12 +116,12 @@ impl fmt::Display for ShutdownReason {
     }
 }
 
-/// A domain as it is held over time: its number may become another domain's, its handle does not change.
+/// Identifies a domain over time: Xen reuses domids, but not UUIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainRef {
-    /// The number.
+    /// The domid.
     pub domid: DomId,
-    /// The handle.
+    /// The UUID.
     pub uuid: Uuid,
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for DomainRef {
 }
 
 impl DomainInfo {
-    /// This domain, to be held.
+    /// The identity of this domain.
     #[must_use]
     pub fn held(&self) -> DomainRef {
         DomainRef { domid: self.domid, uuid: self.uuid }
@@ -140,7 +140,7 @@ impl DomainInfo {
 }
 
 impl Interface {
-    /// Creates an empty domain and returns its number.
+    /// Creates an empty domain and returns its domid.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -165,7 +165,7 @@ impl Interface {
         };
         config.arch.emulation_flags = emulation_flags(wanted.kind);
         let mut domid = 0_u32;
-        // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 asks for any free one.
+        // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 selects any free one.
         error::minus_one("xc_domain_create", format_args!("{wanted:?}"), unsafe {
             sys::xc_domain_create(self.as_raw(), &raw mut domid, &raw mut config)
         })?;
@@ -173,8 +173,8 @@ impl Interface {
             .ok_or_else(|| XenError::unexpected("xc_domain_create", String::new(), format!("returned domid {domid}")))
     }
 
-    /// Destroys a domain, where it is still the one that has this number; one that is gone is no error. Its memory is freed
-    /// in the background while others still map it.
+    /// Destroys a domain if it still exists with this UUID; a missing one is no error. Xen frees its memory in the
+    /// background while other domains map it.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -191,7 +191,7 @@ impl Interface {
         }
     }
 
-    /// The name of a PV guest's ABI, for example `x86_64-abi`: what its devices' backends are told.
+    /// The ABI of a PV guest for its device backends, for example `x86_64-abi`.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -199,11 +199,11 @@ impl Interface {
         // SAFETY: the handle is valid, and the call takes no other pointer.
         let name = unsafe { sys::xc_domain_get_native_protocol(self.as_raw(), domid.get()) };
         let name = error::pointer("xc_domain_get_native_protocol", format_args!("domid {domid}"), name.cast_mut())?;
-        // SAFETY: the result is a NUL-terminated constant of libxenguest's.
+        // SAFETY: the result is a NUL-terminated constant of libxenguest.
         Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
     }
 
-    /// Pauses a domain.
+    /// Pauses a domain. Pauses are counted.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -213,7 +213,7 @@ impl Interface {
         error::minus_one("xc_domain_pause", format_args!("domid {domid}"), returned).map(drop)
     }
 
-    /// Lets a domain run. A new domain is paused once.
+    /// Unpauses a domain. A new domain is paused once.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -223,7 +223,7 @@ impl Interface {
         error::minus_one("xc_domain_unpause", format_args!("domid {domid}"), returned).map(drop)
     }
 
-    /// One domain, or `None` if there is no such domain.
+    /// The state of a domain; `None` if there is no such domain.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -231,7 +231,7 @@ impl Interface {
         Ok(self.domains_from(domid, 1)?.into_iter().find(|info| info.domid == domid))
     }
 
-    /// A domain that is held, unless it is gone.
+    /// The state of a domain; `None` if it no longer exists with this UUID.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -239,7 +239,7 @@ impl Interface {
         Ok(self.domain(domain.domid)?.filter(|info| info.uuid == domain.uuid))
     }
 
-    /// All domains, dom0 first.
+    /// The states of all domains, dom0 first.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -267,7 +267,7 @@ impl Interface {
         Ok(buffer.iter().filter_map(domain_info).collect())
     }
 
-    /// Allocates the vCPUs; `vcpus` must be what the domain was created with.
+    /// Allocates the vCPUs; `vcpus` must equal the number at creation.
     ///
     /// # Errors
     /// `EINVAL` if the number differs; `ENOMEM`.
@@ -277,12 +277,12 @@ impl Interface {
         error::minus_one("xc_domain_max_vcpus", format_args!("domid {domid}, {vcpus} vCPUs"), returned).map(drop)
     }
 
-    /// The number of vCPUs that a domain was created with, whether they exist yet or not.
+    /// The number of vCPUs at the domain's creation, allocated or not.
     ///
-    /// Xen tells it nowhere; but asked for a vCPU beyond that number it says `EINVAL`, and for one that does not exist
-    /// yet `ESRCH` (`XEN_DOMCTL_getvcpuinfo`, xen/common/domctl.c, Xen 4.17).
+    /// Xen has no query for it. But for a vCPU beyond that number it returns `EINVAL`, and for one that is not
+    /// allocated `ESRCH` (`XEN_DOMCTL_getvcpuinfo`, xen/common/domctl.c, Xen 4.17).
     ///
-    /// The domain must exist: Xen's answer for one that does not is the same as for a vCPU that does not.
+    /// The domain must exist: otherwise Xen also returns `ESRCH`.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -300,7 +300,7 @@ impl Interface {
                 },
             }
         };
-        // Half-interval search between a vCPU within (or none) and one beyond.
+        // Binary search between a vCPU within (or none) and one beyond.
         let (mut low, mut high) = (0, sys::HVM_MAX_VCPUS + 1);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -314,8 +314,8 @@ impl Interface {
     }
 }
 
-/// What is emulated, which is what libxl of the same release asks for: everything but vPCI for HVM (Xen 4.19 made the
-/// PIRQ emulation optional, and libxl leaves it out since), the local APIC for PVH.
+/// The emulated devices, as libxl of the same release: for HVM all except vPCI (and, since Xen 4.19, PIRQs); for PVH
+/// the local APIC.
 fn emulation_flags(kind: Kind) -> u32 {
     let all = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
     match kind {
@@ -344,7 +344,7 @@ fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {
         owned_pages: Pages(raw.tot_pages),
         max_pages: Pages(raw.max_pages),
         outstanding_pages: Pages(raw.outstanding_pages),
-        // Without any vCPU Xen says XEN_INVALID_MAX_VCPU_ID, all ones.
+        // Without vCPUs Xen returns XEN_INVALID_MAX_VCPU_ID, all ones.
         existing_vcpus: raw.max_vcpu_id.wrapping_add(1),
         cpupool: raw.cpupool,
     })

@@ -1,10 +1,10 @@
-//! The numbers of domains and of event channels.
+//! Domids and event channel ports.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// A domain's number. Valid guests have 1 to 32751 (`DOMID_FIRST_RESERVED` is 0x7FF0, xen/include/public/xen.h).
+/// A domid. Guests have 1 to 32751 (`DOMID_FIRST_RESERVED` is 0x7FF0, xen/include/public/xen.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DomId(u16);
@@ -14,13 +14,13 @@ impl DomId {
     pub const DOM0: Self = Self(0);
     const FIRST_RESERVED: u16 = 0x7ff0;
 
-    /// A domid, if `number` can be one (0 to 32751).
+    /// A domid; `None` unless `number` is 0 to 32751.
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         u16::try_from(number).ok().filter(|number| *number < Self::FIRST_RESERVED).map(Self)
     }
 
-    /// The number, as `xc_*` calls take it.
+    /// The number, as libxenctrl takes it.
     #[must_use]
     pub fn get(self) -> u32 {
         u32::from(self.0)
@@ -33,7 +33,7 @@ impl fmt::Display for DomId {
     }
 }
 
-/// An event channel's port number in the guest.
+/// An event channel port in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct EventPort(pub u32);

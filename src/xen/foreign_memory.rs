@@ -9,8 +9,8 @@ use super::error::{self, XenError};
 use super::{DomId, Interface};
 use dombuild_memory::{Gfn, PAGE_SIZE, Pages};
 
-/// Frames of a guest, mapped until dropped. Copies in and out only: other processes and a running guest can change them,
-/// so no reference into them is ever handed out. What a running guest changes meanwhile is copied as it happens to be.
+/// Frames of a guest, mapped until dropped. Other processes and a running guest can change them, so there is no
+/// reference to the memory: it is only copied in and out. A copy of memory that changes meanwhile may be inconsistent.
 #[derive(Debug)]
 pub struct ForeignPages {
     start: NonNull<u8>,
@@ -18,7 +18,7 @@ pub struct ForeignPages {
 }
 
 impl ForeignPages {
-    /// `protection` is mmap's.
+    /// Maps frames; `protection` is that of mmap(2).
     pub(super) fn map(
         interface: &Interface,
         domid: DomId,
@@ -42,23 +42,23 @@ impl ForeignPages {
         Ok(Self { start: start.cast(), length: usize::try_from(size).unwrap_or(0) })
     }
 
-    /// Copies `buffer.len()` bytes out, from `offset` bytes into the mapping.
+    /// Copies `buffer.len()` bytes from byte `offset` of the mapping.
     ///
     /// # Panics
-    /// If that is beyond the mapping: a mistake in this program.
+    /// If the range exceeds the mapping.
     pub fn read(&self, offset: usize, buffer: &mut [u8]) {
         self.assert_within(offset, buffer.len());
-        // SAFETY: the range is within the mapping, which cannot overlap a buffer of ours.
+        // SAFETY: the range is within the mapping, which cannot overlap a Rust buffer.
         unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), buffer.as_mut_ptr(), buffer.len()) };
     }
 
-    /// Copies `data` in, to `offset` bytes into the mapping.
+    /// Copies `data` to byte `offset` of the mapping.
     ///
     /// # Panics
-    /// If that is beyond the mapping: a mistake in this program.
+    /// If the range exceeds the mapping.
     pub fn write(&mut self, offset: usize, data: &[u8]) {
         self.assert_within(offset, data.len());
-        // SAFETY: the range is within the mapping, which cannot overlap a slice of ours.
+        // SAFETY: the range is within the mapping, which cannot overlap a Rust slice.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), self.start.as_ptr().add(offset), data.len()) };
     }
 
@@ -70,7 +70,7 @@ impl ForeignPages {
 
 impl Drop for ForeignPages {
     fn drop(&mut self) {
-        // SAFETY: the mapping has `length` bytes, is ours, and nothing refers to it any more.
+        // SAFETY: this value owns the mapping of `length` bytes, and nothing refers to it any more.
         let returned = unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
         if returned != 0 {
             log::error!("munmap of {} bytes of a guest failed: {}", self.length, nix::errno::Errno::last());

@@ -1,7 +1,7 @@
-//! Modules that libxenguest shall not unpack.
+//! Keeps libxenguest from unpacking modules.
 //!
-//! Up to Xen 4.19 it unpacks a module packed with gzip, in this process, and into as much as the module's own trailer says
-//! (`xc_dom_build_module`, tools/libs/guest/xg_dom_core.c). What is in a module is for the guest to find out.
+//! Up to Xen 4.19 libxenguest unpacks a gzip module in this process, to the size that the module's trailer claims
+//! (`xc_dom_build_module`, tools/libs/guest/xg_dom_core.c). The guest unpacks its modules itself.
 
 use std::ptr::NonNull;
 
@@ -11,52 +11,51 @@ use super::DomId;
 use super::error::XenError;
 use dombuild_os::sealed::Sealed;
 
-/// What gzip's files begin with.
+/// The first bytes of a gzip file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Mappings that stand in for modules, by their numbers, and do not look like gzip: their first byte is 0 until they are in
-/// the guest.
+/// Replacement mappings by module number. Their first byte is 0 instead of gzip's, until they are in the guest.
 #[derive(Debug, Default)]
 pub(super) struct GzipMask {
     others: Vec<(usize, Sealed)>,
 }
 
 impl GzipMask {
-    /// What libxenguest is to be handed for a module: the module itself, or another mapping, which lives as long as this.
+    /// The bytes to give to libxenguest: the module itself, or a replacement that lives as long as this value.
     ///
     /// # Errors
-    /// If it cannot be mapped once more.
+    /// If the module cannot be mapped again.
     pub(super) fn mask<'a>(&'a mut self, number: usize, data: &'a Sealed) -> Result<&'a [u8], XenError> {
         if cfg!(xen_4_20_or_later) || !data.starts_with(&GZIP_MAGIC) {
             return Ok(data);
         }
         let other = data.with_first(0).map_err(|error| {
             let arguments = format!("module {number} of {} bytes", data.len());
-            XenError::unexpected("xc_dom_module_mem", arguments, format!("cannot be handed the module: {error}"))
+            XenError::unexpected("xc_dom_module_mem", arguments, format!("cannot map the module: {error}"))
         })?;
-        // Where the vector of them moves, the mappings stay where they are.
+        // A move of the vector does not move the mappings.
         self.others.push((number, other));
         Ok(self.others.last().map_or(data, |(_, other)| other))
     }
 
-    /// Puts the first bytes where they belong, in the guest. The image must be built, and not be booted yet.
+    /// Restores the first bytes in the guest. The image must be built and not booted yet.
     ///
     /// # Errors
-    /// If libxenguest has put a module nowhere.
+    /// If libxenguest did not load a module.
     pub(super) fn unmask(&self, mut image: NonNull<sys::xc_dom_image>, domid: DomId) -> Result<(), XenError> {
         for (number, other) in &self.others {
             let lost = || {
                 let arguments = format!("domid {domid}, module {number} of {} bytes", other.len());
                 XenError::unexpected("xc_dom_build_image", arguments, "put it nowhere".to_owned())
             };
-            // SAFETY: the caller's image is valid, and nobody else refers to it during this call.
+            // SAFETY: the caller's image is valid, and nothing else refers to it during this call.
             let image = unsafe { image.as_mut() };
             let segment = image.modules.get(*number).map(|module| module.seg).filter(|segment| segment.pages > 0);
             let segment = segment.ok_or_else(lost)?;
-            // SAFETY: the image is built, and the frames are those of a segment of it, which it has mapped.
+            // SAFETY: the image is built, and libxenguest has mapped the frames of this segment.
             let start = unsafe { sys::xc_dom_pfn_to_ptr(image, segment.pfn, segment.pages) };
             let first = NonNull::new(start.cast::<u8>()).ok_or_else(lost)?;
-            // SAFETY: the mapping has at least a page, and stays until the image is booted; nobody else refers to it.
+            // SAFETY: the mapping has at least a page and stays until the image is booted; nothing else refers to it.
             unsafe { first.write(GZIP_MAGIC[0]) };
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The host: the hypervisor's version, its memory and what it can do.
+//! The host: version, memory and abilities of the hypervisor.
 
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_char, c_int};
@@ -10,50 +10,50 @@ use super::Interface;
 use super::error::{self, XenError};
 use dombuild_memory::{Kib, Pages};
 
-/// The host (`XEN_SYSCTL_physinfo`).
+/// Memory and abilities of the host (`XEN_SYSCTL_physinfo`).
 #[derive(Debug, Clone, Serialize)]
 pub struct PhysInfo {
-    /// Memory that Xen manages.
+    /// The memory that Xen manages.
     pub total_kib: Kib,
-    /// Free memory, claimed or not.
+    /// Free memory, including claimed memory.
     pub free_kib: Kib,
     /// Free memory that is claimed for domains still being built.
     pub claimed_kib: Kib,
-    /// HVM guests can run.
+    /// Xen can run HVM guests.
     pub hvm: bool,
-    /// PV guests can run.
+    /// Xen can run PV guests.
     pub pv: bool,
-    /// PCI devices can be given to guests.
+    /// PCI devices can be assigned to guests.
     pub directio: bool,
-    /// Hardware-assisted paging is there.
+    /// Hardware-assisted paging is available.
     pub hap: bool,
-    /// Shadow paging is there.
+    /// Shadow paging is available.
     pub shadow: bool,
-    /// Grant table version 2 is there.
+    /// Grant table version 2 is available.
     pub grant_v2: bool,
 }
 
 impl PhysInfo {
-    /// Free memory that no claim stands on.
+    /// Free memory that is not claimed.
     #[must_use]
     pub fn available(&self) -> Kib {
         Kib(self.free_kib.0.saturating_sub(self.claimed_kib.0))
     }
 }
 
-/// What `xc_version` tells.
+/// The output of `xc_version`.
 #[derive(Debug, Clone, Serialize)]
 pub struct VersionInfo {
-    /// For example `4.17.7`.
+    /// The version, for example `4.17.7`.
     pub version: String,
-    /// Guest types, for example `hvm-3.0-x86_64`.
+    /// The supported guest types, for example `hvm-3.0-x86_64`.
     pub capabilities: Vec<String>,
     /// The hypervisor's command line.
     pub command_line: String,
 }
 
 impl Interface {
-    /// The running hypervisor's version, capabilities and command line.
+    /// Reads the hypervisor's version, capabilities and command line.
     ///
     /// # Errors
     /// If `xc_version` fails.
@@ -82,7 +82,7 @@ impl Interface {
         Ok(unsafe { CStr::from_ptr(buffer.as_ptr()) }.to_string_lossy().into_owned())
     }
 
-    /// The host's memory and abilities.
+    /// Reads the host's memory and abilities.
     ///
     /// # Errors
     /// If `xc_physinfo` fails.
@@ -104,7 +104,7 @@ impl Interface {
         })
     }
 
-    /// The FLASK security id of a label such as `system_u:system_r:domU_t`.
+    /// The FLASK security ID of a label such as `system_u:system_r:domU_t`.
     ///
     /// # Errors
     /// `ENOSYS` if Xen has no FLASK; `EINVAL` for a label that the policy does not know.
@@ -121,7 +121,7 @@ impl Interface {
     }
 }
 
-/// C's `int` for the small constants of `xc_version`.
+/// A small constant of `xc_version` as C's `int`.
 fn as_c_int(number: u32) -> c_int {
     c_int::try_from(number).unwrap_or(c_int::MAX)
 }

@@ -1,4 +1,4 @@
-//! What only HVM domains have: parameters, a memory map, a context.
+//! HVM parameters, memory maps and HVM contexts.
 
 use xen_sys as sys;
 
@@ -6,7 +6,7 @@ use super::error::{self, XenError};
 use super::{DomId, Interface};
 use dombuild_memory::{E820Entry, E820Kind, Kib};
 
-/// The enlightenments of Hyper-V, bits of `HVM_PARAM_VIRIDIAN` (xen/include/public/hvm/params.h).
+/// Hyper-V enlightenments: bits of `HVM_PARAM_VIRIDIAN` (xen/include/public/hvm/params.h).
 pub mod enlightenment {
     pub use xen_sys::{
         HVMPV_apic_assist as APIC_ASSIST, HVMPV_base_freq as BASE, HVMPV_cpu_hotplug as CPU_HOTPLUG,
@@ -22,9 +22,9 @@ pub mod enlightenment {
 pub enum HvmParam {
     /// How missed timer ticks are delivered.
     TimerMode,
-    /// The guest sees an HPET.
+    /// The guest has an HPET.
     HpetEnabled,
-    /// Periodic timers are aligned, to save host interrupts.
+    /// Periodic timers are aligned, which saves host interrupts.
     VptAlign,
     /// Event channel of the xenstore ring.
     StorePort,
@@ -34,15 +34,15 @@ pub enum HvmParam {
     StorePfn,
     /// Frame of the console ring.
     ConsolePfn,
-    /// The enlightenments of Hyper-V that the guest sees, a mask of `HVMPV_*`.
+    /// The Hyper-V enlightenments of the guest, a mask of `HVMPV_*`.
     Viridian,
-    /// Why Xen says that the guest stopped when its vCPU meets a triple fault (`SHUTDOWN_*`).
+    /// The shutdown reason after a triple fault (`SHUTDOWN_*`).
     TripleFaultReason,
-    /// How wide FIP and FDP of the x87 are saved: 0 automatic, 4 or 8 bytes.
+    /// The width of the saved FIP and FDP of the x87: 0 automatic, 4 or 8 bytes.
     X87FipWidth,
     /// Frame of the ring of buffered I/O requests.
     BufioreqPfn,
-    /// Frame of the I/O requests.
+    /// Frame of I/O requests.
     IoreqPfn,
     /// Frame of the ring for memory paging events.
     PagingRingPfn,
@@ -50,13 +50,13 @@ pub enum HvmParam {
     MonitorRingPfn,
     /// Frame of the ring for memory sharing events.
     SharingRingPfn,
-    /// First frame for ioreq servers.
+    /// The first frame for ioreq servers.
     IoreqServerPfn,
-    /// How many frames there are for ioreq servers.
+    /// The number of frames for ioreq servers.
     IoreqServerPages,
-    /// Address of the page table that maps the first 4 GiB one to one.
+    /// The address of the page table that maps the first 4 GiB one to one.
     IdentPt,
-    /// Any other, by number.
+    /// Any other parameter, by number.
     Number(u32),
 }
 
@@ -109,7 +109,7 @@ impl Interface {
         Ok(value)
     }
 
-    /// Gives the guest its memory map (`XENMEM_set_memory_map`), which hvmloader reads.
+    /// Sets the guest's memory map (`XENMEM_set_memory_map`), which hvmloader reads.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -122,7 +122,7 @@ impl Interface {
         error::minus_one("xc_domain_set_memory_map", format_args!("domid {domid}, {count} entries"), returned).map(drop)
     }
 
-    /// Gives a PV guest a memory map of one range of RAM, from 0 to this size (`XENMEM_set_memory_map`).
+    /// Sets a PV guest's memory map to one range of RAM from 0 to `limit` (`XENMEM_set_memory_map`).
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -133,13 +133,13 @@ impl Interface {
         error::minus_one("xc_domain_set_memmap_limit", format_args!("domid {domid}, {kib} KiB"), returned).map(drop)
     }
 
-    /// The guest's HVM context: the records that `xen-hvmctx` prints.
+    /// Reads the guest's HVM context: the records that `xen-hvmctx` prints.
     ///
     /// # Errors
     /// If the hypercall fails.
     pub fn hvm_context(&self, domid: DomId) -> Result<Vec<u8>, XenError> {
         let call = "xc_domain_hvm_getcontext";
-        // SAFETY: a null buffer asks for the size.
+        // SAFETY: with a null buffer, the call returns the size.
         let size = error::minus_one(call, format_args!("domid {domid}, size"), unsafe {
             sys::xc_domain_hvm_getcontext(self.as_raw(), domid.get(), std::ptr::null_mut(), 0)
         })?;
@@ -153,7 +153,7 @@ impl Interface {
     }
 }
 
-/// The same memory map in Xen's own struct.
+/// Converts a memory map to Xen's struct.
 pub(super) fn raw_e820(map: &[E820Entry]) -> Vec<sys::e820entry> {
     map.iter()
         .map(|entry| sys::e820entry {

@@ -1,4 +1,4 @@
-//! The table through which hvmloader learns about vCPUs and APICs (xen/include/public/hvm/hvm_info_table.h).
+//! The hvm_info table, from which hvmloader reads vCPUs and APIC mode (xen/include/public/hvm/hvm_info_table.h).
 
 use std::mem::{offset_of, size_of};
 
@@ -10,17 +10,17 @@ use dombuild_memory::{Gfn, Pages};
 const SIZE: usize = size_of::<sys::hvm_info_table>();
 const OFFSET: usize = sys::HVM_INFO_OFFSET as usize;
 
-/// `hvm_info` as bytes; libxenguest writes it, with one vCPU.
+/// The bytes of `hvm_info`; libxenguest writes it with one vCPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HvmInfo {
     bytes: [u8; SIZE],
 }
 
 impl HvmInfo {
-    /// Fills in what libxenguest leaves to its caller: APIC mode, vCPU count, how many of them are online, checksum.
+    /// Sets what libxenguest leaves to its caller: APIC mode, vCPU count, online vCPUs, checksum.
     ///
     /// # Errors
-    /// If the page cannot be mapped, or libxenguest's table is not there.
+    /// If the page cannot be mapped, or does not hold libxenguest's table.
     pub fn finish(xen: &Interface, domid: DomId, vcpus: u32, online: u32, apic: bool) -> Result<(), XenError> {
         let mut page = xen.map(domid, Gfn(u64::from(sys::HVM_INFO_PFN)), Pages(1))?;
         let mut info = Self { bytes: [0; SIZE] };

@@ -1,7 +1,7 @@
-//! Settings of the running hypervisor, as Xen's own file system (hypfs) tells them.
+//! Reads settings of the running hypervisor from Xen's file system (hypfs).
 //!
-//! libxenhypfs is loaded when it is asked for something, because few runs do. A Xen that was built without hypfs, and a
-//! host without the library, tell nothing.
+//! libxenhypfs is loaded on first use, because few runs need it. Without the library, or without hypfs in Xen, the
+//! settings are unknown.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem;
@@ -11,14 +11,14 @@ use xen_sys as sys;
 
 use super::{Interface, logger};
 
-/// The library's file; its interface has had this version since Xen 4.14.
+/// The library; its interface has had this version since Xen 4.14.
 const LIBRARY: &CStr = c"libxenhypfs.so.1";
 
 type Open = unsafe extern "C" fn(*mut sys::xentoollog_logger, c_uint) -> *mut c_void;
 type Read = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_char;
 type Close = unsafe extern "C" fn(*mut c_void) -> c_int;
 
-/// A number that Xen has been started with, or that was set since.
+/// A numeric setting of Xen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XenParameter {
     /// `gnttab_max_frames`.
@@ -28,7 +28,7 @@ pub enum XenParameter {
 }
 
 impl XenParameter {
-    /// Its name among Xen's boot options.
+    /// The name of Xen's boot option.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,16 +46,16 @@ impl XenParameter {
 }
 
 impl Interface {
-    /// The value of a parameter of the running Xen, where it tells.
+    /// The current value; `None` if it is unknown.
     #[must_use]
     pub fn parameter(&self, parameter: XenParameter) -> Option<u32> {
-        let told = Library::load().and_then(|library| library.read(parameter.path()));
-        log::debug!("xenhypfs_read({}) = {told:?}", parameter.name());
-        told?.trim().parse().ok()
+        let value = Library::load().and_then(|library| library.read(parameter.path()));
+        log::debug!("xenhypfs_read({}) = {value:?}", parameter.name());
+        value?.trim().parse().ok()
     }
 }
 
-/// The loaded library. It is not unloaded: it may be needed again, and the process ends soon.
+/// The loaded library. It is never unloaded: it may be needed again, and the process is short-lived.
 struct Library {
     open: Open,
     read: Read,
@@ -64,7 +64,7 @@ struct Library {
 
 impl Library {
     fn load() -> Option<Self> {
-        // SAFETY: the name ends with a NUL. What the library does when it is loaded is Xen's own.
+        // SAFETY: the name ends with a NUL. The library's initialisers are Xen's own.
         let handle = NonNull::new(unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW) })?;
         let symbol = |name: &CStr| {
             // SAFETY: the handle is of a loaded library, and the name ends with a NUL.
@@ -87,7 +87,7 @@ impl Library {
         // SAFETY: the handle is open, and the path ends with a NUL.
         let text = NonNull::new(unsafe { (self.read)(handle.as_ptr(), path.as_ptr()) });
         let value = text.map(|text| {
-            // SAFETY: the library gives a text that ends with a NUL and is the caller's to free.
+            // SAFETY: the library returns a NUL-terminated string, which the caller frees.
             unsafe {
                 let value = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
                 libc::free(text.as_ptr().cast());

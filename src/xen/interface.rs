@@ -1,4 +1,4 @@
-//! The handle of libxenctrl, and the limits of a domain's memory. Its other calls are in `host`, `domain` and `hvm`.
+//! The handle of libxenctrl, and calls about a domain's memory. Other calls are in `host`, `domain` and `hvm`.
 
 use std::fmt;
 use std::ptr::NonNull;
@@ -11,16 +11,16 @@ use super::{DomId, EventPort, ForeignPages, logger};
 use dombuild_memory::layout::Extents;
 use dombuild_memory::{Bytes, Gfn, Kib, Pages};
 
-/// What is left of a guest to be populated on demand.
+/// The PoD counts of a guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PodPages {
-    /// Pages that the domain owns already, to be put where it touches one.
+    /// The pages that the domain owns and Xen has not placed yet.
     pub cache: Pages,
-    /// Frames that it sees and has not touched.
+    /// The frames that are not populated yet.
     pub entries: Pages,
 }
 
-/// An open `xc_interface`. Not for use after `fork`, and not shared between threads.
+/// An open `xc_interface`. It must not be used after `fork` or shared between threads.
 pub struct Interface {
     raw: NonNull<sys::xc_interface>,
 }
@@ -40,12 +40,12 @@ impl Drop for Interface {
 }
 
 impl Interface {
-    /// Opens libxenctrl on the hypervisor.
+    /// Opens libxenctrl.
     ///
     /// # Errors
-    /// If there is no Xen, or the caller lacks the right to use it.
+    /// If Xen is not running, or the caller lacks the right to use it.
     pub fn open() -> Result<Self, XenError> {
-        // The second one is libxenguest's, which would open a file of its own without it.
+        // The second logger is for libxenguest, which would otherwise open a log file.
         let logger = logger::callbacks();
         // SAFETY: the callbacks are static, and libxc only reads them.
         let raw = error::pointer("xc_interface_open", format_args!(""), unsafe {
@@ -58,7 +58,7 @@ impl Interface {
         self.raw.as_ptr()
     }
 
-    /// Sets the most memory that a domain may own.
+    /// Sets the limit of a domain's memory.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -68,30 +68,29 @@ impl Interface {
         error::minus_one("xc_domain_setmaxmem", format_args!("domid {domid}, {} KiB", most.0), returned).map(drop)
     }
 
-    /// Claims free memory for a domain: `total` pages is what it shall own in the end, and Xen sets those aside that it does
-    /// not own yet. 0 gives back what is claimed.
+    /// Claims free memory for a domain. `total` is the number of pages that it will own; Xen reserves those that it
+    /// does not own yet. 0 cancels the claim.
     ///
     /// # Errors
-    /// `ENOMEM` if the host has not got so many unclaimed; `EINVAL` if the domain has a claim already, owns as many, or
-    /// may not own so many (`domain_set_outstanding_pages`, xen/common/page_alloc.c, Xen 4.17).
+    /// `ENOMEM` if the host lacks unclaimed pages; `EINVAL` if the domain has a claim, owns `total` pages already, or
+    /// may not own `total` (`domain_set_outstanding_pages`, xen/common/page_alloc.c, Xen 4.17).
     pub fn claim(&self, domid: DomId, total: Pages) -> Result<(), XenError> {
         // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_claim_pages(self.as_raw(), domid.get(), total.0) };
         error::minus_one("xc_domain_claim_pages", format_args!("domid {domid}, {} pages", total.0), returned).map(drop)
     }
 
-    /// Populates extents of an HVM or PVH domain, or marks them to be populated on demand: how many of them, from the first
-    /// on, which are fewer where the host has no more of that size, or the domain may not own more.
-    ///
+    /// Populates extents of an HVM or PVH domain, or marks them as PoD. Returns the number of leading extents that
+    /// succeeded: fewer than requested if the host lacks pages of that size, or the domain may not own more.
     /// # Errors
-    /// If Xen refuses even the first; with `EBUSY` as from libxc (`xc_domain_populate_physmap_exact`), where single pages
-    /// are not all populated.
+    /// If Xen refuses the first extent. `EBUSY`, as from `xc_domain_populate_physmap_exact`, if not all of a set of
+    /// single pages are populated.
     pub fn populate(&self, domid: DomId, extents: Extents, on_demand: bool) -> Result<u64, XenError> {
         let Extents { first, order, count } = extents;
         let mut frames: Vec<_> = (0..count).map(|index| first.0.saturating_add(extents.pages(index).0)).collect();
         let flags = if on_demand { sys::XENMEMF_populate_on_demand } else { 0 };
         let arguments = format!("domid {domid}, {count} extents of order {order} from gfn {:#x} on", first.0);
-        // SAFETY: libxc reads and writes `count` frames, as many as there are.
+        // SAFETY: libxc reads and writes `count` frames, the length of the array.
         let returned = unsafe {
             sys::xc_domain_populate_physmap(self.as_raw(), domid.get(), count, order, flags, frames.as_mut_ptr())
         };
@@ -104,7 +103,7 @@ impl Interface {
         Ok(done)
     }
 
-    /// Sets the size of the paging pool of an HVM or PVH domain; whole pages.
+    /// Sets the paging pool of an HVM or PVH domain, in whole pages.
     ///
     /// # Errors
     /// `ENOMEM` if the host lacks the memory; `EINVAL` for a size that is not whole pages.
@@ -115,7 +114,7 @@ impl Interface {
         error::minus_one("xc_set_paging_mempool_size", format_args!("domid {domid}, {bytes} bytes"), returned).map(drop)
     }
 
-    /// The size of the paging pool of an HVM or PVH domain.
+    /// Reads the size of the paging pool of an HVM or PVH domain.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -127,10 +126,10 @@ impl Interface {
         Ok(Kib(size / 1024))
     }
 
-    /// The PoD cache, and the entries not yet populated.
+    /// Reads the PoD counts.
     ///
     /// # Errors
-    /// If the hypercall fails (a PV guest).
+    /// If the hypercall fails, as for a PV guest.
     pub fn pod_pages(&self, domid: DomId) -> Result<PodPages, XenError> {
         let (mut owned, mut cache, mut entries) = (0, 0, 0);
         // SAFETY: the three pointers are to live u64s.
@@ -141,20 +140,21 @@ impl Interface {
         Ok(PodPages { cache: Pages(cache), entries: Pages(entries) })
     }
 
-    /// Sets how many pages an HVM or PVH domain may own in all while it is populated on demand: the cache is filled with
-    /// what is missing. Where nothing is left to populate, and for a target below what it owns, Xen does nothing (`p2m_pod_set_mem_target`, xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
+    /// Sets the pages that an HVM or PVH domain may own while it is populated on demand; Xen fills the cache up to it.
+    /// Without PoD entries, or for a target below the owned pages, Xen does nothing (`p2m_pod_set_mem_target`,
+    /// xen/arch/x86/mm/p2m-pod.c, Xen 4.17).
     ///
     /// # Errors
     /// `EINVAL` if the target is above the domain's limit; `ENOMEM`.
     pub fn set_pod_target(&self, domid: DomId, target: Pages) -> Result<(), XenError> {
         let none = std::ptr::null_mut();
-        // SAFETY: null pointers say that the three results are not wanted.
+        // SAFETY: null pointers omit the three results.
         let returned = unsafe { sys::xc_domain_set_pod_target(self.as_raw(), domid.get(), target.0, none, none, none) };
         error::minus_one("xc_domain_set_pod_target", format_args!("domid {domid}, {} pages", target.0), returned)
             .map(drop)
     }
 
-    /// The frames of a domain's grant table: how many there are, and how many there may be.
+    /// Reads the frames of a domain's grant table: current and maximum.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -164,7 +164,7 @@ impl Interface {
         // SAFETY: `query` is a live struct of the type that the call reads and fills.
         let returned = unsafe { sys::xc_gnttab_query_size(self.as_raw(), &raw mut query) };
         error::minus_one("xc_gnttab_query_size", format_args!("domid {domid}"), returned)?;
-        // The call succeeds even where the question does not.
+        // The call succeeds even if the query fails.
         if i32::from(query.status) != sys::GNTST_okay.cast_signed() {
             let detail = format!("answered with status {}", query.status);
             return Err(XenError::unexpected("xc_gnttab_query_size", format!("domid {domid}"), detail));
@@ -172,7 +172,7 @@ impl Interface {
         Ok((query.nr_frames, query.max_nr_frames))
     }
 
-    /// Allocates an event channel in `domid` that `remote` may bind to.
+    /// Allocates an event channel in `domid` to which `remote` may bind.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -183,15 +183,15 @@ impl Interface {
             .map(EventPort)
     }
 
-    /// Maps `count` frames of a guest from `first` on.
+    /// Maps `count` frames of a guest from `first`.
     ///
     /// # Errors
-    /// If one of them is not populated.
+    /// If a frame is not populated.
     pub fn map(&self, domid: DomId, first: Gfn, count: Pages) -> Result<ForeignPages, XenError> {
         ForeignPages::map(self, domid, first, count, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Whether there is a page at this frame of a guest.
+    /// Whether a frame of a guest is populated.
     #[must_use]
     pub fn has_page(&self, domid: DomId, gfn: Gfn) -> bool {
         ForeignPages::map(self, domid, gfn, Pages(1), libc::PROT_READ).is_ok()
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn where_there_is_no_xen_the_error_says_so() {
-        // A build machine has no Xen; on one that has, there is nothing to see here, and the dom0 tests cover it.
+        // On a machine with Xen there is nothing to test; the dom0 tests cover it.
         if std::path::Path::new("/proc/xen/privcmd").exists() || std::path::Path::new("/dev/xen/privcmd").exists() {
             return;
         }

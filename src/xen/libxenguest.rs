@@ -1,8 +1,8 @@
-//! What libxenguest makes of a kernel, without a hypervisor: the witness for tests that compare its rules with ours.
+//! Loads a kernel through libxenguest without a hypervisor, for tests that compare their rules with libxenguest's.
 //!
-//! A handle of libxenctrl that is not open, and a domain of number 0, for which libxenguest takes the guest's memory from its
-//! own process (`xc_dom_pfn_to_ptr_retcount`, tools/libs/guest/xg_dom_core.c, Xen 4.17 and 4.20). The build ends where the
-//! kernel is loaded: all that comes then is a call of Xen's.
+//! It uses a libxenctrl handle that is not open, and domid 0, for which libxenguest takes guest memory from its own
+//! process (`xc_dom_pfn_to_ptr_retcount`, tools/libs/guest/xg_dom_core.c, Xen 4.17 and 4.20). The build stops once the
+//! kernel is loaded, because all later steps need Xen.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
@@ -16,33 +16,33 @@ use dombuild_memory::{Kind, Mib};
 /// `XC_OPENFLAG_DUMMY` (tools/include/xenctrl.h).
 const OPENFLAG_DUMMY: u32 = 1;
 
-/// What a host with all kinds of guests says of itself.
+/// The capabilities of a host with all kinds of guests.
 const CAPABILITIES: &[u8] = b"xen-3.0-x86_64 xen-3.0-x86_32p hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64";
 
-/// A page of x86.
+/// Bytes in a page.
 const PAGE_SIZE: u64 = 4096;
 
-/// What [`kernel_loaded`] leaves in an image, in a field that nothing reads before.
+/// The mark that [`kernel_loaded`] leaves in a field of the image that is not read before.
 const LOADED_MARK: u32 = 0x00e1_f000;
 
-/// What libxenguest makes of a kernel that it takes.
+/// A kernel as libxenguest loaded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// By which of its loaders.
+    /// The name of the loader.
     pub loader: String,
     /// The kind of guest.
     pub guest_type: String,
     /// The first frame of the kernel.
     pub first: u64,
-    /// Its memory, in whole pages; `None` under the loader of firmware, which wants Xen.
+    /// Its memory in whole pages; `None` under the firmware loader, which needs Xen.
     pub memory: Option<Vec<u8>>,
     /// `virt_base`, `virt_entry` and `virt_hypercall`.
     pub addresses: [u64; 3],
-    /// The features that are active.
+    /// The active features.
     pub features: Vec<u32>,
 }
 
-/// An image that is released at the end.
+/// An image that is released when dropped.
 struct Image {
     raw: NonNull<sys::xc_dom_image>,
     interface: NonNull<sys::xc_interface>,
@@ -50,7 +50,7 @@ struct Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: both came from libxenguest and libxenctrl, and nobody uses them behind this.
+        // SAFETY: both came from libxenguest and libxenctrl, and nothing uses them afterwards.
         unsafe {
             sys::xc_dom_release(self.raw.as_ptr());
             sys::xc_interface_close(self.interface.as_ptr());
@@ -58,23 +58,23 @@ impl Drop for Image {
     }
 }
 
-/// Stands in for the first call that needs Xen behind the kernel.
+/// Replaces the first call after the kernel that needs Xen.
 unsafe extern "C" fn kernel_loaded(dom: *mut sys::xc_dom_image) -> c_int {
-    // SAFETY: libxenguest hands over its valid image, to which nobody else refers during the call.
+    // SAFETY: libxenguest passes its valid image, to which nothing else refers during the call.
     unsafe { (*dom).console_evtchn = LOADED_MARK };
     -1
 }
 
-/// Hands a kernel to libxenguest, for a guest with so much memory.
+/// Loads a kernel for a guest of this size.
 ///
 /// # Errors
-/// The step that refused it.
+/// The name of the step that failed.
 pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str> {
     let callbacks = logger::callbacks();
-    // SAFETY: the callbacks are static; the handle is not opened, as nothing is called that would use it.
+    // SAFETY: the callbacks are static; no call needs an open handle.
     let interface = unsafe { sys::xc_interface_open(callbacks, callbacks, OPENFLAG_DUMMY) };
     let interface = NonNull::new(interface).expect("memory");
-    // SAFETY: the handle is valid, and no command line and no features are allowed.
+    // SAFETY: the handle is valid, and null is allowed for command line and features.
     let raw = unsafe { sys::xc_dom_allocate(interface.as_ptr(), std::ptr::null(), std::ptr::null()) };
     let mut image = Image { raw: NonNull::new(raw).expect("memory"), interface };
     let dom = image.raw.as_ptr();
@@ -121,7 +121,7 @@ pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str>
         // SAFETY: the kernel's frames are mapped.
         let start = unsafe { sys::xc_dom_pfn_to_ptr(dom, segment.pfn, segment.pages) };
         let length = usize::try_from(segment.pages * PAGE_SIZE).expect("it fits");
-        // SAFETY: so many bytes are mapped there until the image is released.
+        // SAFETY: this many bytes are mapped there until the image is released.
         unsafe { slice::from_raw_parts(start.cast::<u8>(), length) }.to_vec()
     });
     // SAFETY: the image is valid and parsed.
@@ -134,7 +134,8 @@ pub fn load(kernel: &[u8], kind: Kind, size: Mib) -> Result<Taken, &'static str>
     Ok(Taken { loader, guest_type, first: segment.pfn, memory, addresses, features })
 }
 
-/// What `xc_dom_build_image` does before it calls the loader, which for firmware would map the guest's memory by Xen.
+/// Does what `xc_dom_build_image` does before it calls the loader; for firmware that would map guest memory through
+/// Xen.
 fn allocate(dom: *mut sys::xc_dom_image) -> Result<(), &'static str> {
     // SAFETY: the image is valid and parsed, and only we refer to it.
     let returned = unsafe {
@@ -149,8 +150,8 @@ fn allocate(dom: *mut sys::xc_dom_image) -> Result<(), &'static str> {
     if returned == 0 { Ok(()) } else { Err("alloc_segment") }
 }
 
-/// SAFETY: `text` is a NUL-terminated text of libxenguest's own.
+/// SAFETY: `text` must be a NUL-terminated string of libxenguest.
 unsafe fn text(text: *const c_char) -> String {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

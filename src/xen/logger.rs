@@ -1,8 +1,8 @@
-//! libxc's messages, brought into the `log` facade.
+//! Passes libxc's messages to the `log` crate.
 //!
-//! libxc takes a `xentoollog_logger`: a table of callbacks. Ours formats each message and hands it to `log` under the
-//! target `crate::UP::libxc`. Because libxenguest gets this logger too, it does not open its own
-//! /var/log/xen/domain-builder-ng.log (libxenguest, `xc_dom_loginit`).
+//! libxc takes a `xentoollog_logger`, a table of callbacks. This one formats each message and logs it under the target
+//! `dombuild::libxc`. With this logger, libxenguest does not open its own log file, /var/log/xen/domain-builder-ng.log
+//! (`xc_dom_loginit`).
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -10,19 +10,19 @@ use std::os::raw::{c_char, c_int, c_ulong};
 
 use xen_sys as sys;
 
-const TARGET: &str = "crate::UP::libxc";
+const TARGET: &str = "dombuild::libxc";
 
 thread_local! {
-    /// The last thing libxc called an error, on the thread that called it: `xc_dom_*` tell their reason nowhere else.
+    /// The last error message of libxc on this thread: `xc_dom_*` report the reason only there.
     static LAST_ERROR: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Takes the last error message that libxc logged, so that it is told once.
+/// Takes the last error message of libxc, so that it is shown once.
 pub(super) fn take_last_error() -> Option<String> {
     LAST_ERROR.take()
 }
 
-/// Whether that message is of libxenguest's `xc_dom_panic`: it could not do something, whatever it returns.
+/// Whether that message is from libxenguest's `xc_dom_panic`: the call failed, whatever it returns.
 pub(super) fn has_panicked() -> bool {
     let last = LAST_ERROR.take();
     let panicked = last.as_ref().is_some_and(|message| message.contains("panic: "));
@@ -30,16 +30,16 @@ pub(super) fn has_panicked() -> bool {
     panicked
 }
 
-/// The callbacks, without any state of their own.
+/// The callbacks; they have no state.
 static CALLBACKS: sys::xentoollog_logger =
     sys::xentoollog_logger { vmessage: Some(vmessage), progress: Some(progress), destroy: Some(destroy) };
 
-/// The pointer that `xc_interface_open` takes. libxc does not write through it, though its type would let it.
+/// The pointer for `xc_interface_open`. libxc does not write through it, although its type permits it.
 pub(super) fn callbacks() -> *mut sys::xentoollog_logger {
     (&raw const CALLBACKS).cast_mut()
 }
 
-/// libxc's levels, from `xentoollog.h` (Xen 4.17), as the facade's.
+/// Maps libxc's levels (`xentoollog.h`, Xen 4.17) to those of `log`.
 fn level_of(level: sys::xentoollog_level) -> log::Level {
     match level {
         sys::xentoollog_level::XTL_CRITICAL | sys::xentoollog_level::XTL_ERROR => log::Level::Error,
@@ -50,7 +50,7 @@ fn level_of(level: sys::xentoollog_level) -> log::Level {
     }
 }
 
-/// Called by libxc for each message. Nothing in it can panic: unwinding must not cross into C.
+/// libxc calls it for each message. It must not panic: unwinding must not cross into C.
 unsafe extern "C" fn vmessage(
     _logger: *mut sys::xentoollog_logger,
     level: sys::xentoollog_level,
@@ -83,9 +83,9 @@ unsafe extern "C" fn vmessage(
     let errno = if errnoval >= 0 { format!(" ({:?})", nix::errno::Errno::from_raw(errnoval)) } else { String::new() };
     let message = format!("{context}{message}{errno}");
     if level == log::Level::Error {
-        // The error that is returned repeats it, with the call that failed.
+        // The returned error repeats the message, with the failed call.
         log::debug!(target: TARGET, "{message}");
-        // What comes behind a panic is its consequence.
+        // Messages after a panic are its consequences.
         if !has_panicked() {
             LAST_ERROR.set(Some(message));
         }
@@ -94,12 +94,12 @@ unsafe extern "C" fn vmessage(
     log::log!(target: TARGET, level, "{message}");
 }
 
-/// Some of libxenguest's messages end a line, and libxenctrl goes on behind it.
+/// Some messages of libxenguest end a line that libxenctrl continues.
 fn on_one_line(message: &str) -> String {
     message.trim_end().replace("\n:", ":").replace('\n', " ")
 }
 
-/// Called by libxc with the progress of long calls.
+/// libxc calls it with the progress of long calls.
 unsafe extern "C" fn progress(
     _logger: *mut sys::xentoollog_logger,
     _context: *const c_char,
@@ -116,14 +116,14 @@ unsafe extern "C" fn progress(
     log::trace!(target: TARGET, "{what}: {done}/{total} ({percent} %)");
 }
 
-/// Called by `xtl_logger_destroy`, which nobody calls on ours: it is static.
+/// `xtl_logger_destroy` calls it; the static logger is never destroyed.
 unsafe extern "C" fn destroy(_logger: *mut sys::xentoollog_logger) {}
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
 
-    /// Leaves what libxc would have said.
+    /// Records an error message as libxc would.
     pub(crate) fn say(message: &str) {
         LAST_ERROR.set(Some(message.to_owned()));
     }

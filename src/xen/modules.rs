@@ -1,35 +1,35 @@
-//! What hvmloader is handed besides the firmware: SMBIOS structures and ACPI tables of the caller's.
+//! hvmloader's modules other than the firmware: SMBIOS structures and ACPI tables.
 
 use dombuild_memory::Bytes;
 
-/// Both begin at a multiple of this.
+/// The alignment of each module.
 const ALIGNMENT: usize = 16;
 
-/// The modules, as one piece for libxenguest to place.
+/// The modules, joined into one for libxenguest to place.
 ///
-/// libxenguest has a place for each of them, but puts an ACPI module into the guest twice: where `modules_init`
-/// (tools/libs/guest/xg_dom_hvmloader.c, Xen 4.17) has put it into RAM, `xc_dom_load_acpi` (xg_dom_core.c) populates these
-/// pages a second time, as it has to for a PVH guest. The first ones stay with the domain, and nobody can reach them (measured on
-/// Xen 4.17: with an `acpi_firmware` of 5000 bytes, an xl guest owns 2 pages more). In one piece, both go where the SMBIOS
-/// module goes; hvmloader reads from xenstore where they are.
+/// libxenguest can place each of them, but it populates an ACPI module twice: after `modules_init`
+/// (tools/libs/guest/xg_dom_hvmloader.c, Xen 4.17) has put it into RAM, `xc_dom_load_acpi` (xg_dom_core.c) populates
+/// the same frames again, as PVH needs it. The domain keeps the first pages, which are unreachable (measured on Xen
+/// 4.17: with an `acpi_firmware` of 5000 bytes, an xl guest owns 2 pages more). Joined, both go where the SMBIOS module
+/// goes; hvmloader reads their addresses from xenstore.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HvmModules {
     bytes: Vec<u8>,
-    /// Offset and length.
+    /// The offset and length in the joined module.
     smbios: Option<(usize, usize)>,
     acpi: Option<(usize, usize)>,
 }
 
-/// A module in the guest.
+/// The place of a module in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
-    /// Guest-physical address of its first byte.
+    /// The guest-physical address of the first byte.
     pub address: Bytes,
-    /// Its length.
+    /// The length.
     pub length: Bytes,
 }
 
-/// Where the modules are in the guest.
+/// The places of the modules in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PlacedModules {
     /// SMBIOS structures.
@@ -39,7 +39,7 @@ pub struct PlacedModules {
 }
 
 impl HvmModules {
-    /// One piece of both; what is `None` or empty is left out.
+    /// Joins the modules; `None` and empty ones are omitted.
     #[must_use]
     pub fn new(smbios: Option<&[u8]>, acpi: Option<&[u8]>) -> Self {
         let mut bytes = Vec::new();
@@ -54,12 +54,12 @@ impl HvmModules {
         Self { bytes, smbios, acpi }
     }
 
-    /// What libxenguest is to place; empty where there is neither.
+    /// The joined module; empty if there is none.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Where the modules are when the piece begins at `start`.
+    /// The places of the modules if the joined one is at `start`.
     pub(super) fn placed_at(&self, start: Bytes) -> PlacedModules {
         let placed = |(offset, length): (usize, usize)| {
             let length = Bytes(u64::try_from(length).ok()?);

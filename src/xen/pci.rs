@@ -1,4 +1,4 @@
-//! PCI devices of the host: their addresses, and what memory Xen has reserved for them.
+//! PCI devices of the host: their addresses, and the memory regions that are reserved for them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,20 +10,20 @@ use super::Interface;
 use super::error::{self, XenError};
 use dombuild_memory::{Bytes, Gfn, Pages, Reserved};
 
-/// How often Xen's list may change its length between two questions before it is given up on.
+/// The attempts to read Xen's list while its length changes.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// Where a PCI device of the host is: segment, bus, device (0 to 31) and function (0 to 7).
+/// The address of a PCI device: segment, bus, device (0 to 31) and function (0 to 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
     segment: u16,
     bus: u8,
-    /// Device and function as Xen takes them: five bits and three.
+    /// Device (5 bits) and function (3 bits), as Xen takes them.
     devfn: u8,
 }
 
 impl PciAddress {
-    /// The segment, once called domain; 0 on most machines.
+    /// The segment (formerly: domain); 0 on most machines.
     #[must_use]
     pub fn segment(self) -> u16 {
         self.segment
@@ -49,7 +49,7 @@ impl PciAddress {
 }
 
 impl fmt::Display for PciAddress {
-    /// As sysfs names the device: `0000:03:00.0`.
+    /// Shown as in sysfs: `0000:03:00.0`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { segment, bus, .. } = self;
         write!(formatter, "{segment:04x}:{bus:02x}:{:02x}.{:x}", self.device(), self.function())
@@ -59,7 +59,7 @@ impl fmt::Display for PciAddress {
 impl FromStr for PciAddress {
     type Err = String;
 
-    /// `SSSS:BB:DD.F` or `BB:DD.F`, in hexadecimal digits, of which there may be fewer, but not more.
+    /// Parses `SSSS:BB:DD.F` or `BB:DD.F`, in hexadecimal digits; fewer digits are valid.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not the address of a PCI device, which is like 0000:03:00.0 or 03:00.0");
         let (rest, function) = text.split_once('.').ok_or_else(wrong)?;
@@ -87,8 +87,8 @@ impl FromStr for PciAddress {
 
 impl Interface {
     /// The regions of guest-physical addresses that must not be RAM in a guest with this device
-    /// (`XENMEM_reserved_device_memory_map`). Empty where the firmware has reserved nothing for it, and where Xen runs
-    /// without an IOMMU (`iommu_get_reserved_device_memory`, xen/drivers/passthrough/iommu.c, Xen 4.17).
+    /// (`XENMEM_reserved_device_memory_map`). Empty if the firmware has reserved none for it, or Xen runs without an
+    /// IOMMU (`iommu_get_reserved_device_memory`, xen/drivers/passthrough/iommu.c, Xen 4.17).
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -97,8 +97,8 @@ impl Interface {
         for _ in 0..MAX_ATTEMPTS {
             let mut count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
             let buffer = if entries.is_empty() { std::ptr::null_mut() } else { entries.as_mut_ptr() };
-            // SAFETY: `buffer` has room for `count` entries, or is null with a count of 0, which asks how many there are;
-            // `count` is a live u32.
+            // SAFETY: `buffer` has room for `count` entries, or is null with a count of 0, which returns the number of
+            // entries; `count` is a live u32.
             let returned = unsafe {
                 let PciAddress { segment, bus, devfn } = address;
                 sys::xc_reserved_device_memory_map(self.as_raw(), 0, segment, bus, devfn, buffer, &raw mut count)
@@ -112,7 +112,7 @@ impl Interface {
                     return entries.iter().map(|entry| region(address, entry)).collect();
                 }
                 Err(error) if error.errno == Some(Errno::ENOBUFS) => entries = vec![Default::default(); found],
-                // A Xen that was built without passthrough: nobody can give it a device either.
+                // Xen was built without passthrough, so no device can be assigned either.
                 Err(error) if matches!(error.errno, Some(Errno::ENOSYS | Errno::EOPNOTSUPP)) => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             }
@@ -125,7 +125,7 @@ impl Interface {
 fn region(address: PciAddress, raw: &sys::xen_reserved_device_memory) -> Result<Reserved, XenError> {
     let sizes = Gfn(raw.start_pfn).to_bytes().zip(Pages(raw.nr_pages).to_bytes());
     sizes.map(|(start, size): (Bytes, Bytes)| Reserved { start, size }).ok_or_else(|| {
-        let detail = format!("told of {:#x} pages from frame {:#x} on", raw.nr_pages, raw.start_pfn);
+        let detail = format!("returned {:#x} pages from frame {:#x}", raw.nr_pages, raw.start_pfn);
         XenError::unexpected("xc_reserved_device_memory_map", address.to_string(), detail)
     })
 }

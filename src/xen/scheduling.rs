@@ -1,4 +1,4 @@
-//! Where a domain's vCPUs may run, how much of a CPU they get, and where its memory comes from.
+//! CPU affinity, CPU pools, NUMA nodes and scheduling weights of domains.
 
 use std::os::raw::c_int;
 
@@ -8,17 +8,17 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::{DomId, Interface};
 
-/// A scheduler that knows weights and caps.
+/// A scheduler with weights and caps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheduler {
-    /// The older one.
+    /// The older scheduler, credit.
     Credit,
     /// Xen's default since 4.12.
     Credit2,
 }
 
 impl Interface {
-    /// How many bytes a map of the host's CPUs has.
+    /// The number of bytes in a CPU map of the host.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -29,8 +29,8 @@ impl Interface {
         Ok(usize::try_from(size).unwrap_or(0))
     }
 
-    /// The CPUs of a CPU pool, one bit each; `None` if there is no such pool. Xen tells of the first pool from that number on
-    /// (`XEN_SYSCTL_CPUPOOL_OP_INFO`, xen/common/sched/cpupool.c, Xen 4.17).
+    /// The CPUs of a CPU pool, one bit each; `None` if there is no such pool. Xen returns the first pool whose number
+    /// is not lower (`XEN_SYSCTL_CPUPOOL_OP_INFO`, xen/common/sched/cpupool.c, Xen 4.17).
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -43,8 +43,8 @@ impl Interface {
             Err(error) if error.errno == Some(Errno::ENOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
-        // SAFETY: the call returned a struct that we own, whose map has as many bytes as a CPU map has; both are read before
-        // they are freed, once, by the function that is for that.
+        // SAFETY: the call returned a struct that the caller owns, whose map has the size of a CPU map. Both are read,
+        // then freed once by the matching function.
         let (found, cpus) = unsafe {
             let raw = info.as_ref();
             let cpus = std::slice::from_raw_parts(raw.cpumap, size).to_vec();
@@ -55,11 +55,11 @@ impl Interface {
         Ok((found == pool).then_some(cpus))
     }
 
-    /// Lets a vCPU run on these CPUs and no others (hard affinity). `cpus` has one bit a CPU, the lowest first; what is
-    /// beyond the host's CPUs does not count.
+    /// Sets a vCPU's hard affinity. `cpus` has one bit per CPU, the lowest first; bits above the host's CPUs are
+    /// ignored.
     ///
     /// # Errors
-    /// `EINVAL` if none of the CPUs is there.
+    /// `EINVAL` if none of the CPUs exists.
     pub fn set_vcpu_affinity(&self, domid: DomId, vcpu: u32, cpus: &[u8]) -> Result<(), XenError> {
         let mut map = cpus.to_vec();
         map.resize(self.cpu_map_size()?, 0);
@@ -79,7 +79,7 @@ impl Interface {
         error::minus_one("xc_vcpu_setaffinity", arguments, returned).map(drop)
     }
 
-    /// The CPUs that a vCPU may run on, one bit each.
+    /// Reads a vCPU's hard affinity, one bit per CPU.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -101,7 +101,7 @@ impl Interface {
         Ok(map)
     }
 
-    /// Lets Xen take a domain's memory from this NUMA node while it has any (`XEN_DOMCTL_setnodeaffinity`).
+    /// Sets the NUMA node from which Xen prefers to allocate a domain's memory (`XEN_DOMCTL_setnodeaffinity`).
     ///
     /// # Errors
     /// `EINVAL` if there is no such node.
@@ -122,12 +122,12 @@ impl Interface {
         error::minus_one(CALL, format_args!("domid {domid}, node {node}"), returned).map(drop)
     }
 
-    /// Weight and cap of a domain, and whose they are; `None` if its scheduler knows neither.
+    /// Reads the scheduler, weight and cap of a domain; `None` if its scheduler has neither.
     ///
     /// # Errors
     /// If the hypercall fails.
     pub fn cpu_share(&self, domid: DomId) -> Result<Option<(Scheduler, u16, u16)>, XenError> {
-        // Xen answers for the scheduler of the domain's own CPU pool, and for no other (sched_adjust, xen/common/sched).
+        // Xen answers only for the scheduler of the domain's own CPU pool (sched_adjust, xen/common/sched).
         let mut credit = sys::xen_domctl_sched_credit::default();
         // SAFETY: the struct is live and of the type that the call fills.
         let returned = unsafe { sys::xc_sched_credit_domain_get(self.as_raw(), domid.get(), &raw mut credit) };

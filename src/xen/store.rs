@@ -1,4 +1,4 @@
-//! The handle of xenstored, with transactions, permissions and watches. Its calls have libxenstore's names in errors.
+//! A client of xenstored, with transactions, permissions and watches. Errors use libxenstore's names for the calls.
 
 mod connection;
 mod permissions;
@@ -21,16 +21,16 @@ use dombuild_os::wait::{Interrupt, WaitLimit};
 pub use permissions::Permissions;
 pub use transaction::Transaction;
 
-/// How often a transaction that collided with another is tried again.
+/// The attempts at a transaction that conflicts with others.
 const MAX_TRANSACTION_ATTEMPTS: u32 = 50;
 
-/// How long xenstored may take for an answer, unless the user says otherwise. A busy one takes milliseconds.
+/// The default deadline of an answer. A busy xenstored takes milliseconds.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an answer may take after one was given up: what can be rolled back without xenstored must not wait.
+/// The deadline after one answer timed out: a roll-back that needs no xenstored must not wait.
 const TIMEOUT_AFTER_STALL: Duration = Duration::from_secs(1);
 
-/// How long an answer may take in a roll-back after a signal.
+/// The deadline during a roll-back after a signal.
 const ROLLBACK_GRACE: Duration = Duration::from_secs(3);
 
 /// A connection to xenstored. Every answer has a deadline.
@@ -38,23 +38,23 @@ pub struct Store(RefCell<Inner>);
 
 struct Inner {
     connection: Connection,
-    /// The connection is a second one, after the first was lost: there is no third.
+    /// This is the second connection, after the first was lost; there is no third.
     is_second: bool,
-    /// What was said when an answer was given up.
+    /// The description of the answer that timed out.
     stalled: Option<String>,
-    /// Changes whose answers nobody has read yet.
+    /// Changes whose answers are not read yet.
     open: Vec<Open>,
-    /// The first change of the transaction that failed, whoever was told of it.
+    /// The first change of the transaction that failed, reported or not.
     failed: Option<XenError>,
 }
 
-/// A request that waits for its answer.
+/// A request whose answer is not read yet.
 struct Open {
     number: u32,
     kind: Kind,
     call: &'static str,
     arguments: String,
-    /// It changes something in a transaction.
+    /// It is a change in a transaction.
     is_change: bool,
 }
 
@@ -65,9 +65,9 @@ impl fmt::Debug for Store {
 }
 
 impl Inner {
-    /// Prepares a request.
+    /// Queues a request.
     fn prepare(&mut self, request: Request<'_>) -> Result<(), XenError> {
-        // A transaction ends with its connection.
+        // Transactions end with their connection.
         if self.connection.is_lost() && request.transaction == 0 && self.open.is_empty() {
             self.reconnect();
         }
@@ -85,13 +85,13 @@ impl Inner {
         }
     }
 
-    /// Sends what was prepared and reads the answers, one for each request.
+    /// Sends the queued requests and reads one answer for each.
     fn answers(&mut self) -> Vec<Result<Vec<u8>, XenError>> {
         let sent = self.connection.send();
         let open = std::mem::take(&mut self.open).into_iter();
         open.map(|Open { number, kind, call, arguments, is_change }| {
             let answer = match sent.and_then(|()| self.connection.answer(number, kind)) {
-                // It is gone already, which is as good.
+                // The node does not exist, so it is removed.
                 Err(Errno::ENOENT) if kind == Kind::XS_RM => Ok(Vec::new()),
                 answer => answer,
             };
@@ -107,7 +107,7 @@ impl Inner {
         .collect()
     }
 
-    /// Connects once more, and for a shorter time, where the connection is lost: a roll-back may still find an answer.
+    /// Reconnects with a shorter deadline if the connection is lost: a roll-back may still get an answer.
     fn reconnect(&mut self) {
         if !std::mem::replace(&mut self.is_second, true) {
             let limit = self.connection.limit.clone();
@@ -119,7 +119,7 @@ impl Inner {
         }
     }
 
-    /// An answer that was given up: from whom, and after what time.
+    /// Adds to an error which answer timed out, and after what time.
     fn with_stall(&mut self, error: XenError) -> XenError {
         if error.errno != Some(Errno::ETIMEDOUT) {
             return error;
@@ -128,12 +128,12 @@ impl Inner {
         XenError { detail: Some(detail.clone()), ..error }
     }
 
-    /// Sends what was prepared and reads all answers: the last one, or the first error.
+    /// Sends the queued requests and reads all answers: returns the last one, or the first error.
     fn settle(&mut self) -> Result<Vec<u8>, XenError> {
         self.answers().into_iter().try_fold(Vec::new(), |_, answer| answer)
     }
 
-    /// A request of which the answer matters at once, behind those that are open.
+    /// Sends a request after the queued ones and returns its answer.
     fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, XenError> {
         self.prepare(request)?;
         self.settle()
@@ -144,7 +144,7 @@ fn stall(path: &Path, timeout: Duration) -> String {
     format!("xenstored at {} has not answered for {} s", path.display(), timeout.as_secs())
 }
 
-/// What is asked of xenstored. Of several parts the first one is a path.
+/// A request. If it has several parts, the first is a path.
 struct Request<'a> {
     call: &'static str,
     kind: Kind,
@@ -155,20 +155,20 @@ struct Request<'a> {
 }
 
 impl Store {
-    /// Connects to xenstored. No answer may take longer than [`STORE_TIMEOUT`].
+    /// Connects to xenstored, with a deadline of [`STORE_TIMEOUT`] for each answer.
     ///
     /// # Errors
-    /// If it is not running, or the caller lacks the right.
+    /// If xenstored is not running, or the caller lacks the right.
     pub fn open() -> Result<Self, XenError> {
         Self::open_with(STORE_TIMEOUT, &Interrupt::default())
     }
 
-    /// Connects to xenstored. An answer that takes longer than `timeout` is an error with `ETIMEDOUT`; one that a signal
-    /// ends the wait for, with `ECANCELED`. Nothing more is asked on a connection after either, but once more on another
-    /// one, for at most a second.
+    /// Connects to xenstored with a deadline for each answer. An answer that takes longer is an error with `ETIMEDOUT`;
+    /// a signal ends the wait with `ECANCELED`. After either, the connection is not used again: one second connection
+    /// has a deadline of one second.
     ///
     /// # Errors
-    /// If it is not running, or the caller lacks the right.
+    /// If xenstored is not running, or the caller lacks the right.
     pub fn open_with(timeout: Duration, interrupt: &Interrupt) -> Result<Self, XenError> {
         let limit = WaitLimit { timeout, grace: Duration::ZERO, interrupt: interrupt.clone() };
         let (path, opened) = Connection::open(limit);
@@ -184,28 +184,27 @@ impl Store {
         Self(RefCell::new(Inner { connection, is_second: false, stalled, open, failed }))
     }
 
-    /// From now on a signal does not end a wait at once, but leaves xenstored 3 seconds: what is rolled back because of the
-    /// signal needs answers, too.
+    /// Lets waits continue for 3 seconds after a signal: the roll-back that the signal starts needs answers too.
     pub fn begin_rollback(&self) {
         self.0.borrow_mut().connection.limit.grace = ROLLBACK_GRACE;
     }
 
-    /// Whether xenstored does not answer any more, so that it can be counted on for nothing.
+    /// Whether xenstored no longer answers.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.borrow().connection.is_lost()
     }
 
-    /// Single reads and writes, each for itself.
+    /// Returns access without a transaction.
     #[must_use]
     pub fn plain(&self) -> Transaction<'_> {
         Transaction { store: self, id: 0 }
     }
 
-    /// Runs `work` in a transaction: all of it happens, or nothing. Runs it again where another writer came between.
+    /// Runs `work` in a transaction: all changes happen, or none. Repeats it after a conflict with another writer.
     ///
     /// # Errors
-    /// What `work` returns, or where xenstored refuses the transaction.
+    /// The error of `work`, or of xenstored.
     pub fn transaction<T, E: From<XenError>>(
         &self,
         mut work: impl FnMut(&Transaction<'_>) -> Result<T, E>,
@@ -215,7 +214,7 @@ impl Store {
             tries += 1;
             let id = self.begin()?;
             let outcome = work(&Transaction { store: self, id });
-            // Every change has to have succeeded, also one whose error was told to somebody who went on.
+            // Every change must have succeeded, even if `work` ignored its error.
             let failed = {
                 let inner = &mut *self.0.borrow_mut();
                 inner.answers();
@@ -229,7 +228,7 @@ impl Store {
                 &[word],
                 format_args!("{text}"),
             );
-            // Why it is aborted is what matters then.
+            // The reason for the abort takes precedence.
             let value = outcome?;
             match ended {
                 Ok(_) => return Ok(value),
@@ -239,7 +238,7 @@ impl Store {
         }
     }
 
-    /// The number of a new transaction.
+    /// Starts a transaction and returns its ID.
     fn begin(&self) -> Result<u32, XenError> {
         const CALL: &str = "xs_transaction_start";
         let answer = self.plain().ask(CALL, Kind::XS_TRANSACTION_START, &[b"\0"], format_args!(""))?;
@@ -248,7 +247,7 @@ impl Store {
         id.ok_or_else(|| XenError::unexpected(CALL, String::new(), format!("xenstored calls it {text:?}")))
     }
 
-    /// Tells xenstored about a domain's ring, so that the guest can talk to it.
+    /// Introduces a domain's ring to xenstored, so that the guest can connect.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -258,27 +257,26 @@ impl Store {
         self.plain().ask("xs_introduce_domain", Kind::XS_INTRODUCE, &[words.as_bytes()], arguments).map(drop)
     }
 
-    /// Asks to be woken when a node changes; [`Store::wait`] does the waiting. The watch fires once at once.
-    ///
+    /// Watches a node; [`Store::wait`] waits for it. The watch fires immediately once.
     /// # Errors
     /// If xenstored refuses it.
     pub fn watch(&self, path: &str) -> Result<(), XenError> {
-        // The path is the watch's name as well.
+        // The path is also the token.
         let parts = [path.as_bytes(), b"\0", path.as_bytes(), b"\0"];
         self.plain().ask("xs_watch", Kind::XS_WATCH, &parts, format_args!("{path}")).map(drop)
     }
 
-    /// Waits until a watch fires or `timeout` has passed (also when a signal comes). What fired is not told: the caller
-    /// looks again anyway.
+    /// Waits until a watch fires, a signal arrives or `timeout` passes. It does not report which watch fired: the
+    /// caller reads the nodes again.
     ///
     /// # Errors
-    /// If the connection is gone.
+    /// If the connection is lost.
     pub fn wait(&self, timeout: Duration) -> Result<(), XenError> {
         let connection = &mut self.0.borrow_mut().connection;
         let end = Instant::now() + timeout;
-        let mut told = connection.take_fired();
+        let mut fired = connection.take_fired();
         loop {
-            let left = if told { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+            let left = if fired { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
             let ready = connection.has_more() || {
                 let mut polled = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
                 let ready = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
@@ -290,7 +288,7 @@ impl Store {
                 return Ok(());
             }
             error::answered("xs_check_watch", format_args!(""), connection.read_event())?;
-            told = true;
+            fired = true;
         }
     }
 }

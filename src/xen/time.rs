@@ -1,4 +1,4 @@
-//! What a guest's clocks show.
+//! Clocks of a guest.
 
 use xen_sys as sys;
 
@@ -6,7 +6,7 @@ use super::error::{self, XenError};
 use super::{DomId, Interface};
 
 impl Interface {
-    /// Sets the TSC mode: 0 default, 1 always emulated, 2 never.
+    /// Sets the TSC mode: 0 default, 1 always emulated, 2 never emulated.
     ///
     /// # Errors
     /// If Xen refuses it.
@@ -16,7 +16,7 @@ impl Interface {
         error::minus_one("xc_domain_set_tsc_info", format_args!("domid {domid}, mode {mode}"), returned).map(drop)
     }
 
-    /// The TSC mode.
+    /// Reads the TSC mode.
     ///
     /// # Errors
     /// If the hypercall fails.
@@ -37,7 +37,7 @@ impl Interface {
         Ok(mode)
     }
 
-    /// Sets how many seconds the guest's wall clock and RTC are ahead of the host's.
+    /// Sets the offset of the guest's wall clock and RTC from the host's, in seconds.
     ///
     /// # Errors
     /// If Xen refuses it.

@@ -50,11 +50,11 @@ pub const IO_APIC: Bytes = Bytes(0xfec0_0000);
 pub const LOCAL_APIC: Bytes = Bytes(0xfee0_0000);
 /// The first page for ioreq servers (`ioreq_server_pfn(0)`, `tools/libs/guest/xg_dom_x86.c`). hvm_info's reserved
 /// frames begin here.
-pub const IOREQ_SERVER_FIRST: Gfn = Gfn(0xfeff0);
+pub const FIRST_IOREQ_SERVER_PAGE: Gfn = Gfn(0xfeff0);
 /// The number of pages for ioreq servers (`NR_IOREQ_SERVER_PAGES`, same file).
 pub const IOREQ_SERVER_PAGES: Pages = Pages(8);
 /// The first special page (`X86_HVM_END_SPECIAL_REGION - X86_HVM_NR_SPECIAL_PAGES`, `tools/include/xenguest.h`).
-pub const SPECIAL_FIRST: Gfn = Gfn(0xfeff8);
+pub const FIRST_SPECIAL_PAGE: Gfn = Gfn(0xfeff8);
 /// The number of special pages (`X86_HVM_NR_SPECIAL_PAGES`, same file).
 pub const SPECIAL_PAGES: Pages = Pages(8);
 /// Page of the ring for memory paging events.

@@ -83,10 +83,10 @@ fn holes_that_cannot_be() {
 
 #[test]
 fn high_ram_ends_where_hvm_info_does() {
-    let limit = Mib(MAX_COUNTED.0 - 256);
+    let limit = Mib(MAX_COUNTABLE_SIZE.0 - 256);
     let most = hvm(limit.0, HOLE).expect("a layout");
     assert!(u32::try_from(most.highmem_end.0 / 4096).is_ok());
-    for size in [limit.0 + 1, MAX_COUNTED.0, u32::MAX] {
+    for size in [limit.0 + 1, MAX_COUNTABLE_SIZE.0, u32::MAX] {
         let error = PlanError::TooLarge { what: "build max", size: Mib(size).to_kib(), limit };
         assert_eq!(hvm(size, HOLE), Err(error));
     }
@@ -95,9 +95,9 @@ fn high_ram_ends_where_hvm_info_does() {
 #[test]
 fn the_special_pages_are_in_order() {
     for (index, (gfn, _)) in (0..).zip(SPECIAL_PAGE_NAMES) {
-        assert_eq!(SPECIAL_FIRST.checked_add_pages(Pages(index)), Some(gfn));
+        assert_eq!(FIRST_SPECIAL_PAGE.checked_add_pages(Pages(index)), Some(gfn));
     }
-    assert_eq!(IOREQ_SERVER_FIRST.checked_add_pages(IOREQ_SERVER_PAGES), Some(SPECIAL_FIRST));
+    assert_eq!(FIRST_IOREQ_SERVER_PAGE.checked_add_pages(IOREQ_SERVER_PAGES), Some(FIRST_SPECIAL_PAGE));
     assert_eq!(CONSOLE.checked_add_pages(Pages(1)), Some(Gfn(0xff000)));
     assert_eq!(VGA_HOLE_END.checked_sub(VGA_HOLE_START).and_then(Bytes::to_pages_exact), Some(VGA_HOLE_PAGES));
     assert_eq!(HVM_INFO.checked_add_pages(Pages(1)), Some(VGA_HOLE_START.to_gfn_floor()));
@@ -238,7 +238,7 @@ fn regions_that_cannot_be() {
     assert_eq!(small.clone().with_reserved(&many, false).expect("a layout").e820.len(), MAX_E820_ENTRIES);
     assert_eq!(small.with_reserved(&many, true), Err(PlanError::TooManyRegions { entries: 129 }));
     // The displaced RAM counts towards hvm_info's limit too.
-    let most = hvm(MAX_COUNTED.0 - 256, HOLE).expect("a layout");
+    let most = hvm(MAX_COUNTABLE_SIZE.0 - 256, HOLE).expect("a layout");
     assert!(matches!(most.with_reserved(&[region(0x8000_0000, 0x1000)], false), Err(PlanError::TooLarge { .. })));
 }
 

@@ -23,10 +23,10 @@ pub(super) const RULES: Rules = Rules {
 const MAXMEM_CONSTANT: Kib = Kib(1024);
 /// What an HVM or PVH guest needs in addition to its target and paging pool (`LIBXL_HVM_EXTRA_MEMORY`, 2048 KiB), less
 /// the part under the limit. For a PV guest (`LIBXL_PV_EXTRA_MEMORY`, 1024 KiB) all of it is under the limit.
-const OUTSIDE_LIMIT: Kib = Kib(1024);
+const MEMORY_OUTSIDE_LIMIT: Kib = Kib(1024);
 
 fn extras(kind: Kind) -> Extras {
-    let external = if kind.is_translated() { OUTSIDE_LIMIT } else { Kib::ZERO };
+    let external = if kind.is_translated() { MEMORY_OUTSIDE_LIMIT } else { Kib::ZERO };
     Extras { internal: MAXMEM_CONSTANT, external, can_start_ballooned_down: true }
 }
 

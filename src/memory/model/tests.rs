@@ -355,7 +355,7 @@ fn the_largest_and_past_it() {
     let shim =
         Request { kind: Kind::Pvh, model: Model::Xapi, shim: true, video: None, ..request(most.0, most.0, 0, 1, 1.0) };
     let size = Mib(most.0 + 1 + 23 + most.0 / 90).to_kib();
-    assert_eq!(refused(&shim), PlanError::TooLarge { what: "xen max", size, limit: MAX_COUNTED });
+    assert_eq!(refused(&shim), PlanError::TooLarge { what: "xen max", size, limit: MAX_COUNTABLE_SIZE });
 }
 
 proptest! {

@@ -1,22 +1,22 @@
-//! Columns of blocks, one or more of them on one scale.
+//! Draws one or more columns of blocks on one scale.
 
 use super::sheet::{Anchor, Font, Sheet};
 use super::style::Fill;
 use crate::memory::units::Kib;
 use crate::picture::stack::short;
 
-/// The least height of a block, into which its name fits.
+/// The least height of a block, which fits its name.
 pub(super) const MIN_BLOCK_HEIGHT: i32 = 26;
 /// The least width of a block.
 pub(super) const MIN_COLUMN_WIDTH: i32 = 200;
-/// Pixels from a line's middle to the baseline of the text on it.
+/// The distance from a line's middle to the baseline of its text.
 pub(super) const BASELINE_OFFSET: i32 = 5;
-/// Space between the side of a block and what stands in it.
+/// The padding inside a block.
 pub(super) const BLOCK_PADDING: i32 = 14;
-/// Width of a bracket's ends.
+/// The width of a bracket's ends.
 pub(super) const TICK_WIDTH: i32 = 6;
 
-/// How many pixels a size takes: in proportion, where that is no less than [`MIN_BLOCK_HEIGHT`].
+/// The scale: proportional, but at least [`MIN_BLOCK_HEIGHT`] per block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     pixels: u128,
@@ -24,13 +24,13 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// The largest by which none of the columns is higher than `room`.
+    /// The largest scale at which no column exceeds `room`.
     pub(super) fn fitting(columns: &[Vec<Kib>], room: i32) -> Self {
         let scales = columns.iter().map(|column| Self::of(column, room));
         scales.reduce(|a, b| if a.pixels * b.kib <= b.pixels * a.kib { a } else { b }).unwrap_or(Self::of(&[], room))
     }
 
-    /// Sets those that are too small aside, until the rest shares what these leave.
+    /// Gives small blocks the least height, until the others fit the remaining room in proportion.
     fn of(column: &[Kib], room: i32) -> Self {
         let mut scale = Self { pixels: wide(room), kib: total(column.iter()) };
         loop {
@@ -49,7 +49,7 @@ impl Scale {
         u128::from(size.get()) * self.pixels >= wide(MIN_BLOCK_HEIGHT) * self.kib
     }
 
-    /// The height of a block; there is none for nothing.
+    /// The height of a block; 0 for size 0.
     fn height(self, size: Kib) -> i32 {
         if size.is_zero() {
             return 0;
@@ -58,7 +58,7 @@ impl Scale {
         i32::try_from(exact).unwrap_or(i32::MAX).max(MIN_BLOCK_HEIGHT)
     }
 
-    /// Where blocks are that stand one upon the other, from the top down.
+    /// The places of stacked blocks, from the top down.
     pub(super) fn places(self, mut top: i32, sizes: impl Iterator<Item = Kib>) -> Vec<Place> {
         sizes
             .map(|size| {
@@ -69,7 +69,7 @@ impl Scale {
             .collect()
     }
 
-    /// A round size with its height, of no more than `most` pixels, to measure by.
+    /// A round size and its height of at most `most` pixels, for the legend.
     pub(super) fn unit(self, most: i32) -> (Kib, i32) {
         let pixels = |size: u64| u128::from(size) * self.pixels / self.kib.max(1);
         let size = (0..u64::BITS).map(|shift| 1_u64 << shift).take_while(|size| pixels(*size) <= wide(most)).last();
@@ -91,11 +91,11 @@ pub(super) struct Bar<'a> {
     pub(super) name: &'a str,
     pub(super) size: Kib,
     pub(super) fill: Fill,
-    /// What is told about it where the pointer rests on it.
+    /// The tooltip.
     pub(super) words: &'a str,
 }
 
-/// From where to where a block goes, or several do.
+/// The vertical range of one or several blocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) top: i32,
@@ -103,18 +103,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// From the first to the last of these places.
+    /// The range from the first to the last of these places.
     pub(super) fn across(places: &[Self], first: usize, last: usize) -> Option<Self> {
         Some(Self { top: places.get(first)?.top, bottom: places.get(last)?.bottom })
     }
 
-    /// Half way between.
+    /// The middle.
     pub(super) fn middle(self) -> i32 {
         i32::midpoint(self.top, self.bottom)
     }
 }
 
-/// The width of blocks into which each name fits with its size.
+/// The width at which each block fits its name and size.
 pub(super) fn width<'a>(blocks: impl Iterator<Item = (&'a str, Kib)>) -> i32 {
     let widths =
         blocks.map(|(name, size)| Font::Name.width(name) + Font::Number.width(&short(size)) + 3 * BLOCK_PADDING);
@@ -143,9 +143,9 @@ pub(super) fn draw(sheet: &mut Sheet, x: i32, width: i32, place: Place, bar: &Ba
     });
 }
 
-/// A bracket at `x`, whose ends point to the left (−1) or to the right (1).
+/// Draws a bracket at `x`, with ends to the left (−1) or right (1).
 pub(super) fn bracket(sheet: &mut Sheet, x: i32, place: Place, towards: i32) {
-    // The ends of two that follow one another stand apart.
+    // Adjacent brackets are one pixel apart.
     let (end, top, bottom) = (x + towards * TICK_WIDTH, place.top + 1, place.bottom - 1);
     sheet.path("bracket", &format!("M{end} {top}H{x}V{bottom}H{end}"));
 }

@@ -1,4 +1,4 @@
-//! What was planned and what Xen shows, side by side on one scale.
+//! Draws the plan and Xen's figures as two columns on one scale.
 
 use super::column::{self, Bar, Place, Scale, TICK_WIDTH};
 use super::sheet::{Anchor, Font, MARGIN, Sheet};
@@ -10,27 +10,27 @@ use crate::memory::units::{Kib, Pages};
 use crate::picture::stack::short;
 use crate::picture::text::title as plan_title;
 
-/// Baseline of the heading.
+/// The baseline of the heading, in pixels, as all that follow.
 const HEADING_Y: i32 = 122;
-/// Where the columns begin.
+/// The top of the columns.
 const COLUMNS_Y: i32 = 190;
-/// Height of the higher one.
+/// The height of the higher column.
 const COLUMN_HEIGHT: i32 = 340;
-/// Space between the two.
+/// The space between the columns.
 const COLUMN_GAP: i32 = 140;
-/// Width of a cause, which is broken into lines.
+/// The width of a cause, which is wrapped.
 const CAUSE_WIDTH: i32 = 600;
-/// The widest title.
+/// The most width of the title.
 const MAX_TITLE_WIDTH: i32 = 900;
 
-/// The parts of a column from the top down: name, fill and words.
+/// The parts of a column from the top down: name, fill and tooltip.
 const PARTS: [(&str, Fill, &str); 4] = [
     ("paging pool", Fill::Overhead, "Xen keeps the guest's page tables in it; it is not among the pages owned"),
     ("held", Fill::Ram, "pages that stand in the guest's address space"),
     ("on demand", Fill::Kept, "pages that the guest owns, and that are put in where it first touches one"),
     ("up to limit", Fill::Missing, "what Xen's limit leaves"),
 ];
-/// The sums of parts, from the innermost outwards: name, first and last part.
+/// The sums of parts, from the inside out: name, first and last part.
 const SUMS: [(&str, usize, usize); 2] = [("owned", 1, 2), ("limit", 1, 3)];
 
 /// One of the two columns.
@@ -43,26 +43,26 @@ struct Side {
 }
 
 impl Side {
-    /// Sizes of the parts.
+    /// The sizes of the parts.
     fn parts(&self) -> [Kib; 4] {
         let less = |a: Pages, b: Pages| a.checked_sub(b).unwrap_or_default().to_kib();
         [self.pool, less(self.owned, self.kept), self.kept.min(self.owned).to_kib(), less(self.most, self.owned)]
     }
 
-    /// The sums' sizes, by index. There is no bracket for a limit below what is owned.
+    /// The sizes of the sums, by index. A limit below the owned pages has no bracket.
     fn sums(&self) -> Vec<(usize, Kib)> {
         let limit = (self.most >= self.owned).then_some(self.most);
         [Some(self.owned), limit].into_iter().flatten().map(Pages::to_kib).enumerate().collect()
     }
 
-    /// What there is of the parts, by index.
+    /// The parts that are not 0, by index.
     fn there(&self) -> Vec<(usize, Kib)> {
         self.parts().into_iter().enumerate().filter(|(_, size)| !size.is_zero()).collect()
     }
 }
 
-/// Draws a plan and what Xen shows of the domain as one standalone SVG document: two columns on one scale, the figures, and
-/// the likely causes of what differs. `title` may be any text, such as what a domain calls itself.
+/// Draws a plan and Xen's figures of the domain as one standalone SVG document: two columns on one scale, the figures,
+/// and the likely causes of differences. `title` may be untrusted text, such as the domain's name.
 #[must_use]
 pub fn svg_comparison(plan: &Plan, xen: &Measured, differences: &[Difference], title: &str) -> String {
     let planned = Side {
@@ -100,7 +100,7 @@ pub fn svg_comparison(plan: &Plan, xen: &Measured, differences: &[Difference], t
     sheet.finish(&title, &description(&sides, differences))
 }
 
-/// What those are told who do not see the picture.
+/// The description for screen readers.
 fn description(sides: &[Side; 2], differences: &[Difference]) -> String {
     let side = |side: &Side| {
         let parts = side.there().into_iter().map(|(index, size)| format!("{} {}", PARTS[index].0, short(size)));
@@ -110,7 +110,7 @@ fn description(sides: &[Side; 2], differences: &[Difference]) -> String {
     sides.iter().map(side).chain(causes).collect::<String>().trim_end().to_owned()
 }
 
-/// Both columns, with their sums outside and lines from each part to the same one of the other column between them.
+/// Draws both columns with their sums outside, and lines between equal parts.
 fn draw_sides(sheet: &mut Sheet, sides: &[Side; 2], scale: Scale) {
     let widths = sides
         .iter()
@@ -122,7 +122,7 @@ fn draw_sides(sheet: &mut Sheet, sides: &[Side; 2], scale: Scale) {
     let left = MARGIN + step * 2 + TICK_WIDTH;
     let ends = [left + width, left + width + COLUMN_GAP];
 
-    // Where the parts are, also those that take no room.
+    // The places of the parts, including those of size 0.
     let edges = sides.each_ref().map(|side| scale.places(COLUMNS_Y, side.parts().into_iter()));
     for (plan, xen) in edges[0].iter().zip(&edges[1]) {
         sheet.path("guide slant", &format!("M{} {}L{} {}", ends[0], plan.bottom, ends[1], xen.bottom));
@@ -150,10 +150,10 @@ fn draw_sides(sheet: &mut Sheet, sides: &[Side; 2], scale: Scale) {
     }
 }
 
-/// The figures with what differs, and why.
+/// Draws the figures, the differences and their causes.
 fn draw_table(sheet: &mut Sheet, plan: &Plan, xen: &Measured, differences: &[Difference], top: i32) {
     let pod = plan.pod.unwrap_or_default();
-    // Each with its name in JSON, by which differences call it.
+    // Each with its JSON name, which the differences use.
     let rows = [
         ("owned pages", "owned_pages", plan.owned_pages_running.get(), xen.owned_pages.get()),
         ("max pages", "max_pages", plan.max_pages.get(), xen.max_pages.get()),

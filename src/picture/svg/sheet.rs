@@ -1,36 +1,36 @@
-//! A sheet of SVG to draw on: a few kinds of element, escaped, and how far they reach.
+//! An SVG canvas: a few kinds of elements, escaped, and the extent of the drawing.
 //!
-//! Coordinates are whole pixels. Text is measured by the widths of DejaVu Sans, which is wider than what most systems show,
-//! so that it fits wherever it is looked at.
+//! Coordinates are whole pixels. Text widths are those of DejaVu Sans, which is wider than most systems' fonts, so that
+//! the text fits anywhere.
 
 use std::fmt::Write;
 
 use super::style::{Fill, defs, style};
 
-/// Space around everything.
+/// The margin.
 pub(super) const MARGIN: i32 = 32;
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Font {
-    /// The picture's title.
+    /// The title of the drawing.
     Title,
-    /// What a part of it shows.
+    /// A heading of a part.
     Heading,
     /// A name.
     Name,
-    /// A size or a number, whose digits stand under one another.
+    /// A size or a number, with digits of equal width.
     Number,
-    /// Words.
+    /// Ordinary text.
     Plain,
-    /// Words that stand back.
+    /// Less prominent text.
     Soft,
     /// An address.
     Code,
 }
 
 impl Font {
-    /// Its class, and its size in pixels.
+    /// The class and the size in pixels.
     pub(super) const fn class(self) -> (&'static str, i32) {
         match self {
             Self::Title => ("title", 22),
@@ -43,7 +43,7 @@ impl Font {
         }
     }
 
-    /// The most pixels that a text takes.
+    /// The largest width of a text in pixels.
     pub(super) fn width(self, text: &str) -> i32 {
         let per_mille = |c| match self {
             Self::Code => 620,
@@ -54,7 +54,7 @@ impl Font {
         sum.saturating_mul(self.class().1) / 1000 + 1
     }
 
-    /// As much of a text as `room` holds.
+    /// The part of a text that fits into `room`.
     pub(super) fn fit(self, text: &str, room: i32) -> String {
         let mut text = clean(text).trim().to_owned();
         if self.width(&text) > room {
@@ -66,7 +66,7 @@ impl Font {
         text
     }
 
-    /// The text in lines of at most `room`, broken between words.
+    /// Wraps a text at words into lines of at most `room`.
     pub(super) fn wrap(self, text: &str, room: i32) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for word in text.split_whitespace() {
@@ -82,7 +82,7 @@ impl Font {
     }
 }
 
-/// Width of a character in thousandths of the size, where it is wider than others of its kind that of the widest.
+/// The width of a character in thousandths of the font size; at least that of the widest of its kind.
 fn advance(c: char) -> i32 {
     match c {
         ' ' | '·' | 'i' | 'j' | 'l' | 'I' | '.' | ',' | '\'' | '|' | ':' | ';' => 340,
@@ -97,14 +97,14 @@ fn advance(c: char) -> i32 {
     }
 }
 
-/// On which side of its place a text stands.
+/// The alignment of a text to its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
     End,
 }
 
-/// What has been drawn.
+/// The drawing so far.
 #[derive(Default)]
 pub(super) struct Sheet {
     body: String,
@@ -115,12 +115,12 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// Writes one line of text, whose baseline begins or ends at a place.
+    /// Writes one line of text, whose baseline begins or ends at a position.
     pub(super) fn text(&mut self, x: i32, y: i32, font: Font, anchor: Anchor, text: &str) {
         self.write("", x, y, font, anchor, text);
     }
 
-    /// The same over lines or on a fill's pattern, of which it leaves some ground around it.
+    /// Writes text over lines or a pattern, with a margin of the background around it.
     pub(super) fn text_over(&mut self, fill: Option<Fill>, x: i32, y: i32, font: Font, anchor: Anchor, text: &str) {
         let over = fill.map_or_else(|| " over".to_owned(), |fill| format!(" over {}", fill.name()));
         self.write(&over, x, y, font, anchor, text);
@@ -139,7 +139,7 @@ impl Sheet {
         self.add(format_args!(r#"<text class="{class}{over}" x="{x}" y="{y}"{end}>{}</text>"#, escape(text)));
     }
 
-    /// A filled rectangle.
+    /// Draws a filled rectangle.
     pub(super) fn rect(&mut self, x: i32, y: i32, width: i32, height: i32, fill: Fill) {
         if !self.fills.contains(&fill) {
             self.fills.push(fill);
@@ -151,12 +151,12 @@ impl Sheet {
         ));
     }
 
-    /// A line along `path`, whose words are SVG's.
+    /// Draws a line along `path`, in SVG's syntax.
     pub(super) fn path(&mut self, class: &str, path: &str) {
         self.add(format_args!(r#"<path class="{class}" d="{path}"/>"#));
     }
 
-    /// The sign that something is not to scale, across a vertical line.
+    /// Draws the sign for "not to scale" across a vertical line.
     pub(super) fn cut(&mut self, x: i32, y: i32) {
         self.has_cuts = true;
         let (left, right) = (x - 6, x + 6);
@@ -164,29 +164,29 @@ impl Sheet {
         self.path("edge slant", &format!("M{left} {}L{right} {}M{left} {}L{right} {}", y + 1, y - 5, y + 5, y - 1));
     }
 
-    /// What `draw` draws, with words that a browser shows where the pointer rests on it.
+    /// Adds a tooltip to what `draw` draws.
     pub(super) fn group(&mut self, words: &str, draw: impl FnOnce(&mut Self)) {
         self.add(format_args!("<g><title>{}</title>", escape(words)));
         draw(self);
         self.add(format_args!("</g>"));
     }
 
-    /// Where the next thing to the right may begin.
+    /// The first free x coordinate.
     pub(super) fn right(&self) -> i32 {
         self.right
     }
 
-    /// Where the next thing below may begin.
+    /// The first free y coordinate.
     pub(super) fn bottom(&self) -> i32 {
         self.bottom
     }
 
-    /// The fills that were used, in the order in which they were.
+    /// The fills in the order of first use.
     pub(super) fn fills(&self) -> &[Fill] {
         &self.fills
     }
 
-    /// Whether anything was marked as not to scale.
+    /// Whether anything is marked "not to scale".
     pub(super) fn has_cuts(&self) -> bool {
         self.has_cuts
     }
@@ -201,7 +201,7 @@ impl Sheet {
         let _ = writeln!(self.body, "{element}");
     }
 
-    /// The document, with what it is called and what it tells those who do not see it.
+    /// Returns the document with its title and its description for screen readers.
     pub(super) fn finish(self, title: &str, description: &str) -> String {
         let (width, height) = (self.right + MARGIN, self.bottom + MARGIN);
         let (title, description) = (escape(title), escape(description));
@@ -223,8 +223,8 @@ impl Sheet {
     }
 }
 
-/// A text without what cannot stand in XML or changes how other text is read: control characters, signs without a width
-/// and for the direction of writing, and what is no character.
+/// Removes characters that XML forbids or that change how other text reads: control characters, zero-width and
+/// bidirectional format characters, and noncharacters.
 pub(super) fn clean(text: &str) -> String {
     let unwanted = |c: char| {
         c.is_control()

@@ -1,32 +1,32 @@
-//! Colours, patterns and fonts of the pictures.
+//! Colours, patterns and fonts of the drawings.
 //!
-//! Each colour is a CSS custom property with a value for light and one for dark; programs that do not know such properties
-//! take the light value, which is written before it. What is printed is light. The hues are those of Okabe and Ito's palette,
-//! which colour-blind people tell apart, and each fill has a pattern of its own.
+//! Each colour is a CSS custom property with a light and a dark value; programs without custom properties use the light
+//! value, which is written before it. Print is light. The hues are those of Okabe and Ito's palette, which colour-blind
+//! people can distinguish, and each fill has its own pattern.
 
-/// What fills a rectangle.
+/// The fill of a rectangle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fill {
-    /// Memory that the guest has.
+    /// Memory that the guest owns.
     Ram,
-    /// Memory that is kept for the guest until it touches it.
+    /// Memory of the PoD cache.
     Kept,
-    /// Memory that the guest may get.
+    /// Memory that the guest may get later.
     Missing,
     /// The video card's memory.
     Video,
-    /// What is not the guest's.
+    /// Memory that the guest cannot use.
     Overhead,
     /// Addresses without memory.
     Nothing,
 }
 
 impl Fill {
-    /// All of them.
+    /// Every fill.
     pub(super) const ALL: [Self; 6] =
         [Self::Ram, Self::Kept, Self::Missing, Self::Video, Self::Overhead, Self::Nothing];
 
-    /// Its class, and part of its pattern's name.
+    /// The class, also part of the pattern's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ram => "ram",
@@ -38,7 +38,7 @@ impl Fill {
         }
     }
 
-    /// What it stands for.
+    /// The meaning, for the legend.
     pub(super) const fn meaning(self) -> &'static str {
         match self {
             Self::Ram => "RAM",
@@ -50,8 +50,8 @@ impl Fill {
         }
     }
 
-    /// The ground and the pattern's marks on it, each in light and in dark. Words have a contrast of at least 7 : 1 with the
-    /// ground, on which they leave some air around them.
+    /// The background and the pattern's marks on it, each in light and in dark. Text has a contrast of at least 7 : 1
+    /// to the background, and a margin of it.
     pub(super) const fn colours(self) -> [[&'static str; 2]; 2] {
         match self {
             Self::Ram => [["#b5d9f3", "#174a70"], ["#b5d9f3", "#174a70"]],
@@ -63,7 +63,7 @@ impl Fill {
         }
     }
 
-    /// What the pattern draws: the side of its square, by how many degrees it is turned, and a path.
+    /// The pattern: the side of its square, its rotation in degrees, and a path.
     const fn pattern(self) -> (u32, u32, &'static str) {
         match self {
             Self::Ram => (8, 0, "M0 0"),
@@ -76,7 +76,7 @@ impl Fill {
     }
 }
 
-/// Colours without a pattern: name, on light and on dark ground.
+/// Colours without a pattern: name, light and dark value.
 pub(super) const COLOURS: [(&str, [&str; 2]); 5] = [
     ("paper", ["#ffffff", "#14181d"]),
     ("ink", ["#16202a", "#e9edf1"]),
@@ -85,7 +85,7 @@ pub(super) const COLOURS: [(&str, [&str; 2]); 5] = [
     ("guide", ["#c3cad1", "#414b56"]),
 ];
 
-/// What has which of them: selector, property and colour.
+/// The use of the colours: selector, property and colour.
 const PAINTS: [(&str, &str, &str); 8] = [
     (".paper", "fill", "paper"),
     ("text", "fill", "ink"),
@@ -97,7 +97,7 @@ const PAINTS: [(&str, &str, &str); 8] = [
     (".gap", "stroke", "paper"),
 ];
 
-/// Rules that have no colours.
+/// Rules without colours.
 const RULES: &str = "\
 @page{size:landscape;margin:10mm}
 .dombuild{max-width:100%;height:auto}
@@ -152,7 +152,7 @@ pub(super) fn style() -> String {
     out
 }
 
-/// The patterns of these fills.
+/// The pattern definitions of these fills.
 pub(super) fn defs(fills: &[Fill]) -> String {
     let pattern = |fill: &Fill| {
         let name = fill.name();

@@ -1,4 +1,4 @@
-//! Pictures of every kind and model, read back.
+//! Drawings of every kind and model, parsed.
 
 use proptest::prelude::*;
 use roxmltree::{Document, Node};
@@ -38,7 +38,7 @@ fn number(node: Node<'_, '_>, name: &str) -> i32 {
     node.attribute(name).and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} of {node:?}"))
 }
 
-/// Where a text is, by the widest that its font may be.
+/// The area of a text, at the largest width of its font.
 fn area_of(text: Node<'_, '_>) -> Area {
     let classes: Vec<&str> = text.attribute("class").expect("a class").split(' ').collect();
     let font = FONTS.into_iter().find(|font| font.class().0 == classes[0]).expect("a font");
@@ -48,7 +48,7 @@ fn area_of(text: Node<'_, '_>) -> Area {
     Area { left, top: y - size * 3 / 4, right: left + width, bottom: y + size / 5 }
 }
 
-/// A picture, as it was read back.
+/// A parsed drawing.
 struct Picture {
     /// Filled rectangles with the names of their fills.
     rectangles: Vec<(Area, String)>,
@@ -56,7 +56,7 @@ struct Picture {
 }
 
 impl Picture {
-    /// Reads a picture and checks what has to hold for every one.
+    /// Parses a drawing and checks what must hold for all of them.
     fn of(svg: &str) -> Self {
         let document = Document::parse(svg).unwrap_or_else(|error| panic!("{error} in\n{svg}"));
         let root = document.root_element();
@@ -67,13 +67,13 @@ impl Picture {
         let sheet = Area { left: 0, top: 0, right: width, bottom: height };
         for (name, attribute) in [("title", "dombuild-title"), ("desc", "dombuild-desc")] {
             let node = root.children().find(|node| node.has_tag_name(("http://www.w3.org/2000/svg", name)));
-            let node = node.expect("it is told what this is");
+            let node = node.expect("a kind of element");
             assert!(node.attribute("id") == Some(attribute) && node.text().is_some(), "{node:?}");
         }
         let names = ["svg", "title", "desc", "style", "defs", "pattern", "rect", "path", "g", "text"];
         let elements = || document.descendants().filter(Node::is_element);
         assert!(elements().all(|node| names.contains(&node.tag_name().name())), "{svg}");
-        // Nothing from elsewhere, and nothing that runs.
+        // No external references, and no scripts.
         for attribute in elements().flat_map(|node| node.attributes()) {
             assert!(attribute.name() != "href" && !attribute.name().starts_with("on"), "{attribute:?}");
             assert!(
@@ -121,7 +121,7 @@ impl Picture {
         self.texts.iter().any(|(_, there)| there == text)
     }
 
-    /// The columns of blocks: from the left to the right, each from the top down.
+    /// The columns of blocks from left to right, each from the top down.
     fn columns(&self) -> Vec<Vec<Area>> {
         let mut columns: Vec<Vec<Area>> = Vec::new();
         for (area, _) in self.rectangles.iter().filter(|(area, _)| area.right - area.left >= column::MIN_COLUMN_WIDTH) {
@@ -134,7 +134,7 @@ impl Picture {
     }
 }
 
-/// Blocks stand upon one another, and none is lower than a smaller one.
+/// Blocks are adjacent, and none is lower than a smaller one.
 fn assert_stacked(column: &[Area], sizes: &[Kib]) {
     assert_eq!(column.len(), sizes.len());
     for pair in column.windows(2) {
@@ -206,7 +206,7 @@ fn assert_drawn_beside(plan: &Plan, xen: &Measured, title: &str) {
     assert_eq!(picture.has(same), differences.is_empty());
     for Difference { plan, xen, cause, .. } in &differences {
         assert!(picture.has(&plan.to_string()) && picture.has(&xen.to_string()));
-        // It may take more than one line.
+        // It may be wrapped.
         let start: Vec<&str> = cause.split(' ').take(3).collect();
         assert!(picture.texts.iter().any(|(_, text)| text.starts_with(&start.join(" "))), "{cause}");
     }
@@ -223,7 +223,7 @@ fn assert_drawn_beside(plan: &Plan, xen: &Measured, title: &str) {
     assert_stacked(&columns[0], &of_plan);
     if let Some(column) = columns.get(1) {
         assert_stacked(column, &of_xen);
-        // One scale for both.
+        // Both columns have one scale.
         let all: Vec<(i32, Kib)> = columns[0]
             .iter()
             .zip(&of_plan)
@@ -236,8 +236,7 @@ fn assert_drawn_beside(plan: &Plan, xen: &Measured, title: &str) {
     }
 }
 
-/// To see what changed, look at `docs/images/plan.svg` before and after
-/// `dombuild plan --memory 4GiB --maxmem 6GiB --vcpus 2 --svg docs/images/plan.svg`, which draws it anew.
+/// `dombuild plan --memory 4GiB --maxmem 6GiB --vcpus 2 --svg docs/images/plan.svg` draws it again.
 #[test]
 fn the_example() {
     let request = Request { static_max: Some(Kib(6 << 20)), vcpus: 2, ..Request::new(Kib(4 << 20)) };
@@ -261,7 +260,7 @@ fn every_kind_and_model() {
     }
 }
 
-/// The sums' names are beside one another even where their blocks are low.
+/// The labels of the sums do not overlap even if their blocks are low.
 #[test]
 fn the_least_and_the_most() {
     let most = Mib(MAX_STATIC_MAX.0 - 256).to_kib();
@@ -290,7 +289,7 @@ fn only_what_is_not_to_scale_is_cut() {
     let cuts = |plan: &Plan| svg(plan).matches(r#"class="gap""#).count();
     let request = Request { kind: Kind::Pvh, static_max: Some(Kib(3 << 20)), ..Request::new(Kib(2 << 20)) };
     let plan = Plan::new(&request).expect("a plan");
-    // Both sides of three blocks, and once to tell what that means.
+    // Both sides of three blocks, and one in the legend.
     assert_eq!(cuts(&plan), 2 * 3 + 1);
     let areas = Picture::of(&svg(&plan)).columns().concat();
     let heights: Vec<i32> = areas.iter().map(|area| area.bottom - area.top).collect();
@@ -311,7 +310,7 @@ fn a_hostile_title() {
     assert!(long.texts.iter().any(|(_, text)| text.starts_with("xxx") && text.ends_with("x…")));
 }
 
-/// Words can be read on every fill, in light and in dark: the contrast that WCAG 2 asks for at its highest level.
+/// Text is legible on every fill, in light and dark: the contrast of WCAG 2, level AAA.
 #[test]
 fn the_colours_have_contrast() {
     let luminance = |colour: &str| -> f64 {
@@ -347,7 +346,7 @@ proptest! {
     ) {
         let hvm = kind == Kind::Hvm;
         let video = if hvm { (1 << shift) / 2 } else { 0 };
-        // What libxl takes that is no whole MiB.
+        // libxl accepts sizes that are not whole MiB.
         let cut = if balloon > 0 && guest > 2 && kind != Kind::Pv { cut } else { 0 };
         let target = guest + video;
         let request = Request {
@@ -365,7 +364,7 @@ proptest! {
         let plan = Plan::new(&request).expect("a plan");
         assert_drawn(&plan);
 
-        // Sizes of every magnitude.
+        // Sizes of all magnitudes.
         let xen = Measured {
             owned_pages: if planned { plan.owned_pages_running } else { Pages(owned >> fewer) },
             max_pages: Pages(most >> fewer),

@@ -1,8 +1,8 @@
-//! The protocol of xenstored (xen/include/public/io/xs_wire.h and docs/misc/xenstore.txt, Xen 4.17): requests, their answers,
-//! and what a watch tells in between.
+//! The wire protocol of xenstored (xen/include/public/io/xs_wire.h and docs/misc/xenstore.txt, Xen 4.17): requests,
+//! answers and watch events.
 //!
-//! libxenstore writes a request in three pieces, each of which wakes xenstored, and waits for its answer before the next.
-//! Here requests that nobody waits for go out together, in one piece, and so do their answers come back.
+//! libxenstore writes a request in three pieces, each of which wakes xenstored, and waits for each answer. This client
+//! sends queued requests in one piece and reads their answers together.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -20,16 +20,16 @@ use dombuild_os::wait::{WaitLimit, WaitResult};
 
 pub(super) use sys::xsd_sockmsg_type as Kind;
 
-/// Where xenstored listens, unless the environment says otherwise, as it may to libxenstore.
+/// The default socket of xenstored; as for libxenstore, the environment can name another.
 const SOCKET_PATH: &str = "/run/xenstored/socket";
-/// Where the kernel passes requests on, to a xenstored that is a domain of its own.
+/// The kernel's device for a xenstored in another domain.
 const DEVICE_PATH: &str = "/dev/xen/xenbus";
 
 const HEADER_SIZE: usize = size_of::<sys::xsd_sockmsg>();
-/// The most bytes behind a header.
+/// The most bytes after a header.
 const MAX_PAYLOAD: usize = sys::XENSTORE_PAYLOAD_MAX as usize;
 
-/// How xenstored writes its errors (`xsd_errors`).
+/// The names of xenstored's errors (`xsd_errors`).
 const ERRORS: [(&[u8], Errno); 16] = [
     (b"EINVAL", Errno::EINVAL),
     (b"EACCES", Errno::EACCES),
@@ -49,39 +49,39 @@ const ERRORS: [(&[u8], Errno); 16] = [
     (b"EPERM", Errno::EPERM),
 ];
 
-/// A message, either way.
+/// A request or an answer.
 struct Message {
     kind: u32,
     request: u32,
     content: Vec<u8>,
 }
 
-/// The way to xenstored. Nothing about it blocks: every wait has the deadline of `limit`.
+/// A connection to xenstored. It never blocks: each wait has the deadline of `limit`.
 pub(super) struct Connection {
     file: File,
-    /// The socket or device, for messages.
+    /// The socket or device, for error messages.
     path: PathBuf,
-    /// How long each answer may take.
+    /// The deadline of each answer.
     pub(super) limit: WaitLimit,
-    /// Why it cannot be used any more: where an answer was given up, the next one to come would belong to another request.
+    /// Why the connection is unusable: after a timeout, the next answer would belong to another request.
     lost: Option<Errno>,
-    /// It takes many requests at once. Of those in one write the kernel's device drops all but the first, and of a request its
-    /// 4096 bytes have the header too (drivers/xen/xenbus/xenbus_dev_frontend.c, Linux 6.1).
+    /// Whether it accepts several requests in one write. The kernel's device drops all but the first, and limits a
+    /// request to 4096 bytes with its header (drivers/xen/xenbus/xenbus_dev_frontend.c, Linux 6.1).
     pub(super) takes_many: bool,
-    /// The number of the last request.
+    /// The ID of the last request.
     number: u32,
-    /// Requests that were not sent yet.
+    /// Queued requests.
     output: Vec<u8>,
-    /// What has been read, and what of it was looked at.
+    /// Received bytes, and how many of them are parsed.
     input: Vec<u8>,
     used: usize,
-    /// A watch has told something since this was last asked.
+    /// A watch has fired since the last query.
     has_fired: bool,
 }
 
 impl Connection {
-    /// Connects to the socket, or opens the device where there is no socket. A socket at which nobody listens is a xenstored
-    /// that has died: nobody serves the device of this domain then.
+    /// Connects to the socket; opens the device if there is no socket. A socket without a listener means that xenstored
+    /// has died: then nothing serves the device of this domain.
     pub(super) fn open(limit: WaitLimit) -> (PathBuf, Result<Self, Errno>) {
         let socket = env::var_os("XENSTORED_PATH").map_or_else(|| PathBuf::from(SOCKET_PATH), PathBuf::from);
         match socket::connect(&socket, &limit) {
@@ -101,17 +101,17 @@ impl Connection {
         Self { file, path, limit, lost, takes_many, number, output, input, used, has_fired }
     }
 
-    /// The socket or device.
+    /// The path of the socket or device.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether nothing can be asked here any more.
+    /// Whether the connection is unusable.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// Waits for the socket, and gives the connection up where that takes too long.
+    /// Waits for the socket; on a timeout the connection becomes unusable.
     fn wait(&mut self, events: PollFlags) -> Result<(), Errno> {
         match self.limit.wait(&self.file, events) {
             Ok(WaitResult::Ready) => Ok(()),
@@ -121,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// After a failure of the connection itself, as opposed to an error that xenstored answers, there is no way on.
+    /// Makes the connection unusable after an error of the connection itself, as opposed to an error answer.
     fn lose<T>(&mut self, outcome: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(errno) = &outcome {
             self.lost = Some(*errno);
@@ -129,7 +129,7 @@ impl Connection {
         outcome
     }
 
-    /// A request to be sent with the next ones; its number. `transaction` is 0 outside any.
+    /// Queues a request and returns its ID. `transaction` is 0 outside any.
     pub(super) fn prepare(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, Errno> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > if self.takes_many { MAX_PAYLOAD } else { MAX_PAYLOAD - HEADER_SIZE } {
@@ -146,7 +146,7 @@ impl Connection {
         Ok(self.number)
     }
 
-    /// Sends what was prepared.
+    /// Sends the queued requests.
     pub(super) fn send(&mut self) -> Result<(), Errno> {
         let output = std::mem::take(&mut self.output);
         self.lost.map_or(Ok(()), Err)?;
@@ -166,8 +166,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The answer to a request that was sent. Each has one, in the order of the requests: not by the protocol, but from every
-    /// xenstored there is, C's and OCaml's.
+    /// Reads the answer to a request. Answers come in the order of the requests: the protocol does not guarantee that,
+    /// but both xenstored implementations (C and OCaml) do it.
     pub(super) fn answer(&mut self, number: u32, kind: Kind) -> Result<Vec<u8>, Errno> {
         loop {
             let message = self.message()?;
@@ -187,12 +187,12 @@ impl Connection {
         }
     }
 
-    /// Whether a watch has told something; forgets it. Only what has been read counts.
+    /// Returns and clears whether a watch has fired, among the messages read so far.
     pub(super) fn take_fired(&mut self) -> bool {
         std::mem::take(&mut self.has_fired)
     }
 
-    /// Reads what a watch tells: to be called where there is something to be read and no request is open.
+    /// Reads a watch event: call it if the socket is readable and no request is open.
     pub(super) fn read_event(&mut self) -> Result<(), Errno> {
         let message = self.message()?;
         if message.kind != Kind::XS_WATCH_EVENT.0 {
@@ -202,7 +202,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether something has been read that nobody has looked at.
+    /// Whether received bytes are not parsed yet.
     pub(super) fn has_more(&self) -> bool {
         self.used < self.input.len()
     }
@@ -230,7 +230,7 @@ impl Connection {
         Ok(Message { kind, request, content })
     }
 
-    /// Reads until so many bytes are there that were not looked at.
+    /// Reads until this many bytes are not parsed yet.
     fn fill(&mut self, wanted: usize) -> Result<(), Errno> {
         while self.input.len() - self.used < wanted {
             self.wait(PollFlags::POLLIN)?;
@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection to a xenstored that has answered already.
+    /// A connection whose peer has sent these bytes.
     fn answered(bytes: &[u8]) -> (Connection, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         theirs.write_all(bytes).expect("sent");
@@ -288,7 +288,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(connection.answer(number, Kind::XS_READ), Err(Errno::ETIMEDOUT));
         assert!(start.elapsed() >= Duration::from_millis(20) && connection.is_lost());
-        // What comes too late is nobody's answer.
+        // A late answer belongs to no request.
         theirs.write_all(&message(Kind::XS_READ, 2, b"late")).expect("sent");
         connection.prepare(Kind::XS_READ, 0, &[b"/b", b"\0"]).expect("prepared");
         assert_eq!(connection.send(), Err(Errno::ETIMEDOUT));

@@ -1,36 +1,36 @@
-//! Who may do what with a node.
+//! Permissions of a node.
 
 use super::DomId;
 
-/// Who may do what with a node (docs/misc/xenstore.txt: the first entry names the owner and everybody's rights).
+/// Permissions of a node (docs/misc/xenstore.txt: the first entry names the owner and the rights of all other domains).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permissions {
-    /// The owner, who may always read and write.
+    /// The owner, which may always read and write.
     pub owner: DomId,
-    /// One more domain, which may read it.
+    /// Another domain, which may read.
     pub reader: Option<DomId>,
 }
 
 impl Permissions {
-    /// dom0's alone.
+    /// For dom0 only.
     #[must_use]
     pub fn dom0_only() -> Self {
         Self { owner: DomId::DOM0, reader: None }
     }
 
-    /// dom0's, and the guest may read it.
+    /// Owned by dom0, readable by the guest.
     #[must_use]
     pub fn read_only_for(guest: DomId) -> Self {
         Self { owner: DomId::DOM0, reader: Some(guest) }
     }
 
-    /// The guest's own.
+    /// Owned by the guest.
     #[must_use]
     pub fn owned_by(guest: DomId) -> Self {
         Self { owner: guest, reader: None }
     }
 
-    /// As xenstored reads them.
+    /// In xenstored's format.
     pub(super) fn text(self) -> String {
         let mut text = format!("n{}\0", self.owner);
         if let Some(domain) = self.reader {

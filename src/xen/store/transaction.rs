@@ -1,4 +1,4 @@
-//! What is read and changed, inside a transaction or outside: what nobody has to wait for goes out in one piece.
+//! Reads and changes nodes, inside a transaction or outside; requests are sent in batches.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use super::connection::Kind;
 use super::{Permissions, Request, Store};
 use crate::error::XenError;
 
-/// So many reads are asked for in one piece: oxenstored reads no more while 1024 answers wait.
+/// The most reads in a batch: oxenstored stops reading while 1024 answers wait.
 const MAX_BATCH: usize = 256;
 
-/// How often a long list that changes while it is read is read again.
+/// The attempts to read a long list that changes meanwhile.
 const MAX_LIST_READS: u32 = 50;
 
-/// Reads and writes, either one by one or inside a transaction. Paths are absolute.
+/// Reads and writes nodes, inside a transaction or outside. Paths are absolute.
 ///
-/// Of changes in a transaction the errors may be told by a later call: at the latest where the transaction ends.
+/// A later call may return the error of a change in a transaction, at the latest the end of the transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction<'a> {
     pub(super) store: &'a Store,
@@ -24,7 +24,7 @@ pub struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// A node's value, or `None` if there is no such node. Bytes that are not UTF-8 are replaced.
+    /// Reads a node; `None` if there is no such node. Invalid UTF-8 is replaced.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -32,16 +32,16 @@ impl Transaction<'_> {
         Ok(self.read_all(&[path])?.into_iter().next().flatten())
     }
 
-    /// The values of many nodes, as [`Transaction::read`] has them: they are asked for in one piece.
+    /// Reads many nodes in batches, as [`Transaction::read`].
     ///
     /// # Errors
-    /// If xenstored refuses one of them.
+    /// If xenstored refuses one of the reads.
     pub fn read_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Option<String>>, XenError> {
         let answers = self.ask_all("xs_read", Kind::XS_READ, paths)?.into_iter();
         answers.map(|answer| Ok(found(answer)?.map(|value| String::from_utf8_lossy(&value).into_owned()))).collect()
     }
 
-    /// Writes a node, and makes it and its parents where they are missing. A new node takes its parent's permissions.
+    /// Writes a node and creates it and its parents if necessary. A new node inherits its parent's permissions.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -50,8 +50,8 @@ impl Transaction<'_> {
         self.change("xs_write", Kind::XS_WRITE, &parts, format_args!("{path} = {value:?}"))
     }
 
-    /// Makes an empty node, and its parents where they are missing; one that is there already stays as it is. A new node
-    /// takes its parent's permissions, the owner as well.
+    /// Creates an empty node and its parents if necessary; an existing node keeps its value. A new node inherits its
+    /// parent's permissions, including the owner.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -59,7 +59,7 @@ impl Transaction<'_> {
         self.change("xs_mkdir", Kind::XS_MKDIR, &[path.as_bytes(), b"\0"], format_args!("{path}"))
     }
 
-    /// Makes a node with these permissions; one that is there already gets them.
+    /// Creates a node if necessary, and sets its permissions.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -68,7 +68,7 @@ impl Transaction<'_> {
         self.set_permissions(path, permissions)
     }
 
-    /// Says who may do what with a node, not with those below it.
+    /// Sets the permissions of a node, but not of its children.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -78,7 +78,7 @@ impl Transaction<'_> {
         self.change("xs_set_permissions", Kind::XS_SET_PERMS, &parts, format_args!("{path}, {permissions:?}"))
     }
 
-    /// Removes a node and everything below it; one that is not there is no error.
+    /// Removes a node and its children; a missing node is no error.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -86,7 +86,7 @@ impl Transaction<'_> {
         self.change("xs_rm", Kind::XS_RM, &[path.as_bytes(), b"\0"], format_args!("{path}"))
     }
 
-    /// The names of a node's children; none where there is no such node.
+    /// Lists a node's children; empty if there is no such node.
     ///
     /// # Errors
     /// If xenstored refuses it.
@@ -94,10 +94,10 @@ impl Transaction<'_> {
         Ok(self.children_of_all(&[path])?.into_iter().flatten().collect())
     }
 
-    /// The names of many nodes' children, as [`Transaction::children`] has them: they are asked for in one piece.
+    /// Lists the children of many nodes in batches, as [`Transaction::children`].
     ///
     /// # Errors
-    /// If xenstored refuses one of them.
+    /// If xenstored refuses one of the reads.
     pub fn children_of_all(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Vec<String>>, XenError> {
         let answers = self.ask_all("xs_directory", Kind::XS_DIRECTORY, paths)?;
         let lists = paths.iter().zip(answers).map(|(path, answer)| {
@@ -111,7 +111,8 @@ impl Transaction<'_> {
         lists.collect()
     }
 
-    /// The same list where it does not fit into one answer. Each part begins with a number that changes with the children.
+    /// Lists children that do not fit into one answer, in parts. Each part begins with a number that changes with the
+    /// children.
     fn children_in_parts(&self, path: &str) -> Result<Vec<u8>, XenError> {
         let (mut list, mut number) = (Vec::new(), Vec::new());
         let mut changes = 0;
@@ -135,7 +136,7 @@ impl Transaction<'_> {
                 continue;
             }
             list.extend_from_slice(names);
-            // Behind the last name there is an empty one.
+            // An empty name follows the last one.
             if names.is_empty() || names == b"\0" || names.ends_with(b"\0\0") {
                 return Ok(list);
             }
@@ -162,7 +163,7 @@ impl Transaction<'_> {
         self.store.0.borrow_mut().ask(self.request(call, kind, parts, arguments))
     }
 
-    /// The answers about many nodes, in one piece where that can be. Changes that are open have to have succeeded.
+    /// Sends a request for each node, in batches if possible. The queued changes must succeed.
     fn ask_all(
         &self,
         call: &'static str,
@@ -190,7 +191,7 @@ impl Transaction<'_> {
         prepared.map(|()| answers)
     }
 
-    /// Inside a transaction, nobody waits for it where that can be.
+    /// Sends a change; inside a transaction it is queued if possible.
     fn change(
         &self,
         call: &'static str,
@@ -207,7 +208,7 @@ impl Transaction<'_> {
     }
 }
 
-/// An answer, or nothing where there is no such node.
+/// Maps `ENOENT` to `None`.
 fn found(answer: Result<Vec<u8>, XenError>) -> Result<Option<Vec<u8>>, XenError> {
     match answer {
         Ok(content) => Ok(Some(content)),
@@ -230,7 +231,7 @@ mod tests {
     use crate::store::connection::Connection;
     use dombuild_os::wait::WaitLimit;
 
-    /// A xenstored that answers each request as `answer` says.
+    /// A xenstored that answers each request by `answer`.
     fn store(mut answer: impl FnMut(u32) -> (Kind, Vec<u8>) + Send + 'static) -> (Store, thread::JoinHandle<()>) {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         ours.set_nonblocking(true).expect("set");
