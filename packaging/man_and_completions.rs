@@ -81,7 +81,7 @@ fn write_completion(shell: Shell, directory: &Path) -> Result<()> {
 fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command();
     program.build();
-    let verbs: Vec<&Command> = program.get_subcommands().collect();
+    let verbs: Vec<&Command> = verbs(&program).collect();
     let mut see_also: Vec<String> = vec!["dombuild".to_owned()];
     see_also.extend(verbs.iter().map(|verb| format!("dombuild-{}", verb.get_name())));
     let mut all = vec![("dombuild".to_owned(), page(&program, None, &see_also)?)];
@@ -89,6 +89,11 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
         all.push((format!("dombuild-{}", verb.get_name()), page(verb, Some(verb.get_name()), &see_also)?));
     }
     Ok(all)
+}
+
+/// The verbs that have a page. clap's own `help` has none.
+fn verbs(program: &Command) -> impl Iterator<Item = &Command> {
+    program.get_subcommands().filter(|verb| verb.get_name() != "help" && !verb.is_hide_set())
 }
 
 fn page(command: &Command, verb: Option<&str>, see_also: &[String]) -> Result<Vec<u8>> {
@@ -258,7 +263,7 @@ mod tests {
         assert!(documented.contains(&143), "{documented:?}");
         let program = Cli::command();
         assert_eq!(numbers(&program), documented);
-        for verb in program.get_subcommands() {
+        for verb in verbs(&program) {
             let own = numbers(verb);
             assert!(own.is_subset(&documented), "{}: {own:?}", verb.get_name());
         }
@@ -280,7 +285,7 @@ mod tests {
         let mut program = Cli::command();
         program.build();
         let pages = pages().expect("pages");
-        for verb in program.get_subcommands() {
+        for verb in verbs(&program) {
             let (_, page) =
                 pages.iter().find(|(name, _)| *name == format!("dombuild-{}", verb.get_name())).expect("it");
             let page = String::from_utf8_lossy(page).replace("\\-", "-");
@@ -291,7 +296,7 @@ mod tests {
                 assert!(page.contains(section), "{}: {section}", verb.get_name());
             }
         }
-        assert_eq!(pages.len(), program.get_subcommands().count() + 1);
+        assert_eq!(pages.len(), verbs(&program).count() + 1);
     }
 
     #[test]

@@ -6,7 +6,6 @@ cd /srv
 
 FAILED=0
 HELPER=/usr/libexec/xen/bin/xenguest
-VERBS=(plan create build inspect balloon destroy cleanup xenguest features)
 # Step functions fail by `|| fail WHAT`.
 fail() {
     printf '    %s\n' "$*"
@@ -23,6 +22,14 @@ step() { # FUNCTION
 }
 holds() { [[ $1 == *"$2"* ]] || fail "no ${2@Q} in: ${1:0:1000}"; }
 
+# Sets VERBS.
+find_verbs() {
+    local verb
+    VERBS=()
+    for verb in $(dombuild --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\).*/\1/p'); do [[ $verb == help ]] || VERBS+=("$verb"); done
+    ((${#VERBS[@]} >= 9)) || fail "only the verbs ${VERBS[*]}"
+}
+
 install_the_last_version() {
     apt-get update && apt-get install -y --no-install-recommends /srv/packages/old/dombuild_*.deb /srv/packages/old/dombuild-xenguest_*.deb || fail apt-get
     holds "$(dpkg-query -W dombuild)" 0.1.0-1~deb
@@ -30,6 +37,7 @@ install_the_last_version() {
 
 every_verb_has_help() {
     local verb
+    find_verbs
     holds "$(dombuild --help)" 'Usage: dombuild'
     for verb in "${VERBS[@]}"; do holds "$(dombuild "$verb" --help)" "Usage: dombuild $verb"; done
     holds "$(dombuild plan --memory 1GiB)" 'GiB'
@@ -41,6 +49,7 @@ every_man_page_has_its_options_and_exit_codes() {
     local verb page option count=0
     # man puts more than one space between words, to make lines equally long.
     page_of() { MANWIDTH=100 man "$1" | sed 's/.\x08//g' | tr -s ' '; }
+    find_verbs
     for verb in "${VERBS[@]}"; do
         page=$(page_of "dombuild-$verb") || fail "man dombuild-$verb"
         for option in $(dombuild "$verb" --help | grep -oE '^ +(-., )?--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
@@ -138,12 +147,14 @@ the_helper_answers_without_an_original() {
 }
 
 upgrade() {
+    local new
     echo '# changed here' >>/etc/logrotate.d/dombuild
     dpkg --force-confdef --force-confold -i /srv/packages/new/dombuild_*.deb /srv/packages/new/dombuild-xenguest_*.deb || fail dpkg
-    holds "$(dpkg-query -W dombuild)" 0.2.0-1~deb
+    new=$(dpkg-deb --field /srv/packages/new/dombuild_*.deb Version)
+    [[ $(dpkg-query --show --showformat '${Version}' dombuild) == "$new" ]] || fail "$(dpkg-query -W dombuild)"
     tail -n 1 /etc/logrotate.d/dombuild | grep -q 'changed here' || fail 'a changed conffile is overwritten'
     [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'the guest is no longer enabled'
-    [[ $(dombuild --version) == 'dombuild 0.2.0' ]] || fail "$(dombuild --version)"
+    [[ $(dombuild --version) == "dombuild ${new%-*}" ]] || fail "$(dombuild --version)"
 }
 
 removal_of_the_helper_leaves_nothing() {
