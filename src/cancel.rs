@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP, noticed between two steps and while waiting, so that a run can clean up after itself.
+//! Cancellation: SIGINT, SIGTERM and SIGHUP stop a run between two steps and during waits, so that it can clean up.
 
 use std::fs;
 use std::io;
@@ -10,18 +10,18 @@ use signal_hook::{flag, low_level};
 use crate::error::Error;
 use crate::os::wait::Interrupt;
 
-/// Remembers the signal that asked this run to stop.
+/// The signal that asked this run to stop, if one has come.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
     interrupt: Interrupt,
 }
 
 impl Cancel {
-    /// Takes over SIGINT, SIGTERM and SIGHUP, which counts as SIGTERM; one that the caller had ignored (nohup) stays
+    /// Handles SIGINT, SIGTERM and SIGHUP (which counts as SIGTERM). A signal that was ignored at the start (nohup) stays
     /// ignored.
     ///
     /// # Errors
-    /// Where the system refuses the handlers.
+    /// [`Error::Internal`] if the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
         let (interrupt, came, pipe) =
             Interrupt::new().map_err(|error| Error::Internal(format!("there is no pipe for signals: {error}")))?;
@@ -31,7 +31,7 @@ impl Cancel {
                 continue;
             }
             let value = usize::try_from(counts_as).unwrap_or(0);
-            // In this order: who is woken finds the number.
+            // The order matters: the thread that the pipe wakes must find the number.
             let handled = flag::register_usize(signal, came.clone(), value)
                 .and_then(|_| low_level::pipe::register(signal, pipe.try_clone()?));
             handled.map_err(|error: io::Error| Error::Internal(format!("cannot handle signal {signal}: {error}")))?;
@@ -39,7 +39,7 @@ impl Cancel {
         Ok(Self { interrupt })
     }
 
-    /// What ends waits once a signal has come.
+    /// The interrupt that ends waits once a signal has come.
     #[must_use]
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
@@ -53,7 +53,7 @@ impl Cancel {
         self.interrupt.signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
     }
 
-    /// The error of a step in which a signal ended a wait is the signal.
+    /// Turns the error of a wait that a signal ended into [`Error::Interrupted`].
     #[must_use]
     pub fn explain(&self, error: Error) -> Error {
         match (&error, self.interrupt.signal()) {
@@ -63,7 +63,7 @@ impl Cancel {
     }
 }
 
-/// The signals that this process was started with as ignored (proc(5): SigIgn is a mask in hexadecimal).
+/// The mask of signals that were ignored when this process started (proc(5): SigIgn, in hexadecimal).
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! What every step of the procedure needs.
+//! The context of the procedure's steps.
 
 use crate::cancel::Cancel;
 use crate::error::{AtStage, Error, Failure};
@@ -6,14 +6,14 @@ use crate::observer::{Observer, Running};
 use crate::stage::Stage;
 use crate::xen::{Interface, Store};
 
-/// What every step needs: the handles, a way to tell how far it is, and a way to be stopped.
+/// The context of every step: the handles to Xen and xenstored, the observer of the progress, and cancellation.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// libxenctrl.
+    /// The handle to libxenctrl.
     pub xen: &'a Interface,
-    /// xenstored.
+    /// The connection to xenstored.
     pub store: &'a Store,
-    /// Takes the progress of the run.
+    /// Receives the progress of the run.
     pub observer: &'a dyn Observer,
     /// Cancellation.
     pub cancel: &'a Cancel,
@@ -23,7 +23,7 @@ impl Context<'_> {
     /// Runs one step of the procedure under its name, unless the user has asked to stop.
     ///
     /// # Errors
-    /// What the step returns, with its name.
+    /// The error of the step, with the step's name; [`Error::Interrupted`].
     pub fn step<T, E: Into<Error>>(&self, stage: Stage, work: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
         self.cancel.check().at(stage)?;
         let running = Running::begin(self.observer, stage);

@@ -1,4 +1,4 @@
-//! What can go wrong, and at which step of the procedure.
+//! Errors, and the step of the procedure at which they happen.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use crate::payload::error::FileError;
 use crate::stage::Stage;
 use crate::xen::{DomId, XenError};
 
-/// What dom0 has of the host's memory.
+/// dom0's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dom0Memory {
-    /// What it owns.
+    /// The memory that it owns.
     pub owned: Kib,
-    /// The part of it that it could do without.
+    /// The part of it that dom0 can spare.
     pub spare: Kib,
 }
 
-/// Who could give memory that a guest lacks.
+/// The domains that could release the memory that a guest lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Relief {
-    /// There are other guests with memory.
+    /// Whether there are other guests with memory.
     pub guests: bool,
-    /// dom0, where that is known.
+    /// dom0's memory, if known.
     pub dom0: Option<Dom0Memory>,
 }
 
 impl Relief {
-    /// What to do where so much is missing.
+    /// Advice for the user if `missing` is lacking.
     fn advice(&self, missing: Kib) -> String {
         const MIB: u64 = 1024;
         let guests = if self.guests {
@@ -49,7 +49,7 @@ impl Relief {
     }
 }
 
-/// A failure, without the step at which it happened.
+/// An error, without the step at which it happened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot go into the guest.
@@ -58,20 +58,20 @@ pub enum Error {
     /// The settings make no guest.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The memory asked for makes no guest.
+    /// No guest is possible with the requested memory.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A file that the guest needs is missing or not what it should be, or one that was asked for cannot be written.
+    /// A file that the guest needs is missing or invalid, or an output file cannot be written.
     #[error("{what} {path}: {reason}")]
     BadFile {
-        /// What it is: `kernel`, `firmware`, `device model`, `picture`, `SMBIOS file` …
+        /// The kind of file: `kernel`, `firmware`, `device model`, `picture`, `SMBIOS file` …
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// Another setting that is refused.
+    /// Any other setting that is refused.
     #[error("{0}")]
     BadConfig(String),
     /// The name belongs to another domain.
@@ -98,16 +98,16 @@ pub enum Error {
         relief.advice(Kib(required.0.saturating_sub(free.0)))
     )]
     NotEnoughMemory {
-        /// What the step needs.
+        /// The memory that the step needs.
         required: Kib,
-        /// Free memory less outstanding claims.
+        /// Free memory, less outstanding claims.
         free: Kib,
-        /// Those claims, where there are any: how much for whom.
+        /// The outstanding claims, if any: how much for which domain.
         claims: Option<String>,
-        /// Who could give the rest.
+        /// The domains that could release the rest.
         relief: Relief,
     },
-    /// The domain may not own what it needs.
+    /// The domain's memory limit is lower than what it needs.
     #[error(
         "domain {domid} needs {} KiB and may own {} KiB: raise its limit first (xc_domain_setmaxmem; `xl mem-max` for a guest of \
          xl's)",
@@ -116,7 +116,7 @@ pub enum Error {
     LimitTooLow {
         /// The domain.
         domid: DomId,
-        /// What it will own.
+        /// The memory that it will own.
         required: Kib,
         /// The most that it may own.
         limit: Kib,
@@ -124,15 +124,15 @@ pub enum Error {
     /// A call to Xen or xenstore failed.
     #[error(transparent)]
     Xen(#[from] XenError),
-    /// The device model did not get ready.
+    /// The device model did not become ready.
     #[error("the device model {reason}; its log is {log}")]
     DeviceModel {
         /// What happened.
         reason: String,
-        /// Where it wrote.
+        /// The file of its log.
         log: PathBuf,
     },
-    /// The devices of the device model need more memory of their own than Xen's limit for the domain leaves.
+    /// The devices of the device model need more memory of their own than Xen's limit for the domain allows.
     #[error(
         "the device model's devices need more memory of their own than Xen's limit leaves them: the domain may own {} KiB, \
          the guest's own memory takes {} KiB of that, and the devices have taken {} KiB and need more; raise --extra-internal, \
@@ -141,30 +141,30 @@ pub enum Error {
     DeviceMemory {
         /// Xen's limit for the domain.
         limit: Kib,
-        /// What the guest owns without the devices' memory.
+        /// The memory that the guest owns, without that of the devices.
         guest: Kib,
-        /// What the devices had taken when there was no more.
+        /// The memory that the devices had taken when the limit was reached.
         taken: Kib,
-        /// The room that the plan leaves for them besides the VGA card's.
+        /// The memory that the plan leaves for them besides that of the VGA card.
         extra_internal: Kib,
     },
-    /// Waiting took too long.
+    /// A wait reached its deadline.
     #[error("{what} within {} seconds; {advice}", after.as_secs())]
     TimedOut {
         /// What did not happen.
         what: String,
-        /// How long it was given.
+        /// The time limit.
         after: Duration,
-        /// Where to look.
+        /// Advice for the user.
         advice: String,
     },
     /// The user stopped the run.
     #[error("stopped by {}", if *signal == 2 { "SIGINT" } else { "SIGTERM" })]
     Interrupted {
-        /// 2 or 15.
+        /// The number of the signal: 2 (SIGINT) or 15 (SIGTERM).
         signal: i32,
     },
-    /// Cleaning up failed as well.
+    /// The domain could not be removed.
     #[error("domain {domid} was left behind, because {cleanup}; `dombuild destroy --force {domid}` tries again{}",
         cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
     LeftBehind {
@@ -172,7 +172,7 @@ pub enum Error {
         domid: DomId,
         /// Why it could not be removed.
         cleanup: String,
-        /// Why it was to be removed, unless that was asked for.
+        /// The error that led to the removal. `None` if the user asked for the removal.
         cause: Option<Box<Failure>>,
     },
     /// `cleanup` could not remove everything.
@@ -183,7 +183,7 @@ pub enum Error {
         /// Everything that was found, as `cleanup` prints it.
         found: serde_json::Value,
     },
-    /// Something that should be impossible, or a file operation of our own that failed.
+    /// A state that should be impossible, or a file operation of dombuild itself that failed.
     #[error("{0}")]
     Internal(String),
 }
@@ -195,7 +195,7 @@ pub struct Failure {
     pub stage: Stage,
     /// What went wrong.
     pub error: Error,
-    /// What was done about it: that the domain was removed again, or whose it is.
+    /// What happened to the domain after the error.
     pub aftermath: Option<String>,
 }
 
@@ -209,15 +209,15 @@ impl fmt::Display for Failure {
     }
 }
 
-// The chain ends here: the message above tells it whole, once.
+// There is no `source`: the message above already has the text of the whole chain.
 impl std::error::Error for Failure {}
 
-/// Puts the step to an error.
+/// Adds the step to an error.
 pub trait AtStage<T> {
     /// The same result, with the step at which it failed.
     ///
     /// # Errors
-    /// The error it was given, as a [`Failure`].
+    /// The original error, as a [`Failure`].
     fn at(self, stage: Stage) -> Result<T, Failure>;
 }
 

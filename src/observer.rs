@@ -1,4 +1,4 @@
-//! What a caller sees of a run while it lasts: its steps, and how far the present one is.
+//! The progress of a run, as its caller sees it: the steps, and the progress within the present step.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{AtStage, Error, Failure};
 use crate::stage::Stage;
 
-/// What is counted while a step waits.
+/// The unit of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
@@ -19,7 +19,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// So many of them, in bytes.
+    /// Converts `count` to bytes.
     #[must_use]
     pub const fn bytes(self, count: u64) -> u64 {
         match self {
@@ -29,31 +29,31 @@ impl Unit {
     }
 }
 
-/// How far a step is.
+/// The progress of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// What is counted, in a word or two.
+    /// The activity, in a word or two.
     pub what: &'a str,
-    /// How much is done.
+    /// The amount that is done.
     pub done: u64,
-    /// How much there is to do.
+    /// The amount in all.
     pub total: u64,
     /// The unit of both.
     pub unit: Unit,
-    /// The same for people, in a sentence.
+    /// The same as a sentence for the user.
     pub text: &'a str,
 }
 
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did its work.
+    /// It succeeded.
     Done,
     /// It returned an error.
     Failed,
 }
 
-/// Takes what a run says of itself. Each method does nothing unless it is implemented; none may block for long.
+/// Receives the progress of a run. Each method does nothing unless it is implemented, and must not block for long.
 pub trait Observer: fmt::Debug {
     /// A step begins.
     fn stage_started(&self, _stage: Stage) {}
@@ -61,10 +61,10 @@ pub trait Observer: fmt::Debug {
     /// A step has ended, after this time.
     fn stage_ended(&self, _stage: Stage, _outcome: Outcome, _elapsed: Duration) {}
 
-    /// How far the present step is.
+    /// The present step has made progress.
     fn progress(&self, _progress: &Progress<'_>) {}
 
-    /// More about the present step, in words.
+    /// A message about the present step.
     fn note(&self, _text: &str) {}
 }
 
@@ -74,7 +74,7 @@ pub struct Silent;
 
 impl Observer for Silent {}
 
-/// A step that is running. Dropped without [`Running::done`], it has failed.
+/// A running step. It counts as failed if it is dropped without [`Running::done`].
 #[derive(Debug)]
 #[must_use = "the step fails at once otherwise"]
 pub struct Running<'a> {
@@ -92,7 +92,7 @@ impl<'a> Running<'a> {
         Self { observer, stage, start: Instant::now(), outcome: Outcome::Failed }
     }
 
-    /// The step has done its work.
+    /// Ends the step with success.
     pub fn done(mut self) {
         self.outcome = Outcome::Done;
     }
@@ -104,10 +104,10 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Runs one step under its name.
+/// Runs one step and reports it to the observer.
 ///
 /// # Errors
-/// The error of the step, with its name.
+/// The error of the step, with the step's name.
 pub fn step<T, E: Into<Error>>(
     observer: &dyn Observer,
     stage: Stage,

@@ -2,29 +2,29 @@
 
 use std::fmt;
 
-/// The steps of the procedure, in the order in which they happen. The same names stand in the log, in errors and in
-/// the documentation.
+/// The steps of the procedure, in the order in which they happen. The log, the errors and the documentation use the same
+/// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Settings and files are checked; Xen is not touched yet.
     CheckInput,
     /// Handles to libxenctrl and xenstored are opened.
     Connect,
-    /// The empty domain is created, or the given one looked at.
+    /// The empty domain is created, or the given one checked.
     CreateDomain,
-    /// The host is given time to free the footprint.
+    /// The run waits until the host has the footprint free.
     WaitFreeMemory,
     /// The vCPUs are allocated.
     MaxVcpus,
-    /// Timers, clocks and the enlightenments of Hyper-V.
+    /// Timers, clocks and Hyper-V enlightenments are set.
     PlatformParams,
-    /// Where the vCPUs may run, and their share of the CPUs.
+    /// The affinity of the vCPUs and the domain's CPU share are set.
     Scheduling,
     /// The domain's memory limit is set to xen max.
     SetMaxMemory,
     /// The paging pool is set to the shadow size and read back.
     PagingPool,
-    /// The pages that the domain will own are set aside for it.
+    /// The pages that the domain will own are claimed.
     ClaimMemory,
     /// The store's and the console's event channels are allocated.
     EventChannels,
@@ -32,45 +32,45 @@ pub enum Stage {
     ParseImage,
     /// Memory is populated.
     Populate,
-    /// The guest is given its e820.
+    /// The guest's e820 is set.
     MemoryMap,
-    /// Kernel, firmware and special pages go into the guest.
+    /// Kernel, firmware and special pages are loaded into the guest.
     LoadImage,
-    /// Start info, `hvm_info` and the first vCPU.
+    /// Start info, `hvm_info` and the first vCPU are set up.
     BootImage,
     /// The grant table is seeded.
     GrantTable,
-    /// vCPU count, online map and APIC mode in `hvm_info`.
+    /// vCPU count, online map and APIC mode are written to `hvm_info`.
     HvmInfo,
-    /// The rings' event channels as HVM parameters; their frames are checked.
+    /// The event channels of the rings are set as HVM parameters, and the frames of the rings checked.
     HvmParams,
     /// The CPUID policy is applied.
     CpuidPolicy,
-    /// The paging pool is read back and restored where it shrank.
+    /// The paging pool is read back, and restored if it shrank.
     CheckPagingPool,
-    /// Keys in xenstore.
+    /// The xenstore keys are written.
     Xenstore,
-    /// xenstored learns of the domain.
+    /// The domain is introduced to xenstored.
     Introduce,
-    /// What may be populated on demand is set.
+    /// The PoD target is set.
     PodTarget,
-    /// The balloon driver is told its target.
+    /// The target of the balloon driver is written.
     BalloonTarget,
-    /// The guest is given time to arrive there.
+    /// The run waits until the guest has reached its target.
     WaitBalloon,
-    /// A domain is measured.
+    /// Xen is asked for the page counts of a domain.
     Inspect,
     /// QEMU is started.
     StartDeviceModel,
-    /// QEMU gets ready.
+    /// The run waits until QEMU is ready.
     DeviceModel,
-    /// The guest is allowed to run.
+    /// The guest is unpaused.
     Unpause,
     /// A foreground run waits for the guest to stop.
     WaitGuest,
     /// The domain and what belongs to it are removed.
     Destroy,
-    /// What killed runs left is looked for, and removed.
+    /// Cleanup finds what killed runs left, and removes it.
     Cleanup,
 }
 

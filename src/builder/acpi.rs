@@ -1,7 +1,7 @@
-//! The ACPI tables of a PVH guest: just enough for an operating system to find its vCPUs and to miss nothing else.
+//! The ACPI tables of a PVH guest: enough for an operating system to find its vCPUs, and to expect no absent hardware.
 //!
-//! libxl makes its own with code that is not installed anywhere (tools/libacpi, Xen 4.17). These say the same of the
-//! hardware there is - local APICs, and nothing of a PC's chipset - as a hardware-reduced platform.
+//! libxl makes its tables with code that no package installs (tools/libacpi, Xen 4.17). These tables describe the same
+//! hardware, local APICs and no PC chipset, as a hardware-reduced platform.
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::madt::{EnabledStatus, LocalInterruptController, MADT, ProcessorLocalApic};
@@ -18,14 +18,14 @@ const OEM_TABLE: [u8; 8] = *b"HVM\0\0\0\0\0";
 const OEM_REVISION: u32 = 0;
 /// `No VGA` and `No CMOS RTC` of the FADT's IA-PC boot architecture flags (ACPI 5.0, table 5-35).
 const NO_VGA_NO_CMOS_RTC: u16 = 1 << 2 | 1 << 5;
-/// The length of a table's header, and so of a DSDT that describes nothing.
+/// The length of a table's header in bytes, and so of a DSDT that describes nothing.
 const HEADER: u32 = 36;
 
-/// Tables for a guest of `vcpus` vCPUs, at most 128, to stand at `at`. They begin with the RSDP, and fit in one page.
+/// The tables for a guest with `vcpus` vCPUs, at most 128, at the address `at`. They begin with the RSDP and fit in one page.
 #[must_use]
 pub(crate) fn tables(vcpus: u32, at: Bytes) -> Vec<u8> {
     let mut out = Tables { at: at.0, bytes: Vec::new() };
-    // Its place is the first; what it points to is known last.
+    // The RSDP comes first in memory, but its content is known last.
     out.reserve(Rsdp::len());
 
     let dsdt = out.add(&Sdt::new(*b"DSDT", HEADER, 2, OEM, OEM_TABLE, OEM_REVISION));
@@ -54,7 +54,7 @@ pub(crate) fn tables(vcpus: u32, at: Bytes) -> Vec<u8> {
     out.bytes
 }
 
-/// Tables one after the other, each where a multiple of 16 is.
+/// Tables in a row, each aligned to 16 bytes.
 struct Tables {
     at: u64,
     bytes: Vec<u8>,
@@ -65,7 +65,7 @@ impl Tables {
         self.bytes.resize((self.bytes.len() + length).next_multiple_of(16), 0);
     }
 
-    /// The guest-physical address of the table that was added.
+    /// Adds a table and returns its guest-physical address.
     fn add(&mut self, table: &dyn Aml) -> u64 {
         let start = self.bytes.len();
         table.to_aml_bytes(&mut self.bytes as &mut dyn AmlSink);
@@ -89,7 +89,7 @@ mod tests {
         u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
     }
 
-    /// The table at an address, its sum checked.
+    /// The table at an address. Checks its checksum.
     fn table(bytes: &[u8], address: u64) -> &[u8] {
         let start = usize::try_from(address - AT).expect("inside");
         let table = &bytes[start..start + u32_at(bytes, start + 4) as usize];

@@ -1,4 +1,4 @@
-//! Builds a guest of any kind into its domain.
+//! The build of a guest of any kind into its domain.
 
 use crate::config::guest::Guest;
 use crate::context::Context;
@@ -11,22 +11,22 @@ use super::image::BuildResult;
 use super::pre::Ports;
 use super::{hvm, pv, pvh};
 
-/// A guest, and where it is built.
+/// A guest and the domain into which it is built.
 pub struct BuildJob<'a> {
-    /// The domain, which has its limits and vCPUs.
+    /// The domain. Its limits and vCPUs are set.
     pub domid: DomId,
-    /// What is built.
+    /// The guest.
     pub guest: &'a Guest,
-    /// The event channels of its rings.
+    /// The event channels of the guest's rings.
     pub ports: Ports,
-    /// Starts what gets ready while memory is populated.
+    /// Starts the device model, which initialises while memory is populated.
     pub start_device_model: Option<Box<dyn FnOnce() -> Result<(), Failure> + 'a>>,
 }
 
 /// Builds a guest of any kind into its domain, and returns the frames of its store and console rings.
 ///
 /// # Errors
-/// The step and the call that failed. The domain is left as far as it came.
+/// The step and the call that failed. The domain keeps what was done before that.
 pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<BuildResult, Failure> {
     match &job.guest.boot_files {
         BootFiles::Firmware { hvmloader, firmware, modules, .. } => {

@@ -1,4 +1,4 @@
-//! A built guest: where its rings are, what was planned, and what Xen reports.
+//! A built guest: its rings, its plan, and the page counts that Xen reports.
 
 use std::fmt;
 
@@ -14,16 +14,16 @@ use crate::xen::DomId;
 pub struct Built {
     /// The domain.
     pub domid: DomId,
-    /// The rings, and the place of modules.
+    /// The frames of the rings, and the places of hvmloader's modules.
     #[serde(flatten)]
     pub rings: BuildResult,
     /// The event channels of the rings.
     #[serde(flatten)]
     pub ports: Ports,
-    /// What Xen shows at the end of the build; nothing where a device model took its own memory meanwhile.
+    /// What Xen reports at the end of the build. `None` if a device model allocated its own memory during the build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_built: Option<Measured>,
-    /// What Xen shows once the device model is ready, where there is one.
+    /// What Xen reports once the device model is ready. `None` without a device model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_running: Option<Measured>,
     /// The plan.

@@ -1,9 +1,9 @@
-//! Memory that is set aside before it is taken, so that of two builds which do not both fit one is built whole.
+//! Claims: memory is set aside before it is allocated, so that if only one of two builds fits, one succeeds.
 //!
-//! A claim is Xen's: free pages that only this domain may have. libxenguest gives back every claim when it has populated a
-//! PV guest (`meminit_pv`, tools/libs/guest/xg_dom_x86.c, Xen 4.17), so that what is still to come is
-//! claimed again then. The paging pool and what Xen keeps of a domain itself are no pages of the domain's, and not claimed;
-//! while those are allocated, runs of dombuild keep each other off by a lock.
+//! A claim makes Xen keep free pages for one domain. libxenguest drops the claim when it has populated a PV guest
+//! (`meminit_pv`, tools/libs/guest/xg_dom_x86.c, Xen 4.17), so the rest is claimed again then. The paging pool and Xen's own
+//! overhead for a domain are not pages of the domain and cannot be claimed. A lock serialises dombuild runs while they
+//! allocate those.
 
 use nix::errno::Errno;
 
@@ -15,21 +15,21 @@ use crate::memory::Pages;
 use crate::runs::journal::JournalEntry;
 use crate::xen::{DomId, XenError};
 
-/// Claims what the domain does not own yet of what it will own in the end; nothing where no claim is wanted.
+/// Claims the pages that the domain will own and does not own yet. Does nothing if the guest wants no claim.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`], or what Xen says.
+/// [`Error::NotEnoughMemory`], or another error of Xen.
 pub(crate) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
     if !guest.is_claimed() {
         return Ok(());
     }
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
-    // Xen refuses a claim above the limit, and one of what is owned already.
+    // Xen refuses a claim above the domain's limit, and one that the owned pages already cover.
     let total = Pages(guest.final_pages().0.min(domain.max_pages.0));
     if domain.owned_pages.0.saturating_add(domain.outstanding_pages.0) >= total.0 {
         return Ok(());
     }
-    // There may be one claim at a time.
+    // A domain has at most one claim.
     if domain.outstanding_pages.0 > 0 {
         context.xen.claim(domid, Pages(0))?;
     }
@@ -45,10 +45,10 @@ pub(crate) fn claim(context: &Context<'_>, domid: DomId, guest: &Guest) -> Resul
     })
 }
 
-/// Gives back what is left of the claim that this run has made; one that somebody else has made stays.
+/// Releases what is left of the claim that this run has made. A claim of another program stays.
 ///
 /// # Errors
-/// Where Xen refuses it.
+/// An error of Xen.
 pub fn give_back_claim(context: &Context<'_>, domid: DomId, run: &JournalEntry) -> Result<(), XenError> {
     if run.claims() { context.xen.claim(domid, Pages(0)) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! The CPUID policy of a guest: which features it has, and how its vCPUs stand in sockets.
+//! The CPUID policy of a guest: its features, and the layout of its vCPUs in sockets.
 
 use crate::config::platform::Platform;
 use crate::context::Context;
@@ -15,12 +15,12 @@ mod feature {
     pub(crate) const ITSC: usize = 7 * 32 + 8;
 }
 
-/// Gives a guest its policy.
+/// Sets the CPUID policy of a guest.
 pub(crate) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platform: &Platform) -> Result<(), Error> {
     let xen = context.xen;
     let itsc = platform.nomigrate || platform.nested;
     match &platform.featureset {
-        // libxc cannot take NX away without a featureset, nor PAE from a PV guest.
+        // Without a featureset, libxc cannot remove NX, and cannot remove PAE from a PV guest.
         None if platform.nx && (platform.pae || kind != Kind::Pv) => {
             let (pae, nested) = (platform.pae, platform.nested);
             xen.apply_cpuid_policy(domid, CpuidBase::Default { pae, itsc, nested })?;
@@ -76,10 +76,10 @@ fn choose_features(words: &mut Vec<u32>, host: &[u32], platform: &Platform) {
     }
 }
 
-/// The leaves that show `cores` vCPUs a socket, changed from a policy of Xen's.
+/// The leaves of Xen's policy that change for a guest with `cores` vCPUs per socket.
 ///
-/// vCPU N has the APIC id 2 N, so that a socket shows twice as many ids as vCPUs, each second one never used; this is what
-/// XenServer's guests have been shown since there were sockets.
+/// vCPU N has the APIC id 2 N. A socket therefore has twice as many ids as vCPUs, and every second id is unused. XenServer
+/// shows its guests the same layout.
 fn with_cores_per_socket(policy: &[CpuidLeaf], cores: u32) -> Vec<CpuidLeaf> {
     const EAX: usize = 0;
     const EBX: usize = 1;
@@ -97,13 +97,13 @@ fn with_cores_per_socket(policy: &[CpuidLeaf], cores: u32) -> Vec<CpuidLeaf> {
             match leaf.leaf {
                 // Logical processors in a package.
                 1 => leaf.registers[EBX] = put(leaf.registers[EBX], 16, 8, ids),
-                // Of each cache (type, bits 4:0): ids of cores in the package less 1; of threads that share it less 1.
+                // For each cache (type in bits 4:0): core ids in the package, less 1; threads that share the cache, less 1.
                 4 if intel && leaf.registers[EAX] & 0x1f != 0 => {
                     leaf.registers[EAX] = put(put(leaf.registers[EAX], 26, 6, ids - 1), 14, 12, 0);
                 }
                 // CmpLegacy: the package's logical processors are cores.
                 0x8000_0001 if !intel => leaf.registers[ECX] |= 1 << 1,
-                // Cores less 1; and that the APIC id's width follows from that.
+                // Cores, less 1. An APIC id width of 0 means that the width follows from the core count.
                 0x8000_0008 if !intel => leaf.registers[ECX] = put(put(leaf.registers[ECX], 0, 8, ids - 1), 12, 4, 0),
                 _ => return None,
             }
@@ -150,7 +150,7 @@ mod tests {
             with_cores_per_socket(&intel, 4),
             [leaf(1, NONE, [1, 8 << 16, 3, 4]), leaf(4, 0, [7 << 26 | 0x121, 1, 2, 3])]
         );
-        // What does not fit is as much as does.
+        // A value that does not fit into its field becomes the largest that does.
         assert_eq!(with_cores_per_socket(&intel[..2], 128), [leaf(1, NONE, [1, 0xff << 16, 3, 4])]);
     }
 

@@ -1,4 +1,4 @@
-//! dom0's own memory: what it could spare, and how it is made smaller for a guest (autoballoon).
+//! dom0's own memory: how much it can spare, and how it shrinks for a guest (autoballoon).
 
 use crate::config::guest::Guest;
 use crate::context::Context;
@@ -10,12 +10,13 @@ use crate::xen::{DomId, Transaction, XenError};
 
 /// The target of dom0's balloon driver, in KiB.
 const TARGET: &str = "/local/domain/0/memory/target";
-/// The most that dom0 may have, in KiB. libxl wants it where there is a target.
+/// The most that dom0 may have, in KiB. libxl expects this key wherever there is a target.
 const STATIC_MAX: &str = "/local/domain/0/memory/static-max";
 const MIB: u64 = 1024;
 
-/// What dom0 has and what it can spare, which is what it has above `least` (or above what a guest that sees as much memory needs
-/// to live) and what its programs leave. `None` where that is not known: it is needed for advice, too.
+/// How much dom0 owns and how much of it is spare. The spare part is above `least` (by default, above what a guest with as
+/// much memory needs to live) and unused by dom0's programs. `None` if that is unknown: error messages use it too, and must
+/// not fail because of it.
 #[must_use]
 pub fn dom0_memory(context: &Context<'_>, least: Option<Kib>) -> Option<Dom0Memory> {
     let owned = context.xen.domain(DomId::DOM0).ok()??.owned_pages.to_kib();
@@ -26,30 +27,30 @@ pub fn dom0_memory(context: &Context<'_>, least: Option<Kib>) -> Option<Dom0Memo
     Some(Dom0Memory { owned, spare: Kib(owned.0.saturating_sub(least.0)).min(unused) })
 }
 
-/// Whether dom0 may be made smaller for this guest.
+/// Whether dom0 may shrink for this guest.
 ///
 /// # Errors
-/// Where Xen does not tell its command line.
+/// Xen does not report its command line.
 pub fn may_shrink_dom0(context: &Context<'_>, guest: &Guest) -> Result<bool, XenError> {
     Ok(guest.dom0_share.autoballoon.is_on(&context.xen.version()?.command_line))
 }
 
-/// dom0 while a guest waits for memory.
+/// The changes to dom0's target while a guest waits for memory.
 #[derive(Debug)]
 pub(crate) struct ShrinkingDom0 {
     least: Option<Kib>,
-    /// The target of its balloon driver before this run, and the one that this run has written.
+    /// The target of dom0's balloon driver before this run. The next field is the target that this run has written.
     before: Kib,
     told: Option<Kib>,
-    /// By how many KiB it owned more than it was told.
+    /// How many KiB dom0 owned above its target before this run; negative if below.
     surplus: i128,
 }
 
 impl ShrinkingDom0 {
-    /// dom0 as it is now; `None` where it is to keep its memory.
+    /// Reads dom0's present size and target. `None` if dom0 must keep its memory.
     ///
     /// # Errors
-    /// Where Xen or xenstored do not tell.
+    /// An error of Xen or xenstored.
     pub(crate) fn new(context: &Context<'_>, guest: &Guest) -> Result<Option<Self>, Error> {
         if !may_shrink_dom0(context, guest)? {
             return Ok(None);
@@ -61,15 +62,15 @@ impl ShrinkingDom0 {
         Ok(Some(Self { least: guest.dom0_share.least, before, told: None, surplus }))
     }
 
-    /// Whether this run has made it smaller.
+    /// Whether this run has lowered dom0's target.
     pub(crate) fn is_shrinking(&self) -> bool {
         self.told.is_some()
     }
 
-    /// Tells dom0 to give `missing` away, where it can spare all of that. Whether there is something to wait for.
+    /// Lowers dom0's target by `missing`, if dom0 can spare all of that. Returns whether there is a change to wait for.
     ///
     /// # Errors
-    /// Where Xen or xenstored refuse.
+    /// An error of Xen or xenstored.
     pub(crate) fn shrink(&mut self, context: &Context<'_>, missing: Kib) -> Result<bool, Error> {
         let (Some(memory), Some(dom0)) = (dom0_memory(context, self.least), context.xen.domain(DomId::DOM0)?) else {
             return Ok(false);
@@ -82,7 +83,7 @@ impl ShrinkingDom0 {
         let Ok(target) = u64::try_from(target).map(Kib) else { return Ok(false) };
         let lowered = context.store.transaction(|transaction| {
             match read_target(transaction)? {
-                // It has been told as much already, and does not follow.
+                // The target is as low already, and dom0 does not follow it.
                 Some(now) if now <= target => return Ok(false),
                 Some(_) => {}
                 None => {
@@ -107,7 +108,7 @@ impl ShrinkingDom0 {
         Ok(lowered)
     }
 
-    /// The guest has its memory: tells the user what that took.
+    /// The guest has its memory: reports to the user how much dom0 shrank.
     pub(crate) fn tell(&self) {
         if let Some(told) = self.told {
             log::warn!(
@@ -120,7 +121,7 @@ impl ShrinkingDom0 {
         }
     }
 
-    /// The guest does not get its memory: dom0 has its own again, unless somebody else has told it something since.
+    /// The guest does not get its memory: restores dom0's target, unless another program has changed it since.
     pub(crate) fn restore(&self, context: &Context<'_>) {
         let Some(told) = self.told else { return };
         let restored = context.store.transaction(|transaction| {

@@ -1,4 +1,4 @@
-//! Builds into a domain that another program created. The domain stays, whatever happens.
+//! Builds into a domain that another program created. This program never destroys that domain.
 
 use super::build::{BuildJob, build_guest};
 use super::built::Built;
@@ -15,11 +15,11 @@ use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, EventPort};
 
-/// Checks that a domain can be built into, and returns it: it exists, is not shut down, was created as this kind, and owns no
-/// memory yet unless `owning` allows that.
+/// Checks that a guest can be built into a domain, and returns the domain. It must exist, be neither shut down nor dying,
+/// have been created as this kind, and own no memory unless `owning` is set.
 ///
 /// # Errors
-/// [`Error::NoSuchDomain`], or what is wrong with the domain.
+/// [`Error::NoSuchDomain`]; [`Error::BadConfig`] with what is wrong with the domain.
 pub fn check_buildable(context: &Context<'_>, domid: DomId, kind: Kind, owning: bool) -> Result<DomainInfo, Error> {
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
     let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
@@ -35,11 +35,11 @@ pub fn check_buildable(context: &Context<'_>, domid: DomId, kind: Kind, owning: 
     Ok(domain)
 }
 
-/// Builds a guest into an empty domain, which has vCPUs already or none: build_pre, hvm_build (pvh_build, pv_build) and
-/// build_post. `ports` are the event channels of the store's and the console's ring, where the caller has allocated them.
+/// Builds a guest into an empty domain, with or without vCPUs: build_pre, hvm_build (pvh_build, pv_build) and build_post.
+/// `ports` are the event channels of the store's and the console's ring, if the caller has allocated them.
 ///
 /// # Errors
-/// The step and the call that failed. What was claimed for the domain and is not used goes back.
+/// The step and the call that failed. The unused part of this run's claim is released.
 pub fn build_given_domain(
     context: &Context<'_>,
     domid: DomId,
@@ -52,18 +52,18 @@ pub fn build_given_domain(
         Ok::<_, Error>((domain, run))
     })?;
     if domain.outstanding_pages.0 > 0 {
-        // A domain has one claim at a time, and this one is not ours to change or to give back.
+        // A domain has at most one claim, and this one belongs to another program.
         log::info!("{} pages are claimed for domain {domid} already: that claim stays", domain.outstanding_pages.0);
         guest.claim = Claim::Nothing { device_model: false };
     }
     let built = build_into(context, &domain, guest, ports, &mut run);
-    // The domain stays whatever happened; what is claimed for it and not used goes back.
+    // The domain stays in any case. The unused part of the claim is released.
     if let Err(failure) = give_back_claim(context, domid, &run).at(Stage::ClaimMemory) {
-        // By that a later cleanup knows of the claim.
+        // The journal entry shows the claim to a later cleanup.
         run.leave();
         let aftermath = Some(format!("`dombuild cleanup --apply` gives back what is still claimed for domain {domid}"));
         let failure = Failure { aftermath, ..failure };
-        // What went wrong first is what matters.
+        // The first failure is the one to report.
         if built.is_ok() {
             return Err(failure);
         }
@@ -72,7 +72,7 @@ pub fn build_given_domain(
     built
 }
 
-/// Checks what holds for this procedure alone: it sets the number of vCPUs and the paging pool.
+/// Checks what this procedure alone requires, because it sets the number of vCPUs and the paging pool.
 fn check(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<DomainInfo, Error> {
     let kind = guest.plan.request.kind;
     let domain = check_buildable(context, domid, kind, false)?;

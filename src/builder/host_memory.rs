@@ -1,26 +1,27 @@
-//! What memory of the host is free: the one answer for every verb that takes some.
+//! The host's free memory, by one rule for every command that takes some.
 
 use crate::context::Context;
 use crate::error::Error;
 use crate::memory::{Kib, Pages};
 use crate::runs::journal;
 
-/// Memory that Xen has free, that no claim stands on and that no other run of dombuild counts on.
+/// Memory that is free in Xen, outside all claims and outside the reserves of other dombuild runs.
 ///
-/// It is an answer for a moment: a run that is to take of it holds the build lock from here until others can see what it takes.
+/// The answer can change at once. A run that is about to take some of this memory holds the build lock from this call until
+/// its own claim or reserve is visible.
 ///
 /// # Errors
-/// Where Xen does not tell, or the ledger of runs cannot be read.
+/// An error of Xen, or of reading the journal.
 pub fn free_memory(context: &Context<'_>) -> Result<Kib, Error> {
     let unclaimed = context.xen.physinfo()?.available();
     Ok(Kib(unclaimed.0.saturating_sub(reserved_by_others(context)?.to_kib().0)))
 }
 
-/// Free memory that other living runs count on although it is not claimed at the moment: between populating and the claim
-/// that follows, or because they do not claim.
+/// Free memory that other living runs have reserved and not claimed: between populating and the claim that follows, or
+/// because they make no claims.
 ///
 /// # Errors
-/// Where the ledger cannot be read, or Xen refuses to tell.
+/// An error of reading the journal, or of Xen.
 fn reserved_by_others(context: &Context<'_>) -> Result<Pages, Error> {
     let runs: Vec<_> =
         journal::others()?.into_iter().filter(|entry| entry.alive && entry.run.reserved().0 > 0).collect();

@@ -1,8 +1,8 @@
-//! hvm_build: memory, hvmloader and firmware into the guest.
+//! hvm_build: puts memory, hvmloader and firmware into the guest.
 //!
-//! libxc had one call for this, `xc_hvm_build`, until Xen 4.6. Its meaning is kept: `mem_size` (build max) is the most
-//! that the guest may have, `mem_target` (build start) what it starts with, and it is populated on demand exactly when
-//! target < size.
+//! libxc had one call for this, `xc_hvm_build`, until Xen 4.6. The meaning is the same here: `mem_size` (build max) is the
+//! most that the guest may have, `mem_target` (build start) is what it starts with, and memory is populated on demand
+//! exactly when target < size.
 
 use super::build::BuildJob;
 use super::cpuid::apply_cpuid;
@@ -21,7 +21,7 @@ use crate::xen::{HvmInfo, HvmModules, ImageContents};
 /// 3. the rings' event channels as HVM parameters; the CPUID policy.
 ///
 /// # Errors
-/// The step and the call that failed. The domain is left as far as it came.
+/// The step and the call that failed. The domain keeps what was done before that.
 pub(crate) fn hvm_build(
     context: &Context<'_>,
     job: BuildJob<'_>,

@@ -1,4 +1,4 @@
-//! Keys in xenstore that tell hvmloader, and the starter of the device model, what the builder decided.
+//! Xenstore keys by which hvmloader, and the program that starts the device model, learn what the builder decided.
 
 use crate::config::platform::Platform;
 use crate::domain::paths::XenstorePaths;
@@ -7,11 +7,11 @@ use crate::memory::{Kind, Plan};
 use crate::payload::firmware::FirmwareKind;
 use crate::xen::{Placed, PlacedModules, Transaction, XenError};
 
-/// Tells hvmloader where its SMBIOS structures and ACPI tables are, in hexadecimal, as libxl does
-/// (`hvm_build_set_xs_values`, tools/libs/light/libxl_dom.c, Xen 4.17) and hvmloader reads it (`strtoll` of any base).
+/// Writes the addresses and lengths of hvmloader's SMBIOS structures and ACPI tables, in hexadecimal bytes as libxl does
+/// (`hvm_build_set_xs_values`, tools/libs/light/libxl_dom.c, Xen 4.17). hvmloader reads them by `strtoll` in any base.
 ///
 /// # Errors
-/// Where xenstored refuses.
+/// An error of xenstored.
 pub fn write_modules(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -27,7 +27,7 @@ pub fn write_modules(
     Ok(())
 }
 
-/// hvmloader knows these two words and no others for yes and no.
+/// The two words that hvmloader accepts for yes and no.
 fn bool01(yes: bool) -> &'static str {
     if yes { "1" } else { "0" }
 }
@@ -35,7 +35,7 @@ fn bool01(yes: bool) -> &'static str {
 /// Writes which ACPI features the guest has, and which firmware hvmloader starts.
 ///
 /// # Errors
-/// Where xenstored refuses.
+/// An error of xenstored.
 pub fn write_firmware(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -53,12 +53,12 @@ pub fn write_firmware(
     Ok(())
 }
 
-/// Tells whoever starts the device model of an HVM guest how large the MMIO hole is, in decimal bytes, and where a vGPU's
-/// video RAM is reserved: address in hexadecimal without 0x, size in decimal bytes. The keys and their form are
-/// XenServer's.
+/// Writes, for the program that starts the device model of an HVM guest, the size of the MMIO hole in decimal bytes, and the
+/// place reserved for a vGPU's video RAM: its address in hexadecimal without 0x, its size in decimal bytes. The keys and
+/// their format are those of XenServer.
 ///
 /// # Errors
-/// Where xenstored refuses.
+/// An error of xenstored.
 pub fn write_hole(transaction: &Transaction<'_>, keys: &XenstorePaths, plan: &Plan) -> Result<(), XenError> {
     if plan.request.kind != Kind::Hvm {
         return Ok(());

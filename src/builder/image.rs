@@ -1,6 +1,6 @@
-//! The part of a build that every kind of guest has: an image is read, memory populated, and the image put into it.
+//! The part of a build that all kinds of guest share: the image is parsed, memory populated, and the image loaded.
 //!
-//! What carries it out are libxenguest's `xc_dom_*` calls, in the order of tools/libs/light/libxl_dom.c (Xen 4.17).
+//! It calls libxenguest's `xc_dom_*` functions in the order of tools/libs/light/libxl_dom.c (Xen 4.17).
 
 use std::time::Duration;
 
@@ -20,35 +20,35 @@ use crate::payload::kernel::is_32_bit;
 use crate::stage::Stage;
 use crate::xen::{Boot, DomId, DomainImage, HvmParam, ImageContents, ImageParts, PlacedModules, XenError};
 
-/// What a build hands on: frames of the two rings, and where the modules for hvmloader are.
+/// The result of a build: the frames of the two rings, and the places of hvmloader's modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BuildResult {
-    /// xenstore's.
+    /// The frame of the xenstore ring.
     pub store_gfn: Gfn,
-    /// The console's.
+    /// The frame of the console ring.
     pub console_gfn: Gfn,
-    /// Where hvmloader finds SMBIOS structures and ACPI tables of the caller's; told to it, not to users.
+    /// The places of the caller's SMBIOS structures and ACPI tables. They are for hvmloader and not part of the output.
     #[serde(skip)]
     pub modules: PlacedModules,
 }
 
-/// About as long as a device model needs to map its video memory above the guest's. A page that is populated below what is
-/// mapped costs Xen nearly twice the time (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20), so that of a large
-/// guest no more is populated meanwhile than takes this long.
+/// About as long as a device model needs to map its video memory above the guest's RAM. Below a mapped page, populating a page
+/// costs Xen nearly twice the time (`p2m_pt_get_entry`, xen/arch/x86/mm/p2m-pt.c, Xen 4.17 and 4.20). So the device model of
+/// a large guest starts when the rest of the memory takes this long to populate.
 const QEMU_STARTUP: Duration = Duration::from_millis(100);
 
 /// Builds the image into the domain:
 ///
-/// 1. the image: kernel, what goes with it, layout;
-/// 2. memory: build max of it, on demand where build start is less; for PV build start, at once, by libxenguest. What is to
-///    get ready meanwhile begins before, or when most of a large guest is populated;
-/// 3. the memory map, which PV guests have got before;
+/// 1. the image: kernel, modules, layout;
+/// 2. memory: build max, on demand if build start is less; for PV build start, at once, by libxenguest. The device model
+///    starts before, or when most of a large guest is populated;
+/// 3. the memory map, which PV guests have already;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
 /// 6. the grant table's two entries.
 ///
 /// # Errors
-/// The step and the call that failed. The domain is left as far as it came.
+/// The step and the call that failed. The domain keeps what was done before that.
 pub(crate) fn build_image(
     context: &Context<'_>,
     job: BuildJob<'_>,
@@ -93,11 +93,11 @@ pub(crate) fn build_image(
     context.step(Stage::Populate, || {
         if pv {
             image.populate_pv().map_err(shortage)?;
-            // libxenguest has given it back.
+            // libxenguest has dropped the claim.
             return claim(context, domid, guest);
         }
         memory.populate(context, domid, shortage, None).map_err(|error| {
-            // The device model may have taken what the guest lacks now. On demand the guest has its pages before that.
+            // The device model may have taken the pages that the guest lacks. With PoD, the guest has all its pages before that.
             let populated = Pages(plan.owned_pages_built.0.saturating_sub(memory.left().0));
             let own = if plan.pod.is_some() { plan.owned_pages_built } else { populated };
             device_memory(context, domid, plan, own).unwrap_or(error)
@@ -116,12 +116,12 @@ pub(crate) fn build_image(
     Ok(BuildResult { store_gfn, console_gfn, modules })
 }
 
-/// Makes sure that this Xen runs a 32-bit PV kernel, where the guest's is one.
+/// Checks that this Xen runs 32-bit PV guests, if the guest's kernel is one.
 ///
 /// # Errors
-/// [`Error::BadConfig`] where it does not; what Xen says where it cannot be asked.
+/// [`Error::BadConfig`] if it does not; an error of Xen.
 pub fn check_width(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
-    /// As libxenguest knows such a guest (`xc_dom_guest_type`, tools/libs/guest/xg_dom_elfloader.c).
+    /// libxenguest's name for such a guest (`xc_dom_guest_type`, tools/libs/guest/xg_dom_elfloader.c).
     const PV_32: &str = "xen-3.0-x86_32p";
     let BootFiles::Kernel { kernel, .. } = &guest.boot_files else { return Ok(()) };
     if guest.plan.request.kind != Kind::Pv || !is_32_bit(&kernel.data) {
@@ -139,7 +139,7 @@ pub fn check_width(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
     )))
 }
 
-/// libxenguest tells of a shortage without saying how much is missing, or that it is one: look for its cause.
+/// Finds the cause of an error of libxenguest, which reports a shortage neither as such nor by its size.
 fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError) -> Error {
     match check_room(context, domid, wanted) {
         Ok(()) => error.into(),
@@ -150,8 +150,8 @@ fn shortage(context: &Context<'_>, domid: DomId, wanted: Pages, error: XenError)
     }
 }
 
-/// Parameters that libxenguest sets without looking whether Xen took them (`alloc_magic_pages_hvm`,
-/// tools/libs/guest/xg_dom_x86.c, Xen 4.17); none of them is 0 then.
+/// Parameters that libxenguest sets without checking the result (`alloc_magic_pages_hvm`,
+/// tools/libs/guest/xg_dom_x86.c, Xen 4.17). Each is nonzero when set.
 const UNCHECKED: [HvmParam; 6] = [
     HvmParam::BufioreqPfn,
     HvmParam::IoreqPfn,
@@ -160,11 +160,11 @@ const UNCHECKED: [HvmParam; 6] = [
     HvmParam::SharingRingPfn,
     HvmParam::IdentPt,
 ];
-/// The same of guests with a device model.
+/// The same for guests with a device model.
 const UNCHECKED_IOREQ: [HvmParam; 2] = [HvmParam::IoreqServerPfn, HvmParam::IoreqServerPages];
 
-/// Sets the rings' ports, which libxenguest does since Xen 4.17 without checking that it was told any, and makes sure
-/// that Xen has the frames which the guest will be told, and what else libxenguest meant to set.
+/// Sets the event channels of the rings, which libxenguest since Xen 4.17 sets without checking that it has any. Then checks
+/// the frames of the rings and the other parameters that libxenguest sets.
 pub(crate) fn check_params(
     context: &Context<'_>,
     domid: DomId,
@@ -194,10 +194,10 @@ pub(crate) fn check_params(
     Ok(())
 }
 
-/// Makes sure that the paging pool is still what it was set to.
+/// Checks that the paging pool still has its size, and restores it if it shrank.
 ///
 /// # Errors
-/// Where Xen refuses to tell, or to restore it.
+/// Xen does not report the size, or refuses to restore it.
 pub fn check_paging_pool(context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Failure> {
     if plan.request.kind == Kind::Pv {
         return Ok(());

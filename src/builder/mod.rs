@@ -1,4 +1,4 @@
-//! The procedure that carries a plan out: build_pre, hvm_build, build_post.
+//! The procedure that applies a plan: build_pre, hvm_build (pvh_build, pv_build) and build_post.
 
 pub mod acpi;
 pub mod build;

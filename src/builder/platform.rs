@@ -1,4 +1,4 @@
-//! What a domain is given besides memory: clocks, timers, the enlightenments of Hyper-V, and where its vCPUs run.
+//! Settings of a domain besides memory: clocks, timers, Hyper-V enlightenments, vCPU affinity and CPU share.
 
 use crate::config::guest::Guest;
 use crate::context::Context;
@@ -10,7 +10,7 @@ use crate::xen::{DomId, HvmParam};
 /// `SHUTDOWN_crash` (xen/include/public/sched.h).
 const CRASH: u64 = 3;
 
-/// Sets timers, clocks and enlightenments, each for the kinds of guest that have it. Its vCPUs must exist.
+/// Sets the timers, clocks and enlightenments that the kind of guest has. The vCPUs must exist.
 ///
 /// # Errors
 /// The call that Xen refused.
@@ -37,7 +37,7 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
         if platform.crash_on_triple_fault {
             set(HvmParam::TripleFaultReason, CRASH)?;
         }
-        // Where the CPU saves it in one width alone, Xen has decided already.
+        // If the CPU saves it in one width only, Xen has set the parameter already.
         if let Some(width) = platform.x87_fip_width
             && xen.hvm_param(domid, HvmParam::X87FipWidth)? == 0
         {
@@ -51,7 +51,7 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
     Ok(())
 }
 
-/// Sets where the vCPUs may run, and their share of the CPUs. They must exist.
+/// Sets the affinity of the vCPUs, and the domain's weight and cap. The vCPUs must exist.
 ///
 /// # Errors
 /// The call that Xen refused.

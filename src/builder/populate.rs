@@ -1,7 +1,8 @@
-//! Memory for an HVM or PVH guest: in as few calls as its frames allow, told of as it goes, and stopped between any two.
+//! Populates the memory of an HVM or PVH guest in as few calls as its frames allow, with progress, and with cancellation
+//! between any two calls.
 //!
-//! libxenguest does the same (`meminit_hvm`, tools/libs/guest/xg_dom_x86.c, Xen 4.17 and 4.20) in pieces of 8 MiB, without a
-//! word until all is done, and gives back the domain's claim in the end.
+//! libxenguest does the same (`meminit_hvm`, tools/libs/guest/xg_dom_x86.c, Xen 4.17 and 4.20) in pieces of 8 MiB and without
+//! progress, and drops the domain's claim at the end.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +13,28 @@ use crate::memory::{Kind, Pages, Plan};
 use crate::observer::{Progress, Unit};
 use crate::xen::{DomId, XenError};
 
-/// How often it is told how far it is.
+/// Interval between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Of so many it is not looked at how long they take before the device model is started: 2 GiB.
+/// Guests up to this size start their device model at once, without a measurement of the pace: 2 GiB.
 const EARLY_QEMU_MAX: Pages = Pages(2 << 18);
 
-/// Whether a part of the guest is populated before a device model is started. On demand it is the cache that takes long, in
-/// one call, and the device model starts during that.
+/// Whether part of the guest is populated before its device model starts. On demand, filling the cache takes longest. That is
+/// one call, and the device model starts during it.
 #[must_use]
 pub fn populates_before(plan: &Plan) -> bool {
     plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > EARLY_QEMU_MAX
 }
 
-/// The RAM of an HVM or PVH guest, of which a part may be populated by now.
+/// The RAM of an HVM or PVH guest, and how much of it is populated.
 #[derive(Debug)]
 pub(crate) struct Populating<'a> {
     plan: &'a Plan,
-    /// Frames that are still to be populated: ranges without their ends.
+    /// Frames that are not populated yet, as half-open ranges.
     ranges: Vec<(u64, u64)>,
     total: Pages,
     left: Pages,
-    /// How long it has taken so far.
+    /// Time spent on populating so far.
     taken: Duration,
 }
 
@@ -44,13 +45,13 @@ impl<'a> Populating<'a> {
         Self { plan, ranges, total, left: total, taken: Duration::ZERO }
     }
 
-    /// How many of its pages are not populated yet.
+    /// The number of pages that are not populated yet.
     pub(crate) fn left(&self) -> Pages {
         self.left
     }
 
-    /// Whether what takes `time` had better begin later, by the pace so far. It can begin between two calls
-    /// alone, and so begins before the last one.
+    /// Whether work that takes `time` should start later, by the pace so far. It can only start between two calls, so it
+    /// starts before the last one at the latest.
     pub(crate) fn is_long(&self, time: Duration) -> bool {
         let done = self.total.0.saturating_sub(self.left.0);
         if done == 0 {
@@ -62,10 +63,10 @@ impl<'a> Populating<'a> {
         !is_last && left > time.as_nanos().saturating_mul(done.into())
     }
 
-    /// Populates the frames that are left, on demand where the plan says so: then Xen gets the pages for its cache first.
-    /// Where something is to begin during the last of it, only as many that the rest takes no longer than that.
+    /// Populates the remaining frames, on demand if the plan says so; Xen then fills its PoD cache first. If the device model
+    /// has yet to start, stops when the rest takes no longer than `start_device_model`.
     ///
-    /// `explain` looks for the cause of what Xen refused.
+    /// `explain` finds the cause of a refusal by Xen.
     ///
     /// # Errors
     /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
@@ -90,11 +91,11 @@ impl<'a> Populating<'a> {
             let smaller = extents.smaller();
             let done = match (context.xen.populate(domid, extents, self.plan.pod.is_some()), smaller) {
                 (Ok(done), _) => done,
-                // What stands against large pages alone shows with small ones.
+                // A failure that only concerns large extents disappears with smaller ones.
                 (Err(_), Some(_)) => 0,
                 (Err(error), None) => return Err(explain(error)),
             };
-            // The host has no more pages of that size, here: smaller ones up to where one may begin again.
+            // The host has no more extents of that size here: continue with smaller ones up to the next boundary of a large one.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
             self.took(extents.pages(done), began.elapsed());
             if self.left.0 == 0 || told.elapsed() >= PROGRESS_INTERVAL {
@@ -105,7 +106,7 @@ impl<'a> Populating<'a> {
         Ok(())
     }
 
-    /// The first frames that were left are populated.
+    /// Records that the first `pages` of the remaining frames are populated.
     fn took(&mut self, pages: Pages, time: Duration) {
         if let Some((at, end)) = self.ranges.first_mut() {
             *at = at.saturating_add(pages.0);
@@ -136,14 +137,14 @@ mod tests {
         Plan::new(&Request { static_max: most, ..Request::new(Mib(mib).to_kib()) }).expect("a plan")
     }
 
-    /// The next call's frames.
+    /// The first frame and the size of the next call.
     fn next(memory: &Populating<'_>) -> Option<(u64, Pages)> {
         let (at, end) = memory.ranges.first().copied()?;
         let extents = Extents::next(at, end, ORDERS[0]);
         Some((at, extents.pages(extents.count)))
     }
 
-    /// What is left, in whole MiB, where each GiB takes so many milliseconds and another thing begins when it had better.
+    /// The MiB that remain when the device model starts, if each GiB takes `milliseconds`.
     fn left(mib: u32, most_mib: u32, milliseconds: u64) -> u64 {
         let plan = plan(mib, most_mib);
         let mut memory = Populating::new(&plan);

@@ -1,4 +1,5 @@
-//! The keys in xenstore that a guest, hvmloader, QEMU, xl and the usual tools expect, and the introduction.
+//! build_post: writes the xenstore keys that the guest, hvmloader, QEMU, xl and the usual tools expect, and introduces the
+//! domain to xenstored.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,18 +22,18 @@ use crate::payload::firmware::FirmwareKind;
 use crate::stage::Stage;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 
-/// How much xenconsoled keeps of a guest's output, in bytes; xl's figure.
+/// How much of a guest's output xenconsoled keeps, in bytes. xl sets the same limit.
 const CONSOLE_LIMIT: &str = "1048576";
 
 /// `XenbusStateInitialising` (xen/include/public/io/xenbus.h).
 const INITIALISING: &str = "1";
 
-/// Who a domain is.
+/// The UUID and the name of a domain.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Its handle.
+    /// The domain's UUID, which Xen calls its handle.
     pub uuid: Uuid,
-    /// Its name; somebody else's domain may have none, or has one already.
+    /// The domain's name. `None` for a domain of another toolstack, which may have no name or has one already.
     pub name: Option<DomainName>,
 }
 
@@ -42,11 +43,11 @@ impl Identity {
     }
 }
 
-/// Makes the domain's directories with the permissions that guests count on, and gives it its name. What stood there
-/// from an earlier domain of the same number is removed.
+/// Makes the domain's directories with the permissions that guests rely on, and sets its name. Keys of an earlier domain
+/// with the same domid are removed.
 ///
 /// # Errors
-/// [`Error::NameTaken`]; where xenstored refuses.
+/// [`Error::NameTaken`]; [`Error::BadConfig`] if another domain has the UUID; an error of xenstored.
 pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, kind: Kind) -> Result<(), Failure> {
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
@@ -67,8 +68,8 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
     })
 }
 
-/// The tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). Where somebody
-/// has made a part of it already, what lies below the directories named here keeps its permissions.
+/// Writes the tree that libxl makes for a new domain (tools/libs/light/libxl_create.c, libxl__domain_make, Xen 4.17). If a
+/// part of the tree exists already, the nodes below the directories named here keep their permissions.
 fn write_skeleton(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -79,8 +80,8 @@ fn write_skeleton(
     let owned = Permissions::owned_by(keys.domid);
     let vm_path = identity.vm_path();
 
-    // What is made below a node takes its permissions: that saves a request for each node of the guest's own. The nodes
-    // around them are dom0's again before anybody sees the transaction.
+    // A new node inherits the permissions of its parent, which saves one request for each node that the guest owns. The
+    // parents return to dom0 before the transaction is committed.
     let (domain, control) = (&keys.domain, &keys.of_domain("control"));
     for node in [domain, control] {
         transaction.make_as(node, owned)?;
@@ -120,10 +121,10 @@ fn write_skeleton(
     transaction.write(&format!("{}/type", keys.libxl), &kind.to_string())
 }
 
-/// Writes what the guest, hvmloader and the tools need, in one transaction, and introduces the domain to xenstored.
+/// Writes the keys of the guest, hvmloader and the tools in one transaction, and introduces the domain to xenstored.
 ///
 /// # Errors
-/// Where xenstored refuses.
+/// An error of xenstored.
 pub fn build_post(
     context: &Context<'_>,
     domid: DomId,
@@ -135,7 +136,7 @@ pub fn build_post(
     let keys = XenstorePaths::new(domid);
     context.step(Stage::Xenstore, || {
         context.store.transaction(|transaction| {
-            // A domain that somebody else created may have no tree yet.
+            // A domain of another toolstack may have no tree yet.
             let vm_path = match transaction.read(&keys.of_domain("vm"))? {
                 Some(path) => path,
                 None => {
@@ -149,7 +150,7 @@ pub fn build_post(
             Ok::<_, Error>(())
         })
     })?;
-    // Where somebody has introduced it already, xenstored takes the new ring and port.
+    // If the domain is already introduced, xenstored accepts the new ring and port.
     context.step(Stage::Introduce, || context.store.introduce(domid, rings.store_gfn, ports.store))
 }
 
@@ -188,7 +189,7 @@ fn write_guest_keys(
             }
         }
         BootFiles::Kernel { kernel, modules, .. } => {
-            // Where libxl adds a device later that QEMU serves, it starts the QEMU that is named here.
+            // libxl starts the QEMU named here if it later adds a device that QEMU serves.
             transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
             if guest.plan.request.kind == Kind::Pv {
                 write_image_keys(transaction, kernel, modules, vm_path)?;
@@ -200,7 +201,7 @@ fn write_guest_keys(
         .write(&format!("{vm_path}/start_time"), &format!("{}.{:02}", started.as_secs(), started.subsec_millis() / 10))
 }
 
-/// What a PV guest was started from.
+/// Writes the kernel, ramdisks and command line of a PV guest below its `/vm` path.
 fn write_image_keys(
     transaction: &Transaction<'_>,
     kernel: &Module,
@@ -216,7 +217,7 @@ fn write_image_keys(
     transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())
 }
 
-/// What hvmloader and QEMU look for.
+/// Writes the keys that hvmloader and QEMU read.
 fn write_firmware_keys(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -240,8 +241,8 @@ fn write_firmware_keys(
     transaction.make_as(&format!("{vm_path}/rtc/timeoffset"), Permissions::read_only_for(keys.domid))
 }
 
-/// The first console, which xenconsoled serves. Its directory is dom0's: other tools keep things there that the guest
-/// must not change.
+/// Writes the keys of the first console, which xenconsoled serves. dom0 owns the directory, because other tools keep keys
+/// there that the guest must not change.
 fn write_console(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -249,13 +250,13 @@ fn write_console(
     rings: BuildResult,
 ) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
-    // libxl's: the guest's own, and readable for the domain of the backend.
+    // As in libxl: the guest owns the node, and the backend's domain may read it.
     let owned = Permissions { owner: keys.domid, reader: Some(DomId::DOM0) };
     let frontend = keys.of_domain("console");
     let backend = &keys.console_backend;
     let libxl = format!("{}/device/console/0", keys.libxl);
 
-    // The domain's directory may be somebody else's, with other permissions.
+    // Another toolstack may have made the domain's directory, with other permissions.
     transaction.make_as(&frontend, readable)?;
     for (name, value) in [
         ("backend", backend.clone()),

@@ -1,4 +1,4 @@
-//! build_pre: what an empty domain is given before its memory is populated.
+//! build_pre: sets up an empty domain before its memory is populated.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,44 +21,44 @@ use crate::runs::journal::JournalEntry;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort};
 
-/// How often the host's free memory is looked at.
+/// Interval between two checks of the host's free memory.
 const POLL: Duration = Duration::from_millis(250);
-/// Free memory that has not grown for so long will not grow any more.
+/// Free memory that has not grown for this long is not expected to grow.
 const STANDSTILL: Duration = Duration::from_secs(2);
-/// The same where it is dom0 that gives memory away: its programs may have to be swapped out first. libxl's figure (`freemem`,
-/// tools/xl/xl_vmcontrol.c, Xen 4.17).
+/// The same while dom0 releases memory, because dom0 may have to swap programs out first. libxl uses the same time
+/// (`freemem`, tools/xl/xl_vmcontrol.c, Xen 4.17).
 const DOM0_STANDSTILL: Duration = Duration::from_secs(10);
 
 /// The event channels of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Ports {
-    /// xenstore's.
+    /// The event channel of the xenstore ring.
     #[serde(rename = "store_port")]
     pub store: EventPort,
-    /// The console's.
+    /// The event channel of the console ring.
     #[serde(rename = "console_port")]
     pub console: EventPort,
-    /// Where xenstored runs: dom0, or a domain of its own.
+    /// The domain in which xenstored runs: dom0 or a stub domain.
     #[serde(skip)]
     pub store_domain: DomId,
-    /// Where xenconsoled runs.
+    /// The domain in which xenconsoled runs.
     #[serde(skip)]
     pub console_domain: DomId,
 }
 
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
-/// 1. wait until the host has the footprint free, and keep others off it until 6 is done;
+/// 1. wait until the host has the footprint free, and hold the build locks until step 6 is done;
 /// 2. vCPUs;
-/// 3. timers, clocks and enlightenments, and where the vCPUs run. Xen 4.17 itself would crash where a guest that sees
-///    Hyper-V is unpaused before it has vCPUs, as setting its TSC mode does (`viridian_time_domain_thaw`);
+/// 3. timers, clocks and enlightenments, and vCPU affinity. The vCPUs must exist: Xen 4.17 itself crashes if a guest with
+///    Hyper-V enlightenments is unpaused, or its TSC mode set, before it has vCPUs (`viridian_time_domain_thaw`);
 /// 4. the memory limit: xen max; for PV the memory map, one range up to static max;
 /// 5. the paging pool (HVM and PVH): the shadow size, read back;
-/// 6. what the domain will own is claimed, and told to other runs;
-/// 7. the store's event channel, then the console's (guests depend on this order), unless `given`.
+/// 6. the claim on the pages that the domain will own, and the reserve that other runs read in the journal;
+/// 7. the store's event channel, then the console's (guests rely on this order), unless `given` has both.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`], or the call that Xen refused.
+/// [`Error::NotEnoughMemory`]; [`Error::TimedOut`] for a build lock; or the call that Xen refused.
 pub fn build_pre(
     context: &Context<'_>,
     domid: DomId,
@@ -89,7 +89,7 @@ pub fn build_pre(
     }
     // 6.
     context.step(Stage::ClaimMemory, || {
-        // Told first: a claim that no record tells of would stay where this run is killed.
+        // The journal comes first: if this run were killed between the two, no record would show the claim.
         run.reserve(guest.final_pages(), guest.is_claimed())?;
         claim(context, domid, guest)
     })?;
@@ -105,7 +105,7 @@ pub fn build_pre(
     })
 }
 
-/// The domains in which xenstored and xenconsoled run; one that has not said so runs in dom0.
+/// The domains in which xenstored and xenconsoled run. A daemon that publishes no domid runs in dom0.
 fn daemon_domains(context: &Context<'_>) -> Result<[DomId; 2], Error> {
     let paths = ["/tool/xenstored/domid", "/tool/xenconsoled/domid"];
     let mut domains = [DomId::DOM0; 2];
@@ -121,9 +121,9 @@ fn daemon_domains(context: &Context<'_>) -> Result<[DomId; 2], Error> {
     Ok(domains)
 }
 
-/// Waits until `required` is free, claimed by nobody and promised to nobody: at most as long as the guest may, and only
-/// while free memory still grows, as it does while a destroyed domain's pages are being given back. What is missing then dom0
-/// gives, where it may. Nobody who honours the locks takes of it until they are dropped.
+/// Waits until `required` is free, outside all claims and reserves. Waits at most `guest.wait_memory`, and only while free
+/// memory grows, as it does while Xen frees a destroyed domain. If memory is then still missing, dom0 releases it where the
+/// guest allows that. Programs that honour the build locks take none of this memory until the locks are dropped.
 fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Result<BuildLocks, Error> {
     let mut dom0 = None;
     let outcome = wait_with_dom0(context, required, guest, &mut dom0);
@@ -135,7 +135,7 @@ fn wait_free_memory(context: &Context<'_>, required: Kib, guest: &Guest) -> Resu
     outcome
 }
 
-/// `dom0` becomes what this run has done to dom0.
+/// Does the waiting. `dom0` receives what this run has changed in dom0, also if it fails.
 fn wait_with_dom0(
     context: &Context<'_>,
     required: Kib,
@@ -152,7 +152,7 @@ fn wait_with_dom0(
         if free >= required {
             return Ok(locks);
         }
-        // A smaller guest may still fit.
+        // While this run waits, a smaller guest may still fit.
         drop(locks);
         let now = Instant::now();
         if free > most {
@@ -189,7 +189,7 @@ fn wait_with_dom0(
     }
 }
 
-/// Sets the paging pool and makes sure that Xen has it: a pool that is too small lets populating fail half way.
+/// Sets the paging pool and reads it back: with too small a pool, populating fails half way.
 pub(crate) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) -> Result<(), Error> {
     if let Err(error) = context.xen.set_paging_pool(domid, size) {
         let free = context.xen.physinfo().map(|host| host.available()).ok();

@@ -1,7 +1,7 @@
-//! pv_build: memory and a kernel into a paravirtualised guest.
+//! pv_build: puts memory and a kernel into a paravirtualised guest.
 //!
-//! Such a guest is given build start at once and no more: what it may grow by is in its memory map alone, and its
-//! balloon driver asks for it. There is nothing on demand, and no paging pool.
+//! libxenguest allocates build start at once. The room for growth exists in the guest's memory map only, and its balloon
+//! driver asks for those pages. There is no populate on demand, and no paging pool.
 
 use super::build::BuildJob;
 use super::cpuid::apply_cpuid;
@@ -15,7 +15,7 @@ use crate::xen::{DirectStart, ImageContents};
 /// Builds the guest and returns the (machine) frames of its store and console rings.
 ///
 /// # Errors
-/// The step and the call that failed. The domain is left as far as it came.
+/// The step and the call that failed. The domain keeps what was done before that.
 pub(crate) fn pv_build(
     context: &Context<'_>,
     job: BuildJob<'_>,

@@ -1,4 +1,4 @@
-//! pvh_build: memory, a kernel and ACPI tables into a guest that has no firmware and no device model.
+//! pvh_build: puts memory, a kernel and ACPI tables into a guest that has no firmware and no device model.
 //!
 //! The kernel is entered at the address of its `XEN_ELFNOTE_PHYS32_ENTRY` note, with the start info in %ebx
 //! (xen/include/public/arch-x86/hvm/start_info.h).
@@ -18,7 +18,7 @@ use crate::xen::{DirectStart, ImageContents};
 /// start < build max, as an HVM guest is.
 ///
 /// # Errors
-/// The step and the call that failed. The domain is left as far as it came.
+/// The step and the call that failed. The domain keeps what was done before that.
 pub(crate) fn pvh_build(
     context: &Context<'_>,
     job: BuildJob<'_>,

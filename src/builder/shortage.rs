@@ -1,4 +1,4 @@
-//! Why the host's memory does not do: what is needed, what is free, and whose claims stand in the way.
+//! Why the host lacks memory: what is required, what is free, and which claims hold the rest.
 
 use super::dom0_memory::dom0_memory;
 use crate::context::Context;
@@ -8,11 +8,11 @@ use crate::memory::{Kib, Pages, Plan};
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
-/// The error for a host that has `free` KiB beside all claims where `required` are needed. It names the claims of other
-/// domains than the one that it is for: their memory is free to look at, and not to be had.
+/// The error for a host with `free` KiB outside all claims where `required` are needed. It lists the claims of domains other
+/// than `of`: their memory counts as free in Xen, but nothing else can allocate it.
 #[must_use]
 pub fn shortage(context: &Context<'_>, of: Option<DomId>, required: Kib, free: Kib) -> Error {
-    // Where it cannot be told, that is no reason for another error.
+    // A failed query here must not hide the shortage.
     let mut claims = Vec::new();
     let mut guests = false;
     for domain in context.xen.domains().unwrap_or_default() {
@@ -27,7 +27,7 @@ pub fn shortage(context: &Context<'_>, of: Option<DomId>, required: Kib, free: K
     Error::NotEnoughMemory { required, free, claims: describe(&claims), relief }
 }
 
-/// `1024 KiB that are claimed for domain 3 (web), 2048 KiB for domain 4`.
+/// Lists claims as `1024 KiB that are claimed for domain 3 (web), 2048 KiB for domain 4`. `None` if there are none.
 fn describe(claims: &[(u32, Option<Untrusted>, Kib)]) -> Option<String> {
     let shown: Vec<String> = claims
         .iter()
@@ -41,13 +41,13 @@ fn describe(claims: &[(u32, Option<Untrusted>, Kib)]) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(", "))
 }
 
-/// The error of a guest that may own no more, because its device model's devices take more than the plan leaves for them.
-/// `own` is how many pages of the guest's own are populated. `None` where that is not so.
+/// The error of a guest at its memory limit whose device model has taken more memory than the plan leaves for it. `own` is
+/// the number of the guest's own pages that are populated. `None` if that is not the cause.
 pub fn device_memory(context: &Context<'_>, domid: DomId, plan: &Plan, own: Pages) -> Option<Error> {
     let domain = context.xen.domain(domid).ok().flatten().filter(|_| plan.device_model)?;
     let planned = plan.owned_pages_running.0.saturating_sub(plan.owned_pages_built.0);
     let taken = domain.owned_pages.0.checked_sub(own.0).filter(|taken| *taken > planned)?;
-    // Within a page of what the guest still lacks, or of nothing.
+    // The room left is less than what the guest still lacks, or less than one page.
     let lacks = plan.owned_pages_built.0.saturating_sub(own.0).max(1);
     (domain.max_pages.0.saturating_sub(domain.owned_pages.0) < lacks).then(|| Error::DeviceMemory {
         limit: domain.max_pages.to_kib(),
@@ -57,10 +57,10 @@ pub fn device_memory(context: &Context<'_>, domid: DomId, plan: &Plan, own: Page
     })
 }
 
-/// Makes sure that a domain may own so many pages, and that the host has those which it lacks yet.
+/// Checks that a domain may own `wanted` pages, and that the host has the pages that it still lacks.
 ///
 /// # Errors
-/// [`Error::LimitTooLow`] or [`Error::NotEnoughMemory`]. A domain that cannot be looked at is no error here.
+/// [`Error::LimitTooLow`] or [`Error::NotEnoughMemory`]. A domain that Xen cannot report on is no error here.
 pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<(), Error> {
     let (Ok(host), Ok(Some(domain))) = (context.xen.physinfo(), context.xen.domain(domid)) else {
         return Ok(());
@@ -69,7 +69,7 @@ pub fn check_room(context: &Context<'_>, domid: DomId, wanted: Pages) -> Result<
         return Err(Error::LimitTooLow { domid, required: wanted.to_kib(), limit: domain.max_pages.to_kib() });
     }
     let required = Pages(wanted.0.saturating_sub(domain.owned_pages.0)).to_kib();
-    // What is claimed for this domain is free for it.
+    // Memory claimed for this domain is free for it.
     let free = Kib(host.available().0.saturating_add(domain.outstanding_pages.to_kib().0));
     if free < required { Err(shortage(context, Some(domid), required, free)) } else { Ok(()) }
 }

@@ -1,3 +1,3 @@
-//! The devices of a guest, one file a class.
+//! The devices of a guest, one file for each class.
 
 pub mod pci;

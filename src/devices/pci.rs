@@ -1,6 +1,6 @@
-//! The PCI devices that a guest is to get: what sysfs tells of them, and how large a hole below 4 GiB they need.
+//! PCI devices for a guest: what sysfs reports about them, and the size of the hole below 4 GiB that they need.
 //!
-//! No device is given to anybody here: the guest's memory is laid out so that it can be.
+//! This module assigns no device. It lays out the guest's memory so that another tool can assign the devices.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,41 +14,41 @@ use crate::payload::search::firmware_needs;
 use crate::xen::Interface;
 pub use crate::xen::PciAddress;
 
-/// Where sysfs is.
+/// The mount point of sysfs.
 pub const SYSFS: &str = "/sys";
 /// Base address registers and the expansion ROM: the first lines of a device's `resource`
 /// (`PCI_ROM_RESOURCE`, include/linux/pci.h, Linux 6.1); bridge windows and SR-IOV registers follow.
 const RESOURCES: usize = 7;
-/// AMD's MxGPU S7150x2. Its bridges answer to addresses that are not theirs, so that no RAM may be in the upper half of
-/// what is below 4 GiB (XenServer's rule).
+/// AMD's MxGPU S7150x2. Its bridges respond to addresses outside their windows, so the upper half of the space below 4 GiB must
+/// hold no RAM (XenServer has the same rule).
 const MXGPU: (u16, u16) = (0x1002, 0x692f);
 
-/// A device, as sysfs shows it.
+/// A PCI device, as sysfs reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PciDevice {
-    /// Where it is.
+    /// The address of the device.
     pub address: PciAddress,
-    /// Who made it.
+    /// The PCI vendor id.
     pub vendor: u16,
-    /// What it is.
+    /// The PCI device id.
     pub device: u16,
-    /// The memory and I/O ports that it takes, with its ROM.
+    /// The sum of its memory and I/O port ranges and its ROM.
     pub resources: Bytes,
 }
 
-/// What devices ask of a guest's layout, for [`Request`](crate::memory::Request).
+/// The requirements of devices on a guest's layout, for [`Request`](crate::memory::Request).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sizing {
-    /// The MMIO hole that they need; `None` where there is neither a device nor a vGPU.
+    /// The MMIO hole that they need. `None` without a device or a vGPU.
     pub mmio_hole: Option<Bytes>,
-    /// What the host reserves for them.
+    /// The regions that the host reserves for them.
     pub reserved: Vec<Reserved>,
 }
 
-/// Reads a device from sysfs, which is at `sysfs`.
+/// Reads a device from the sysfs at `sysfs`.
 ///
 /// # Errors
-/// [`Error::BadConfig`] where there is no such device; [`Error::BadFile`] where one of its files is not as Linux writes it.
+/// [`Error::BadConfig`] if there is no such device; [`Error::BadFile`] if a file of it is not in Linux's format.
 pub fn read_device(sysfs: &Path, address: PciAddress) -> Result<PciDevice, Error> {
     let directory = sysfs.join("bus/pci/devices").join(address.to_string());
     if !directory.is_dir() {
@@ -76,14 +76,14 @@ fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|error| bad(path.to_owned(), error.to_string()))
 }
 
-/// A number as Linux writes it here.
+/// Parses a number in the format of sysfs: hexadecimal with 0x.
 fn hexadecimal(word: &str) -> Option<u64> {
     let digits = word.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// The sum of what a device takes. Each line has the first address, the last and flags; where the first is 0 it takes
-/// nothing.
+/// The sum of a device's ranges. Each line has the first address, the last address and flags. A first address of 0 means no
+/// range.
 fn sum_of_resources(text: &str) -> Result<Bytes, String> {
     let lines = text.lines().count();
     if lines < RESOURCES {
@@ -106,13 +106,13 @@ fn sum_of_resources(text: &str) -> Result<Bytes, String> {
     Ok(Bytes(sum))
 }
 
-/// The hole below 4 GiB for these devices: the smallest of 256 MiB, 512 MiB, 1 GiB and 2 GiB that holds 256 MiB for what
-/// QEMU emulates and what the devices take, as XenServer sizes it. A vGPU, whose drivers cannot do with 64-bit addresses,
-/// has 256 MiB on top, and so 512 MiB at least.
+/// The size of the hole below 4 GiB for these devices: the smallest of 256 MiB, 512 MiB, 1 GiB and 2 GiB that holds the devices
+/// and 256 MiB for what QEMU emulates. XenServer uses the same rule. A vGPU adds 256 MiB, because its drivers cannot use
+/// 64-bit addresses, so its hole has at least 512 MiB.
 ///
 /// A hole is a power of two, because hvmloader relies on that when it aligns devices (`pci_setup`,
-/// tools/firmware/hvmloader/pci.c, Xen 4.17). 2 GiB is the most: devices that do not fit are placed above 4 GiB by
-/// hvmloader, where they can be.
+/// tools/firmware/hvmloader/pci.c, Xen 4.17). The largest is 2 GiB: hvmloader places devices that do not fit above 4 GiB, if
+/// they allow that.
 #[must_use]
 pub fn hole_for(devices: &[PciDevice], vgpu: bool) -> Bytes {
     let emulated = DEFAULT_MMIO_HOLE.get() * if vgpu { 2 } else { 1 };
@@ -129,10 +129,10 @@ pub fn hole_for(devices: &[PciDevice], vgpu: bool) -> Bytes {
     Bytes(size)
 }
 
-/// The hole that these devices need, from sysfs at `sysfs` alone; `None` where there is neither a device nor a vGPU.
+/// The hole that these devices need, by the sysfs at `sysfs`. `None` without a device or a vGPU.
 ///
 /// # Errors
-/// As [`read_device`]; [`Error::BadConfig`] for a device that is named twice.
+/// Those of [`read_device`]; [`Error::BadConfig`] for a device that is named twice.
 pub fn needed_hole(addresses: &[PciAddress], vgpu: bool, sysfs: &Path) -> Result<Option<Bytes>, Error> {
     if addresses.is_empty() && !vgpu {
         return Ok(None);
@@ -149,10 +149,10 @@ pub fn needed_hole(addresses: &[PciAddress], vgpu: bool, sysfs: &Path) -> Result
     Ok(Some(hole))
 }
 
-/// What the host reserves for these devices, by Xen.
+/// The regions that the host reserves for these devices, as Xen reports them.
 ///
 /// # Errors
-/// Where Xen refuses to tell.
+/// An error of Xen.
 pub fn reserved_for(xen: &Interface, addresses: &[PciAddress]) -> Result<Vec<Reserved>, Error> {
     let mut reserved = Vec::new();
     for address in addresses.iter().copied() {
@@ -164,18 +164,18 @@ pub fn reserved_for(xen: &Interface, addresses: &[PciAddress]) -> Result<Vec<Res
     Ok(reserved)
 }
 
-/// Everything that these devices ask of a guest's layout.
+/// All requirements of these devices on a guest's layout.
 ///
 /// # Errors
-/// As [`needed_hole`]; where Xen refuses to tell what is reserved.
+/// Those of [`needed_hole`]; an error of Xen.
 pub fn sizing(xen: &Interface, addresses: &[PciAddress], vgpu: bool, sysfs: &Path) -> Result<Sizing, Error> {
     Ok(Sizing { mmio_hole: needed_hole(addresses, vgpu, sysfs)?, reserved: reserved_for(xen, addresses)? })
 }
 
-/// Asks Xen what the host reserves for the guest's devices, and plans the memory anew around that.
+/// Asks Xen which regions the host reserves for the guest's devices, and plans the memory again around them.
 ///
 /// # Errors
-/// Where Xen refuses to tell, or no such guest can be.
+/// An error of Xen; [`Error::Plan`] or [`Error::BadConfig`] if the guest does not fit around the regions.
 pub fn plan_around_reserved(guest: &mut Guest, xen: &Interface) -> Result<(), Error> {
     let reserved = reserved_for(xen, &guest.devices)?;
     if reserved.is_empty() {
@@ -194,10 +194,10 @@ pub fn plan_around_reserved(guest: &mut Guest, xen: &Interface) -> Result<(), Er
     Ok(())
 }
 
-/// The hole to make where `chosen` was asked for and devices need `needed`: the larger.
+/// The hole of the guest, if `chosen` was requested and devices need `needed`: the larger of the two.
 ///
 /// # Errors
-/// [`Error::BadConfig`] for one that was asked for and is too small.
+/// [`Error::BadConfig`] if `chosen` is too small.
 pub fn agree(chosen: Option<Bytes>, needed: Option<Bytes>) -> Result<Option<Bytes>, Error> {
     match (chosen, needed) {
         (Some(chosen), Some(needed)) if chosen < needed => Err(Error::BadConfig(format!(

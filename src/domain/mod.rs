@@ -1,4 +1,4 @@
-//! One domain, as Xen and xenstore show it.
+//! One domain, as Xen and xenstore report it.
 
 pub mod find;
 pub mod identity;

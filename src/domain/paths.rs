@@ -1,19 +1,19 @@
-//! Where a domain's nodes are in xenstore.
+//! The paths of a domain's nodes in xenstore.
 
 use crate::xen::DomId;
 
 /// The paths of one domain.
 #[derive(Debug, Clone)]
 pub struct XenstorePaths {
-    /// The domain.
+    /// The domid.
     pub domid: DomId,
     /// `/local/domain/N`, which the guest may read.
     pub domain: String,
-    /// `/libxl/N`, where libxl looks for what it needs.
+    /// `/libxl/N`, libxl's own keys of the domain.
     pub libxl: String,
-    /// The console's backend.
+    /// The directory of the first console's backend.
     pub console_backend: String,
-    /// The device model's own directory.
+    /// The directory that the device model owns.
     pub device_model: String,
 }
 
@@ -30,38 +30,38 @@ impl XenstorePaths {
         }
     }
 
-    /// A node of the domain.
+    /// The path of the node `name` below `/local/domain/N`.
     #[must_use]
     pub fn of_domain(&self, name: &str) -> String {
         format!("{}/{name}", self.domain)
     }
 
-    /// Marks a domain as created by dombuild; the value is its UUID, lest the mark be taken for a later domain's of the
-    /// same number. The guest cannot write there.
+    /// The owner tag, which shows that dombuild created the domain. Its value is the domain's UUID, so that it does not hold for
+    /// a later domain with the same domid. The guest cannot write there.
     #[must_use]
     pub fn owner_tag(&self) -> String {
         format!("{}/dombuild", self.libxl)
     }
 
-    /// What the domain was built for.
+    /// The request for which the domain was built.
     #[must_use]
     pub fn saved_request(&self) -> String {
         format!("{}/request", self.owner_tag())
     }
 
-    /// Which process the device model is, where no cgroup tells that.
+    /// The process of the device model, used if no cgroup identifies it.
     #[must_use]
     pub fn device_model_process(&self) -> String {
         format!("{}/device-model", self.owner_tag())
     }
 
-    /// The number of the domain's device model, for xl: whoever destroys a guest ends it by that.
+    /// The pid of the domain's device model. xl, and any tool that destroys a guest as xl does, ends the device model by it.
     #[must_use]
     pub fn device_model_pid(&self) -> String {
         self.of_domain("image/device-model-pid")
     }
 
-    /// What the device model says of itself.
+    /// The state that the device model reports.
     #[must_use]
     pub fn device_model_state(&self) -> String {
         format!("{}/state", self.device_model)

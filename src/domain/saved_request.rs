@@ -1,4 +1,4 @@
-//! What was asked for when a domain was built, kept with it, so that later commands go by the same model.
+//! The request for which a domain was built, saved with the domain so that later commands use the same memory model.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,27 +8,27 @@ use crate::error::Error;
 use crate::memory::{Bytes, Kib, Kind, Measured, Model, Plan, Request};
 use crate::xen::{DomainInfo, Store, Transaction, XenError};
 
-/// The value of the domain's record.
+/// The saved value.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    /// Lest it be taken for a later domain's of the same number.
+    /// The domain's UUID: the value does not hold for a later domain with the same domid.
     uuid: Uuid,
     request: Request,
 }
 
-/// A domain's request, and where it is from.
+/// A domain's request and its source.
 #[derive(Debug, Clone)]
 pub struct RequestSource {
-    /// What was asked for.
+    /// The request.
     pub request: Request,
-    /// dombuild recorded it when it built the domain; otherwise it was put together from what xenstore and Xen tell.
+    /// Whether dombuild saved it when it built the domain. Otherwise it is derived from xenstore and Xen.
     pub recorded: bool,
 }
 
-/// Keeps the request with the domain.
+/// Saves the request with the domain.
 ///
 /// # Errors
-/// Where xenstored refuses.
+/// An error of xenstored.
 pub(crate) fn save_request(
     transaction: &Transaction<'_>,
     keys: &XenstorePaths,
@@ -40,11 +40,11 @@ pub(crate) fn save_request(
     Ok(transaction.write(&keys.saved_request(), &text)?)
 }
 
-/// The request that a domain was built for. Another toolstack's guest has no record: what was asked for is put together
-/// from its keys, by the model whose plan agrees with most of what Xen shows, unless `model` says which.
+/// The request for which a domain was built. A guest of another toolstack has no saved request: it is derived from the
+/// guest's keys, by `model` or else by the model whose plan agrees best with what Xen reports.
 ///
 /// # Errors
-/// Where xenstored refuses, or the keys that tell a guest's sizes are not there.
+/// An error of xenstored; [`Error::BadConfig`] if the keys with the guest's sizes are missing.
 pub fn fitting_origin(
     store: &Store,
     domain: &DomainInfo,
@@ -74,14 +74,14 @@ pub fn fitting_origin(
     Ok(RequestSource { request, recorded: false })
 }
 
-/// The record of a domain, unless it is an earlier one's.
+/// The saved request of a domain. `None` if it belongs to an earlier domain.
 fn recorded(store: &Store, domain: &DomainInfo) -> Result<Option<Request>, XenError> {
     let text = store.plain().read(&XenstorePaths::new(domain.domid).saved_request())?;
     let record = text.and_then(|text| serde_json::from_str::<Record>(&text).ok());
     Ok(record.filter(|record| record.uuid == domain.uuid).map(|record| record.request))
 }
 
-/// What must have been asked for, by a domain's keys and this model.
+/// Derives the request from a domain's keys by this model.
 fn put_together(store: &Store, domain: &DomainInfo, model: Model) -> Result<Request, Error> {
     let keys = XenstorePaths::new(domain.domid);
     let plain = store.plain();
@@ -100,7 +100,7 @@ fn put_together(store: &Store, domain: &DomainInfo, model: Model) -> Result<Requ
     let video = Kib(number("memory/videoram")?.unwrap_or(0));
     let told = needed("memory/target")?.saturating_add(video.0);
     let target = Kib(match model {
-        // libxl's limit is its target and 1 MiB; memory/target differs from that in ways that depend on what came last.
+        // libxl's limit is its target plus 1 MiB. memory/target differs from that, depending on the last operation.
         Model::Libxl => domain.max_pages.to_kib().0.saturating_sub(1024),
         Model::Xenops | Model::Xapi => told,
     }

@@ -1,4 +1,4 @@
-//! Moves a running guest to another size.
+//! Resizes (balloons) a running guest.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,22 +16,22 @@ use crate::xen::{DomId, DomainInfo, PodPages};
 const POLL: Duration = Duration::from_millis(200);
 const LOCKED: &str = "another run is about to take memory: call this one again, or give it a longer --timeout";
 
-/// Sends a guest to where `there` says, and waits at most `wait` until it is there. Returns the pages that it owns then.
+/// Resizes a guest as `there` says, and waits at most `wait` for it. Returns the pages that it owns then.
 ///
-/// A limit that has to be higher is raised before the guest is told, and so is what it may own on demand; a limit that has
-/// to be lower is lowered when it has arrived, unless somebody has told it something else by then.
+/// A higher memory limit and PoD target are set before the balloon target. A lower limit is set after the guest has reached its
+/// size, unless another program has changed the balloon target since.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`] where the host has less than the guest would take beside the promises to other runs;
-/// [`Error::TimedOut`] where the guest has not arrived, or another run does not give up the build lock; what Xen or xenstored
-/// refuse.
+/// [`Error::NotEnoughMemory`] if the host has less than the guest would take, outside the reserves of other runs;
+/// [`Error::TimedOut`] if the guest does not reach its size in time, or another run does not release the build lock; an error
+/// of Xen or xenstored.
 pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Failure> {
     let domid = domain.domid;
     let limit = there.max_memory.to_pages_floor();
     let set_limit = || context.step(Stage::SetMaxMemory, || context.xen.set_max_memory(domid, there.max_memory));
     if there.up {
         context.step(Stage::WaitFreeMemory, || {
-            // A build that has found the memory for its guest holds the lock until others can see what it was promised.
+            // A build holds the lock from its check of free memory until its reserve is visible.
             let _locks = build_lock::take(context, false, wait).map_err(|error| match error {
                 Error::TimedOut { what, after, .. } => Error::TimedOut { what, after, advice: LOCKED.to_owned() },
                 other => other,
@@ -55,7 +55,7 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
     let told = there.memory_target.0.to_string();
     context.step(Stage::BalloonTarget, || {
         context.store.transaction(|transaction| {
-            // Writing makes what is not there, and nobody would ever remove it for a domain that has gone.
+            // A write would create a missing node, which nothing would remove if the domain is gone.
             transaction.read(&key)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
             Ok::<_, Error>(transaction.write(&key, &told)?)
         })
@@ -105,14 +105,14 @@ fn present(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Error> {
     }
 }
 
-/// How many pages of how many the guest has given or taken on its way; one that went the other way has done nothing.
+/// The pages that the guest has released or taken so far, and in all. 0 so far if it went the other way.
 fn way(from: Pages, now: Pages, goal: Pages) -> (u64, u64) {
     let total = from.0.abs_diff(goal.0);
     let done = if goal < from { from.0.saturating_sub(now.0) } else { now.0.saturating_sub(from.0) };
     (done.min(total), total)
 }
 
-/// How far the guest came, and what may keep it.
+/// The error of a guest that is too slow: how far it came, and the likely cause.
 fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, after: Duration) -> Error {
     let owed = Pages(pod.entries.0.saturating_sub(pod.cache.0));
     let owed = if owed.0 > 0 { format!(" and has {} MiB yet to give back", mib(owed)) } else { String::new() };
@@ -134,7 +134,7 @@ fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, aft
     }
 }
 
-/// Whole MiB, rounded to the nearest, for people.
+/// MiB, rounded to the nearest, for messages.
 fn mib(pages: Pages) -> u64 {
     (pages.0 + 128) / 256
 }

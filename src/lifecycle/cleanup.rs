@@ -1,7 +1,7 @@
-//! What killed runs left behind: found by the ledger of runs and by the marks in xenstore, and removed.
+//! Cleanup: finds what killed runs left, by the journal, the owner tags in xenstore and the cgroups, and removes it.
 //!
-//! Nothing is taken for a dead run's unless the handle of the domain says so, and the run's record or the mark does too. A
-//! domain that is there and was handed over, a living run's domain and another toolstack's are never touched.
+//! Something belongs to a dead run only if the domain's UUID says so, and the run's entry or the owner tag as well. Cleanup
+//! never touches a domain whose guest was completed, a domain of a living run, or a domain of another toolstack.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,59 +22,59 @@ use crate::runs::build_lock::take_alone;
 use crate::runs::journal::{self, FoundRun, RunRecord, RunVerb, STATE_DIR};
 use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 
-/// How long another cleanup may take; removing one domain takes less than half of that.
+/// How long to wait for another cleanup. Removing one domain takes less than half of that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Something that a killed run left.
+/// One thing that a killed run left.
 #[derive(Debug, Serialize)]
 pub struct Leftover {
-    /// The domain's number, where it is known; the domain itself may be gone.
+    /// The domid, if known. The domain itself may be gone.
     pub domid: Option<DomId>,
-    /// The domain's handle.
+    /// The domain's UUID.
     pub uuid: Uuid,
-    /// What the run was doing; none where a mark in xenstore is all that tells of it.
+    /// What the run did. `None` if only an owner tag or a cgroup shows that there was one.
     pub verb: Option<RunVerb>,
-    /// The process that was killed.
+    /// The pid of the killed process.
     pub pid: Option<i32>,
-    /// What it is.
+    /// The kind of thing.
     pub what: LeftoverKind,
-    /// It is gone now.
+    /// Whether cleanup has removed it.
     pub removed: bool,
     /// Why it could not be removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What can be left.
+/// What a killed run can leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeftoverKind {
-    /// A domain, with all that belongs to it.
+    /// A domain, with everything that belongs to it.
     Domain,
-    /// A claim on memory for somebody else's domain.
+    /// A claim on memory for a domain that another program created.
     Claim,
-    /// QEMU of a domain that is gone.
+    /// The QEMU of a domain that is gone.
     DeviceModel,
-    /// Keys in xenstore of a domain that is gone.
+    /// The xenstore keys of a domain that is gone.
     Keys,
-    /// Sockets and files of a domain that is gone.
+    /// The sockets and files of a domain that is gone.
     Files,
-    /// Nothing but the record of the run.
+    /// The journal entry of the run, and nothing else.
     Record,
 }
 
-/// Finds what killed runs left, and removes it where `apply` says so. Goes on where something cannot be removed.
+/// Finds what killed runs left, and removes it if `apply` is set. Continues if something cannot be removed.
 ///
 /// # Errors
-/// Where it cannot be looked for: the ledger cannot be read, Xen or xenstored refuse to tell, or another cleanup is at it.
+/// The search fails: the journal cannot be read, Xen or xenstored return an error, or another cleanup is running.
 pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Leftover>, Error> {
     let failed = |error| Error::Internal(format!("cannot use {STATE_DIR}: {error}"));
-    // Two at once would remove the same things, and one would call that an error. Held until the end.
+    // Two cleanups at once would remove the same things, and one would report errors. The lock is held until the end.
     let directory = journal::directory().map_err(failed)?;
     take_alone(&directory, STATE_DIR, PATIENCE, "another cleanup is at it: call this one again")?;
 
-    // A run is recorded before its domain exists. So a dead run's domain is among those that are listed after the ledger
-    // was read, and a domain that is listed has its living run in the ledger that is read after that.
+    // The journal has a run before its domain exists. So the domain list, read after the journal, has the domain of every dead
+    // run in it, and the journal, read again after the list, has the living run of every listed domain.
     let entries = journal::others()?;
     let domains = xen.domains()?;
     let mut living: Vec<_> = living(&entries).collect();
@@ -99,14 +99,14 @@ struct Findings<'a> {
     xen: &'a Interface,
     store: &'a Store,
     domains: Vec<DomainInfo>,
-    /// Handles and numbers of domains on which a living run is working; a run that is about to create one has no number yet.
+    /// UUIDs and domids of the domains of living runs. A run that is about to create a domain has no domid yet.
     living: Vec<(Uuid, Option<DomId>)>,
     apply: bool,
     found: Vec<Leftover>,
 }
 
 impl Findings<'_> {
-    /// What a dead run left, and its record once the rest is gone.
+    /// Handles what a dead run left, then the run's journal entry once the rest is gone.
     fn run(&mut self, run: &RunRecord) -> Result<(), Error> {
         let before = self.found.len();
         let now = |(handle, number): &(Uuid, Option<DomId>)| {
@@ -128,25 +128,25 @@ impl Findings<'_> {
                 journal::forget(run).map_err(|error| error.to_string())
             });
         } else if self.apply && self.found.iter().skip(before).all(|left| left.removed) {
-            // What could not be removed is looked for again next time.
+            // With something left, the entry stays, and the next cleanup tries again.
             journal::forget(run)
                 .map_err(|error| Error::Internal(format!("cannot remove the record of a run: {error}")))?;
         }
         Ok(())
     }
 
-    /// Whether a living run is working on the domain, or may be. Of two domains with one UUID, one is dying.
+    /// Whether a living run works on the domain, or may do so. Of two domains with one UUID, one is dying.
     fn is_worked_on(&self, uuid: Uuid, domid: DomId) -> bool {
         self.living.iter().any(|(handle, number)| *handle == uuid && number.is_none_or(|number| number == domid))
     }
 
-    /// The domain on which a run was working, where it is still there.
+    /// The domain of a run, if it still exists.
     fn domain_of(&self, run: &RunRecord) -> Result<Option<DomainInfo>, XenError> {
         let same = self.domains.iter().filter(|domain| domain.uuid == run.uuid);
         for domain in same {
             let known = match run.domid() {
                 Some(domid) => domain.domid == domid,
-                // Killed before it could note the number: there is nothing in such a domain yet, not even a mark.
+                // The run was killed before it recorded the domid: the domain is still empty, without an owner tag.
                 None => run.verb == RunVerb::Create && self.is_bare(domain)?,
             };
             if known {
@@ -156,7 +156,7 @@ impl Findings<'_> {
         Ok(None)
     }
 
-    /// Nobody has given the domain anything: no vCPU, no page, no key.
+    /// Whether the domain is empty: no vCPU, no page, no key.
     fn is_bare(&self, domain: &DomainInfo) -> Result<bool, XenError> {
         let (keys, plain) = (XenstorePaths::new(domain.domid), self.store.plain());
         Ok(domain.existing_vcpus == 0
@@ -165,7 +165,7 @@ impl Findings<'_> {
             && plain.read(&keys.libxl)?.is_none())
     }
 
-    /// The domain of a dead run, which is there.
+    /// Handles the existing domain of a dead run.
     fn domain(&mut self, run: &RunRecord, domain: &DomainInfo) {
         let (xen, store, domid, held) = (self.xen, self.store, domain.domid, domain.held());
         match run.verb {
@@ -174,7 +174,7 @@ impl Findings<'_> {
                     teardown(xen, store, held, Ending::AtOnce)
                 });
             }
-            // It lives: whoever called `destroy` can see that, and call it again.
+            // The domain lives. The user who called `destroy` can see it and call `destroy` again.
             RunVerb::Destroy if !domain.dying => {}
             RunVerb::Destroy => {
                 self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Domain, || {
@@ -190,7 +190,7 @@ impl Findings<'_> {
         }
     }
 
-    /// Marks of ours whose domain is gone, which no record tells of.
+    /// Handles owner tags of domains that are gone and have no journal entry.
     fn marks(&mut self) -> Result<(), XenError> {
         let names = self.store.plain().children("/libxl")?.into_iter();
         let domids: Vec<_> = names.filter_map(|name| name.parse().ok().and_then(DomId::new)).collect();
@@ -199,7 +199,7 @@ impl Findings<'_> {
         for (domid, mark) in domids.into_iter().zip(marks) {
             let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
             let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
-            // Looking after another one may have taken long: the number may be somebody else's by now.
+            // Handling the previous one may have taken long: the domid may belong to another domain by now.
             if !known && !self.is_worked_on(uuid, domid) && owner_tag(self.store, domid)? == Some(uuid) {
                 self.rest(uuid, domid, None)?;
             }
@@ -207,8 +207,8 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// Cgroups of domains that are gone, which neither a record nor a mark tells of; and those in which a run that was killed had
-    /// a kernel unpacked: its child died with it.
+    /// Handles cgroups of domains that are gone and have neither a journal entry nor an owner tag, and cgroups in which a killed
+    /// run unpacked a kernel (the unpacker died with the run).
     fn cgroups(&mut self) -> Result<(), XenError> {
         if self.apply {
             remove_dead_unpackers();
@@ -222,22 +222,22 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// What is left of a domain that is gone, unless its number is another one's by now.
+    /// Handles the rest of a domain that is gone, unless its domid belongs to another domain by now.
     fn rest(&mut self, uuid: Uuid, domid: DomId, run: Option<&RunRecord>) -> Result<(), XenError> {
-        // Not by the list of before: to look after another one may have taken long.
+        // The domain list may be old: handling the previous one may have taken long.
         if self.xen.domain(domid)?.is_some() {
             return Ok(());
         }
         let (xen, store, domain) = (self.xen, self.store, DomainRef { domid, uuid });
         let keys = XenstorePaths::new(domid);
-        // Of a guest without a cgroup, the keys at its number tell of the device model: they have to be its own.
+        // Without a cgroup, only the keys at the domid identify the device model, so they must belong to this domain.
         let has_keys = self.has_keys_of(uuid, &keys)?;
         let in_cgroup = |helpers: &Helpers| matches!(helpers, Helpers::InCgroup(_));
         match Helpers::of(store, domain).map(|helpers| helpers.filter(|helpers| has_keys || in_cgroup(helpers))) {
             Ok(Some(helpers)) if helpers.are_running() => {
                 self.note(uuid, Some(domid), run, LeftoverKind::DeviceModel, || helpers.end(Ending::InOrder));
             }
-            // An empty cgroup is nothing that anybody would miss.
+            // An empty cgroup is not worth a report.
             Ok(Some(helpers)) if self.apply => drop(helpers.end(Ending::AtOnce)),
             Ok(_) => {}
             Err(problem) => log::warn!("{problem}"),
@@ -254,14 +254,14 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// Whether what stands at a domain's number is this domain's: by our mark, or by the path that every toolstack writes.
+    /// Whether the keys at the domid belong to this domain: by the owner tag, or by the path that every toolstack writes.
     fn has_keys_of(&self, uuid: Uuid, keys: &XenstorePaths) -> Result<bool, XenError> {
         let plain = self.store.plain();
         let vm = plain.read(&keys.of_domain("vm"))?;
         Ok(owner_tag(self.store, keys.domid)? == Some(uuid) || vm == Some(format!("/vm/{uuid}")))
     }
 
-    /// Notes something that is left, and removes it where it is to be removed.
+    /// Records something that is left, and removes it if cleanup applies its findings.
     fn note(
         &mut self,
         uuid: Uuid,

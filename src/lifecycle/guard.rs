@@ -1,4 +1,4 @@
-//! The guard of a domain that this run created: it is destroyed on every path that does not end in success.
+//! The guard of a domain that this run created. It destroys the domain on every path that does not end in success.
 
 use super::teardown::teardown;
 use crate::error::{Error, Failure};
@@ -8,8 +8,8 @@ use crate::runs::journal::JournalEntry;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef, Interface, Store};
 
-/// A domain of our own making. Dropped without [`NewDomain::keep`], it is destroyed. Until it is handed over, the run's
-/// record tells a later `cleanup` of it.
+/// A domain that this run created. Dropping it without [`NewDomain::keep`] destroys the domain. Until
+/// [`NewDomain::hand_over`], the journal entry lets a later `cleanup` find the domain.
 #[derive(Debug)]
 pub struct NewDomain<'a> {
     xen: &'a Interface,
@@ -20,47 +20,47 @@ pub struct NewDomain<'a> {
 }
 
 impl<'a> NewDomain<'a> {
-    /// Takes charge of a domain that was created just now, in a run that was recorded before.
+    /// Guards a domain that has just been created, in a run whose journal entry exists.
     ///
     /// # Errors
-    /// Where its number cannot be recorded; it is destroyed again then.
+    /// [`Error::Internal`] if the domid cannot be recorded. The domain is destroyed then.
     pub fn new(xen: &'a Interface, store: &'a Store, domain: DomainRef, run: JournalEntry) -> Result<Self, Error> {
         let mut new = Self { xen, store, domain, run, armed: true };
         new.run.set_domain(domain.domid)?;
         Ok(new)
     }
 
-    /// The run in which it is made.
+    /// The journal entry of the run.
     pub fn run(&mut self) -> &mut JournalEntry {
         &mut self.run
     }
 
-    /// The guest is whole: killed from now on, this run leaves it to its user.
+    /// Removes the journal entry, because the guest is complete: if this run is killed from now on, the guest stays.
     ///
     /// # Errors
-    /// Where the run's record cannot be removed.
+    /// [`Error::Internal`] if the journal entry cannot be removed.
     pub fn hand_over(&mut self) -> Result<(), Error> {
         self.run.end()
     }
 
-    /// Its number.
+    /// The domid.
     #[must_use]
     pub fn domid(&self) -> DomId {
         self.domain.domid
     }
 
-    /// The domain, to be held.
+    /// The domid and UUID of the domain.
     #[must_use]
     pub fn held(&self) -> DomainRef {
         self.domain
     }
 
-    /// Success: the domain stays.
+    /// Ends the guard after success: the domain stays.
     pub fn keep(mut self) {
         self.armed = false;
     }
 
-    /// Failure: destroys the domain and says so in the error that is returned.
+    /// Destroys the domain after a failure, and adds the outcome to the error.
     #[must_use]
     pub fn undo(mut self, observer: &dyn Observer, failure: Failure) -> Failure {
         self.armed = false;

@@ -1,4 +1,4 @@
-//! What happens to a domain besides its build: cleanup, resizing and removal.
+//! Everything that happens to a domain besides its build: cleanup, resizing and removal.
 
 pub mod balloon;
 pub mod cleanup;

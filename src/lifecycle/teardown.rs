@@ -15,26 +15,26 @@ use crate::qemu::helpers::{Ending, Helpers};
 use crate::qemu::log::XEN_RUN_DIR;
 use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, Transaction, XenError};
 
-/// How long a destroyed domain may take to give its memory back.
+/// How long a destroyed domain may take to release its memory.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same where xenstored does not answer: it holds a page of every guest, and gives it back when it runs again.
+/// The same if xenstored does not answer: it maps a page of every guest, and releases it when it runs again.
 const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
-/// How long the pages of a domain that was dying before may stay as many: its device model has ended long ago.
+/// How long the page count of a domain that was already dying may stay the same: its device model ended long ago.
 const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Where libxl keeps files of domains that it created.
+/// The directory of libxl's files for its domains.
 const LIBXL_USERDATA: &str = "/var/lib/xen";
 
-/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. A domain
-/// that has got its number since is left alone, with all that is its own.
+/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. If another
+/// domain has the domid by now, that domain and everything that belongs to it stay.
 ///
-/// The domain goes before its device model: QEMU frees the ioreq page when it ends, and Xen scrubs what is freed of a
-/// dying domain only (`free_domheap_pages`), so that otherwise the next guest would find this one's last I/O in its RAM.
-/// The pages that QEMU maps stay until it has ended, and so does the domain's number.
+/// The domain is destroyed before its device model ends: QEMU frees the ioreq page when it ends, and Xen scrubs freed pages
+/// of dying domains only (`free_domheap_pages`). In the other order, the next guest would find this guest's last I/O in its
+/// RAM. The pages that QEMU maps, and the domid, remain until QEMU has ended.
 ///
-/// Goes on after a failure, so that as little as possible stays. Killed half way, it is gone on with by `cleanup`, where the
-/// run was recorded.
+/// Continues after a failure, so that as little as possible is left. If this run is killed during the removal, `cleanup`
+/// continues it by the journal entry.
 ///
 /// # Errors
 /// Everything that could not be removed, in one sentence.
@@ -43,11 +43,11 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
     let destroyed = destroy(xen, domain).map_err(|error| error.facts());
-    // One that Xen refused to destroy will not go, however long it is waited for.
+    // A domain that Xen refused to destroy does not go away: there is nothing to wait for.
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
     let helpers = once_more(store, || Helpers::of(store, domain));
-    // Keys that could not be read may name a device model that still runs: they stay, so that the next try finds it.
+    // Keys that could not be read may name a running device model. They stay, so that the next attempt finds it.
     let keys_stay = helpers.is_err() && !store.is_lost();
     note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
     if !keys_stay {
@@ -59,8 +59,8 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// Does what changes nothing where it is done already, a second time where it fails and xenstored answers: a failure that
-/// does not last leaves nothing behind.
+/// Runs an idempotent step, and once more if it fails while xenstored answers, so that a transient failure leaves nothing
+/// behind.
 fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T, String> {
     match step() {
         Err(_) if !store.is_lost() => step(),
@@ -68,17 +68,17 @@ fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T
     }
 }
 
-/// Whether the domain was dying before.
+/// Destroys the domain. Returns whether it was dying already.
 fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
     let Some(info) = xen.find(domain)? else { return Ok(false) };
-    // A guest without its device model would only wait for it; and a pause that fails does no harm.
+    // A guest without its device model can only wait for it, and a failed pause does no harm.
     if let Err(error) = xen.pause(domain.domid) {
         log::debug!("{error}");
     }
     xen.destroy(domain).map(|()| info.dying)
 }
 
-/// Removes what else there is of a domain: keys and files. Those at its number go unless another domain has that by now.
+/// Removes the keys and files of a domain. Those at its domid stay if another domain has the domid by now.
 ///
 /// # Errors
 /// Everything that could not be removed, in one sentence.
@@ -99,10 +99,10 @@ fn number_is_anothers(domains: &[DomainInfo], domain: DomainRef) -> bool {
     domains.iter().any(|other| other.domid == domain.domid && other.uuid != domain.uuid)
 }
 
-/// Removes the keys and files at the number of a domain that Xen does not know, and of which not even the handle is known.
+/// Removes the keys and files at a domid that Xen does not know and whose UUID is unknown.
 ///
 /// # Errors
-/// Where there is such a domain again; everything that could not be removed.
+/// There is a domain with that domid again; everything that could not be removed.
 pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
     match xen.domain(domid) {
         Err(error) => return Err(error.facts()),
@@ -115,14 +115,13 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
     files_of(domid).iter().try_for_each(|file| remove_file(file))
 }
 
-/// Removes every node at the number of the domain, and `/vm/UUID`. Nodes that name another domain stay, and so does the path of
-/// a UUID that a living domain has: one that is dying is known by its number alone.
+/// Removes every node at the domid, and `/vm/UUID`. Nodes of another domain stay, and so does `/vm/UUID` if a living domain
+/// has that UUID. (Of two domains with one UUID, one is dying, and only its domid identifies it.)
 fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef) -> Result<(), XenError> {
     let DomainRef { domid, uuid } = domain;
     let keys = XenstorePaths::new(domid);
     let nodes = transaction.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?;
-    // Asked for inside the transaction: the keys of a domain that comes later are written during it, so that it fails and is
-    // tried again.
+    // Xen is asked inside the transaction: if a later domain's keys are written during it, it fails and is repeated.
     let domains = xen.domains()?;
     if !domains.iter().any(|other| other.domid != domid && other.uuid == uuid && !other.dying) {
         transaction.remove(&format!("/vm/{uuid}"))?;
@@ -148,7 +147,7 @@ fn remove_at_number(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Resu
     transaction.remove(&keys.domain)
 }
 
-/// QEMU's sockets, and what libxl keeps about a domain of its own.
+/// QEMU's sockets, and libxl's files for a domain.
 pub(crate) fn files_of(domid: DomId) -> Vec<PathBuf> {
     let run = Path::new(XEN_RUN_DIR);
     let mut files = vec![run.join(format!("qmp-libxl-{domid}")), run.join(format!("qmp-libxenstat-{domid}"))];
@@ -162,8 +161,8 @@ pub(crate) fn files_of(domid: DomId) -> Vec<PathBuf> {
     files
 }
 
-/// Xen frees a domain's pages in the background, once nobody maps them any more. A domain that was dying before has been given
-/// that time already, so that it is waited for only while its pages become fewer.
+/// Waits until the domain is gone. Xen frees its pages in the background, once no other domain or process maps them. A domain
+/// that was already dying has had that time, so the wait lasts only while its pages become fewer.
 fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef, was_dying: bool) -> Result<(), String> {
     let limit = if store.is_lost() { DESTROY_TIMEOUT_WITHOUT_STORE } else { DESTROY_TIMEOUT };
     let start = Instant::now();

@@ -1,7 +1,7 @@
-//! Why a destroyed domain is still there: which of its pages are held, and by whom, as far as Xen, xenstore and Linux show it.
+//! Why a destroyed domain still exists: how many of its pages are held, and the candidates that may hold them.
 //!
-//! Xen counts the pages and does not say who maps them. Whoever can: a backend driver, in dom0 or in another domain, and a
-//! process with a mapping of `/dev/xen/privcmd` or `/dev/xen/gntdev`. So every candidate is named.
+//! Xen counts the pages and does not report who maps them. Two kinds of holders are possible: a backend driver, in dom0 or in
+//! another domain, and a process that maps `/dev/xen/privcmd` or `/dev/xen/gntdev`. The message names every candidate.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::os::Untrusted;
 use crate::os::foreign_mappings::mappers;
 use crate::xen::{DomId, Store, XenError};
 
-/// Where the kernel of dom0 lists the devices that its backend drivers serve, as `vbd-5-51712`.
+/// The directory in which dom0's kernel lists the devices that its backend drivers serve, as `vbd-5-51712`.
 const KERNEL_BACKENDS: &str = "/sys/bus/xen-backend/devices";
-/// At most so many of a kind are named: other domains choose how many there are.
+/// The most candidates of a kind that are named, because other domains decide how many there are.
 const MOST: usize = 10;
 
-/// One sentence without its end: the pages that are held, and each candidate that may hold them. `owned` is what Xen counts.
+/// One sentence without a full stop: the pages that are held, and each candidate. `owned` is the page count that Xen reports.
 #[must_use]
 pub(crate) fn describe(store: &Store, domid: DomId, owned: Option<Pages>) -> String {
     let pages = match owned {
@@ -54,7 +54,7 @@ fn list(all: Vec<Untrusted>) -> String {
     shown.join(", ") + &more
 }
 
-/// Devices of the domain that a driver of dom0's kernel still serves, although its keys may be gone.
+/// The devices of the domain that a driver of dom0's kernel still serves. Their keys may be gone.
 fn kernel_backends(directory: &Path, domid: DomId) -> Vec<Untrusted> {
     let wanted = domid.to_string();
     let names = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -67,7 +67,7 @@ fn kernel_backends(directory: &Path, domid: DomId) -> Vec<Untrusted> {
     found
 }
 
-/// Directories of backends that serve the domain, in any domain.
+/// The backend directories in xenstore that serve the domain, in any domain.
 fn stored_backends(store: &Store, domid: DomId) -> Result<Vec<Untrusted>, XenError> {
     let plain = store.plain();
     let below = |parents: Vec<String>| -> Result<Vec<String>, XenError> {

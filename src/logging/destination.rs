@@ -1,4 +1,4 @@
-//! The places beside standard error.
+//! Destinations of the log besides standard error.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,20 +21,20 @@ use super::syslog::Syslog;
 use crate::error::Error;
 use crate::os::shared_file;
 
-/// The name under which records stand in syslog and the journal, unless another is given.
+/// The identifier of records in syslog and the journal, unless another one is given.
 const IDENT: &str = "dombuild";
 
-/// A place where the log goes, beside standard error.
+/// A destination of the log besides standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Appended to; made with mode 0640 where it is not there.
+    /// A file. Records are appended. It is created with mode 0640 if it does not exist.
     File(PathBuf),
     /// /dev/log, as `LOG_DAEMON`.
     Syslog {
-        /// What stands before the process's number.
+        /// The identifier before the pid.
         ident: String,
     },
-    /// The journal, by its native protocol: priority, source and `STAGE` are fields.
+    /// The systemd journal, by its native protocol, with priority, source and `STAGE` as fields.
     Journald {
         /// `SYSLOG_IDENTIFIER`.
         ident: String,
@@ -52,11 +52,11 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// What a command line says: `syslog`, `journald`, each with `:IDENT` for another name than `dombuild`, or a file, with
-    /// `file:` before it or without.
+    /// Parses a destination of the command line: `syslog` or `journald`, each with `:IDENT` for an identifier other than
+    /// `dombuild`, or a file, with or without the prefix `file:`.
     ///
     /// # Errors
-    /// For an empty word, and for a name that syslog could not tell from the message.
+    /// The word is empty, or the identifier has characters that syslog cannot separate from the message.
     pub fn parse(word: &OsString) -> Result<Self, String> {
         let bytes = word.as_bytes();
         let text = word.to_str().unwrap_or_default();
@@ -71,16 +71,16 @@ impl Destination {
         }
     }
 
-    /// Makes it ready to be written to.
+    /// Opens the destination.
     ///
     /// # Errors
-    /// [`Error::BadFile`], [`Error::BadConfig`]: it is not there, or not what it should be.
+    /// [`Error::BadFile`] or [`Error::BadConfig`] if it does not exist or is unsuitable.
     pub(super) fn open(&self, format: Format) -> Result<Sink, Error> {
         match self {
             Self::File(path) => {
                 let (file, may_stall) =
                     open_file(path).map_err(|reason| Error::BadFile { what: "log", path: path.clone(), reason })?;
-                // Which records come here is settled before; each is one write to a file that is appended to.
+                // The caller has filtered the records already. Each record is one write to a file in append mode.
                 let logger = Builder::new()
                     .filter_level(LevelFilter::Trace)
                     .target(Target::Pipe(Box::new(file)))
@@ -89,14 +89,14 @@ impl Destination {
                 if may_stall { self.relay(|| Ok(Box::new(logger))) } else { Ok(Sink::Direct(Box::new(logger))) }
             }
             Self::Syslog { ident } => {
-                // To look for the daemon does not block.
+                // The check for the daemon does not block.
                 let syslog = Syslog::open(ident)?;
                 self.relay(|| Ok(Box::new(syslog)))
             }
             Self::Journald { ident } => {
                 let ident = ident.clone();
                 self.relay(|| {
-                    // Here a journal that stalls blocks: opening it sends a datagram.
+                    // Opening the journal sends a datagram, which blocks if the journal stalls.
                     let journal = JournalLog::new().map_err(|error| {
                         Error::BadConfig(format!(
                             "the log cannot go to the journal: nobody listens at /run/systemd/journal/socket ({error}); \
@@ -117,14 +117,14 @@ impl Destination {
 
 /// An open destination.
 pub(super) enum Sink {
-    /// It takes a record at once: a file of a local file system.
+    /// It does not stall: a file on a local file system.
     Direct(Box<dyn Log>),
     /// It may stall.
     Relayed(Relay),
 }
 
 impl Sink {
-    /// Takes a record. Returns why the destination is given up, once, if it is.
+    /// Logs a record. If this call gives the destination up, returns the reason, once.
     pub(super) fn log(&self, record: &Record<'_>) -> Option<String> {
         match self {
             Self::Direct(log) => {
@@ -135,7 +135,7 @@ impl Sink {
         }
     }
 
-    /// Waits until all is written. Returns why the destination is given up, once, if it is.
+    /// Waits until all records are written. If this call gives the destination up, returns the reason, once.
     pub(super) fn flush(&self) -> Option<String> {
         match self {
             Self::Direct(_) => None,
@@ -152,8 +152,8 @@ fn check_ident(ident: &str) -> Result<String, String> {
     Ok(ident.to_owned())
 }
 
-/// Opens a log, and tells whether writing to it may stall. Its directory may be everybody's: a link, another user's file or one
-/// with a second name there could make root write where that user wants.
+/// Opens a log file, and returns whether a write may stall. Other users may be able to write to its directory. There, a link,
+/// another user's file or a file with a second name could make root write to a file of that user's choice.
 fn open_file(path: &Path) -> Result<(File, bool), String> {
     let shared = shared_file::open(path, OpenOptions::new().append(true), Some(0o640)).map_err(|error| match error
         .raw_os_error()
@@ -163,7 +163,7 @@ fn open_file(path: &Path) -> Result<(File, bool), String> {
     })?;
     if shared.is_character_device() {
         let file = shared.into_file();
-        // A terminal that is full is waited for by a thread, and loses nothing meanwhile.
+        // The relay's thread waits for a full terminal, so no record is lost in the meantime.
         let blocking = fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND));
         return blocking.map(|_| (file, true)).map_err(|error| error.to_string());
     }
@@ -181,7 +181,7 @@ fn open_file(path: &Path) -> Result<(File, bool), String> {
     Ok((file, may_stall))
 }
 
-/// File systems that keep their files on this host. Any other may wait for a server.
+/// File systems that store their files on this host. Any other may wait for a server.
 const LOCAL: [FsType; 6] =
     [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC];
 

@@ -1,7 +1,7 @@
-//! Where the log goes: standard error, and a file, syslog or the journal beside it.
+//! The log: standard error, and a file, syslog or the journal in addition.
 //!
-//! The `log` facade's records are handed to every place that takes their level; filters and the writing of whole records
-//! are `env_logger`'s. The last record of a destination holds what a run came to: see [`conclude`].
+//! Every destination that accepts a record's level gets the record from the `log` facade. `env_logger` filters, and writes
+//! whole records. The last record of a destination is the result of the run: see [`conclude`].
 
 use std::env;
 use std::fmt;
@@ -17,22 +17,22 @@ use super::record::{self, Format};
 use crate::error::Error;
 use crate::os;
 
-/// The target of this program's records, and the beginning of all others'; libraries' own are left out.
+/// The target of this program's records, and the prefix of its other targets. Records of libraries are dropped.
 const TARGET: &str = "dombuild";
 
-/// What is to be logged, and where to.
+/// What to log, and the destinations.
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// Beside standard error.
+    /// The destinations besides standard error.
     pub destinations: Vec<Destination>,
-    /// How a record looks on standard error and in a file; syslog and the journal have forms of their own.
+    /// The format on standard error and in a file. Syslog and the journal have formats of their own.
     pub format: Format,
-    /// What the destinations take; at least [`LevelFilter::Info`], so that they have the end of every run.
+    /// The level of the destinations. It is at least [`LevelFilter::Info`], so that they get the result of every run.
     pub level: LevelFilter,
-    /// What standard error takes, unless `RUST_LOG` says something else. `None`: nothing goes there, whatever it says.
+    /// The level of standard error, unless `RUST_LOG` is set. `None`: nothing is logged there, even if `RUST_LOG` is set.
     pub stderr: Option<LevelFilter>,
-    /// Syslog or a journal that is not there is left out silently. Otherwise it is an error, as a file that cannot be
-    /// opened is in any case.
+    /// Whether a missing syslog or journal is ignored. Otherwise it is an error. A file that cannot be opened is always an
+    /// error.
     pub best_effort: bool,
 }
 
@@ -49,10 +49,10 @@ impl Default for LogConfig {
     }
 }
 
-/// The logger of this process, once it is set up.
+/// The logger of this process. Empty before [`init`].
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Hands records out.
+/// Distributes records to standard error and the destinations.
 struct Logger {
     stderr: Option<env_logger::Logger>,
     destinations: Vec<Sink>,
@@ -60,11 +60,11 @@ struct Logger {
     format: Format,
 }
 
-/// Opens the destinations and sends the process's log to them from here on; only the first call of a process does so.
+/// Opens the destinations and directs the process's log to them. Only the first call of a process has an effect.
 ///
 /// # Errors
-/// [`Error::BadFile`] for a file that cannot be opened; unless it is `best_effort`, [`Error::BadConfig`] where there is no
-/// syslog or journal. Nothing is set up then.
+/// [`Error::BadFile`] for a file that cannot be opened; without `best_effort`, [`Error::BadConfig`] if there is no syslog or
+/// journal. No logger is installed then.
 pub fn init(config: &LogConfig) -> Result<(), Error> {
     let mut destinations = Vec::new();
     for destination in &config.destinations {
@@ -87,7 +87,7 @@ pub fn init(config: &LogConfig) -> Result<(), Error> {
     let most = if destinations.is_empty() { LevelFilter::Off } else { level };
     let most = stderr.as_ref().map_or(LevelFilter::Off, env_logger::Logger::filter).max(most);
     let logger = LOGGER.get_or_init(|| Logger { stderr, destinations, level, format });
-    // Whoever comes second leaves all as it is.
+    // A second call changes nothing.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(most);
     }
@@ -112,7 +112,7 @@ impl Log for Logger {
         }
         if self.taken(record.metadata()) {
             for problem in self.destinations.iter().filter_map(|destination| destination.log(record)) {
-                // To the others. A destination is given up once, so that this comes to an end.
+                // The other destinations get the warning. Each destination is given up at most once, so this recursion ends.
                 self.log(&warning(format_args!("{problem}")));
             }
         }
@@ -129,8 +129,8 @@ fn warning<'a>(message: fmt::Arguments<'a>) -> Record<'a> {
     Record::builder().level(Level::Warn).target(TARGET).args(message).build()
 }
 
-/// Writes the last record of a run by `write`, and waits until all destinations have it. Those that stall are waited for a
-/// second in all. The last record stays the last one: what stalls only then is reported on standard error alone.
+/// Writes the last record of a run by `write`, and waits until all destinations have it, at most one second for those that
+/// stall. A destination that stalls only then is reported on standard error alone, so that the last record stays the last.
 pub fn finish(write: impl FnOnce()) {
     let Some(logger) = LOGGER.get() else { return write() };
     logger.flush();
@@ -142,22 +142,22 @@ pub fn finish(write: impl FnOnce()) {
     }
 }
 
-/// Writes the last record, what the run came to, to every destination but standard error, where people are told in
-/// other words.
+/// Writes the last record, the result of the run, to every destination. Standard error gets the result in a form for the
+/// user instead.
 pub fn conclude(level: Level, message: &str) {
     finish(|| {
         for destination in LOGGER.get().iter().flat_map(|logger| &logger.destinations) {
-            // One that is given up here was flushed a moment ago; it has had its warning.
+            // A destination that is given up here was flushed just before, and its warning is written.
             destination.log(&Record::builder().level(level).target(TARGET).args(format_args!("{message}")).build());
         }
     });
 }
 
-/// Tells an error on standard error: as a record where its log is JSON, so that every line of it is, and otherwise in the
-/// words for people.
+/// Reports an error on standard error: as a record if the log there is JSON, so that every line is JSON, and otherwise by
+/// `for_people`.
 pub fn tell_error(message: &str, for_people: impl FnOnce()) {
     if LOGGER.get().is_some_and(|logger| logger.format == Format::Json) {
-        // A closed stderr is no reason for another error.
+        // A closed standard error must not cause another error.
         let _ = writeln!(io::stderr(), "{}", os::json(&record::json(Level::Error, message)));
     } else {
         for_people();

@@ -1,4 +1,4 @@
-//! A panic is an internal error, told like any other.
+//! Panics, reported as internal errors.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
@@ -7,26 +7,26 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use crate::error::Error;
 
 thread_local! {
-    /// What the first panic of this thread said.
+    /// The message of the first panic of this thread.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
     static STATE: Cell<State> = const { Cell::new(State::Alone) };
 }
 
-/// What becomes of a panic in this thread.
+/// How a panic in this thread is handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nobody catches it: the thread ends, and the run goes on.
+    /// No caller catches it: the thread ends, and the run continues.
     Alone,
-    /// [`catch`] makes an error of it.
+    /// [`catch`] turns it into an error.
     Caught,
-    /// All has been told, and the process is about to end.
+    /// Everything is reported, and the process is about to end.
     Told,
 }
 
-/// Runs `work`, and makes an error of a panic in it: nothing is printed then, and all guards have done their work when the
-/// error is returned.
+/// Runs `work`, and turns a panic in it into an error. Nothing is printed, and all guards have run when the error is
+/// returned.
 ///
-/// A panic that comes while another unwinds ends the process: `last_words` gets the message at once.
+/// A second panic during the unwinding ends the process: `last_words` gets the message before that.
 ///
 /// # Errors
 /// Those of `work`, and [`Error::Internal`] for a panic.
@@ -52,10 +52,10 @@ fn remember(panic: &PanicHookInfo<'_>, last_words: &dyn Fn(&str)) {
     let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
     let said = format!("{reason}{place}");
     if STATE.get() == State::Told {
-        // The runtime's own, which says that this is the end.
+        // This is the runtime's own panic, which announces the abort.
         return;
     }
-    // Where RUST_BACKTRACE asks for it.
+    // It is empty unless RUST_BACKTRACE is set.
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
         log::debug!("panicked: {said}\n{trace}");
@@ -95,7 +95,7 @@ mod tests {
 
     const LOG: &str = "DOMBUILD_TEST_LOG";
 
-    /// Ends the process; the next test runs it in one of its own.
+    /// Aborts the process. The next test runs it in a process of its own.
     #[test]
     #[ignore = "it aborts, and is part of another test"]
     fn panics_while_it_panics() {

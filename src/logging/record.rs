@@ -1,4 +1,4 @@
-//! How a record looks.
+//! The formats of a record.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::os::{self, one_line};
 
-/// Text for people, or an object a line for programs.
+/// Text for people, or one JSON object per line for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// `[2024-05-01T12:00:00.000Z INFO  crate::events] stage populate`
@@ -55,7 +55,7 @@ impl Format {
     }
 }
 
-/// A record as JSON: these three fields and no other.
+/// A record as JSON, with exactly these three fields.
 pub(super) fn json(level: Level, message: &str) -> String {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -70,11 +70,11 @@ pub(super) fn json(level: Level, message: &str) -> String {
         Level::Debug => "debug",
         Level::Trace => "trace",
     };
-    // Strings can always be written.
+    // Strings always serialise.
     serde_json::to_string(&Line { level, msg: message, time: timestamp() }).unwrap_or_default()
 }
 
-/// Now, in UTC, with milliseconds (RFC 3339).
+/// The present time in UTC, with milliseconds (RFC 3339).
 #[must_use]
 pub fn timestamp() -> String {
     format!("{:.3}", Timestamp::now())

@@ -1,7 +1,7 @@
-//! A destination that may stall (the journal, syslog, a terminal, a file on a network), behind a thread of its own.
+//! A thread for each destination that may stall (the journal, syslog, a terminal, a file on a network).
 //!
-//! The thread writes, and the run goes on. Records that the destination has not taken wait in a queue. A destination that makes
-//! the run wait for more than [`PATIENCE`] in all, or takes no record for so long, is given up.
+//! The thread writes while the run continues. Records that are not written yet wait in a queue. A destination is given up if the
+//! run has waited for it for more than [`PATIENCE`] in all, or if it takes no record for that long.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,13 @@ use nix::sys::signal::SigSet;
 
 use crate::error::Error;
 
-/// How long a destination may hold a run up, in all.
+/// How long a destination may delay a run in all.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many records wait at most, so that a stalled destination does not take the host's memory.
+/// The most records in a queue, so that a stalled destination does not use up the host's memory.
 const LONGEST_QUEUE: usize = 1024;
 
-/// A way to the thread of a destination.
+/// The handle to the thread of a destination.
 pub(super) struct Relay {
     name: String,
     shared: Arc<Shared>,
@@ -33,26 +33,26 @@ struct Shared {
 
 struct State {
     records: VecDeque<OwnedRecord>,
-    /// Records that are not written: those in the queue, and one that the thread has.
+    /// The number of records that are not written: those in the queue, and the one that the thread has.
     unwritten: usize,
-    /// When a record was written, or the first one came.
+    /// When the last record was written, or the first one queued.
     progress: Instant,
-    /// What is left of [`PATIENCE`].
+    /// The rest of [`PATIENCE`].
     left: Duration,
-    /// Whether the destination could be opened, once that is known.
+    /// The result of opening the destination, once known and until it is taken.
     opened: Option<Result<(), Error>>,
-    /// Nothing more is written, and the thread ends.
+    /// Whether the destination is given up: no more records are written, and the thread ends.
     given_up: bool,
-    /// Why it was given up, until that is reported.
+    /// Why the destination was given up, until that is reported.
     problem: Option<String>,
 }
 
 impl Relay {
-    /// Starts the thread, which opens the destination and writes to it. A destination that stalls when it is opened is given
-    /// up; the first record reports that.
+    /// Starts the thread, which opens the destination and writes to it. A destination that stalls while it is opened is given
+    /// up, and the first call of [`Relay::log`] reports that.
     ///
     /// # Errors
-    /// Those of `open`; [`Error::Internal`] where there is no thread.
+    /// Those of `open`; [`Error::Internal`] if the thread cannot be started.
     pub(super) fn start(
         name: String,
         open: impl FnOnce() -> Result<Box<dyn Log>, Error> + Send + 'static,
@@ -81,7 +81,7 @@ impl Relay {
         }
     }
 
-    /// Takes a record. Returns why the destination is given up, once, if it is.
+    /// Queues a record. If the destination is given up, returns the reason, once.
     pub(super) fn log(&self, record: &Record<'_>) -> Option<String> {
         let mut state = self.shared.lock();
         if !state.given_up && state.unwritten > 0 && state.progress.elapsed() > PATIENCE {
@@ -100,12 +100,12 @@ impl Relay {
         None
     }
 
-    /// Waits until all records are written. Returns why the destination is given up, once, if it is.
+    /// Waits until all records are written. If the destination is given up, returns the reason, once.
     pub(super) fn flush(&self) -> Option<String> {
         self.wait(self.shared.lock(), |state| state.unwritten == 0).problem.take()
     }
 
-    /// Waits for the thread, as long as the patience lasts; then the destination is given up.
+    /// Waits for the thread until `done`, at most for the rest of the patience. Then the destination is given up.
     fn wait<'a>(&self, mut state: MutexGuard<'a, State>, done: impl Fn(&State) -> bool) -> MutexGuard<'a, State> {
         while !state.given_up && !done(&state) {
             if state.left.is_zero() {
@@ -144,9 +144,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread.
+    /// The body of the thread.
     fn serve(&self, open: impl FnOnce() -> Result<Box<dyn Log>, Error>) {
-        // Signals are the other threads'. Without this one of them could end in a write here.
+        // Only the other threads handle signals. Otherwise a signal could interrupt a write here.
         let _ = SigSet::all().thread_block();
         let (sink, opened) = match open() {
             Ok(sink) => (Some(sink), Ok(())),
@@ -171,7 +171,7 @@ impl Shared {
     }
 }
 
-/// A record that outlives the call that logs it.
+/// A copy of a record that outlives the call that logs it.
 struct OwnedRecord {
     level: Level,
     target: String,
@@ -195,7 +195,7 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 impl OwnedRecord {
     fn of(record: &Record<'_>) -> Self {
         let mut fields = Fields::default();
-        // It is `visit_pair` alone that could fail.
+        // Only `visit_pair` could fail, and it does not.
         let _ = record.key_values().visit(&mut fields);
         Self {
             level: record.level(),
@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Blocks where its channel is full.
+    /// A destination that blocks while its channel is full.
     struct Sink(SyncSender<String>);
 
     impl Log for Sink {

@@ -1,4 +1,4 @@
-//! syslog: datagrams to /dev/log in the form of the C library's syslog(3).
+//! syslog: datagrams to /dev/log in the format of the C library's syslog(3).
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -11,10 +11,10 @@ use log::{Level, Log, Metadata, Record};
 use crate::error::Error;
 use crate::os::one_line;
 
-/// Where a host's syslogd or journald listens (`_PATH_LOG` of syslog.h).
+/// The socket of the host's syslogd or journald (`_PATH_LOG` of syslog.h).
 const PATH: &str = "/dev/log";
 
-/// A way to the host's syslog daemon. Where that one does not read, a record waits for it without an end.
+/// The connection to the host's syslog daemon. A write blocks without limit if the daemon does not read.
 pub(super) struct Syslog {
     socket: UnixDatagram,
     path: PathBuf,
@@ -22,10 +22,10 @@ pub(super) struct Syslog {
 }
 
 impl Syslog {
-    /// Makes sure that somebody listens.
+    /// Opens a socket, after a check that a daemon listens.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] where nobody does.
+    /// [`Error::BadConfig`] if no daemon listens.
     pub(super) fn open(ident: &str) -> Result<Self, Error> {
         Self::open_at(PathBuf::from(PATH), ident)
     }
@@ -33,7 +33,7 @@ impl Syslog {
     fn open_at(path: PathBuf, ident: &str) -> Result<Self, Error> {
         let probe = || -> io::Result<UnixDatagram> {
             UnixDatagram::unbound()?.connect(&path)?;
-            // Not connected: a daemon that was started anew is found again.
+            // The socket is not connected, so that it reaches a restarted daemon too.
             UnixDatagram::unbound()
         };
         match probe() {
@@ -53,7 +53,7 @@ impl Log for Syslog {
 
     fn log(&self, record: &Record<'_>) {
         let line = line(record.level(), &self.ident, &record.args().to_string());
-        // A daemon that is gone loses the record; the next one may be there again.
+        // Without a daemon the record is lost. A later record may reach a restarted daemon.
         let _ = self.socket.send_to(line.as_bytes(), &self.path);
     }
 

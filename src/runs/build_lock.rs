@@ -1,6 +1,6 @@
-//! The locks under which guests are given their memory: dombuild's own, and those of toolstacks that have one.
+//! The locks that serialise builds: dombuild's own, and those of toolstacks that have one.
 //!
-//! They are held from the look at free memory until what the guest needs is set aside, and not while memory is waited for.
+//! A run holds them from its check of free memory until the guest's memory is reserved, and not while it waits for memory.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -19,38 +19,39 @@ use crate::os::procfs;
 use crate::os::shared_file::{self, SharedFile};
 use crate::runs::journal::STATE_DIR;
 
-/// What xl locks with `fcntl` while it makes room for a guest and creates it (`XL_LOCK_FILE`, tools/xl/xl.h, Xen 4.17).
+/// The file that xl locks with `fcntl` while it frees memory for a guest and creates it (`XL_LOCK_FILE`, tools/xl/xl.h,
+/// Xen 4.17).
 pub const XL_LOCK: &str = "/var/lock/xl";
 
-/// What OpenXT's toolstack locks with `flock` while it builds a guest.
+/// The file that OpenXT's toolstack locks with `flock` while it builds a guest.
 pub const OPENXT_LOCK: &str = "/var/lock/xen-buildvm-lock";
 
-/// How often a lock that somebody else has is tried.
+/// Shortest interval between two attempts to take a lock.
 const POLL: Duration = Duration::from_millis(20);
-/// How seldom, where looking for its holder takes long.
+/// Longest interval, if the search for the holder is slow.
 const LONGEST_POLL: Duration = Duration::from_millis(250);
-/// What is left where another toolstack's lock is not used.
+/// What protects the guest's memory without another toolstack's lock.
 const ALONE: &str = "the guest's memory is guarded by its claim alone";
-/// Others hold these locks for moments, but not for none: even a run that is not to wait for memory waits so long for a lock.
+/// The least time that a run waits for a lock, even if it does not wait for memory: others hold these locks only briefly.
 const MIN_LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Where xl is, if it is installed.
+/// The paths at which xl may be installed.
 const XL_PROGRAMS: [&str; 3] = ["/usr/sbin/xl", "/usr/local/sbin/xl", "/usr/bin/xl"];
 
-/// The locks, held until this is dropped.
+/// The locks. Dropping this releases them.
 #[derive(Debug)]
 pub(crate) struct BuildLocks {
     _files: Vec<File>,
 }
 
-/// Takes every lock that there is, other toolstacks' where `others` says so. One that a process holds which started this one
-/// counts as taken: it waits for us.
+/// Takes all build locks, those of other toolstacks only if `others` is set. A lock that an ancestor of this process holds
+/// counts as taken, because the ancestor waits for this run.
 ///
 /// # Errors
-/// [`Error::TimedOut`], with who holds it, after `patience`, at least 10 s; [`Error::Interrupted`].
+/// [`Error::TimedOut`] with the holders, after `patience` or 10 s, whichever is longer; [`Error::Interrupted`].
 pub(crate) fn take(context: &Context<'_>, others: bool, patience: Duration) -> Result<BuildLocks, Error> {
     let mut files = Vec::new();
     if others {
-        // From the one that is held longest to our own.
+        // In order of hold time: the lock that is held longest comes first, dombuild's own last.
         files.extend(take_others(context, Path::new(OPENXT_LOCK), LockKind::Flock, false, patience)?);
         let xl = XL_PROGRAMS.iter().any(|program| Path::new(program).exists());
         files.extend(take_others(context, Path::new(XL_LOCK), LockKind::Fcntl, xl, patience)?);
@@ -58,7 +59,7 @@ pub(crate) fn take(context: &Context<'_>, others: bool, patience: Duration) -> R
     let path = Path::new(STATE_DIR).join("build.lock");
     let failed = |error: io::Error| Error::Internal(format!("cannot take the lock {}: {error}", path.display()));
     let lock = Lock { path: &path, file: open(&path, Some(0o600)).map_err(failed)?.into_file(), kind: LockKind::Flock };
-    // Nobody but root can reach it: whoever holds it counts.
+    // Only root can open it, so every holder counts.
     match lock.wait(context, patience, |_| true)? {
         Outcome::Taken => files.push(lock.file),
         Outcome::Ancestors | Outcome::Ignored(_) => {}
@@ -67,11 +68,11 @@ pub(crate) fn take(context: &Context<'_>, others: bool, patience: Duration) -> R
     Ok(BuildLocks { _files: files })
 }
 
-/// Another toolstack's lock; none where it has no file and is not to get one.
+/// Takes another toolstack's lock. `None` if its file does not exist and `make` is not set, or if the lock is not used.
 ///
-/// Its directory is everybody's to write, so that the file, or the lock on it, can be any user's. A lock counts where nobody
-/// but root can open the file, or where a process of root holds it: a toolstack locks its file whoever made it. Any other lock
-/// keeps nobody from building, and neither does a file that cannot be used: claims see to it that no memory is given away twice.
+/// Every user can write to the lock's directory, so any user may own the file or hold the lock. A lock counts if only root can
+/// open its file, or if a process of root holds it: a toolstack locks its file regardless of the file's owner. Any other lock
+/// does not stop the build, and neither does an unusable file: claims keep memory from being allocated twice.
 fn take_others(
     context: &Context<'_>,
     path: &Path,
@@ -89,7 +90,7 @@ fn take_others(
         Err(error) => return left_alone(&error),
     };
     if shared.has_other_names() {
-        // Through a hard link, it could be the lock of something that never gives it up.
+        // Through a hard link, it could be the lock of another program that never releases it.
         return left_alone(&"the file has a second name");
     }
     let (private, whose) = (shared.is_private(), shared.to_string());
@@ -110,32 +111,32 @@ fn take_others(
     }
 }
 
-/// Opens a lock's file, which must be a regular one.
+/// Opens a lock's file. It must be a regular file.
 fn open(path: &Path, make: Option<u32>) -> io::Result<SharedFile> {
     let shared = shared_file::open(path, OpenOptions::new().write(true), make)?;
     if shared.is_regular() { Ok(shared) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// A lock that is waited for.
+/// A lock for which this run waits.
 struct Lock<'a> {
     path: &'a Path,
     file: File,
     kind: LockKind,
 }
 
-/// How waiting for a lock ended.
+/// How a wait for a lock ended.
 enum Outcome {
     Taken,
-    /// A process that started this run holds it.
+    /// An ancestor of this process holds it.
     Ancestors,
-    /// It is held, and that does not count; by whom.
+    /// It is held, but its holders do not count: their names.
     Ignored(String),
-    /// It cannot be locked, or not be looked at.
+    /// It cannot be locked or examined.
     Failed(io::Error),
 }
 
 impl Lock<'_> {
-    /// Waits until the lock is taken, at least 10 s. `counts` decides by the holders whether they are waited for.
+    /// Waits until the lock is taken, for at least 10 s. `counts` decides by the holders whether to wait for them.
     fn wait(
         &self,
         context: &Context<'_>,
@@ -163,7 +164,7 @@ impl Lock<'_> {
             }
             let holders = locked.holders();
             let names = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
-            // A lock without a holder was given up between the two looks.
+            // If there is no holder, the lock was released between the two checks.
             if !holders.is_empty() && !counts(&holders) {
                 return Ok(Outcome::Ignored(names));
             }
@@ -180,7 +181,7 @@ impl Lock<'_> {
                 context.observer.note(&format!("waiting for the build lock {path}, held by {names}"));
                 told = names;
             }
-            // Where there are many processes, a look takes longer than POLL.
+            // On a host with many processes, one check takes longer than POLL.
             thread::sleep((look.elapsed() * 4).clamp(POLL, LONGEST_POLL));
             context.cancel.check()?;
         }
@@ -192,7 +193,7 @@ fn join(holders: &[Holder]) -> String {
     all.join(" and ")
 }
 
-/// Whether the lock could be taken.
+/// Tries to take the lock. Returns whether it is taken.
 fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
     match kind {
         LockKind::Flock => match file.try_lock() {
@@ -217,10 +218,10 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
     }
 }
 
-/// Takes a lock on something that is open, and waits for it at most `patience`.
+/// Takes an exclusive `flock` on an open file or directory, and waits for it at most `patience`.
 ///
 /// # Errors
-/// [`Error::TimedOut`], with who holds it; what the system says.
+/// [`Error::TimedOut`] with the holders; an error of the system.
 pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, advice: &str) -> Result<(), Error> {
     let failed = |error: io::Error| Error::Internal(format!("cannot lock {what}: {error}"));
     let start = Instant::now();
@@ -254,7 +255,7 @@ mod tests {
         let refused = take_alone(&second, "the lock", Duration::ZERO, "").expect_err("held").to_string();
         assert!(refused.starts_with(&format!("the lock, held by process {} (", std::process::id())), "{refused}");
         drop(first);
-        // What another test starts has the open file too, until it is executed.
+        // A child that another test starts shares the open file until it calls execve.
         take_alone(&second, "the lock", MIN_LOCK_WAIT, "").expect("free");
     }
 

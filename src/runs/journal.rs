@@ -1,7 +1,7 @@
-//! The ledger of runs: a file for each run that is changing a domain, so that one which was killed can be cleaned up after.
+//! The journal of runs: one file for each run that changes a domain, so that cleanup can remove what a killed run left.
 //!
-//! A file is written before the domain exists, and is there until the guest is handed over or everything is removed again.
-//! Whoever finds one whose process is gone has found what a killed run left.
+//! The file is written before the domain exists, and removed when the guest is complete or everything is removed again. A
+//! file whose process is gone belongs to a killed run.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -18,36 +18,36 @@ use crate::os::pidfd::{ProcessId, boot};
 use crate::os::procfs;
 use crate::xen::{DomId, DomainRef};
 
-/// Where a run is recorded while it lasts, so that `cleanup` can tell what a killed one left.
+/// The directory of the journal, which records each run while it lasts.
 pub const STATE_DIR: &str = "/run/dombuild";
 
-/// What a run is doing.
+/// The kind of work that a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunVerb {
-    /// Making a guest: its domain is the run's own.
+    /// Creates a guest in a domain of its own.
     Create,
-    /// Building into somebody else's domain.
+    /// Builds into a domain that another program created.
     Build,
-    /// Removing a domain.
+    /// Removes a domain.
     Destroy,
 }
 
-/// A run.
+/// A run, as its file in the journal stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
-    /// The handle of the domain.
+    /// The UUID of the domain.
     pub(crate) uuid: Uuid,
-    /// What is done to it.
+    /// What the run does to the domain.
     pub(crate) verb: RunVerb,
-    /// The process.
+    /// The process of the run.
     #[serde(flatten)]
     pub(crate) process: ProcessId,
-    /// The domain's number, once there is one.
+    /// The domid. `None` before the domain exists.
     domid: Option<u32>,
-    /// What the domain will own in the end, in pages: the host's memory was found to suffice for that. 0 before and after.
+    /// The reserve: the pages that the domain will own, for which the host has the memory. 0 before and after.
     promised: u64,
-    /// The run claims memory for the domain, or is about to: what is claimed is the run's to give back, and nobody else's.
+    /// Whether the run claims memory for the domain, or is about to. Only then may cleanup release the domain's claim.
     #[serde(default)]
     pub(crate) claims: bool,
 }
@@ -59,19 +59,19 @@ impl RunRecord {
         Ok(Self { uuid, verb, process, domid: domid.map(DomId::get), promised: 0, claims: false })
     }
 
-    /// The domain's number, once there is one.
+    /// The domid. `None` before the domain exists.
     #[must_use]
     pub(crate) fn domid(&self) -> Option<DomId> {
         self.domid.and_then(DomId::new)
     }
 
-    /// What the domain will own in the end, while memory is set aside for that.
+    /// The pages that the domain will own, while this run reserves them.
     #[must_use]
     pub(crate) fn reserved(&self) -> Pages {
         Pages(self.promised)
     }
 
-    /// Whether the run has noted that it works on this domain.
+    /// Whether the run has recorded that it works on this domain.
     pub(crate) fn is_about(&self, domain: DomainRef) -> bool {
         self.uuid == domain.uuid && self.domid() == Some(domain.domid)
     }
@@ -85,7 +85,7 @@ impl RunRecord {
     }
 }
 
-/// This run, recorded. Dropped, it is recorded no more.
+/// The journal entry of this run. Dropping it removes the entry.
 #[derive(Debug)]
 pub struct JournalEntry {
     run: RunRecord,
@@ -94,10 +94,10 @@ pub struct JournalEntry {
 }
 
 impl JournalEntry {
-    /// Records this run; the domain may not exist yet.
+    /// Writes the entry of this run. The domain may not exist yet.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the file cannot be written.
+    /// [`Error::Internal`] if the file cannot be written.
     pub fn begin(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> Result<Self, Error> {
         Self::begin_in(Path::new(STATE_DIR), verb, uuid, domid)
             .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
@@ -110,27 +110,27 @@ impl JournalEntry {
         Ok(Self { run, directory: directory.to_owned(), there: true })
     }
 
-    /// The domain exists now, and has this number.
+    /// Records the domid of the domain, which exists now.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the file cannot be written.
+    /// [`Error::Internal`] if the file cannot be written.
     pub fn set_domain(&mut self, domid: DomId) -> Result<(), Error> {
         self.run.domid = Some(domid.get());
         self.update()
     }
 
-    /// The host has the memory for what the domain will own in the end: other runs are not to count on it. 0 once it owns
-    /// that. `claims` tells that the run is about to claim it from Xen.
+    /// Reserves the pages that the domain will own: the host has them, and other runs must not count on them. 0 once the domain
+    /// owns them. `claims` records that this run is about to claim them from Xen.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the file cannot be written.
+    /// [`Error::Internal`] if the file cannot be written.
     pub fn reserve(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
         self.run.promised = pages.0;
         self.run.claims |= claims;
         self.update()
     }
 
-    /// Whether this run has claimed memory, or tried to.
+    /// Whether this run has claimed memory or tried to.
     #[must_use]
     pub fn claims(&self) -> bool {
         self.run.claims
@@ -141,10 +141,10 @@ impl JournalEntry {
             .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
     }
 
-    /// There is nothing to clean up after this run any more.
+    /// Removes the entry: there is nothing to clean up after this run.
     ///
     /// # Errors
-    /// [`Error::Internal`] where the file cannot be removed: a later cleanup would take what this run made for a dead one's.
+    /// [`Error::Internal`] if the file cannot be removed: a later cleanup would then remove what this run made.
     pub fn end(&mut self) -> Result<(), Error> {
         if self.there {
             let path = self.run.path(&self.directory);
@@ -155,15 +155,15 @@ impl JournalEntry {
         Ok(())
     }
 
-    /// There is something to clean up again: what was handed over is to be removed after all. A run that cannot be recorded
-    /// removes it as well.
+    /// Writes the entry again after [`JournalEntry::end`], because the guest must be removed after all. If the entry cannot be
+    /// written, the run removes the guest all the same.
     pub fn resume(&mut self) {
         if !self.there {
             self.there = write(&self.directory, &self.run).is_ok();
         }
     }
 
-    /// This run could not remove what it made: its record stays, so that a later cleanup finds it.
+    /// Keeps the entry when this is dropped: this run could not remove what it made, and a later cleanup finds it.
     pub fn leave(&mut self) {
         self.there = false;
     }
@@ -177,17 +177,17 @@ impl Drop for JournalEntry {
     }
 }
 
-/// A run as it stands in the ledger.
+/// A run that was found in the journal, and whether its process is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundRun {
     pub(crate) run: RunRecord,
     pub(crate) alive: bool,
 }
 
-/// Every run in the ledger but this one, in no order.
+/// Every run in the journal except this one, in no order.
 ///
 /// # Errors
-/// Where the directory cannot be read.
+/// [`Error::Internal`] if the directory cannot be read.
 pub(crate) fn others() -> Result<Vec<FoundRun>, Error> {
     others_in(Path::new(STATE_DIR)).map_err(|error| Error::Internal(format!("cannot read {STATE_DIR}: {error}")))
 }
@@ -208,7 +208,7 @@ fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
         }
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            // Its run has ended meanwhile.
+            // Its run has ended since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -226,19 +226,19 @@ fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
     Ok(entries)
 }
 
-/// Whether another run, dead or alive, has recorded that it makes or removes this domain.
+/// Whether another run, dead or alive, has recorded that it creates or removes this domain.
 ///
 /// # Errors
-/// [`Error::Internal`] where the directory cannot be read.
+/// [`Error::Internal`] if the directory cannot be read.
 pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
     Ok(others()?.iter().any(|entry| entry.run.verb != RunVerb::Build && entry.run.is_about(domain)))
 }
 
-/// Removes what dead runs have recorded of a domain: it is gone with all that belonged to it, or a later run has a record of
-/// it. What was recorded of another domain that has the same UUID stays.
+/// Removes the entries of dead runs for a domain that is completely gone, or that a later run has recorded. Entries for
+/// another domain with the same UUID stay.
 ///
 /// # Errors
-/// [`Error::Internal`] where the directory cannot be read, or a file cannot be removed.
+/// [`Error::Internal`] if the directory cannot be read, or a file cannot be removed.
 pub fn forget_dead(domain: DomainRef) -> Result<(), Error> {
     for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.is_about(domain)) {
         forget(&entry.run)
@@ -247,10 +247,10 @@ pub fn forget_dead(domain: DomainRef) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the record of a dead run.
+/// Removes the entry of a dead run.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub(crate) fn forget(run: &RunRecord) -> io::Result<()> {
     forget_in(Path::new(STATE_DIR), run)
 }
@@ -262,7 +262,7 @@ fn forget_in(directory: &Path, run: &RunRecord) -> io::Result<()> {
     }
 }
 
-/// Removes records that were being written when their process was killed.
+/// Removes incomplete entries of killed processes.
 pub(crate) fn forget_halves() {
     forget_halves_in(Path::new(STATE_DIR));
 }
@@ -272,23 +272,23 @@ fn forget_halves_in(directory: &Path) {
         let name = file.file_name().to_string_lossy().into_owned();
         let pid = name.strip_suffix(".new").and_then(|rest| rest.rsplit('.').next()?.parse::<i32>().ok());
         if pid.is_some_and(|pid| procfs::start_time(pid).is_none()) {
-            // It says nothing that the run's record, where there is one, does not.
+            // It holds nothing that the complete entry, if there is one, does not.
             let _ = fs::remove_file(file.path());
         }
     }
 }
 
-/// The directory of the ledger, made where it is missing.
+/// Opens the directory of the journal, and makes it if it is missing.
 ///
 /// # Errors
-/// What the system says.
+/// An error of the system.
 pub(crate) fn directory() -> io::Result<File> {
     let path = Path::new(STATE_DIR);
     make_directory(path)?;
     File::open(path)
 }
 
-/// Makes the directory, which must be ours alone: what stands in it decides what is destroyed.
+/// Makes the directory. Only this user may write to it, because its files decide what cleanup destroys.
 fn make_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -301,17 +301,17 @@ fn make_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a record, which is the old one or the new one at any time.
+/// Writes an entry atomically: readers see the old one or the new one.
 fn write(directory: &Path, run: &RunRecord) -> io::Result<()> {
     let path = run.path(directory);
     let new = path.with_file_name(format!(".{}.{}.new", run.uuid, run.process.pid));
     let text = serde_json::to_string(run)?;
-    // The standard library opens everything with O_CLOEXEC. What a killed process of this number left may be there.
+    // A killed process with the same pid may have left its file. (The standard library sets O_CLOEXEC on every file.)
     let _ = fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&new, &path));
     if written.is_err() {
-        // The error is the one that is told of.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     }
     written
@@ -336,7 +336,7 @@ mod tests {
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Writes a record as another process would.
+    /// Writes an entry as another process would.
     fn another(directory: &Path, change: impl FnOnce(&mut RunRecord)) -> RunRecord {
         let mut run = RunRecord::of_this_process(RunVerb::Create, UUID, DomId::new(7)).expect("it lives");
         change(&mut run);
