@@ -1,7 +1,6 @@
 //! Cancellation: SIGINT, SIGTERM and SIGHUP stop a run between two steps and during waits, so that it can clean up.
 
 use std::fs;
-use std::io;
 
 use nix::errno::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -23,8 +22,7 @@ impl Cancel {
     /// # Errors
     /// [`Error::Internal`] if the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
-        let (interrupt, came, pipe) =
-            Interrupt::new().map_err(|error| Error::Internal(format!("there is no pipe for signals: {error}")))?;
+        let (interrupt, came, pipe) = Interrupt::new().map_err(Error::io("make a pipe for signals"))?;
         let ignored = ignored();
         for (signal, counts_as) in [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)] {
             if ignored >> (signal - 1) & 1 == 1 {
@@ -34,7 +32,7 @@ impl Cancel {
             // The order matters: the thread that the pipe wakes must find the number.
             let handled = flag::register_usize(signal, came.clone(), value)
                 .and_then(|_| low_level::pipe::register(signal, pipe.try_clone()?));
-            handled.map_err(|error: io::Error| Error::Internal(format!("cannot handle signal {signal}: {error}")))?;
+            handled.map_err(Error::io(format!("handle signal {signal}")))?;
         }
         Ok(Self { interrupt })
     }

@@ -1,9 +1,17 @@
 //! Errors, and the step of the procedure at which they happen.
 
+pub mod device_user;
+pub mod domain;
+pub mod host;
+
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::device_user::DeviceUserError;
+use self::domain::DomainError;
+use self::host::HostError;
 use crate::config::error::ConfigError;
 use crate::memory::{Kib, PlanError};
 use crate::payload::error::FileError;
@@ -58,6 +66,29 @@ pub enum Error {
     /// The settings make no guest.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Something is wrong with a domain.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
+    /// The host lacks or refuses something.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// QEMU cannot run as a user.
+    #[error(transparent)]
+    DeviceUser(#[from] DeviceUserError),
+    /// An operation on a file or process of this program's own failed.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What failed, as in `take the lock /run/dombuild/build.lock`.
+        action: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// A size that a plan always has in whole MiB.
+    #[error("{} KiB to populate are not whole MiB", .0.0)]
+    NotWholeMib(Kib),
+    /// A value cannot be JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
     /// No guest is possible with the requested memory.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -224,6 +255,14 @@ pub trait AtStage<T> {
 impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
         self.map_err(|error| Failure { stage, error: error.into(), aftermath: None })
+    }
+}
+
+impl Error {
+    /// Makes the error of a failed operation: `action` completes the sentence "cannot ...".
+    pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
     }
 }
 

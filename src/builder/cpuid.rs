@@ -3,6 +3,7 @@
 use crate::config::platform::Platform;
 use crate::context::Context;
 use crate::error::Error;
+use crate::error::host::HostError;
 use crate::memory::Kind;
 use crate::xen::{CpuidBase, CpuidLeaf, DomId, FeaturesetOf};
 
@@ -33,11 +34,7 @@ pub(crate) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platf
             };
             let host = xen.featureset(FeaturesetOf::Host)?;
             if let Some(index) = words.iter().skip(host.len()).position(|word| *word != 0) {
-                return Err(Error::BadConfig(format!(
-                    "word {} of the featureset has features, but this Xen knows {} words alone",
-                    host.len() + index,
-                    host.len()
-                )));
+                return Err(HostError::Featureset { word: host.len() + index, known: host.len() }.into());
             }
             words.truncate(host.len());
             choose_features(&mut words, &host, platform);

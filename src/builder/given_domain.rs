@@ -9,6 +9,7 @@ use super::pre::build_pre;
 use crate::config::guest::{Claim, Guest};
 use crate::context::Context;
 use crate::domain::measure::measure;
+use crate::error::domain::DomainError;
 use crate::error::{AtStage, Error, Failure};
 use crate::memory::Kind;
 use crate::runs::journal::{JournalEntry, RunVerb};
@@ -22,15 +23,14 @@ use crate::xen::{DomId, DomainInfo, EventPort};
 /// [`Error::NoSuchDomain`]; [`Error::BadConfig`] with what is wrong with the domain.
 pub fn check_buildable(context: &Context<'_>, domid: DomId, kind: Kind, owning: bool) -> Result<DomainInfo, Error> {
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
-    let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
     if domain.dying || domain.shutdown.is_some() {
-        return refused("is shut down or being destroyed".to_owned());
+        return Err(DomainError::Ended(domid).into());
     }
     if domain.kind != kind {
-        return refused(format!("was created as a {} guest, not as a {kind} one", domain.kind));
+        return Err(DomainError::WrongKind { domid, was: domain.kind, wanted: kind }.into());
     }
     if domain.owned_pages.0 > 0 && !owning {
-        return refused(format!("owns {} pages already; only an empty domain can be built", domain.owned_pages.0));
+        return Err(DomainError::NotEmpty { domid, pages: domain.owned_pages.0 }.into());
     }
     Ok(domain)
 }
@@ -76,13 +76,12 @@ pub fn build_given_domain(
 fn check(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<DomainInfo, Error> {
     let kind = guest.plan.request.kind;
     let domain = check_buildable(context, domid, kind, false)?;
-    let refused = |reason: String| Err(Error::BadConfig(format!("domain {domid} {reason}")));
     if kind != Kind::Pv && !domain.hap {
-        return refused("was not created under hardware-assisted paging".to_owned());
+        return Err(DomainError::NotHap(domid).into());
     }
     let (created, asked) = (context.xen.created_vcpus(domid)?, guest.plan.vcpus);
     if created != asked {
-        return refused(format!("was created with {created} vCPUs, but --vcpus is {asked}; they must be equal"));
+        return Err(DomainError::VcpusDiffer { domid, created, asked }.into());
     }
     Ok(domain)
 }

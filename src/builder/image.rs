@@ -13,6 +13,7 @@ use super::pre::{Ports, set_paging_pool};
 use super::shortage::{check_room, device_memory};
 use crate::config::guest::Guest;
 use crate::context::Context;
+use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::memory::{Gfn, Kind, Pages, Plan};
 use crate::payload::boot_files::BootFiles;
@@ -77,7 +78,7 @@ pub(crate) fn build_image(
         image.parse()?;
         let size = if pv { plan.memory.build_start } else { plan.memory.build_max };
         let mib = size.to_mib_exact();
-        let mib = mib.ok_or_else(|| Error::Internal(format!("{} KiB to populate are not whole MiB", size.0)))?;
+        let mib = mib.ok_or(Error::NotWholeMib(size))?;
         image.set_size(mib)?;
         Ok::<_, Error>(image)
     })?;
@@ -131,12 +132,7 @@ pub fn check_width(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
     if types.iter().any(|known| known == PV_32) {
         return Ok(());
     }
-    Err(Error::BadConfig(format!(
-        "kernel {} is for 32-bit PV guests ({PV_32}), and this Xen runs no 32-bit PV guests (it runs {}): take a 64-bit \
-         kernel, or boot Xen with pv=32 where it was built with CONFIG_PV32",
-        kernel.path.display(),
-        types.join(", ")
-    )))
+    Err(HostError::No32BitPv { kernel: kernel.path.clone(), wanted: PV_32, runs: types }.into())
 }
 
 /// Finds the cause of an error of libxenguest, which reports a shortage neither as such nor by its size.

@@ -13,6 +13,7 @@ use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
 use crate::config::guest::Guest;
 use crate::context::Context;
+use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::memory::{Kib, Kind};
 use crate::observer::{Progress, Unit};
@@ -111,11 +112,7 @@ fn daemon_domains(context: &Context<'_>) -> Result<[DomId; 2], Error> {
     let mut domains = [DomId::DOM0; 2];
     for ((domain, path), text) in domains.iter_mut().zip(paths).zip(context.store.plain().read_all(&paths)?) {
         if let Some(text) = text {
-            *domain = text
-                .parse()
-                .ok()
-                .and_then(DomId::new)
-                .ok_or_else(|| Error::Internal(format!("{path} in xenstore is {text:?}, which is no domid")))?;
+            *domain = text.parse().ok().and_then(DomId::new).ok_or(HostError::NotADomid { path, text })?;
         }
     }
     Ok(domains)
@@ -203,10 +200,7 @@ pub(crate) fn set_paging_pool(context: &Context<'_>, domid: DomId, size: Kib) ->
     }
     let got = context.xen.paging_pool(domid)?;
     if got < size {
-        return Err(Error::Internal(format!(
-            "the paging pool of domain {domid} has {} KiB after {} were set",
-            got.0, size.0
-        )));
+        return Err(HostError::PagingPool { domid, got, set: size }.into());
     }
     Ok(())
 }

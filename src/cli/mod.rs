@@ -1,5 +1,6 @@
 //! The command line: flags, verbs, the helper `xenguest`, and everything that is printed.
 
+mod advice;
 pub mod args;
 pub mod boot_file_flags;
 pub mod commands;

@@ -12,7 +12,9 @@ use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::advice::advice;
 use super::events::Events;
+use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -42,11 +44,14 @@ impl Code {
 #[must_use]
 pub fn code_of(error: &Error) -> Code {
     let (word, exit) = match error {
-        Error::Internal(_) => return Code::INTERNAL,
+        Error::Internal(_) | Error::Io { .. } | Error::Json(_) | Error::NotWholeMib(_) => return Code::INTERNAL,
+        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. }) => return Code::INTERNAL,
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
         Error::Plan(_) => ("bad-memory", 3),
         Error::BadFile { .. } => ("bad-file", 3),
-        Error::BadConfig(_) | Error::Config(_) => ("bad-config", 3),
+        Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) | Error::DeviceUser(_) => {
+            ("bad-config", 3)
+        }
         Error::File(error) => return code_of_file(error),
         Error::NameTaken { .. } => ("name-taken", 3),
         Error::NoSuchDomain(_) => ("no-such-domain", 3),
@@ -92,6 +97,20 @@ fn code_of_call(error: &XenError) -> Code {
     Code { word, exit }
 }
 
+/// The message of a run that failed: what happened, and what to do about it.
+#[must_use]
+pub fn message_of(failure: &Failure) -> String {
+    let Failure { stage, error, aftermath } = failure;
+    let mut message = format!("{stage}: {error}");
+    if let Some(advice) = advice(error) {
+        message = format!("{message}; {advice}");
+    }
+    match aftermath {
+        Some(aftermath) => format!("{message} ({aftermath})"),
+        None => message,
+    }
+}
+
 /// An error as the object that `--json` prints, with its exit code.
 #[must_use]
 pub fn error_object(failure: &Failure) -> (Value, Code) {
@@ -99,7 +118,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
     let mut object = json!({
         "code": code.word,
         "stage": failure.stage.name(),
-        "message": failure.to_string(),
+        "message": message_of(failure),
     });
     match &failure.error {
         Error::NotEnoughMemory { required, free, relief, .. } => {
@@ -177,10 +196,7 @@ pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> Exit
     if json {
         print_line(&object);
     }
-    tell_error(events, &object, code, || {
-        // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
-    })
+    tell_error(events, &object, code, || print_stderr(object["error"]["message"].as_str().unwrap_or_default()))
 }
 
 /// The end of a run that failed: its last event, the last record of its log, and what people are told on stderr.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::guest::Guest;
 use crate::error::Error;
+use crate::error::host::HostError;
 use crate::memory::request::{DEFAULT_MMIO_HOLE, MAX_MMIO_HOLE};
 use crate::memory::{Bytes, Plan, Request, Reserved};
 use crate::payload::boot_files::BootFiles;
@@ -52,10 +53,7 @@ pub struct Sizing {
 pub fn read_device(sysfs: &Path, address: PciAddress) -> Result<PciDevice, Error> {
     let directory = sysfs.join("bus/pci/devices").join(address.to_string());
     if !directory.is_dir() {
-        return Err(Error::BadConfig(format!(
-            "this host has no PCI device {address} (no {}); `lspci -D` lists those that there are",
-            directory.display()
-        )));
+        return Err(HostError::NoPciDevice { address, directory }.into());
     }
     let id = |name: &str| {
         let path = directory.join(name);
@@ -140,7 +138,7 @@ pub fn needed_hole(addresses: &[PciAddress], vgpu: bool, sysfs: &Path) -> Result
     let mut devices: Vec<PciDevice> = Vec::new();
     for address in addresses.iter().copied() {
         if devices.iter().any(|device| device.address == address) {
-            return Err(Error::BadConfig(format!("the PCI device {address} is named twice")));
+            return Err(HostError::PciDeviceTwice(address).into());
         }
         devices.push(read_device(sysfs, address)?);
     }
@@ -185,10 +183,7 @@ pub fn plan_around_reserved(guest: &mut Guest, xen: &Interface) -> Result<(), Er
     if let BootFiles::Firmware { firmware, .. } = &guest.boot_files {
         let (needed, lowmem_end) = (firmware_needs(firmware.len()), guest.plan.layout.lowmem_end);
         if lowmem_end < needed {
-            return Err(Error::BadConfig(format!(
-                "what the host reserves for the PCI devices leaves the guest {lowmem_end} of low memory, and its \
-                 firmware needs {needed}: leave a device out of --pci"
-            )));
+            return Err(HostError::ReservedTooMuch { lowmem_end, needed }.into());
         }
     }
     Ok(())
@@ -200,10 +195,7 @@ pub fn plan_around_reserved(guest: &mut Guest, xen: &Interface) -> Result<(), Er
 /// [`Error::BadConfig`] if `chosen` is too small.
 pub fn agree(chosen: Option<Bytes>, needed: Option<Bytes>) -> Result<Option<Bytes>, Error> {
     match (chosen, needed) {
-        (Some(chosen), Some(needed)) if chosen < needed => Err(Error::BadConfig(format!(
-            "an MMIO hole of {chosen} is too small for the PCI devices, which need one of {needed}: give --mmio-hole {}MiB or leave it out",
-            needed.get() >> 20
-        ))),
+        (Some(chosen), Some(needed)) if chosen < needed => Err(HostError::HoleTooSmall { chosen, needed }.into()),
         (Some(chosen), _) => Ok(Some(chosen)),
         (None, needed) => Ok(needed),
     }
@@ -252,6 +244,6 @@ mod tests {
             assert_eq!(agree(chosen, needed).expect("fits"), Some(large));
         }
         let error = agree(Some(small), Some(large)).expect_err("too small").to_string();
-        assert!(error.contains("256 MiB") && error.contains("--mmio-hole 512MiB"), "{error}");
+        assert!(error.contains("256 MiB") && error.contains("512 MiB"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::paths::XenstorePaths;
 use crate::error::Error;
+use crate::error::domain::DomainError;
 use crate::xen::{DomId, Interface, Store, XenError};
 
 /// Whether the keys at a domid belong to a domain other than `uuid`: by dombuild's owner tag (`mark`) and by `vm`, the path
@@ -47,7 +48,7 @@ pub fn has_keys(store: &Store, domid: DomId) -> Result<bool, XenError> {
 pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: Option<DomId>) -> Result<(), Error> {
     let domains = xen.domains()?;
     match domains.iter().find(|domain| !domain.dying && domain.uuid == uuid && Some(domain.domid) != except) {
-        Some(other) => Err(Error::BadConfig(format!("the UUID {uuid} belongs to domain {}", other.domid))),
+        Some(other) => Err(DomainError::UuidTaken { uuid, domid: other.domid }.into()),
         None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::paths::XenstorePaths;
 use crate::error::Error;
+use crate::error::domain::DomainError;
 use crate::memory::{Bytes, Kib, Kind, Measured, Model, Plan, Request};
 use crate::xen::{DomainInfo, Store, Transaction, XenError};
 
@@ -36,7 +37,7 @@ pub(crate) fn save_request(
     request: &Request,
 ) -> Result<(), Error> {
     let record = Record { uuid, request: request.clone() };
-    let text = serde_json::to_string(&record).map_err(|error| Error::Internal(error.to_string()))?;
+    let text = serde_json::to_string(&record)?;
     Ok(transaction.write(&keys.saved_request(), &text)?)
 }
 
@@ -89,12 +90,7 @@ fn put_together(store: &Store, domain: &DomainInfo, model: Model) -> Result<Requ
         Ok(plain.read(&keys.of_domain(name))?.and_then(|text| text.trim().parse().ok()))
     };
     let needed = |name: &str| {
-        number(name)?.ok_or_else(|| {
-            Error::BadConfig(format!(
-                "domain {} has no {name} in xenstore: it is not a guest whose memory a toolstack manages",
-                domain.domid
-            ))
-        })
+        number(name)?.ok_or_else(|| Error::from(DomainError::NotManaged { domid: domain.domid, key: name.to_owned() }))
     };
     let static_max = Kib(needed("memory/static-max")?);
     let video = Kib(number("memory/videoram")?.unwrap_or(0));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::builder::host_memory::free_memory;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
+use crate::error::domain::DomainError;
 use crate::error::{AtStage, Error, Failure};
 use crate::memory::{Kind, Move, Pages};
 use crate::observer::{Progress, Unit};
@@ -100,7 +101,7 @@ fn present(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Error> {
     let gone = || Error::NoSuchDomain(domid.to_string());
     let now = context.xen.domain(domid)?.filter(|now| !now.dying).ok_or_else(gone)?;
     match now.shutdown {
-        Some(reason) => Err(Error::BadConfig(format!("domain {domid} has stopped ({reason}); it cannot be moved"))),
+        Some(reason) => Err(DomainError::Stopped { domid, reason }.into()),
         None => Ok(now),
     }
 }

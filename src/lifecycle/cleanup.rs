@@ -9,13 +9,12 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::teardown::{files_of, remove_rest, teardown};
+use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::domain::identity::owner_tag;
 use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
 use crate::memory::Pages;
 use crate::os::cgroup::Cgroup;
-use crate::os::shared_file::remove_file;
 use crate::payload::kernel::remove_dead_unpackers;
 use crate::qemu::helpers::{Ending, Helpers, domain_of_cgroup};
 use crate::runs::build_lock::take_alone;
@@ -68,7 +67,7 @@ pub enum LeftoverKind {
 /// # Errors
 /// The search fails: the journal cannot be read, Xen or xenstored return an error, or another cleanup is running.
 pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Leftover>, Error> {
-    let failed = |error| Error::Internal(format!("cannot use {STATE_DIR}: {error}"));
+    let failed = |error| Error::io(format!("use {STATE_DIR}"))(error);
     // Two cleanups at once would remove the same things, and one would report errors. The lock is held until the end.
     let directory = journal::directory().map_err(failed)?;
     take_alone(&directory, STATE_DIR, PATIENCE, "another cleanup is at it: call this one again")?;
@@ -129,8 +128,7 @@ impl Findings<'_> {
             });
         } else if self.apply && self.found.iter().skip(before).all(|left| left.removed) {
             // With something left, the entry stays, and the next cleanup tries again.
-            journal::forget(run)
-                .map_err(|error| Error::Internal(format!("cannot remove the record of a run: {error}")))?;
+            journal::forget(run).map_err(Error::io("remove the record of a run"))?;
         }
         Ok(())
     }
@@ -247,9 +245,7 @@ impl Findings<'_> {
             self.note(uuid, Some(domid), run, LeftoverKind::Keys, || remove_rest(xen, store, domain));
         }
         if !files.is_empty() {
-            self.note(uuid, Some(domid), run, LeftoverKind::Files, || {
-                files.iter().try_for_each(|file| remove_file(file))
-            });
+            self.note(uuid, Some(domid), run, LeftoverKind::Files, || files.iter().try_for_each(|file| remove(file)));
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
         problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
     }
     if !number_is_anothers(&xen.domains().map_err(|error| error.facts())?, domain) {
-        problems.extend(files_of(domain.domid).iter().filter_map(|file| remove_file(file).err()));
+        problems.extend(files_of(domain.domid).iter().filter_map(|file| remove(file).err()));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
@@ -112,7 +112,7 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
     store
         .transaction(|transaction| remove_at_number(transaction, &XenstorePaths::new(domid)))
         .map_err(|error| error.facts())?;
-    files_of(domid).iter().try_for_each(|file| remove_file(file))
+    files_of(domid).iter().try_for_each(|file| remove(file))
 }
 
 /// Removes every node at the domid, and `/vm/UUID`. Nodes of another domain stay, and so does `/vm/UUID` if a living domain
@@ -159,6 +159,11 @@ pub(crate) fn files_of(domid: DomId) -> Vec<PathBuf> {
         files.extend(userdata.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(belongs)));
     }
     files
+}
+
+/// Removes a file, with an error that names it.
+pub(crate) fn remove(file: &Path) -> Result<(), String> {
+    remove_file(file).map_err(|error| format!("cannot remove {}: {error}", file.display()))
 }
 
 /// Waits until the domain is gone. Xen frees its pages in the background, once no other domain or process maps them. A domain

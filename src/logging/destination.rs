@@ -19,6 +19,7 @@ use super::record::Format;
 use super::relay::Relay;
 use super::syslog::Syslog;
 use crate::error::Error;
+use crate::error::host::HostError;
 use crate::os::shared_file;
 
 /// The identifier of records in syslog and the journal, unless another one is given.
@@ -97,12 +98,7 @@ impl Destination {
                 let ident = ident.clone();
                 self.relay(|| {
                     // Opening the journal sends a datagram, which blocks if the journal stalls.
-                    let journal = JournalLog::new().map_err(|error| {
-                        Error::BadConfig(format!(
-                            "the log cannot go to the journal: nobody listens at /run/systemd/journal/socket ({error}); \
-                             is systemd-journald running?"
-                        ))
-                    })?;
+                    let journal = JournalLog::new().map_err(HostError::NoJournal)?;
                     let fields = [("DOMBUILD_VERSION", env!("CARGO_PKG_VERSION"))];
                     Ok(Box::new(journal.with_syslog_identifier(ident).with_extra_fields(fields)))
                 })

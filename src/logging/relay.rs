@@ -69,7 +69,7 @@ impl Relay {
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let served = Arc::clone(&shared);
         let thread = thread::Builder::new().name("log".to_owned()).spawn(move || served.serve(open));
-        thread.map_err(|error| Error::Internal(format!("there is no thread for the log {name}: {error}")))?;
+        thread.map_err(Error::io(format!("start a thread for the log {name}")))?;
         let relay = Self { name, shared };
         let mut state = relay.wait(relay.shared.lock(), |state| state.opened.is_some());
         match state.opened.take() {

@@ -9,6 +9,7 @@ use jiff::Zoned;
 use log::{Level, Log, Metadata, Record};
 
 use crate::error::Error;
+use crate::error::host::HostError;
 use crate::os::one_line;
 
 /// The socket of the host's syslogd or journald (`_PATH_LOG` of syslog.h).
@@ -38,10 +39,7 @@ impl Syslog {
         };
         match probe() {
             Ok(socket) => Ok(Self { socket, path, ident: one_line(ident).into_owned() }),
-            Err(error) => Err(Error::BadConfig(format!(
-                "the log cannot go to syslog: nobody listens at {} ({error}); is a syslog daemon running?",
-                path.display()
-            ))),
+            Err(source) => Err(HostError::NoSyslog { path, source }.into()),
         }
     }
 }

@@ -105,11 +105,11 @@ impl fmt::Display for SharedFile {
 ///
 /// # Errors
 /// The error of the system call.
-pub fn remove_file(path: &Path) -> Result<(), String> {
+pub fn remove_file(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(format!("cannot remove {}: {error}", path.display())),
+        Err(error) => Err(error),
     }
 }
 

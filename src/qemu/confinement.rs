@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 
 use crate::error::Error;
+use crate::error::device_user::DeviceUserError;
 use crate::payload::search::Candidates;
 use crate::xen::DomId;
 
@@ -99,28 +100,22 @@ impl RunAs {
     /// # Errors
     /// [`Error::BadConfig`] for a user that there is not, and for root; [`Error::BadFile`] where this QEMU cannot do it.
     pub fn asked(chosen: Option<&UserChoice>, root: bool, devices: bool, qemu: &Path) -> Result<Self, Error> {
-        let refused = |reason: String| Err(Error::BadConfig(reason));
         if root {
             return Ok(Self::Root);
         }
         if devices {
             if chosen.is_some() {
-                return refused(
-                    "--device-model-user cannot be for a guest with PCI devices, which QEMU opens as root: leave it out"
-                        .to_owned(),
-                );
+                return Err(DeviceUserError::PciDevices.into());
             }
             log::info!("QEMU runs as root, since it opens the guest's PCI devices when they come");
             return Ok(Self::Root);
         }
-        let looked_up = |user: nix::Result<Option<User>>| {
-            user.map_err(|errno| Error::BadConfig(format!("the system's users cannot be looked up: {errno}")))
-        };
+        let looked_up = |user: nix::Result<Option<User>>| user.map_err(DeviceUserError::Lookup);
         let user = match chosen {
             Some(UserChoice::Name(name)) => match looked_up(User::from_name(name))? {
                 Some(user) => DeviceUser::Chosen { uid: user.uid.as_raw(), gid: user.gid.as_raw() },
                 None => {
-                    return refused(format!("--device-model-user: there is no user {name:?}; make one, or name a UID"));
+                    return Err(DeviceUserError::NoSuchUser(name.clone()).into());
                 }
             },
             Some(UserChoice::Number { uid, gid }) => {
@@ -130,9 +125,7 @@ impl RunAs {
             None => of_domain(),
         };
         if matches!(user, DeviceUser::Chosen { uid: 0, .. } | DeviceUser::Chosen { gid: 0, .. }) {
-            return refused(
-                "--device-model-user is root, or root's group; to run QEMU as root give --device-model-root".to_owned(),
-            );
+            return Err(DeviceUserError::Root.into());
         }
         Ok(Self::User(Confinement { user, abilities: Abilities::of(qemu)? }))
     }
@@ -159,19 +152,12 @@ impl Confinement {
             DeviceUser::OfDomain { base, gid } => {
                 let uid = base.saturating_add(domid.get());
                 match User::from_uid(Uid::from_raw(uid)) {
-                    Ok(Some(user)) => Err(Error::BadConfig(format!(
-                        "the QEMU of domain {domid} would run as user {uid}, who is {}: name another with \
-                         --device-model-user",
-                        user.name
-                    ))),
+                    Ok(Some(user)) => Err(DeviceUserError::Taken { domid, uid, name: user.name }.into()),
                     // What getpwuid_r(3) may return of a user that there is not.
                     Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
                         Ok((uid, gid.unwrap_or(uid)))
                     }
-                    Err(errno) => Err(Error::BadConfig(format!(
-                        "whether user {uid}, as whom the QEMU of domain {domid} would run, is somebody cannot be looked \
-                         up ({errno}): see to the host's user database, or name a user with --device-model-user"
-                    ))),
+                    Err(errno) => Err(DeviceUserError::Unknown { domid, uid, errno }.into()),
                 }
             }
         }
@@ -375,7 +361,8 @@ mod tests {
             RunAs::asked(Some(&chosen), false, false, script.path())
         };
         for root in ["root", "0", "0:7", "7:0"] {
-            assert!(asked(root).expect_err("refused").to_string().contains("--device-model-root"), "{root}");
+            let error = asked(root).expect_err("refused");
+            assert!(matches!(error, Error::DeviceUser(DeviceUserError::Root)), "{root}: {error}");
         }
         assert!(asked("no-such-user").expect_err("refused").to_string().contains("no-such-user"));
         assert!(matches!(asked("2130000000").expect("free"), RunAs::User(_)));

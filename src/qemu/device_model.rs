@@ -104,7 +104,10 @@ impl DeviceModel {
             let restriction = confined.then(|| restriction(config));
             // What a QEMU of an earlier guest left would be taken for this one's.
             for id in MONITORS {
-                remove_file(&socket(id, domid)).map_err(Error::Internal)?;
+                {
+                    let socket = socket(id, domid);
+                    remove_file(&socket).map_err(Error::io(format!("remove {}", socket.display())))?;
+                };
             }
             let cgroup = make_cgroup(context.xen, domain)?;
             let (process, parent_death) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
@@ -138,8 +141,9 @@ impl DeviceModel {
     fn publish(&self, context: &Context<'_>, keys: &XenstorePaths) -> Result<(), Error> {
         let plain = context.store.plain();
         if self.cgroup.is_none() {
-            let failed = |error: std::io::Error| Error::Internal(format!("the device model is lost: {error}"));
-            let text = ProcessId::of(self.pid()).and_then(|id| Ok(serde_json::to_string(&id)?)).map_err(failed)?;
+            let text = ProcessId::of(self.pid())
+                .and_then(|id| Ok(serde_json::to_string(&id)?))
+                .map_err(Error::io("find the device model that was started"))?;
             plain.write(&keys.device_model_process(), &text)?;
         }
         Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
@@ -181,7 +185,7 @@ impl DeviceModel {
     /// Where the system refuses that.
     pub fn let_go(&mut self) -> Result<(), Error> {
         let cut = self.parent_death.take().map_or(Ok(()), KillOnParentDeath::detach);
-        cut.map_err(|error| Error::Internal(format!("cannot let the device model {} go: {error}", self.pid())))
+        cut.map_err(Error::io(format!("let the device model {} go", self.pid())))
     }
 
     /// QEMU's process number.
@@ -220,7 +224,7 @@ impl DeviceModel {
                 let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
                 Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
             }
-            Err(error) => Err(Error::Internal(format!("cannot wait for process {}: {error}", self.pid()))),
+            Err(error) => Err(Error::io(format!("wait for process {}", self.pid()))(error)),
         }
     }
 
@@ -301,8 +305,7 @@ fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
 /// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root.
 fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
-    let unusable = |reason: String| Error::Internal(format!("QEMU's root directory {EMPTY_DIRECTORY} {reason}"));
-    let missing = |error: std::io::Error| unusable(format!("cannot be made: {error}"));
+    let missing = |error| Error::io(format!("make QEMU's root directory {EMPTY_DIRECTORY}"))(error);
     let directory = Path::new(EMPTY_DIRECTORY);
     let make = |mode, path: &Path| match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(missing(error)),
@@ -314,7 +317,8 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     let there = fs::symlink_metadata(directory).map_err(missing)?;
     let empty = fs::read_dir(directory).map_err(missing)?.next().is_none();
     if !there.is_dir() || there.uid() != 0 || there.mode() & 0o7777 != 0 || !empty {
-        return Err(unusable("is not an empty directory of root's with mode 0: remove it, it is made anew".to_owned()));
+        let wrong = "it is not an empty directory of root's with mode 0: remove it, it is made anew";
+        return Err(missing(std::io::Error::other(wrong)));
     }
     user.arguments(domid)
 }

@@ -18,21 +18,14 @@ pub const XEN_RUN_DIR: &str = "/var/run/xen";
 /// Opens QEMU's log anew; the one of the name's last run stays beside it.
 pub(crate) fn open_log(name: &DomainName) -> Result<(PathBuf, File), Error> {
     let path = Path::new(LOG_DIRECTORY).join(format!("qemu-dm-{}.log", name.file_name()));
-    let failed = |what: &str, error: &std::io::Error| {
-        Error::Internal(format!("cannot {what} the device model's log {}: {error}", path.display()))
-    };
+    let failed = |what: &str| Error::io(format!("{what} the device model's log {}", path.display()));
     for directory in [LOG_DIRECTORY, XEN_RUN_DIR] {
-        fs::create_dir_all(directory).map_err(|error| failed("make the directories for", &error))?;
+        fs::create_dir_all(directory).map_err(failed("make the directories for"))?;
     }
     if path.exists() {
-        fs::rename(&path, path.with_extension("log.1")).map_err(|error| failed("move", &error))?;
+        fs::rename(&path, path.with_extension("log.1")).map_err(failed("move"))?;
     }
-    let file = OpenOptions::new()
-        .create_new(true)
-        .append(true)
-        .mode(0o640)
-        .open(&path)
-        .map_err(|error| failed("open", &error))?;
+    let file = OpenOptions::new().create_new(true).append(true).mode(0o640).open(&path).map_err(failed("open"))?;
     Ok((path, file))
 }
 

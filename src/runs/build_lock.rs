@@ -57,7 +57,7 @@ pub(crate) fn take(context: &Context<'_>, others: bool, patience: Duration) -> R
         files.extend(take_others(context, Path::new(XL_LOCK), LockKind::Fcntl, xl, patience)?);
     }
     let path = Path::new(STATE_DIR).join("build.lock");
-    let failed = |error: io::Error| Error::Internal(format!("cannot take the lock {}: {error}", path.display()));
+    let failed = |error| Error::io(format!("take the lock {}", path.display()))(error);
     let lock = Lock { path: &path, file: open(&path, Some(0o600)).map_err(failed)?.into_file(), kind: LockKind::Flock };
     // Only root can open it, so every holder counts.
     match lock.wait(context, patience, |_| true)? {
@@ -223,7 +223,7 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
 /// # Errors
 /// [`Error::TimedOut`] with the holders; an error of the system.
 pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, advice: &str) -> Result<(), Error> {
-    let failed = |error: io::Error| Error::Internal(format!("cannot lock {what}: {error}"));
+    let failed = |error| Error::io(format!("lock {what}"))(error);
     let start = Instant::now();
     while !try_lock(file, LockKind::Flock).map_err(failed)? {
         if start.elapsed() >= patience {

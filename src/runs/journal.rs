@@ -97,10 +97,10 @@ impl JournalEntry {
     /// Writes the entry of this run. The domain may not exist yet.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn begin(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> Result<Self, Error> {
         Self::begin_in(Path::new(STATE_DIR), verb, uuid, domid)
-            .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
+            .map_err(Error::io(format!("record this run in {STATE_DIR}")))
     }
 
     fn begin_in(directory: &Path, verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
@@ -113,7 +113,7 @@ impl JournalEntry {
     /// Records the domid of the domain, which exists now.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn set_domain(&mut self, domid: DomId) -> Result<(), Error> {
         self.run.domid = Some(domid.get());
         self.update()
@@ -123,7 +123,7 @@ impl JournalEntry {
     /// owns them. `claims` records that this run is about to claim them from Xen.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn reserve(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
         self.run.promised = pages.0;
         self.run.claims |= claims;
@@ -137,19 +137,17 @@ impl JournalEntry {
     }
 
     fn update(&self) -> Result<(), Error> {
-        write(&self.directory, &self.run)
-            .map_err(|error| Error::Internal(format!("cannot record this run in {STATE_DIR}: {error}")))
+        write(&self.directory, &self.run).map_err(Error::io(format!("record this run in {STATE_DIR}")))
     }
 
     /// Removes the entry: there is nothing to clean up after this run.
     ///
     /// # Errors
-    /// [`Error::Internal`] if the file cannot be removed: a later cleanup would then remove what this run made.
+    /// [`Error::Io`] if the file cannot be removed: a later cleanup would then remove what this run made.
     pub fn end(&mut self) -> Result<(), Error> {
         if self.there {
             let path = self.run.path(&self.directory);
-            fs::remove_file(&path)
-                .map_err(|error| Error::Internal(format!("cannot remove {}: {error}", path.display())))?;
+            fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
             self.there = false;
         }
         Ok(())
@@ -187,9 +185,9 @@ pub(crate) struct FoundRun {
 /// Every run in the journal except this one, in no order.
 ///
 /// # Errors
-/// [`Error::Internal`] if the directory cannot be read.
+/// [`Error::Io`] if the directory cannot be read.
 pub(crate) fn others() -> Result<Vec<FoundRun>, Error> {
-    others_in(Path::new(STATE_DIR)).map_err(|error| Error::Internal(format!("cannot read {STATE_DIR}: {error}")))
+    others_in(Path::new(STATE_DIR)).map_err(Error::io(format!("read {STATE_DIR}")))
 }
 
 fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
@@ -229,7 +227,7 @@ fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
 /// Whether another run, dead or alive, has recorded that it creates or removes this domain.
 ///
 /// # Errors
-/// [`Error::Internal`] if the directory cannot be read.
+/// [`Error::Io`] if the directory cannot be read.
 pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
     Ok(others()?.iter().any(|entry| entry.run.verb != RunVerb::Build && entry.run.is_about(domain)))
 }
@@ -238,11 +236,10 @@ pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
 /// another domain with the same UUID stay.
 ///
 /// # Errors
-/// [`Error::Internal`] if the directory cannot be read, or a file cannot be removed.
+/// [`Error::Io`] if the directory cannot be read, or a file cannot be removed.
 pub fn forget_dead(domain: DomainRef) -> Result<(), Error> {
     for entry in others()?.iter().filter(|entry| !entry.alive && entry.run.is_about(domain)) {
-        forget(&entry.run)
-            .map_err(|error| Error::Internal(format!("cannot remove the record of a dead run: {error}")))?;
+        forget(&entry.run).map_err(Error::io("remove the record of a dead run"))?;
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ fn start_and_tell(
 }
 
 fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {
-    let mut object = serde_json::to_value(built).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut object = serde_json::to_value(built)?;
     object["name"] = json!(config.name.as_str());
     object["uuid"] = json!(config.uuid);
     object["device_model_pid"] = json!(model.map(DeviceModel::pid));

@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::devices::pci::{SYSFS, Sizing, sizing};
 use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
+use crate::error::domain::DomainError;
 use crate::memory::{Bytes, Kib, Kind, Mib, Model, Plan, Request};
 use crate::payload::boot_files::{BootFiles, FirmwareModules, Module};
 use crate::payload::error::FileError;
@@ -120,8 +121,7 @@ impl Job {
     pub(super) fn check_domain(&self, context: &Context<'_>) -> Result<DomainInfo, Error> {
         let domain = check_buildable(context, self.domid, self.kind, self.force)?;
         if domain.existing_vcpus == 0 {
-            let reason = format!("domain {} has no vCPUs yet: call xc_domain_max_vcpus first", self.domid);
-            return Err(Error::BadConfig(reason));
+            return Err(DomainError::NoVcpus(self.domid).into());
         }
         Ok(domain)
     }

@@ -177,8 +177,8 @@ fn flags_take_the_same_words() {
     assert_eq!(platform.affinity[&1].bytes(), [1]);
     for (text, words) in [
         ("nx", "not KEY=VALUE"),
-        ("colour=blue", "no such setting"),
-        ("vcpu/x/affinity=1", "no such setting"),
+        ("colour=blue", "no platform setting"),
+        ("vcpu/x/affinity=1", "no platform setting"),
         ("vcpu/number=2", "--vcpus"),
         ("hvmloader/bios=ovmf", "--firmware"),
         ("nx=maybe", "neither true nor false"),
