@@ -39,9 +39,9 @@ pub enum Claim {
         /// What the device model adds is a part of that: the same run starts it.
         device_model: bool,
     },
-    /// What the domain owns once it is built; its device model is somebody else's.
+    /// The pages that the domain owns once it is built; another toolstack provides its device model.
     Built,
-    /// That, and what the device model adds.
+    /// The same, plus the pages that the device model adds.
     Running,
 }
 

@@ -30,9 +30,9 @@ use crate::payload::firmware::FirmwareKind;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Platform {
-    /// Number of vCPUs, where it was told here.
+    /// Number of vCPUs, if it is set here.
     pub vcpus: Option<u32>,
-    /// How many of them are online at the start; `None` is all.
+    /// How many of them are online at the start; `None` means all.
     pub online_vcpus: Option<u32>,
     /// The CPUs that a vCPU may run on, by its number; one that is not here may run on all.
     pub affinity: BTreeMap<u32, CpuMap>,
@@ -48,11 +48,11 @@ pub struct Platform {
     pub featureset: Option<Vec<u32>>,
     /// How many vCPUs a socket shows; `None` leaves the topology to Xen.
     pub cores_per_socket: Option<u32>,
-    /// Hardware virtualisation is shown.
+    /// The guest sees hardware virtualisation.
     pub nested: bool,
-    /// It will never migrate: then the TSC may be promised to be invariant.
+    /// The guest never migrates: the TSC may then be reported as invariant.
     pub nomigrate: bool,
-    /// What it sees of Hyper-V.
+    /// The Hyper-V features that the guest sees.
     pub viridian: Viridian,
     /// An I/O APIC is announced to hvmloader.
     pub apic: bool,
@@ -72,15 +72,15 @@ pub struct Platform {
     pub vpt_align: Option<bool>,
     /// Width of the x87's saved FIP: 4 or 8; `None` leaves it automatic.
     pub x87_fip_width: Option<u8>,
-    /// Seconds that its clock is ahead of the host's.
+    /// Seconds by which its clock is ahead of the host's.
     pub time_offset: i32,
-    /// Which firmware hvmloader starts, where it was told here.
+    /// The firmware that hvmloader starts, if it is set here.
     pub firmware: Option<FirmwareKind>,
     /// Another OVMF, a file in OVMF's own directory.
     pub ovmf_override: Option<String>,
-    /// The host's SMBIOS strings are handed on.
+    /// The guest gets the host's SMBIOS strings.
     pub smbios_passthrough: bool,
-    /// The host's SLIC table is handed on.
+    /// The guest gets the host's SLIC table.
     pub acpi_passthrough: bool,
     /// A guest that meets a triple fault has crashed, where it would otherwise have asked for a reboot. No setting:
     /// XenServer's helper has always set it so.

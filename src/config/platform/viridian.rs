@@ -32,7 +32,7 @@ impl Viridian {
         self.shown.then_some(self.more | BASE | CPU_HOTPLUG | timer)
     }
 
-    /// Whether keys of XenServer are given beside xl's words.
+    /// Whether XenServer's keys are set in addition to xl's.
     pub(super) fn is_said_twice(&self) -> bool {
         self.exact.is_some() && (self.more != 0 || self.stimer.is_some())
     }
