@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&lines[0]).expect("JSON")["result"], much);
     }
 
-    /// More than a pipe holds, and nobody reads: the writer gives up instead of waiting for ever.
+    /// More than a pipe holds, without a reader: the writer gives up instead of waiting for ever.
     #[test]
     fn a_reader_that_does_not_read_is_given_up() {
         let (stream, _reader) = stream();

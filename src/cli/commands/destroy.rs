@@ -40,8 +40,8 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         observer::step(reporter, Stage::Destroy, removed)?;
         return print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
     };
-    // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
-    // domain goes all the same.
+    // A killed run leaves things that the domain no longer identifies. If the record cannot be written, the domain is
+    // destroyed all the same.
     let mut run = JournalEntry::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
     let held = DomainRef { domid, uuid };
     let destroyed = connection.destroy(held);
@@ -53,7 +53,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         (outcome, _) => outcome.is_ok(),
     };
     drop(run);
-    // What earlier runs could not remove of it is gone as well, or this run's record tells of it.
+    // What earlier runs left of the domain is removed as well, or this run's record lists it.
     if is_recorded && let Err(error) = forget_dead(held) {
         log::warn!("{error}");
     }

@@ -1,4 +1,4 @@
-//! From the helper's options, and the keys in xenstore, to the guest that is to be built.
+//! Converts the helper's options and the xenstore keys to the guest to build.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::payload::search::{Candidates, load_ramdisk, map_ramdisk, read_firmwar
 use crate::payload::{acpi_tables, smbios};
 use crate::xen::{DomId, DomainInfo, ImageLimits, PciAddress, Transaction, XenError};
 
-/// What is to be built, as far as the command line tells.
+/// The guest to build, as far as the command line describes it.
 pub(super) struct Job {
     pub(super) kind: Kind,
     pub(super) ports: Ports,

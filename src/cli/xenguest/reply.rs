@@ -55,7 +55,7 @@ impl Control {
     /// Sends one line, in one write.
     ///
     /// # Errors
-    /// Where nobody takes it.
+    /// If the reader has gone.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
         let line = format!("{}\n", one_line(line.trim_end_matches('\n')));
         match self {
