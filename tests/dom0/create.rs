@@ -24,8 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("ovmf_starts", ovmf_starts),
 ];
 
-/// Holds every figure of the plan against Xen: as dombuild measured it, as the library tells it now, and as the
-/// hypervisor prints it by itself.
+/// Compares every figure of the plan with Xen: as dombuild measured it, as the library reports it now, and as the
+/// hypervisor prints it itself.
 fn assert_as_planned(built: &Value, running: bool) {
     let plan = &built["plan"];
     let domid = domid(built);

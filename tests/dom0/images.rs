@@ -59,7 +59,7 @@ fn hostile_images() {
     }
 }
 
-/// What the log of a build tells of a segment: its first frame, and how many.
+/// A segment as the log of a build reports it: its first frame, and its number of frames.
 fn segment(log: &str, name: &str) -> (u64, u64) {
     let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
     let line = log.lines().find(|line| line.contains("xc_dom_alloc_segment") && line.contains(&format!(" {name} ")));
