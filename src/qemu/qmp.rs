@@ -81,7 +81,7 @@ impl QmpQuery {
 
     /// Sent as one piece, because each separate write wakes QEMU.
     fn ask(&self) -> Result<UnixStream> {
-        // A new connection has buffer space for both commands.
+        // The buffer of a new connection holds both commands.
         let mut stream = UnixStream::from(try_connect(&self.socket)?);
         let (first, command) = (json!({ "execute": "qmp_capabilities" }), json!({ "execute": self.command, "id": ID }));
         stream.write_all(format!("{first}\n{command}\n").as_bytes())?;
@@ -158,7 +158,7 @@ mod tests {
         let mut first = monitor.asked();
         first.write_all(&[GREETING, b"{\"ret"].concat()).expect("written");
         assert_eq!(question.answer().expect("no answer"), None);
-        // A plain close is not enough while another test forks a child.
+        // A close alone has no effect while a child that another test forked keeps the descriptor open.
         first.shutdown(Shutdown::Both).expect("shut down");
         assert_eq!(question.answer().expect("no answer"), None, "closed");
         assert_eq!(question.answer().expect("no answer"), None, "asked again");

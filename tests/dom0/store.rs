@@ -57,7 +57,7 @@ fn many_at_once() {
     shell("xenstore-rm /test");
 }
 
-/// Changes go to xenstored together, but each has its own error, after which no change is made.
+/// Changes go to xenstored together, but each has its own error; if one fails, none is made.
 fn failed_change() {
     let store = Store::open().expect("xenstored");
     let long = "x".repeat(5000);
