@@ -101,7 +101,7 @@ impl Events {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a record. A stream that cannot be written to is given up, and the run goes on.
+    /// Writes a record. If a write fails, the stream is closed, and the run goes on.
     fn send(&self, record: &Record<'_>) {
         let mut stream = self.lock();
         let Some(problem) = stream.as_ref().and_then(|open| open.write(record).err()) else { return };

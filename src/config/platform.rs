@@ -88,7 +88,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The platform of a guest for which nothing else is asked: libxl's defaults.
+    /// The platform of a guest without other requests: libxl's defaults.
     #[must_use]
     pub fn usual() -> Self {
         // A unit test makes sure that the defaults are valid.
@@ -98,7 +98,7 @@ impl Platform {
     /// What `create` and `build` give a guest: libxl's defaults, and what was asked for, each as `KEY=VALUE`.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a key that there is not, and a value that cannot be; it names both.
+    /// [`Error::BadConfig`] for an unknown key or an invalid value; it names both.
     pub fn asked<T: AsRef<str>>(asked: &[T]) -> Result<Self, Error> {
         let mut platform = Self::default();
         for setting in SETTINGS.iter().filter(|setting| !setting.usual.is_empty()) {
@@ -139,7 +139,7 @@ impl Platform {
     /// XenServer's helper counts it.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a value that cannot be: it names the node.
+    /// [`Error::BadConfig`] for an invalid value; it names the node.
     pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, Error> {
         let read = |name: &str| values.get(name).filter(|value| !value.is_empty());
         let mut platform = Self { crash_on_triple_fault: true, ..Self::default() };

@@ -154,7 +154,7 @@ impl DeviceModel {
             let outcome = self.wait_and_publish(context, &XenstorePaths::new(domid));
             let outcome = outcome.map_err(|error| self.cause(context, domid, plan, error));
             if outcome.is_err() {
-                // Whatever it was that we started, and even where xenstore cannot tell any more.
+                // This applies to whatever program was started, even if xenstore no longer answers.
                 self.kill();
             }
             outcome

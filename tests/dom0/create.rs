@@ -113,7 +113,7 @@ fn seabios_starts() {
     dombuild(&["destroy", "t"]).success();
 }
 
-/// hvmloader prints the map that it hands to the BIOS: the guest's own view of the plan's layout.
+/// hvmloader prints the memory map that it gives to the BIOS: the guest's own view of the plan's layout.
 fn seabios_across_the_hole() {
     let built = create("t", &["--memory", "4GiB", "--vcpus", "4"]);
     assert_as_planned(&built, true);

@@ -83,7 +83,7 @@ fn domid(name: &str) -> DomId {
     DomId::new(shell(&format!("xl domid {name}")).trim().parse().expect("a number")).expect("a domid")
 }
 
-/// xl hands libxenguest the file itself.
+/// xl gives libxenguest the file itself.
 fn the_same_kernel_as_xls() {
     let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=256\nkernel=\"{PACKED_KERNEL}\"\nextra=\"console=hvc0\"\n");
     let config = file(config.as_bytes());

@@ -362,7 +362,7 @@ fn by_handles() {
             clean().iter().map(|left| left["what"].as_str().expect("a word").to_owned()).collect();
         whats.sort();
         assert_eq!(whats, ["device-model", "files", "keys"]);
-        // The shell may also tell by its status that what it had started was ended.
+        // The shell's status may also report that its child was killed.
         assert!(!qemu.wait().expect("waited for").success());
         assert!(decoy.try_wait().expect("asked").is_none(), "its command line alone makes it nobody's device model");
         decoy.kill().expect("killed");

@@ -1,7 +1,7 @@
 //! Memory for PCI devices, and tables for hvmloader: as a running guest's firmware sees them.
 //!
-//! The machine of `tests/nested.sh` has no IOMMU. What Xen would tell of a device's reserved memory is therefore said by the
-//! test, and no device is given to a guest.
+//! The machine of `tests/nested.sh` has no IOMMU. So the test supplies what Xen would report about a device's reserved
+//! memory, and no device is assigned to a guest.
 
 use std::fs;
 use std::path::Path;
@@ -99,7 +99,7 @@ fn needs_an_iommu() {
     assert_eq!(error["stage"], "create-domain");
 }
 
-/// The map that hvmloader hands to the firmware, as (start, end, kind).
+/// The map that hvmloader gives to the firmware, as (start, end, kind).
 fn e820_of(domid: DomId) -> Vec<(u64, u64, String)> {
     let prefix = format!("(d{domid}) ");
     let parse = |line: &str| {

@@ -107,7 +107,7 @@ struct Inspection {
     measured: Measured,
     /// Pages that were touched since all was marked to be populated on demand.
     touched_pages: Option<Pages>,
-    /// The PoD target, which Xen does not tell: while anything is left to populate, what the domain owns.
+    /// The PoD target, which Xen does not report: while anything is left to populate, what the domain owns.
     pod_target_pages_derived: Option<Pages>,
     memory_target_kib: Option<Kib>,
     static_max_kib: Option<Kib>,

@@ -185,7 +185,7 @@ impl Job {
         Ok(BootFiles::Firmware { hvmloader: read_hvmloader(Some(&self.image), plan)?, kind, firmware, modules })
     }
 
-    /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.
+    /// The host's own tables for the guest. A host without them is not an error.
     fn modules_of_host(&self, platform: &Platform) -> FirmwareModules {
         let warn = |error: Error| log::warn!("{error}");
         FirmwareModules {
@@ -229,7 +229,7 @@ impl Job {
     /// Writes what hvmloader and QEMU of an HVM guest look for, whether or not the caller has.
     ///
     /// # Errors
-    /// Where xenstored refuses.
+    /// If xenstored refuses.
     pub(super) fn write_keys(&self, context: &Context<'_>, guest: &Guest) -> Result<(), XenError> {
         let keys = XenstorePaths::new(self.domid);
         let platform = &guest.platform;
@@ -240,10 +240,10 @@ impl Job {
         })
     }
 
-    /// Tells hvmloader where its tables are, where it has any.
+    /// Writes the addresses of hvmloader's tables, if there are any.
     ///
     /// # Errors
-    /// Where xenstored refuses.
+    /// If xenstored refuses.
     pub(super) fn write_modules(&self, context: &Context<'_>, rings: BuildResult) -> Result<(), XenError> {
         write_modules(&context.store.plain(), &XenstorePaths::new(self.domid), rings.modules)
     }

@@ -1,4 +1,4 @@
-//! What the helper answers: one line on the control descriptor, which its caller parses.
+//! The helper's answer: one line on the control descriptor, which its caller parses.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -37,7 +37,7 @@ impl Control {
     /// The descriptor of this number.
     ///
     /// # Errors
-    /// Where it is not open, or not for writing.
+    /// If it is not open, or not for writing.
     pub(super) fn take(number: Option<i32>) -> Result<Self, String> {
         match number {
             None | Some(1) => Ok(Self::Stdout),
@@ -70,7 +70,7 @@ impl Control {
 /// have it.
 ///
 /// # Errors
-/// Where it is not open.
+/// If it is not open.
 pub(super) fn take_control_in(number: Option<i32>) -> Result<Option<OwnedFd>, String> {
     match number {
         None | Some(0..=2) => Ok(None),

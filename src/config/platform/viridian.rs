@@ -1,4 +1,4 @@
-//! What a guest sees of Hyper-V: by XenServer's keys, or by the words of xl's `viridian`.
+//! The Hyper-V features that a guest sees: from XenServer's keys, or from the words of xl's `viridian`.
 
 use crate::xen::enlightenment::{
     APIC_ASSIST, BASE, CPU_HOTPLUG, CRASH_CTL, EX_PROCESSOR_MASKS, HCALL_IPI, HCALL_REMOTE_TLB_FLUSH, NO_FREQ,
@@ -55,7 +55,7 @@ const WORDS: [(&str, u32); 13] = [
     ("cpu_hotplug", CPU_HOTPLUG),
 ];
 
-/// What `defaults` stands for, and `viridian=1` of xl.
+/// The meaning of `defaults`, and of xl's `viridian=1`.
 const DEFAULTS: [&str; 7] =
     ["base", "freq", "time_ref_count", "apic_assist", "crash_ctl", "no_vp_limit", "cpu_hotplug"];
 
