@@ -1,4 +1,4 @@
-//! The files that a guest starts with: which of the flags belong to which kind, and what is read.
+//! The boot files of a guest: the flags of each guest type, and the files to read.
 
 use std::ffi::CString;
 use std::path::Path;

@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let given = given::parse_lenient(&arguments);
-            // Whatever else is wrong: this error is the one that is told, to everybody who can be told.
+            // Whatever else fails, this is the error to report, to every output that works.
             let events = Events::default();
             let _ = open_events(&events, &given.output);
             if open_log(&given.output).is_err() {
@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What is made without a mode of its own is nobody's to write but the caller's; QEMU inherits that.
+/// Only the caller may write to files that are made without an explicit mode; QEMU inherits that.
 fn restrict_new_files() {
     let given = umask(Mode::empty());
     umask(given | Mode::S_IWGRP | Mode::S_IWOTH);

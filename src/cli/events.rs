@@ -101,7 +101,7 @@ impl Events {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a record. A stream that cannot be written to is given up, and the run goes on.
+    /// Writes a record. If a write fails, the stream is closed, and the run goes on.
     fn send(&self, record: &Record<'_>) {
         let mut stream = self.lock();
         let Some(problem) = stream.as_ref().and_then(|open| open.write(record).err()) else { return };
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&lines[0]).expect("JSON")["result"], much);
     }
 
-    /// More than a pipe holds, and nobody reads: the writer gives up instead of waiting for ever.
+    /// More than a pipe holds, without a reader: the writer gives up instead of waiting for ever.
     #[test]
     fn a_reader_that_does_not_read_is_given_up() {
         let (stream, _reader) = stream();

@@ -1,4 +1,4 @@
-//! From flags to what is to be done: every check that needs no Xen.
+//! Converts flags to a request, with every check that needs no Xen.
 
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,7 @@ pub struct Build {
     pub ports: Option<(EventPort, EventPort)>,
 }
 
-/// The plan of these flags; `device_model` tells whether QEMU will add its video RAM.
+/// The plan of these flags; `device_model` is true if QEMU will add its video RAM.
 ///
 /// # Errors
 /// Where the numbers make no guest.
@@ -121,7 +121,7 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
     })
 }
 
-/// The QEMU of the guest: an HVM guest has one unless told otherwise, the others have none.
+/// The QEMU of the guest: an HVM guest has one by default, the others have none.
 fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
     let (kind, chosen) = (arguments.guest.memory.kind, arguments.device_model.as_deref());
     match (kind, chosen) {
@@ -133,10 +133,10 @@ fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// Options of QEMU's by which it is told which guest it serves, and as whom.
+/// QEMU's options that set its guest and its user, which dombuild sets itself.
 const OURS: [&str; 5] = ["xen-domid", "xen-domid-restrict", "chroot", "runas", "run-with"];
 
-/// QEMU, and as whom it runs.
+/// QEMU, and the user that runs it.
 fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Error> {
     let MemoryArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory;
     let devices = passthrough || vgpu || !pci.is_empty();

@@ -1,4 +1,4 @@
-//! What people and programs are shown: the one table of error codes and exit codes, and the two ways to print.
+//! Output for people and programs: the one table of error codes and exit codes, and the two ways to print.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -167,7 +167,7 @@ impl Done {
     }
 }
 
-/// Prints a verb's result, as JSON or for people, and makes of it what the log and the events are told in the end.
+/// Prints a verb's result as JSON or text, and returns the outcome for the log and the events.
 ///
 /// # Errors
 /// Where stdout cannot be written.
@@ -199,7 +199,7 @@ pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> Exit
     tell_error(events, &object, code, || print_stderr(object["error"]["message"].as_str().unwrap_or_default()))
 }
 
-/// The end of a run that failed: its last event, the last record of its log, and what people are told on stderr.
+/// Ends a failed run: writes its last event, the last record of its log, and the message on stderr.
 pub fn tell_error(events: &Events, object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
     let error = &object["error"];
     let message = error["message"].as_str().unwrap_or_default();
@@ -284,18 +284,18 @@ pub fn write_picture(path: &Path, text: &str) -> Result<(), Error> {
         // It would make root replace whatever file that user names.
         return Err(failed(format!("it is a symbolic link of user {}: name the file itself", link.uid())));
     }
-    // A link stays, and what it leads to is replaced.
+    // A symbolic link stays; its target is replaced.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     replace(&place, text.as_bytes()).map_err(|error| failed(error.to_string()))
 }
 
-/// Writes a file beside the one that is meant, and gives it that one's name.
+/// Writes a new file in the same directory, then renames it to the target.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_file_name(format!(".dombuild-{}.new", process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
     let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // The error is the one that is told of.
+        // The first error is the one to report.
         let _ = fs::remove_file(&new);
     }
     written

@@ -1,4 +1,4 @@
-//! What a run says of itself while it lasts: events for a program, a line on a terminal.
+//! The progress reports of a run: events for a program, a line on a terminal.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The front door for toolstacks of the xenopsd family: the command line and the answers of XenServer's `xenguest`.
+//! The interface for toolstacks of the xenopsd family: the command line and the answers of XenServer's `xenguest`.
 //!
 //! It does what that helper does and no more. The domain, its vCPUs, its memory limit, its paging pool and its event
 //! channels are its caller's, who also introduces it to xenstored; the helper populates it, loads it, and sets what the
@@ -31,10 +31,10 @@ use crate::memory::Kind;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
-/// Modes that are the original's alone.
+/// Modes that only the original has.
 const MIGRATION: [&str; 6] = ["save", "hvm_save", "restore", "hvm_restore", "resume_slow", "listen"];
 
-/// Runs the helper with what stands behind its name, and answers: one line, then exit status 0 or 1.
+/// Runs the helper with the arguments after its name, and answers with one line, then exit status 0 or 1.
 #[must_use]
 pub fn main(words: &[OsString]) -> ExitCode {
     let (control, line, succeeded) = match Options::parse(words) {
@@ -63,7 +63,7 @@ fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
     let level = if succeeded { log::Level::Info } else { log::Level::Error };
     logging::conclude(level, line.trim_end());
     if !succeeded {
-        // Where somebody looks at it.
+        // A reader of the terminal sees it there.
         print::print_stderr(line);
     }
     match control.send(line) {
@@ -129,7 +129,7 @@ fn open_log(options: &Options) -> Result<(), String> {
         .map_err(|error| format!("-debuglog: {error}"))
 }
 
-/// Hands over to the original helper; returns only where that cannot be.
+/// Executes the original helper; returns only if that fails.
 fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
     reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
         Some(original) => fallback::become_original(&original, words),

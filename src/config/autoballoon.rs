@@ -1,8 +1,8 @@
-//! Whether a guest may have memory of dom0's.
+//! Whether a guest may take memory from dom0.
 
 use crate::memory::Kib;
 
-/// When dom0 is made smaller for a guest.
+/// When dom0 is ballooned down for a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Autoballoon {
     /// Unless `dom0_mem=` on Xen's command line fixes its size, as xl's default is.

@@ -11,7 +11,7 @@ const PV: usize = 1023;
 /// guest has no limit.
 const PVH: usize = 2047;
 
-/// Who reads a command line.
+/// The reader of a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CmdlineOf {
     /// The kernel that the guest starts with.

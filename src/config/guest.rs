@@ -13,21 +13,21 @@ use crate::xen::{ImageLimits, PciAddress};
 pub struct Guest {
     /// The memory.
     pub plan: Plan,
-    /// What it starts with.
+    /// Its boot files.
     pub boot_files: BootFiles,
     /// Everything else.
     pub platform: Platform,
-    /// How large its kernel and modules may be.
+    /// The maximum sizes of its kernel and modules.
     pub limits: ImageLimits,
-    /// The host's PCI devices that it is to get, as far as they are known: its memory makes room for them.
+    /// The host's PCI devices for the guest, as far as they are known: its memory layout leaves space for them.
     pub devices: Vec<PciAddress>,
     /// How long to wait for free memory.
     pub wait_memory: Duration,
-    /// What is claimed of the host's memory while it is built.
+    /// The claim on the host's memory during the build.
     pub claim: Claim,
     /// Other toolstacks' build locks are taken, where there are any.
     pub build_locks: bool,
-    /// What it may have of dom0's memory.
+    /// The memory that it may take from dom0.
     pub dom0_share: Dom0Share,
 }
 
@@ -39,9 +39,9 @@ pub enum Claim {
         /// What the device model adds is a part of that: the same run starts it.
         device_model: bool,
     },
-    /// What the domain owns once it is built; its device model is somebody else's.
+    /// The pages that the domain owns once it is built; another toolstack provides its device model.
     Built,
-    /// That, and what the device model adds.
+    /// The same, plus the pages that the device model adds.
     Running,
 }
 

@@ -1,4 +1,4 @@
-//! What a guest is, typed and checked once. No file is read here, and Xen is not asked.
+//! The typed and checked configuration of a guest. No file is read here, and Xen is not called.
 
 pub mod autoballoon;
 pub mod cmdline;

@@ -9,7 +9,7 @@ use crate::os::is_hidden;
 /// `qemu-dm-` and `.log.1` stand around it.
 const LONGEST: usize = 80;
 
-/// A guest's name: any printable text that xl, xenstore and file systems tell from everything else.
+/// A guest's name: any printable text that xl, xenstore and file systems cannot confuse with anything else.
 ///
 /// It has 1 to 80 bytes of UTF-8 and no `/`, does not start with `-` or `.`, and is no number, which tools take for a domid.
 /// Control characters, invisible characters and characters that reorder text are not printable, and neither is blank space

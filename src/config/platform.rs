@@ -30,9 +30,9 @@ use crate::payload::firmware::FirmwareKind;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Platform {
-    /// Number of vCPUs, where it was told here.
+    /// Number of vCPUs, if it is set here.
     pub vcpus: Option<u32>,
-    /// How many of them are online at the start; `None` is all.
+    /// How many of them are online at the start; `None` means all.
     pub online_vcpus: Option<u32>,
     /// The CPUs that a vCPU may run on, by its number; one that is not here may run on all.
     pub affinity: BTreeMap<u32, CpuMap>,
@@ -48,11 +48,11 @@ pub struct Platform {
     pub featureset: Option<Vec<u32>>,
     /// How many vCPUs a socket shows; `None` leaves the topology to Xen.
     pub cores_per_socket: Option<u32>,
-    /// Hardware virtualisation is shown.
+    /// The guest sees hardware virtualisation.
     pub nested: bool,
-    /// It will never migrate: then the TSC may be promised to be invariant.
+    /// The guest never migrates: the TSC may then be reported as invariant.
     pub nomigrate: bool,
-    /// What it sees of Hyper-V.
+    /// The Hyper-V features that the guest sees.
     pub viridian: Viridian,
     /// An I/O APIC is announced to hvmloader.
     pub apic: bool,
@@ -72,15 +72,15 @@ pub struct Platform {
     pub vpt_align: Option<bool>,
     /// Width of the x87's saved FIP: 4 or 8; `None` leaves it automatic.
     pub x87_fip_width: Option<u8>,
-    /// Seconds that its clock is ahead of the host's.
+    /// Seconds by which its clock is ahead of the host's.
     pub time_offset: i32,
-    /// Which firmware hvmloader starts, where it was told here.
+    /// The firmware that hvmloader starts, if it is set here.
     pub firmware: Option<FirmwareKind>,
     /// Another OVMF, a file in OVMF's own directory.
     pub ovmf_override: Option<String>,
-    /// The host's SMBIOS strings are handed on.
+    /// The guest gets the host's SMBIOS strings.
     pub smbios_passthrough: bool,
-    /// The host's SLIC table is handed on.
+    /// The guest gets the host's SLIC table.
     pub acpi_passthrough: bool,
     /// A guest that meets a triple fault has crashed, where it would otherwise have asked for a reboot. No setting:
     /// XenServer's helper has always set it so.
@@ -88,7 +88,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The platform of a guest for which nothing else is asked: libxl's defaults.
+    /// The platform of a guest without other requests: libxl's defaults.
     #[must_use]
     pub fn usual() -> Self {
         // A unit test makes sure that the defaults are valid.
@@ -98,7 +98,7 @@ impl Platform {
     /// What `create` and `build` give a guest: libxl's defaults, and what was asked for, each as `KEY=VALUE`.
     ///
     /// # Errors
-    /// [`ConfigError`] for a key that there is not, and a value that cannot be; it names both.
+    /// [`ConfigError`] for an unknown key or an invalid value; it names both.
     pub fn asked<T: AsRef<str>>(asked: &[T]) -> Result<Self, ConfigError> {
         let mut platform = Self::default();
         for setting in SETTINGS.iter().filter(|setting| !setting.usual.is_empty()) {
@@ -136,7 +136,7 @@ impl Platform {
     /// XenServer's helper counts it.
     ///
     /// # Errors
-    /// [`ConfigError::BadSetting`] for a value that cannot be: it names the node.
+    /// [`ConfigError`] for an invalid value; it names the node.
     pub fn of_keys(values: &HashMap<String, String>) -> Result<Self, ConfigError> {
         let read = |name: &str| values.get(name).filter(|value| !value.is_empty());
         let mut platform = Self { crash_on_triple_fault: true, ..Self::default() };

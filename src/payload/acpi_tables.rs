@@ -1,7 +1,7 @@
-//! ACPI tables that hvmloader adds to those that it makes for a guest.
+//! ACPI tables that hvmloader adds to its own for a guest.
 //!
-//! hvmloader takes them one after the other, by the length in each one's header, and adds them to RSDT and XSDT
-//! (`construct_passthrough_tables`, tools/libacpi/build.c, Xen 4.17). It checks nothing, so that everything is checked here.
+//! hvmloader takes a sequence of tables, by the length in each header, and adds them to RSDT and XSDT
+//! (`construct_passthrough_tables`, tools/libacpi/build.c, Xen 4.17). It checks nothing, so everything is checked here.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,18 +9,18 @@ use std::path::Path;
 use super::file;
 use crate::payload::error::FileError;
 
-/// The most bytes: hvmloader has 1020 KiB for all tables, and stops the guest where they do not fit (`acpi_mem_alloc`,
-/// tools/firmware/hvmloader/util.c).
+/// The maximum number of bytes: hvmloader has 1020 KiB for all tables, and stops the guest if they do not fit
+/// (`acpi_mem_alloc`, tools/firmware/hvmloader/util.c).
 pub const LARGEST: usize = 512 << 10;
-/// The most tables: hvmloader lists 15 besides FADT and DSDT (`ACPI_MAX_SECONDARY_TABLES`, tools/libacpi/build.c), silently
-/// drops what is more, and makes up to 7 of its own for a guest of dombuild's.
+/// The maximum number of tables: hvmloader lists 15 in addition to FADT and DSDT (`ACPI_MAX_SECONDARY_TABLES`,
+/// tools/libacpi/build.c), silently drops the rest, and makes up to 7 of its own for a dombuild guest.
 pub const MOST: usize = 8;
 
-/// Signature, length, revision, checksum, and who made it (ACPI 6.5, 5.2.6).
+/// Signature, length, revision, checksum, and creator (ACPI 6.5, 5.2.6).
 const HEADER: usize = 36;
-/// What a guest has one of already, or what is no table with a checksum.
+/// Tables that a guest already has, or that have no checksum.
 const HVMLOADERS: [&[u8; 4]; 6] = [b"RSDT", b"XSDT", b"FACP", b"FACS", b"DSDT", b"APIC"];
-/// Software licensing, by which Windows knows a machine of its maker's.
+/// Software licensing, by which Windows identifies a machine of its vendor.
 const SLIC: &str = "SLIC";
 
 /// Reads the tables of `--acpi`.
@@ -34,10 +34,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(data)
 }
 
-/// The host's SLIC table, from sysfs at `sysfs`, to be handed to a guest; `None` where it has none.
+/// The host's SLIC table for a guest, from sysfs at `sysfs`; `None` if the host has none.
 ///
 /// # Errors
-/// [`FileError::Unusable`] where it cannot be read, or is not a whole table.
+/// [`FileError::Unusable`] if it cannot be read, or is incomplete.
 pub fn slic_of_host(sysfs: &Path) -> Result<Option<Vec<u8>>, FileError> {
     let path = sysfs.join("firmware/acpi/tables").join(SLIC);
     match path.metadata() {
@@ -46,10 +46,10 @@ pub fn slic_of_host(sysfs: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// Checks tables that stand one after the other; their signatures.
+/// Checks a sequence of tables and returns their signatures.
 ///
 /// # Errors
-/// What is wrong, and at which byte.
+/// A description of the fault, with its byte offset.
 pub fn check(data: &[u8]) -> Result<Vec<String>, String> {
     if data.len() > LARGEST {
         return Err(format!("has {} bytes, more than the {LARGEST} that hvmloader has room for", data.len()));

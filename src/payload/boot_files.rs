@@ -1,4 +1,4 @@
-//! The files that a guest starts with, read and checked.
+//! The boot files of a guest, read and checked.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -6,34 +6,34 @@ use std::path::PathBuf;
 use crate::os::sealed::Sealed;
 use crate::payload::firmware::FirmwareKind;
 
-/// What a guest starts with, file by file.
+/// The boot files of a guest, by guest type.
 #[derive(Debug)]
 pub enum BootFiles {
     /// HVM: hvmloader, which starts a firmware.
     Firmware {
         /// hvmloader's bytes.
         hvmloader: Vec<u8>,
-        /// Which firmware hvmloader is to start.
+        /// The firmware that hvmloader starts.
         kind: FirmwareKind,
         /// The firmware's bytes.
         firmware: Vec<u8>,
-        /// What hvmloader puts into the guest's own tables.
+        /// Additions to the guest's own tables.
         modules: FirmwareModules,
     },
     /// PVH and PV: a kernel.
     Kernel {
-        /// The kernel, as the plain ELF file that it was unpacked to; or the PV shim.
+        /// The kernel as an unpacked plain ELF file, or the PV shim.
         kernel: Module,
-        /// What it finds beside itself: an initial ramdisk; the PV shim finds a kernel first.
+        /// The modules of the kernel: an initial ramdisk; for the PV shim, the guest's kernel comes first.
         modules: Vec<Module>,
-        /// PV: the features that it must have, in words of its ELF notes.
+        /// PV: the features that the guest must have, in the syntax of its ELF notes.
         features: CString,
         /// PV: bits for its start info (`SIF_*`).
         start_flags: u32,
     },
 }
 
-/// What hvmloader is handed for the tables that it makes, checked; of HVM guests only.
+/// The checked additions to hvmloader's tables; for HVM guests only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FirmwareModules {
     /// SMBIOS structures, in hvmloader's format.
@@ -45,10 +45,10 @@ pub struct FirmwareModules {
 /// A file that goes into a guest.
 #[derive(Debug)]
 pub struct Module {
-    /// Its bytes: what was made of a kernel, or the file itself.
+    /// Its bytes: the plain form of a kernel, or the file itself.
     pub data: Sealed,
-    /// Where they were read from.
+    /// The path from which they were read.
     pub path: PathBuf,
-    /// The command line that goes with it.
+    /// The command line of this file.
     pub cmdline: CString,
 }

@@ -10,22 +10,22 @@ use super::room::Room;
 use crate::os::sealed::{MemoryFile, Sealed};
 use crate::payload::error::FileError;
 
-/// What errors call a module of a kernel.
+/// The name of a kernel's module in errors.
 pub(crate) const RAMDISK: &str = "ramdisk";
 
-/// A whole file, which is not empty and has at most `largest` bytes.
+/// Reads a whole file, which must have 1 to `largest` bytes.
 pub(crate) fn read(kind: &'static str, path: &Path, largest: u64) -> Result<Vec<u8>, FileError> {
     let bad = |error: io::Error| FileError::Unusable { what: kind, path: path.to_owned(), reason: error.to_string() };
     let (file, size) = open(kind, path, largest)?;
     log::debug!("{kind} {}, {size} bytes", path.display());
     let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // It may grow while it is read.
+    // The file may grow during the read.
     file.take(largest).read_to_end(&mut data).map_err(bad)?;
     Ok(data)
 }
 
-/// Maps a whole file, which is not empty and has at most `largest` bytes. One that others may change is copied first, into
-/// memory that nobody can change.
+/// Maps a whole file, which must have 1 to `largest` bytes. A file that others may change is first copied into memory
+/// that no other process can change.
 pub(crate) fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Sealed, FileError> {
     let bad = |error: io::Error| FileError::Unusable { what: kind, path: path.to_owned(), reason: error.to_string() };
     let (file, size) = open(kind, path, largest)?;
@@ -40,13 +40,13 @@ pub(crate) fn map(kind: &'static str, path: &Path, largest: u64) -> Result<Seale
     memory.seal(size).map_err(bad)
 }
 
-/// Opens a regular file, which is not empty and has at most `largest` bytes, and tells how many. A pipe in its place is no
-/// reason to wait.
+/// Opens a regular file, which must have 1 to `largest` bytes, and returns its length. Does not block if the path is a
+/// pipe.
 pub(crate) fn open(kind: &'static str, path: &Path, largest: u64) -> Result<(File, u64), FileError> {
     let bad = |reason: String| FileError::Unusable { what: kind, path: path.to_owned(), reason };
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    // Links are followed: /vmlinuz is one.
+    // Symbolic links are followed: /vmlinuz is one.
     let file = options.open(path).map_err(|error| bad(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| bad(error.to_string()))?;
     if !metadata.is_file() {

@@ -24,10 +24,10 @@ impl FirmwareKind {
     }
 }
 
-/// `--firmware`: which, and from which file.
+/// `--firmware`: the firmware and its file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirmwareChoice {
-    /// Which.
+    /// The firmware.
     pub kind: FirmwareKind,
     /// The user's own file.
     pub path: Option<PathBuf>,

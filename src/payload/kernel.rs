@@ -1,8 +1,8 @@
 //! The kernel of a PVH or PV guest, which comes from the guest's owner.
 //!
-//! A child without privileges unpacks it and writes it anew as a plain ELF file (`plain_elf`); that one is sealed, checked
-//! once more, and all that libxenguest ever sees. The child can be started early and waited for late. It dies with the
-//! thread that started it. A packed kernel that was seen before is found in a [`cache`].
+//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]). That file is sealed and
+//! checked again; libxenguest sees no other. The child can be started early and waited for late. It dies with the
+//! thread that started it. A [`cache`] holds the results of earlier kernels.
 
 #[cfg(test)]
 mod agreement;
@@ -57,18 +57,18 @@ use cache::Cache;
 use elf::{Program, Ram};
 use unpacker::{Answer, Task};
 
-/// What a kernel's file, and what comes out of it, have at most; less where the host sets a limit.
+/// The maximum size of a kernel's file and of its unpacked form; less if the host sets a limit.
 pub const LARGEST_KERNEL: Bytes = Bytes(512 << 20);
 
-/// How long the child may take, whatever it waits for.
+/// The time limit of the child.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The child's line is shorter than this.
+/// The maximum length of the child's line.
 const LONGEST_ANSWER: usize = 4096;
 
-/// The program that is started to unpack a kernel.
+/// The program that unpacks a kernel.
 ///
-/// It must begin with [`unpack_words`] and [`unpack_main`], as dombuild does: it is started as root, and confines itself
+/// It must begin with [`unpack_words`] and [`unpack_main`], as dombuild does: it starts as root, and enters its sandbox
 /// before it reads the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacker(PathBuf);
@@ -89,16 +89,16 @@ impl Unpacker {
 
 const KIND: &str = "kernel";
 
-/// What becomes of a kernel that was unpacked.
+/// Whether the cache keeps an unpacked kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// It is kept for the next time.
+    /// The cache keeps it.
     Yes,
-    /// Nothing of the host is changed.
+    /// The host stays unchanged.
     No,
 }
 
-/// A kernel that is being unpacked. Dropped, the child is ended.
+/// A kernel that a child unpacks. A drop ends the child.
 #[derive(Debug)]
 pub struct Unpacking {
     path: PathBuf,
@@ -107,25 +107,25 @@ pub struct Unpacking {
 
 #[derive(Debug)]
 enum State {
-    /// It was kept.
+    /// The cache has the result.
     Known(Sealed),
-    /// A child is at it. Where it is to be kept, what it reads is a copy that nobody can change.
+    /// A child unpacks the kernel. If the result goes to the cache, the child's input is an immutable copy.
     Unknown { task: Task, allowance: Allowance, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
 }
 
-/// How much may come out of a kernel, and why not more.
+/// The maximum unpacked size of a kernel, and the reason for it.
 #[derive(Debug)]
 struct Allowance {
-    /// What is allowed on a host with memory enough.
+    /// The limit on a host with enough memory.
     most: Bytes,
-    /// What dom0 had when the child was started.
+    /// The memory of dom0 when the child was started.
     room: Room,
     /// Whether there is anything to unpack.
     is_packed: bool,
 }
 
 impl Allowance {
-    /// The error for a kernel of which so much would come out.
+    /// The error for a kernel with this unpacked size.
     fn exceeded(&self, path: &Path, task: Task, bytes: u64, reason: &str) -> FileError {
         if task.most < self.most && bytes <= self.most.0 {
             return self.room.shortage(KIND, path, unpacker::required(task.file, self.is_packed, bytes));
@@ -136,18 +136,18 @@ impl Allowance {
 }
 
 impl Unpacking {
-    /// Starts to unpack a kernel that has at most `most` bytes, before and after, and for which dom0 has the memory. No
-    /// handle of Xen's has to be open yet; the child would not have it.
+    /// Starts to unpack a kernel that has at most `most` bytes, packed and unpacked, and for which dom0 has the memory.
+    /// Needs no open Xen handle; the child would not get it.
     ///
     /// # Errors
     /// [`FileError::Unusable`] for a file that cannot be a kernel by its size; [`FileError::NotEnoughDom0Memory`];
-    /// [`FileError::Unpacker`] where no child can be started.
+    /// [`Error::Internal`] if the child cannot be started.
     pub fn start(unpacker: &Unpacker, path: &Path, most: Bytes, keep: Keep) -> Result<Self, FileError> {
         let most = most.min(LARGEST_KERNEL);
         let (mut file, size) = open(KIND, path, most.0)?;
         let failed = FileError::Unpacker;
         let is_packed = is_packed(&file);
-        // Under a smaller limit the child may say otherwise.
+        // Under a smaller limit the child may give another result.
         let may_be_known = most == LARGEST_KERNEL && is_packed;
         if may_be_known && let Some(sealed) = Cache::of_host().find(&file, keep) {
             log::debug!("{KIND} {}, {size} bytes: was unpacked before", path.display());
@@ -177,7 +177,7 @@ impl Unpacking {
         command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
         command.stdin(file).stdout(writer).stderr(Stdio::piped());
         let cgroup = unpacker_cgroup::make(unpacker::required(size, is_packed, task.most.0));
-        // First of all: once this process is dead, another one may remove the cgroup.
+        // This comes first: once this process is dead, another one may remove the cgroup.
         die_with_parent(&mut command);
         cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
         let child = Running(command.spawn().map_err(failed)?, cgroup);
@@ -188,11 +188,11 @@ impl Unpacking {
         Ok(Self { path: path.to_owned(), state })
     }
 
-    /// Waits for the child and checks what it made, for the guest of this plan.
+    /// Waits for the child and checks its output for the guest of this plan.
     ///
     /// # Errors
-    /// [`FileError::Unusable`] with what is wrong with the kernel; [`FileError::NotEnoughDom0Memory`] for a kernel that unpacks to
-    /// more than dom0 has room for; [`FileError::Unconfined`] where the host cannot confine the child.
+    /// [`FileError::Unusable`] with the fault of the kernel; [`FileError::NotEnoughDom0Memory`] if the unpacked kernel exceeds
+    /// dom0's memory; [`Error::Internal`] if the host cannot confine the child.
     pub fn finish(self, plan: &Plan) -> Result<Sealed, FileError> {
         let path = self.path;
         let bad = |reason: String| FileError::Unusable { what: KIND, path: path.clone(), reason };
@@ -237,21 +237,21 @@ impl Unpacking {
     }
 }
 
-/// Makes sure that libxenguest can load a file in the place of hvmloader: a 32-bit program, or one with a PVH entry point.
+/// Checks that libxenguest can load a file in place of hvmloader: a 32-bit program, or one with a PVH entry point.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the fault.
 pub(crate) fn check_firmware(file: &[u8], plan: &Plan) -> Result<(), String> {
     Program::parse(file)?.check(Kind::Hvm, ram_of(plan))
 }
 
-/// Whether a kernel that [`Unpacking::finish`] has checked is a 32-bit one, which under PV not every Xen runs.
+/// Whether a kernel that [`Unpacking::finish`] has checked is a 32-bit one, which not every Xen runs as PV.
 #[must_use]
 pub fn is_32_bit(kernel: &[u8]) -> bool {
     Program::parse(kernel).is_ok_and(|program| program.machine == EM_386)
 }
 
-/// A copy of a packed kernel, from its start on, for the child, and the same for whoever keeps it: nobody can change it.
+/// An immutable copy of a packed kernel, read from its start, for the child and for the cache.
 fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
     let memory = MemoryFile::new(c"packed kernel")?;
     memory.fill(file, size)?;
@@ -260,17 +260,17 @@ fn copied(file: &File, size: u64) -> io::Result<(File, File)> {
     Ok((copy, memory.end_writing()?.into()))
 }
 
-/// Whether there is anything to unpack, which there is not in an ELF file.
+/// Whether the file needs unpacking; an ELF file does not.
 fn is_packed(file: &File) -> bool {
     let mut magic = [0; ELFMAGIC.len()];
     file.read_exact_at(&mut magic, 0).is_ok() && magic != ELFMAGIC
 }
 
-/// Where the guest has memory.
+/// The memory of the guest.
 fn ram_of(plan: &Plan) -> Ram {
     let layout = &plan.layout;
     match plan.request.kind {
-        // What is behind the hole moves its beginning no more.
+        // More memory after the hole does not move the hole.
         Kind::Hvm | Kind::Pvh if !layout.highmem_end.is_zero() => {
             Ram { end: layout.lowmem_end, most: Some(layout.lowmem_end) }
         }
@@ -280,12 +280,12 @@ fn ram_of(plan: &Plan) -> Ram {
     }
 }
 
-/// A child that does not outlive this, and its cgroup.
+/// A child that ends with this value at the latest, and its cgroup.
 #[derive(Debug)]
 struct Running(Child, Option<Cgroup>);
 
 impl Running {
-    /// What it said and how it ended.
+    /// Its output and its exit status.
     fn wait(&mut self, end: Instant) -> Result<(Vec<u8>, ExitStatus), String> {
         let failed = |error: io::Error| format!("cannot be unpacked: {error}");
         let Some(mut pipe) = self.0.stderr.take() else { return Err("was unpacked before".to_owned()) };
@@ -311,7 +311,7 @@ impl Running {
                 break;
             }
         }
-        // It cannot close the pipe but by ending.
+        // The child closes the pipe only by its end.
         loop {
             match self.0.try_wait() {
                 Ok(Some(status)) => return Ok((line, status)),
@@ -325,7 +325,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Where it has been waited for, neither does anything.
+        // After a wait, both calls have no effect.
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
             log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
         }
@@ -335,7 +335,7 @@ impl Drop for Running {
     }
 }
 
-/// What a child that gave no answer died of.
+/// The cause of death of a child that gave no answer.
 fn ended(status: ExitStatus) -> String {
     let Some(signal) = status.signal() else {
         return format!("made the child that unpacks it end without an answer ({status})");
@@ -351,7 +351,7 @@ fn ended(status: ExitStatus) -> String {
     format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
 }
 
-/// The child's words, which the kernel's owner may have chosen.
+/// The child's text, which the kernel's owner may have chosen.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 400;
     Untrusted::from(text).shortened(LONGEST).to_string()

@@ -1,4 +1,4 @@
-//! Files that go into a guest: where they are found, and what is checked before Xen is used.
+//! The boot files of a guest: the search for them, and the checks that need no Xen.
 
 pub mod acpi_tables;
 pub mod boot_files;

@@ -11,13 +11,13 @@ use super::search::{load_ramdisk, map_ramdisk, map_shim, map_shim_kernel, read_f
 use crate::memory::{Model, Plan};
 use crate::payload::error::FileError;
 
-/// The command line of the PV shim: be one, and talk through its own PV console (libxl's `PVSHIM_CMDLINE`).
+/// The command line of the PV shim: run as a shim, and use its own PV console (libxl's `PVSHIM_CMDLINE`).
 const SHIM_CMDLINE: &str = "pv-shim console=xen,pv";
 
 /// The files of a PVH or PV guest.
 #[derive(Debug, Clone)]
 pub struct KernelFiles<'a> {
-    /// The kernel: an ELF file or a bzImage of Linux.
+    /// The kernel: an ELF file or a Linux bzImage.
     pub kernel: &'a Path,
     /// An initial ramdisk.
     pub ramdisk: Option<&'a Path>,
@@ -25,10 +25,10 @@ pub struct KernelFiles<'a> {
     pub cmdline: CString,
 }
 
-/// Reads the boot files of an HVM guest. Without `hvmloader`, the installed one is taken.
+/// Reads the boot files of an HVM guest. Without `hvmloader`, uses the installed one.
 ///
 /// # Errors
-/// A file that is missing, unusable, or too large for the guest of this plan.
+/// If a file is missing, unusable, or too large for the guest of this plan.
 pub fn hvm_boot_files(
     plan: &Plan,
     hvmloader: Option<&Path>,
@@ -41,11 +41,11 @@ pub fn hvm_boot_files(
     Ok(BootFiles::Firmware { hvmloader, kind, firmware, modules })
 }
 
-/// Reads the boot files of a PVH or PV guest; with a plan for the PV shim, the installed shim too. `unpacker` is the program
-/// that unpacks the kernel, without privileges.
+/// Reads the boot files of a PVH or PV guest; with a plan for the PV shim, the installed shim too. `unpacker` is the
+/// unprivileged program that unpacks the kernel.
 ///
 /// # Errors
-/// A file that is missing, unusable, or too large for the guest of this plan or for dom0.
+/// If a file is missing, unusable, or too large for the guest of this plan or for dom0.
 pub fn kernel_boot_files(
     unpacker: &Unpacker,
     plan: &Plan,
@@ -57,7 +57,7 @@ pub fn kernel_boot_files(
         Ok::<_, FileError>(Module { data: map_ramdisk(path)?, path: path.to_owned(), cmdline: CString::default() })
     });
     let ramdisk = ramdisk.transpose()?;
-    // It is unpacked while the ramdisk is read.
+    // The child unpacks the kernel while this thread reads the ramdisk.
     let unpacking =
         if plan.request.shim { None } else { Some(Unpacking::start(unpacker, files.kernel, LARGEST_KERNEL, keep)?) };
     ramdisk.iter().try_for_each(load_ramdisk)?;

@@ -1,4 +1,4 @@
-//! The room that dom0 has for a guest's files while they are prepared.
+//! The memory that dom0 has for a guest's files during their preparation.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::payload::error::FileError;
 pub(crate) struct Room(MachineMemory);
 
 impl Room {
-    /// The room that there is now.
+    /// The memory that dom0 has now.
     ///
     /// # Errors
-    /// [`FileError::Dom0MemoryUnknown`] where the kernel does not tell.
+    /// [`Error::Internal`] if the kernel does not report it.
     pub(crate) fn now() -> Result<Self, FileError> {
         MachineMemory::now().map(Self).map_err(FileError::Dom0MemoryUnknown)
     }
@@ -24,7 +24,7 @@ impl Room {
         self.0.usable()
     }
 
-    /// Makes sure that `required` bytes may be taken for a file.
+    /// Checks that `required` bytes may be taken for a file.
     ///
     /// # Errors
     /// [`FileError::NotEnoughDom0Memory`].

@@ -1,4 +1,4 @@
-//! The files that a guest needs: where they are looked for, and what is checked before Xen is touched.
+//! The boot files of a guest: the search for them, and the checks that need no Xen.
 
 use std::fs::{self};
 use std::io;
@@ -13,25 +13,25 @@ use crate::memory::{Bytes, Plan};
 use crate::os::sealed::Sealed;
 use crate::payload::error::FileError;
 
-/// No hvmloader and no firmware is larger; OVMF has 4 MiB.
+/// The maximum size of hvmloader or a firmware; OVMF has 4 MiB.
 const LARGEST_FILE: u64 = 16 << 20;
 
-/// What libxenguest takes of a kernel or a ramdisk at most (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
+/// libxenguest's maximum size of a kernel or a ramdisk (`XC_DOM_DECOMPRESS_MAX`, tools/include/xenguest.h).
 const LARGEST_IMAGE: u64 = 1 << 30;
 
-/// The places where distributions install one of the files, the most likely first.
+/// The paths at which distributions install a file, the most likely first.
 #[derive(Debug, Clone)]
 pub struct Candidates {
-    /// What the file is.
+    /// A description of the file.
     pub what: &'static str,
-    /// The Debian package that has it.
+    /// The Debian package that contains it.
     pub package: String,
     /// Absolute paths.
     pub paths: Vec<PathBuf>,
 }
 
 impl Candidates {
-    /// hvmloader, the one of the Xen that this binary was built for first.
+    /// hvmloader; the one for the Xen version of this binary comes first.
     #[must_use]
     pub fn kernel() -> Self {
         let version = env!("DOMBUILD_XEN_VERSION");
@@ -47,7 +47,7 @@ impl Candidates {
         )
     }
 
-    /// Xen's PV shim, which distributions put beside hvmloader.
+    /// Xen's PV shim, which distributions install in hvmloader's directory.
     #[must_use]
     pub fn shim() -> Self {
         let hvmloader = Self::kernel();
@@ -100,7 +100,7 @@ impl Candidates {
         Self { what, package: package.to_owned(), paths: paths.iter().map(PathBuf::from).collect() }
     }
 
-    /// The first that is there.
+    /// The first path that exists.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
         self.paths.iter().find(|path| path.is_file()).cloned()
@@ -116,7 +116,7 @@ impl Candidates {
     }
 }
 
-/// Reads hvmloader, or what is to start in its place, and checks that libxenguest can load it into the guest of this plan.
+/// Reads hvmloader or its replacement, and checks that libxenguest can load it into the guest of this plan.
 ///
 /// # Errors
 /// [`FileError::Unusable`].
@@ -128,8 +128,8 @@ pub fn read_hvmloader(chosen: Option<&Path>, plan: &Plan) -> Result<Vec<u8>, Fil
     Ok(data)
 }
 
-/// Maps the kernel of a PV guest under the shim, which starts it: neither this program nor libxenguest looks into it. It is
-/// of a form that Xen knows: an ELF file, or a bzImage of Linux.
+/// Maps the kernel of a PV guest under the shim. The shim loads it; neither this program nor libxenguest parses it. It
+/// must have a format that Xen knows: an ELF file, or a Linux bzImage.
 ///
 /// # Errors
 /// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
@@ -137,7 +137,7 @@ pub fn map_shim_kernel(path: &Path) -> Result<Sealed, FileError> {
     const KIND: &str = "kernel";
     let data = map(KIND, path, LARGEST_IMAGE)?;
     let elf = data.starts_with(b"\x7fELF");
-    // The signature of Linux' boot protocol (Documentation/arch/x86/boot.rst).
+    // The signature of Linux's boot protocol (Documentation/arch/x86/boot.rst).
     let linux = data.get(0x202..0x206) == Some(b"HdrS");
     let gzip = data.starts_with(&[0x1f, 0x8b]);
     if !(elf || linux || gzip) {
@@ -147,7 +147,7 @@ pub fn map_shim_kernel(path: &Path) -> Result<Sealed, FileError> {
     Ok(data)
 }
 
-/// Maps Xen's PV shim, and tells where it is.
+/// Maps Xen's PV shim, and returns its path too.
 ///
 /// # Errors
 /// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
@@ -157,7 +157,7 @@ pub fn map_shim() -> Result<(Sealed, PathBuf), FileError> {
     Ok((map(KIND, &path, LARGEST_FILE)?, path))
 }
 
-/// Maps an initial ramdisk, which only the guest's kernel looks into. It is to be [loaded](load_ramdisk) before it is used.
+/// Maps an initial ramdisk, which only the guest's kernel parses. Call [`load_ramdisk`] before its use.
 ///
 /// # Errors
 /// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
@@ -165,7 +165,7 @@ pub fn map_ramdisk(path: &Path) -> Result<Sealed, FileError> {
     map(RAMDISK, path, LARGEST_IMAGE)
 }
 
-/// Reads a mapped ramdisk from where it is stored.
+/// Reads a mapped ramdisk from its storage.
 ///
 /// # Errors
 /// [`FileError::Unusable`].
@@ -175,7 +175,7 @@ pub fn load_ramdisk(module: &Module) -> Result<(), FileError> {
     module.data.load().map_err(bad)
 }
 
-/// Reads the firmware; hvmloader puts it below 4 GiB, after a copy of it stood in low memory.
+/// Reads the firmware; hvmloader puts it below 4 GiB, from a copy in low memory.
 ///
 /// # Errors
 /// [`FileError::Unusable`].
@@ -198,14 +198,14 @@ pub fn read_firmware(chosen: &FirmwareChoice, low_memory: Bytes) -> Result<Vec<u
     Ok(data)
 }
 
-/// How much low memory a guest with a firmware of this length needs: hvmloader's modules start at 1 MiB + its own size;
-/// both must fit below the end of low memory with room to work.
+/// The low memory that a guest with a firmware of this length needs: hvmloader's modules start at 1 MiB plus its own
+/// size; both must fit below the end of low memory, with working space.
 #[must_use]
 pub fn firmware_needs(length: usize) -> Bytes {
     Bytes((4 << 20) + length as u64)
 }
 
-/// Finds QEMU; `none` means that there is to be none.
+/// Finds QEMU; `None` for the word `none`.
 ///
 /// # Errors
 /// [`FileError::Unusable`].
@@ -220,7 +220,7 @@ pub fn resolve_device_model(chosen: Option<&Path>) -> Result<Option<PathBuf>, Fi
     if !(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0) {
         return Err(bad("is not an executable file".to_owned()));
     }
-    // A bare word would be looked up in PATH when it is started: another file than the one that was checked.
+    // `execve` would search PATH for a bare word, and could start another file than the checked one.
     let path = path::absolute(&path).map_err(|error| bad(error.to_string()))?;
     log::debug!("{KIND} {}", path.display());
     Ok(Some(path))

@@ -1,33 +1,36 @@
-//! SMBIOS structures that hvmloader puts into a guest's table in place of its own, or beside them.
+//! SMBIOS structures that hvmloader adds to a guest's table, or that replace its own.
 //!
-//! hvmloader takes them as a sequence, each with its length as a 32-bit little-endian number in front
-//! (`get_smbios_pt_struct`, tools/firmware/hvmloader/smbios.c, Xen 4.17). It trusts what it is handed: a wrong length leads
-//! it astray, so that everything is checked here. The firmware's own form, as Linux shows it in
-//! /sys/firmware/dmi/tables/DMI and `dmidecode --dump-bin` writes it, is structure after structure without lengths.
+//! hvmloader takes a sequence of structures, each after its length as a 32-bit little-endian number
+//! (`get_smbios_pt_struct`, tools/firmware/hvmloader/smbios.c, Xen 4.17). It does not check its input: a wrong length
+//! makes it read wrong data, so everything is checked here. The firmware's own form, which Linux shows in
+//! /sys/firmware/dmi/tables/DMI and `dmidecode --dump-bin` writes, has structures without such lengths.
 
 use std::path::Path;
 
 use super::file;
 use crate::payload::error::FileError;
 
-/// The most bytes that hvmloader is handed. Under OVMF the guest's whole table has 20 KiB (`SMBIOS_PHYSICAL_END`,
-/// tools/firmware/rombios/config.h), under SeaBIOS 64 KiB; hvmloader leaves it out where it does not fit.
+/// The maximum length of hvmloader's input, in bytes. The guest's whole table has 20 KiB under OVMF
+/// (`SMBIOS_PHYSICAL_END`, tools/firmware/rombios/config.h) and 64 KiB under SeaBIOS; hvmloader omits a table that does
+/// not fit.
 pub const LARGEST: usize = 32 << 10;
-/// The types of which hvmloader takes the first structure: BIOS, system, board, chassis, OEM strings, battery, power supply.
+/// The types of which hvmloader uses the first structure: BIOS, system, board, chassis, OEM strings, battery, power
+/// supply.
 pub const FIRST_OF: [u8; 7] = [0, 1, 2, 3, 11, 22, 39];
-/// From here on types are the vendor's, of which hvmloader takes every structure.
+/// The first vendor type; hvmloader uses every structure of vendor types.
 pub const VENDORS: u8 = 128;
 
 /// Type, length of the formatted part, handle.
 const HEADER: usize = 4;
-/// The type that ends a firmware's table.
+/// The type of the structure that ends a firmware's table.
 const END_OF_TABLE: u8 = 127;
-/// A firmware's whole table in a file; its length has 32 bits at most, and no real one has a fraction of this.
+/// The maximum length of a firmware's table; its length field has 32 bits, and real tables are far smaller.
 const LARGEST_TABLE: u64 = 1 << 20;
-/// What a file may be.
+/// The format of a file.
 const FORMAT: &str = "a file of structures, each with its length in front as a 32-bit little-endian number, or a firmware's whole table, as dmidecode --dump-bin writes it";
 
-/// Reads the structures of `--smbios`: a file in hvmloader's format as it is, or what hvmloader takes of a firmware's table.
+/// Reads the structures of `--smbios`: a file in hvmloader's format unchanged, or the structures that hvmloader uses
+/// from a firmware's table.
 ///
 /// # Errors
 /// [`FileError::Unusable`], with the byte at which the file is wrong.
@@ -45,17 +48,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         }
         Err(reason) => match table_of(&data).and_then(select) {
             Ok(selected) => Ok(selected),
-            // What has an entry point, or is a table but for what hvmloader would take of it, is told of as one.
+            // A file with an entry point, or one that is a table except for the structures that hvmloader uses, gets
+            // the error of a table.
             Err(of_table) if is_dump(&data) => Err(bad(of_table)),
             Err(_) => Err(bad(format!("{reason}; {FORMAT} was expected"))),
         },
     }
 }
 
-/// The host's own structures, from sysfs at `sysfs`: the first of each type that hvmloader takes, and all of the vendor's.
+/// The host's own structures, from sysfs at `sysfs`: the first of each type that hvmloader uses, and all vendor ones.
 ///
 /// # Errors
-/// [`FileError::NoHostSmbios`]; [`FileError::Unusable`] where its table is not a whole one.
+/// [`ConfigError`] if the host has no SMBIOS; [`FileError::Unusable`] if its table is incomplete.
 pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "SMBIOS table";
     let path = sysfs.join("firmware/dmi/tables/DMI");
@@ -66,10 +70,10 @@ pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, FileError> {
     select(&data).map_err(|reason| FileError::Unusable { what: KIND, path, reason })
 }
 
-/// Checks structures in hvmloader's format; their types.
+/// Checks structures in hvmloader's format and returns their types.
 ///
 /// # Errors
-/// What is wrong, and at which byte.
+/// A description of the fault, with its byte offset.
 pub fn check(data: &[u8]) -> Result<Vec<u8>, String> {
     if data.len() > LARGEST {
         return Err(format!(
@@ -100,15 +104,15 @@ pub fn check(data: &[u8]) -> Result<Vec<u8>, String> {
     if types.is_empty() { Err("has no structure".to_owned()) } else { Ok(types) }
 }
 
-/// What hvmloader takes of a firmware's table, in hvmloader's format.
+/// The structures that hvmloader uses from a firmware's table, in hvmloader's format.
 ///
 /// # Errors
-/// What is wrong, and at which byte; where nothing is left, or too much.
+/// A description of the fault, with its byte offset; also if no structure is left, or too much.
 pub fn select(table: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     let mut seen = Vec::new();
     let mut rest = table;
-    // Some firmware counts zeros behind its table to it.
+    // Some firmware includes trailing zeros in its table.
     while rest.iter().any(|byte| *byte != 0) {
         let at = table.len() - rest.len();
         let length = structure_length(rest).map_err(|reason| format!("has no structure at byte {at}: {reason}"))?;
@@ -148,14 +152,15 @@ fn is_dump(data: &[u8]) -> bool {
     data.starts_with(b"_SM_") || data.starts_with(b"_SM3_")
 }
 
-/// The table in a file: all of it, or what the entry point in front of it says.
+/// The table in a file: the whole file, or the part that its entry point names.
 fn table_of(data: &[u8]) -> Result<&[u8], String> {
     let short = || "is cut off in its entry point".to_owned();
     let number = |at: usize, length: usize| {
         let bytes = data.get(at..at + length).ok_or_else(short)?;
         Ok::<_, String>(bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)))
     };
-    // The structure table's length and address in SMBIOS 2 and 3 (DMTF DSP0134, 5.2); of the latter it is the most.
+    // The structure table's length and address in SMBIOS 2 and 3 (DMTF DSP0134, 5.2); in SMBIOS 3 the length is a
+    // maximum.
     let (length, address) = if data.starts_with(b"_SM3_") {
         (number(0x0c, 4)?, number(0x10, 8)?)
     } else if data.starts_with(b"_SM_") {

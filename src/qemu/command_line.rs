@@ -8,11 +8,11 @@ use crate::memory::units::KIB_PER_MIB;
 use crate::memory::{Kib, Plan};
 use crate::xen::DomId;
 
-/// QEMU's monitors: the toolstack's, which is ours, and that of `xentop`.
+/// QEMU's monitors: one for dombuild as the toolstack, one for `xentop`.
 pub(crate) const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 
-/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17), less its VNC
-/// server, then what confines it, and the user's own at the end.
+/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17) without its VNC
+/// server, then those of the confinement, then the user's.
 pub(crate) fn arguments(
     domid: DomId,
     name: &DomainName,
@@ -53,7 +53,7 @@ pub(crate) fn arguments(
     if plan.layout.has_custom_hole() {
         machine = format!("{machine},max-ram-below-4g={}", plan.layout.mmio_start.get());
     }
-    // QEMU places its video RAM right behind what it is told here: it must be what the builder populated.
+    // QEMU places its video RAM directly after this size, so it must match what the builder populated.
     add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
     all.extend_from_slice(confinement);
     all.extend_from_slice(own);

@@ -1,8 +1,8 @@
-//! QEMU without root's rights: as whom it runs, and how this QEMU is told.
+//! QEMU without root's rights: the user that runs it, and the options that make this QEMU drop its rights.
 //!
-//! QEMU opens its disks, sockets and Xen as root, then keeps what it has opened, confines that to its own guest
-//! (`-xen-domid-restrict`), and gives up root and the file system. A guest that takes over its device model has then what it
-//! had before.
+//! QEMU opens its disks, sockets and Xen as root. It then keeps what it has opened, restricts its Xen handles to its
+//! own guest (`-xen-domid-restrict`), and gives up root and the file system. A guest that takes over its device model
+//! gains only those open files.
 
 use std::fmt;
 use std::fs::File;
@@ -23,14 +23,15 @@ use crate::error::device_user::DeviceUserError;
 use crate::payload::search::Candidates;
 use crate::xen::DomId;
 
-/// Where QEMU finds itself afterwards: an empty directory that nobody may enter, the same one for every guest.
+/// QEMU's root directory afterwards: an empty directory without permissions, the same for every guest.
 pub const EMPTY_DIRECTORY: &str = "/run/dombuild/empty";
 
-/// The user of a guest's QEMU is this number and the guest's, where the host has reserved no others: above what systemd
-/// gives to containers, shadow to subordinate users and sssd to a directory's, and below what systemd calls foreign.
+/// The user of a guest's QEMU is this number plus the domain ID, unless the host has reserved another range. The range
+/// is above those of systemd (containers), shadow (subordinate users) and sssd (directories), and below the one that
+/// systemd calls foreign.
 pub const FIRST_USER: u32 = 0x7f00_0000;
 
-/// The user whose number, and the guest's, libxl gives to a restricted QEMU (docs/features/qemu-deprivilege.pandoc).
+/// The user whose number libxl adds to the domain ID for a restricted QEMU (docs/features/qemu-deprivilege.pandoc).
 const LIBXL_RANGE_BASE: &str = "xen-qemuuser-range-base";
 
 /// `--device-model-user`.
@@ -42,7 +43,7 @@ pub enum UserChoice {
     Number {
         /// The user.
         uid: u32,
-        /// Its group, where it was given.
+        /// The group, if given.
         gid: Option<u32>,
     },
 }
@@ -52,7 +53,7 @@ impl FromStr for UserChoice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| match text.parse() {
-            // All ones is "leave it" to the system calls, and 65535 to the older ones.
+            // System calls read all ones as "leave unchanged"; the older ones read 65535 so.
             Ok(u32::MAX | 0xffff) | Err(_) => Err(format!("{text:?} is no number of a user or group")),
             Ok(number) => Ok(number),
         };
@@ -68,12 +69,12 @@ impl FromStr for UserChoice {
     }
 }
 
-/// As whom QEMU runs.
+/// The user that runs QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunAs {
     /// As root.
     Root,
-    /// As a user that has no rights.
+    /// As a user without rights.
     User(Confinement),
 }
 
@@ -84,21 +85,22 @@ pub struct Confinement {
     abilities: Abilities,
 }
 
-/// The user of one QEMU, or of each guest's.
+/// The user of QEMU: one for all guests, or one for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DeviceUser {
-    /// This one, for whichever guest.
+    /// The same user for every guest.
     Chosen { uid: u32, gid: u32 },
-    /// One for each guest: `base` and its number, in the same group, or in a group of the same number.
+    /// One user for each guest: `base` plus the domain ID, in one common group or in a group of the same number.
     OfDomain { base: u32, gid: Option<u32> },
 }
 
 impl RunAs {
-    /// What was asked for, or the user that belongs to the guest. `devices` tells that it may get PCI devices, which QEMU
-    /// cannot open later without root.
+    /// Returns the user that was asked for, or the guest's own. `devices` is true if the guest may get PCI devices,
+    /// which QEMU cannot open later without root.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] for a user that there is not, and for root; [`Error::BadFile`] where this QEMU cannot do it.
+    /// [`Error::BadConfig`] for root or a user that does not exist; [`Error::BadFile`] if this QEMU cannot drop its
+    /// rights.
     pub fn asked(chosen: Option<&UserChoice>, root: bool, devices: bool, qemu: &Path) -> Result<Self, Error> {
         if root {
             return Ok(Self::Root);
@@ -131,7 +133,7 @@ impl RunAs {
     }
 }
 
-/// libxl's range, where the host has it, or ours.
+/// libxl's range if the host has it, otherwise dombuild's.
 fn of_domain() -> DeviceUser {
     match User::from_name(LIBXL_RANGE_BASE) {
         Ok(Some(base)) if !base.uid.is_root() && base.gid.as_raw() != 0 => {
@@ -142,10 +144,10 @@ fn of_domain() -> DeviceUser {
 }
 
 impl Confinement {
-    /// User and group of this guest's QEMU.
+    /// The user and group of this guest's QEMU.
     ///
     /// # Errors
-    /// [`Error::BadConfig`] where a user of the range belongs to somebody.
+    /// [`Error::BadConfig`] if the host's user database already has this user.
     pub fn ids(&self, domid: DomId) -> Result<(u32, u32), Error> {
         match self.user {
             DeviceUser::Chosen { uid, gid } => Ok((uid, gid)),
@@ -163,7 +165,7 @@ impl Confinement {
         }
     }
 
-    /// The user that `xl destroy` may kill all processes of, where the host has reserved it for that.
+    /// The user whose processes `xl destroy` may all kill, if the host has reserved one for that.
     #[must_use]
     pub fn libxl_user(&self, domid: DomId) -> Option<u32> {
         match self.user {
@@ -172,13 +174,13 @@ impl Confinement {
         }
     }
 
-    /// The program is a script, which has to start others.
+    /// Whether the program is a script, which must start other programs.
     #[must_use]
     pub fn is_script(&self) -> bool {
         self.abilities.script
     }
 
-    /// What tells QEMU.
+    /// The arguments that make QEMU drop its rights.
     ///
     /// # Errors
     /// Those of [`Self::ids`].
@@ -198,25 +200,26 @@ impl fmt::Display for Confinement {
     }
 }
 
-/// How a QEMU is told to give up its rights; told from its file, since to ask the program costs a start.
+/// The options by which a QEMU gives up its rights. They are read from its file, because a query would cost one start
+/// of QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Abilities {
     /// `-run-with chroot=` (QEMU 8.1), or `-chroot`.
     run_with_chroot: bool,
     /// `-run-with user=` (QEMU 9.1), or `-runas`.
     run_with_user: bool,
-    /// It is a script, which starts other programs.
+    /// The program is a script, which starts other programs.
     script: bool,
 }
 
 impl Abilities {
-    /// Looks into a program's tables of strings: the libraries' functions that it calls, and its own help. Of a script
-    /// nothing can be told; it is taken for a wrapper of the installed QEMU.
+    /// Searches a program's string tables for the library functions that it calls and for its own help. A script has no
+    /// such tables; it counts as a wrapper of the installed QEMU.
     fn of(qemu: &Path) -> Result<Self, Error> {
         let bad = |reason: String| Error::BadFile { what: "device model", path: qemu.to_owned(), reason };
         let Some(program) = Program::open(qemu).map_err(|error| bad(error.to_string()))? else {
             let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
-            // A wrapper of a QEMU elsewhere, most likely of today.
+            // A wrapper of a QEMU elsewhere, most likely a recent one.
             let newest = Self { run_with_chroot: true, run_with_user: true, script: true };
             let told = installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest);
             return Ok(Self { script: true, ..told });
@@ -258,7 +261,7 @@ impl Abilities {
     }
 }
 
-/// A program's file: what it calls, and where its constants are.
+/// A program's file: the functions that it calls, and the place of its constants.
 struct Program {
     file: File,
     linked: Vec<u8>,
@@ -266,7 +269,7 @@ struct Program {
 }
 
 impl Program {
-    /// An ELF file; `None` of another file.
+    /// Opens an ELF file; `None` for any other file.
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = File::open(path)?;
         let Ok(mut program) = ElfStream::<AnyEndian, _>::open_stream(file.try_clone()?) else { return Ok(None) };
@@ -282,13 +285,13 @@ impl Program {
         memmem::find(&self.linked, name.as_bytes()).is_some()
     }
 
-    /// The constant that begins with these words, or its first 4096 bytes; empty where there is none. Read piece by piece:
-    /// to take memory for all constants costs more than to search them.
+    /// The constant that begins with these words, or its first 4096 bytes; empty if there is none. The file is read
+    /// piece by piece, because memory for all constants costs more than the search.
     fn help_of(&self, words: &str) -> io::Result<Vec<u8>> {
         const PIECE: usize = 64 * 1024;
         const LONGEST: usize = 4096;
         let finder = memmem::Finder::new(words);
-        // The next piece begins where the constants of this one that are whole end.
+        // The next piece begins at the end of the last complete constant of this one.
         let mut piece = vec![0; PIECE + LONGEST];
         let mut at = self.constants.start;
         while at < self.constants.end {

@@ -1,4 +1,4 @@
-//! QEMU as the device model: started with the same numbers as the builder, and waited for.
+//! QEMU as the device model: starts it with the same numbers as the builder, and waits until it is ready.
 
 use std::env;
 use std::fs::{self, File};
@@ -37,44 +37,44 @@ use crate::qemu::qmp::QmpQuery;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
 
-/// How long a QEMU that was killed may take to be gone.
+/// How long a killed QEMU may take to disappear.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(2);
 
-/// What a device model dies of that makes a system call which its filter does not allow.
+/// The signal that kills a device model which makes a system call that its filter does not allow.
 const SIGSYS: i32 = Signal::SIGSYS as i32;
 
-/// QEMU's words where Xen gives it no memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
+/// QEMU's message if Xen refuses memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
 const NO_MEMORY: &str = "failed to populate ram";
 
 const FILTERED: &str = "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of \
                         the call; --device-model-filter off runs it without the filter, --device-model-root with every right";
 
-/// A QEMU that was started. Where it is not let go, it ends with this process at the latest.
+/// A started QEMU. It ends with this process at the latest, unless it is detached.
 #[derive(Debug)]
 pub struct DeviceModel {
     process: Child,
-    /// What else it started is in there, where the host has cgroups.
+    /// The cgroup of QEMU and its children, if the host has cgroups.
     cgroup: Option<Cgroup>,
-    /// What it had started when it ended, where it has no cgroup.
+    /// The children of QEMU at its end, if it has no cgroup.
     orphans: Vec<Process>,
     parent_death: Option<KillOnParentDeath>,
     log: PathBuf,
-    /// It has no rights but on its own guest, and so none on xenstore.
+    /// It has rights only on its own guest, and so none on xenstore.
     confined: bool,
-    /// It runs under a filter of system calls.
+    /// It runs under a system call filter.
     filtered: bool,
-    /// When it has to be ready, and how long that was from its start.
+    /// The deadline for its readiness, and the time allowed from its start.
     end: Instant,
     timeout: Duration,
 }
 
 impl DeviceModel {
-    /// Starts QEMU for a domain that has its vCPUs, its limits and its keys; memory it may have or get. Its first serial port
-    /// becomes what `xl console` shows.
+    /// Starts QEMU for a domain that has its vCPUs, limits and keys; its memory may follow later. `xl console` shows
+    /// its first serial port.
     ///
     /// # Errors
-    /// Where QEMU cannot be started.
+    /// If QEMU cannot be started.
     pub fn start(
         context: &Context<'_>,
         domain: DomainRef,
@@ -102,7 +102,7 @@ impl DeviceModel {
             })?;
             let confined = !confinement.is_empty();
             let restriction = confined.then(|| restriction(config));
-            // What a QEMU of an earlier guest left would be taken for this one's.
+            // QEMU would otherwise take the remains of an earlier guest's QEMU for its own.
             for id in MONITORS {
                 {
                     let socket = socket(id, domid);
@@ -137,7 +137,7 @@ impl DeviceModel {
         })
     }
 
-    /// Tells xl which process it is, and a later `destroy`, where no cgroup does.
+    /// Writes the process number for xl, and for a later `destroy` on a host without cgroups.
     fn publish(&self, context: &Context<'_>, keys: &XenstorePaths) -> Result<(), Error> {
         let plain = context.store.plain();
         if self.cgroup.is_none() {
@@ -149,24 +149,24 @@ impl DeviceModel {
         Ok(plain.write(&keys.device_model_pid(), &self.pid().to_string())?)
     }
 
-    /// Waits until QEMU is running, when it answers on its monitor.
+    /// Waits until QEMU answers on its monitor, which shows that it is running.
     ///
     /// # Errors
-    /// Where QEMU dies, or takes longer than it may; the message names its log.
+    /// If QEMU dies or misses its deadline; the message names its log.
     pub fn get_ready(&mut self, context: &Context<'_>, domid: DomId, plan: &Plan) -> Result<(), Failure> {
         context.step(Stage::DeviceModel, || {
             let outcome = self.wait_and_publish(context, &XenstorePaths::new(domid));
             let outcome = outcome.map_err(|error| self.cause(context, domid, plan, error));
             if outcome.is_err() {
-                // Whatever it was that we started, and even where xenstore cannot tell any more.
+                // This applies to whatever program was started, even if xenstore no longer answers.
                 self.kill();
             }
             outcome
         })
     }
 
-    /// The cause of QEMU's end, where it found no memory for one of its devices; its own words for that tell none. The guest's
-    /// own memory is populated by now.
+    /// The cause of QEMU's end if it found no memory for one of its devices, which QEMU's own message does not explain.
+    /// The guest's own memory is populated by now.
     fn cause(&self, context: &Context<'_>, domid: DomId, plan: &Plan, error: Error) -> Error {
         let Error::DeviceModel { reason, .. } = &error else { return error };
         let refused = last_line(&self.log).is_some_and(|line| line.raw_for_comparison().contains(NO_MEMORY));
@@ -179,10 +179,10 @@ impl DeviceModel {
         }
     }
 
-    /// QEMU may outlive this process from now on. Until then, and where nobody lets it go, it is killed with it.
+    /// From now on QEMU may outlive this process. Without this call, it is killed with this process.
     ///
     /// # Errors
-    /// Where the system refuses that.
+    /// If the kernel refuses that.
     pub fn let_go(&mut self) -> Result<(), Error> {
         let cut = self.parent_death.take().map_or(Ok(()), KillOnParentDeath::detach);
         cut.map_err(Error::io(format!("let the device model {} go", self.pid())))
@@ -197,10 +197,10 @@ impl DeviceModel {
     /// Fails once QEMU has ended.
     ///
     /// # Errors
-    /// [`Error::DeviceModel`], with how it ended.
+    /// [`Error::DeviceModel`] with the exit status or signal.
     pub fn check(&mut self) -> Result<(), Error> {
         if self.cgroup.is_none() {
-            // Its number, and so its group's, is its own until it has been waited for.
+            // The kernel does not reuse its number, or its group's, until it has been waited for.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             match waitid(Id::Pid(Pid::from_raw(self.pid())), flags) {
                 Ok(WaitStatus::StillAlive) => return Ok(()),
@@ -210,7 +210,7 @@ impl DeviceModel {
         match self.process.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
-                // A shell tells by its status how its child ended.
+                // A shell reports the end of its child in its own status.
                 if self.filtered && (status.signal() == Some(SIGSYS) || status.code() == Some(128 + SIGSYS)) {
                     return Err(Error::DeviceModel { reason: FILTERED.to_owned(), log: self.log.clone() });
                 }
@@ -232,7 +232,7 @@ impl DeviceModel {
         let devices = self.wait_for_answer(context, keys)?;
         let plain = context.store.plain();
         if self.confined {
-            // Where it has given up xenstore, it cannot do so itself, and others look for it there.
+            // A QEMU without xenstore rights cannot write this itself, and other tools read it there.
             plain.write(&keys.device_model_state(), "running")?;
         }
         for (number, tty) in serial_ports(&devices) {
@@ -241,7 +241,7 @@ impl DeviceModel {
         Ok(())
     }
 
-    /// Its character devices, which it tells when it is ready.
+    /// Its character devices; QEMU answers this query when it is ready.
     fn wait_for_answer(&mut self, context: &Context<'_>, keys: &XenstorePaths) -> Result<Value, Error> {
         let mut question = QmpQuery::new(socket("libxl", keys.domid), "query-chardev");
         loop {
@@ -249,7 +249,7 @@ impl DeviceModel {
                 reason: format!("answers wrongly on its monitor: {error}"),
                 log: self.log.clone(),
             })?;
-            // It may be another process that answered.
+            // Another process may have answered.
             self.check()?;
             context.cancel.check()?;
             if let Some(devices) = answer {
@@ -265,7 +265,7 @@ impl DeviceModel {
         }
     }
 
-    /// Ends QEMU and what it started at once.
+    /// Kills QEMU and its children at once.
     fn kill(&mut self) {
         if let Err(problem) = self.try_kill() {
             log::error!("the device model {} may still run: {problem}", self.pid());
@@ -280,7 +280,7 @@ impl DeviceModel {
             self.process.kill()?;
         }
         self.orphans.iter().try_for_each(|process| process.signal(Signal::SIGKILL))?;
-        // One that waits for a disk which does not answer takes the signal when that does.
+        // A process that waits for a disk takes the signal only when the disk answers.
         let start = Instant::now();
         while self.process.try_wait()?.is_none() {
             if start.elapsed() >= KILL_TIMEOUT {
@@ -293,7 +293,8 @@ impl DeviceModel {
     }
 }
 
-/// The ptys of serial ports, by their numbers. `xl console` reads them in xenstore, and only QEMU, which opened them, can tell.
+/// The ptys of serial ports, by port number. `xl console` reads them in xenstore; only QEMU, which opened them, knows
+/// them.
 fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
     devices.as_array().into_iter().flatten().filter_map(|device| {
         let number = device["label"].as_str()?.strip_prefix("serial")?;
@@ -302,7 +303,7 @@ fn serial_ports(devices: &Value) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Prepares what confines QEMU, and gives back its arguments; none where it is to run as root.
+/// Prepares the confinement of QEMU and returns its arguments; none if QEMU runs as root.
 fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     let RunAs::User(user) = run_as else { return Ok(Vec::new()) };
     let missing = |error| Error::io(format!("make QEMU's root directory {EMPTY_DIRECTORY}"))(error);
@@ -312,7 +313,7 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
         _ => Ok(()),
     };
     make(0o755, directory.parent().unwrap_or(directory))?;
-    // Not even to be entered: QEMU does so while it is root.
+    // The directory needs no permission at all: QEMU enters it while it is root.
     make(0, directory)?;
     let there = fs::symlink_metadata(directory).map_err(missing)?;
     let empty = fs::read_dir(directory).map_err(missing)?.next().is_none();
@@ -334,7 +335,7 @@ fn missing(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What it is started with, as its arguments need.
+/// The confinement of the process, as its arguments need it.
 fn restriction(config: &DeviceModelConfig) -> Restriction {
     let (network, programs) = (config.needs.network.is_some(), config.needs.programs.is_some());
     Restriction { network, filter: config.filter.then(|| SystemCallFilter::new(Additional { network, programs })) }
@@ -349,10 +350,11 @@ fn spawn(
     cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, KillOnParentDeath)> {
     let (parent_death, input, tie) = KillOnParentDeath::new()?;
-    // A group of its own: a Ctrl-C at our terminal is ours; it must not reach a QEMU that is to be ended in order, or to stay.
+    // A separate process group: a Ctrl-C at the terminal is for dombuild, and must not reach a QEMU that ends in order
+    // or stays.
     let mut launch = Launch::new(path, [input.into(), output.try_clone()?.into(), output.try_clone()?.into()])?;
     launch.arguments(arguments)?;
-    // What the caller's environment says is for the caller's programs; but where xenstored is, counts for QEMU too.
+    // The caller's environment is for the caller's programs, except for the address of xenstored, which QEMU needs too.
     for (name, value) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"XENSTORED_")) {
         launch.variable(name, value)?;
     }

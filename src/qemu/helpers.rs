@@ -1,9 +1,9 @@
-//! The processes that serve a guest, QEMU above all: how they are found, and how they are ended.
+//! The helper processes of a guest, mainly QEMU: how dombuild finds and ends them.
 //!
-//! A cgroup of the guest's own tells which they are. Where the host has none, a node in xenstore that dom0 alone may write
-//! names the process with its start and its boot. Of another toolstack's guest xenstore has the number alone, which counts
-//! for a process that shows the guest's number on its command line. Neither a user nor a command line alone tells anything:
-//! any local user can show either.
+//! The guest's own cgroup lists its helpers. On a host without cgroups, a xenstore node that only dom0 may write names
+//! the process with its start time and boot. For a guest of another toolstack, xenstore holds only the process number;
+//! the number counts only if the process shows the guest's domain ID on its command line. A user or a command line
+//! alone proves nothing, because any local user can show either.
 
 use std::io;
 use std::thread;
@@ -18,22 +18,22 @@ use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::procfs;
 use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 
-/// How long QEMU may take to end by itself, with its disks written.
+/// How long QEMU may take to flush its disks and exit.
 const TERM_GRACE: Duration = Duration::from_secs(5);
-/// How long a killed process may take to be gone.
+/// How long a killed process may take to disappear.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
-/// What QEMU may use. It needs some 100 MiB for itself: the guest's memory is Xen's, and what QEMU maps of it is not counted.
-/// Without a limit, a QEMU that was taken over could use up dom0.
+/// The memory limit of QEMU. QEMU needs some 100 MiB for itself; the guest's memory belongs to Xen, and QEMU's mappings
+/// of it are not counted. Without a limit, a compromised QEMU could exhaust dom0.
 pub const LIMITS: CgroupLimits = CgroupLimits { memory: 1 << 30, tasks: 1024 };
 
 /// How processes are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// They are asked to, and killed after 5 s: a guest that ran may have disks that are not written yet.
+    /// SIGTERM, then SIGKILL after 5 s: a guest that ran may have unwritten disk data.
     InOrder,
-    /// They are killed: the guest has never run.
+    /// SIGKILL at once: the guest has never run.
     AtOnce,
 }
 
@@ -43,23 +43,23 @@ pub fn cgroup_name(domain: DomainRef) -> String {
     format!("{}.{}", domain.domid, domain.uuid)
 }
 
-/// The guest of which a cgroup has this name.
+/// The domain ID of the guest whose cgroup has this name.
 pub(crate) fn domain_of_cgroup(name: &str) -> Option<DomainRef> {
     let (domid, uuid) = name.split_once('.')?;
     Some(DomainRef { domid: DomId::new(domid.parse().ok()?)?, uuid: uuid.parse().ok()? })
 }
 
-/// Makes the cgroup of a guest's helpers; none where the host has none. Those of guests that are gone are removed where they are empty:
-/// another toolstack that destroys a guest ends its QEMU, and leaves the cgroup.
+/// Makes the cgroup of a guest's helpers; `None` on a host without cgroups. Removes empty cgroups of guests that no
+/// longer exist: another toolstack that destroys a guest ends its QEMU but leaves the cgroup.
 ///
 /// # Errors
-/// Where Xen does not tell which domains there are.
+/// If Xen cannot list the domains.
 pub fn make_cgroup(xen: &Interface, domain: DomainRef) -> Result<Option<Cgroup>, XenError> {
     let others: Vec<_> = Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)).collect();
     if !others.is_empty() {
         let domains: Vec<_> = xen.domains()?.iter().map(DomainInfo::held).collect();
         for gone in others.iter().filter(|other| !domains.contains(other)) {
-            // One that is not empty is for `cleanup`, which looks whose it is.
+            // `cleanup` handles a non-empty one, because it checks the owner.
             let removed = Cgroup::find(&cgroup_name(*gone)).map_or(Ok(()), |group| group.remove(Duration::ZERO));
             removed.unwrap_or_else(|error| log::debug!("the cgroup of {gone}, which is gone: {error}"));
         }
@@ -77,10 +77,10 @@ pub(crate) enum Helpers {
 }
 
 impl Helpers {
-    /// Those of a guest; none of a guest that has none.
+    /// The helpers of a guest; none if the guest has none.
     ///
     /// # Errors
-    /// Where xenstored or the system does not tell.
+    /// If xenstored or the kernel does not answer.
     pub(crate) fn of(store: &Store, domain: DomainRef) -> Result<Option<Self>, String> {
         if let Some(group) = Cgroup::find(&cgroup_name(domain)) {
             return Ok(Some(Self::InCgroup(group)));
@@ -89,7 +89,7 @@ impl Helpers {
         let Some(leader) = leader.transpose().map_err(|error| error.to_string())? else { return Ok(None) };
         let mut known = members(leader.pid()).map_err(|error| error.to_string())?;
         if leader.has_ended() {
-            // Its number may have been another's while the group was listed.
+            // The number may have belonged to another process while the group was listed.
             known.clear();
         }
         known.push(leader);
@@ -119,10 +119,10 @@ impl Helpers {
         }
     }
 
-    /// Ends them, and removes their cgroup.
+    /// Ends the processes and removes their cgroup.
     ///
     /// # Errors
-    /// Where one of them does not end, or the system refuses.
+    /// If a process does not end, or the kernel refuses a call.
     pub(crate) fn end(&self, ending: Ending) -> Result<(), String> {
         let failed =
             |error: io::Error| format!("the device model (process {:?}) cannot be ended: {error}", self.pids());
@@ -148,10 +148,10 @@ impl Helpers {
     }
 }
 
-/// The device model that xenstore names, where it runs, and where the keys are this domain's.
+/// The running device model that xenstore names, if the keys belong to this domain.
 fn recorded(store: &Store, domain: DomainRef) -> Result<Option<io::Result<Process>>, XenError> {
     let keys = XenstorePaths::new(domain.domid);
-    // libxl's node, and xenopsd's.
+    // The nodes of libxl and xenopsd.
     let processes = [keys.device_model_process(), keys.device_model_pid(), keys.of_domain("qemu-pid")];
     let paths = [&[keys.owner_tag(), keys.of_domain("vm")], &processes[..]].concat();
     let [mark, vm, own, libxl, xenopsd] = store.plain().read_all(&paths)?.try_into().unwrap_or_default();
@@ -163,7 +163,7 @@ fn recorded(store: &Store, domain: DomainRef) -> Result<Option<io::Result<Proces
     }
     let pid = libxl.or(xenopsd).and_then(|text| text.parse().ok()).filter(|pid| *pid > 1);
     let process = pid.and_then(|pid| Process::open(pid).transpose());
-    // Looked at once it is held.
+    // Checked after the process is held, so that its number cannot be reused.
     Ok(process.filter(|held| held.as_ref().map_or(true, |held| serves(held.pid(), domain.domid))))
 }
 

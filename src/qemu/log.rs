@@ -9,13 +9,13 @@ use crate::config::name::DomainName;
 use crate::error::Error;
 use crate::os::Untrusted;
 
-/// Where QEMU's logs go, as xl's do.
+/// The directory of QEMU's logs, the same as xl's.
 pub const LOG_DIRECTORY: &str = "/var/log/xen";
 
-/// Where QEMU's monitor sockets are; libxl looks for them there.
+/// The directory of QEMU's monitor sockets, in which libxl looks for them.
 pub const XEN_RUN_DIR: &str = "/var/run/xen";
 
-/// Opens QEMU's log anew; the one of the name's last run stays beside it.
+/// Opens a new QEMU log; the log of the last run with this name stays in the same directory.
 pub(crate) fn open_log(name: &DomainName) -> Result<(PathBuf, File), Error> {
     let path = Path::new(LOG_DIRECTORY).join(format!("qemu-dm-{}.log", name.file_name()));
     let failed = |what: &str| Error::io(format!("{what} the device model's log {}", path.display()));
@@ -29,7 +29,7 @@ pub(crate) fn open_log(name: &DomainName) -> Result<(PathBuf, File), Error> {
     Ok((path, file))
 }
 
-/// The last line of a log that may be of any size.
+/// The last line of a log of any size.
 pub(crate) fn last_line(log: &Path) -> Option<Untrusted> {
     const TAIL: u64 = 4096;
     let mut file = File::open(log).ok()?;

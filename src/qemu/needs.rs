@@ -1,13 +1,13 @@
-//! Which of QEMU's arguments need more of the host than QEMU gets: dom0's network, or programs that QEMU starts.
+//! The arguments of QEMU that need dom0's network, or programs that QEMU starts.
 //!
-//! Told from the arguments that the user gives (`--dm-arg`); dombuild's own need neither. An argument that is not known here
-//! counts as one that needs the network: QEMU works then as it is asked to, and the log names the argument.
+//! Only the user's arguments (`--dm-arg`) are examined; dombuild's own need neither. An unknown argument counts as one
+//! that needs the network: QEMU then works as requested, and the log names the argument.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// What QEMU's arguments need, each with the argument that needs it.
+/// The needs of QEMU's arguments, each with the argument that causes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Dom0's network namespace and sockets other than unix sockets.
@@ -16,7 +16,7 @@ pub struct Needs {
     pub programs: Option<String>,
 }
 
-/// Options whose values name nothing outside of the guest, or files and descriptors alone.
+/// Options whose values name only files, descriptors or things inside the guest.
 const LOCAL: &[&str] = &[
     "D",
     "L",
@@ -147,7 +147,7 @@ const LOCAL_DRIVERS: &[&str] = &[
     "vvfat",
 ];
 
-/// Objects without a connection of their own, by the beginning of their types' names.
+/// Objects without a connection of their own, by the prefix of their type names.
 const LOCAL_OBJECTS: &[&str] = &[
     "authz-list",
     "authz-simple",
@@ -165,11 +165,12 @@ const LOCAL_OBJECTS: &[&str] = &[
     "tls-c",
 ];
 
-/// Devices that reach the host by a network socket: libusb hears of devices by netlink, and vsock is a network.
+/// Devices that reach the host by a network socket: libusb uses netlink for hotplug, and vsock is a network.
 const NETWORK_DEVICES: &[&str] = &["u2f-", "usb-host", "vhost-vsock", "vhost-user-vsock"];
 
 impl Needs {
-    /// What these arguments need, in QEMU's own grammar: options with one dash or two, each with its value behind it.
+    /// The needs of these arguments, in QEMU's own grammar: options have one dash or two, and a value follows its
+    /// option.
     #[must_use]
     pub fn of(arguments: &[String]) -> Self {
         let mut needs = Self::default();
@@ -177,7 +178,8 @@ impl Needs {
             let Some(rest) = word.strip_prefix('-') else { continue };
             let option = rest.strip_prefix('-').unwrap_or(rest);
             let value = arguments.get(at + 1).map_or("", String::as_str);
-            // Which options have a value is not known of all: what may be one is looked at as such, and as an option.
+            // An unknown option may or may not have a value: its possible value is examined as a value and as an
+            // option.
             let shown = || if value.is_empty() { word.clone() } else { format!("{word} {value}") };
             if needs.network.is_none() && needs_network(option, value) {
                 needs.network = Some(shown());
@@ -248,7 +250,7 @@ fn needs_network(option: &str, value: &str) -> bool {
     }
 }
 
-/// QEMU starts the scripts of a tap unless told not to, the helper of a bridge, and what `exec:` and `cmd:` name.
+/// QEMU starts the scripts of a tap unless disabled, the helper of a bridge, and the programs of `exec:` and `cmd:`.
 fn needs_programs(option: &str, value: &str) -> bool {
     let first = value.split(',').next().unwrap_or_default();
     match option {
@@ -262,7 +264,7 @@ fn needs_programs(option: &str, value: &str) -> bool {
     }
 }
 
-/// The value of a key in `KEY=VALUE,...`; empty where it stands alone.
+/// The value of a key in `KEY=VALUE,...`; empty if the key has no value.
 fn key<'value>(value: &'value str, name: &str) -> Option<&'value str> {
     value.split(',').find_map(|part| {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
@@ -275,7 +277,7 @@ fn is_abstract(value: &str) -> bool {
     value.split(',').any(|part| part.ends_with("abstract") || part.ends_with("abstract=on"))
 }
 
-/// The type that a device or an object begins with, or that its JSON names.
+/// The type that begins a device or an object, or that its JSON names.
 fn named(value: &str, member: &str) -> Option<String> {
     if value.starts_with('{') {
         let json = serde_json::from_str::<Value>(value).ok()?;
@@ -291,7 +293,7 @@ fn is_local_character_device(value: &str) -> bool {
     value.starts_with('/') || (LOCAL_CHARACTER_DEVICES.contains(&name) && !is_abstract(value))
 }
 
-/// A file's name, as QEMU tells it from a URL: by the first of `:` and `/`.
+/// A file name, which QEMU distinguishes from a URL by the first of `:` and `/`.
 fn is_local_name(name: &str) -> bool {
     let scheme = match name.find([':', '/']) {
         Some(at) if name.as_bytes().get(at) == Some(&b':') => &name[..at],

@@ -1,8 +1,8 @@
-//! QEMU's monitor (docs/interop/qmp-spec.txt, QEMU 7.2): one question to a QEMU that is starting.
+//! QMP, QEMU's monitor protocol (docs/interop/qmp-spec.txt, QEMU 7.2): one query to a QEMU that is starting.
 //!
-//! It listens early, and a thread of its own greets whoever connects while QEMU still initialises as root. Commands wait for
-//! the main loop (`monitor_qmp_dispatcher_co`, monitor/qmp.c), which begins when QEMU's rights are gone (`os_setup_post`,
-//! softmmu/vl.c): the answer to a command, and not the greeting, tells that it is ready.
+//! QEMU listens early, and a separate thread sends the greeting while QEMU still initialises as root. Commands wait for
+//! the main loop (`monitor_qmp_dispatcher_co`, monitor/qmp.c), which begins after QEMU has dropped its rights
+//! (`os_setup_post`, softmmu/vl.c). So the answer to a command, not the greeting, shows that QEMU is ready.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::unix::net::UnixStream;
@@ -17,39 +17,40 @@ use crate::os::Untrusted;
 use crate::os::socket::try_connect;
 use crate::os::wait::WaitLimit;
 
-/// How long one look waits for an answer.
+/// How long one poll waits for an answer.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long it waits where there is nobody to answer: a monitor wakes nobody before it is there.
+/// How long one poll waits while no monitor listens: no event announces a new socket.
 const POLL: Duration = Duration::from_millis(5);
-/// A line is shorter than this.
+/// The maximum length of a line, in bytes.
 const LONGEST: usize = 1 << 20;
-/// So much of a refusal is shown.
+/// The maximum length of a refusal that is shown.
 const LONGEST_REFUSAL: usize = 1000;
-/// By that the answer to the command is known.
+/// The ID that marks the answer to the command.
 const ID: &str = "dombuild";
 
-/// A question, asked as soon as somebody listens.
+/// A query, sent as soon as the monitor listens.
 #[derive(Debug)]
 pub struct QmpQuery {
     socket: PathBuf,
     command: &'static str,
     stream: Option<UnixStream>,
-    /// What has come and is no whole line yet.
+    /// Received bytes that do not form a whole line yet.
     unread: Vec<u8>,
 }
 
 impl QmpQuery {
-    /// A command without arguments, for the monitor at this socket, which need not be there yet.
+    /// A command without arguments for the monitor at this socket, which need not exist yet.
     #[must_use]
     pub fn new(socket: PathBuf, command: &'static str) -> Self {
         Self { socket, command, stream: None, unread: Vec::new() }
     }
 
-    /// What the command returned, once that has come; waits a moment for it, however much else comes. Where the monitor is not
-    /// there, or goes away, the question is asked again next time: whoever asks looks at the process as well.
+    /// Returns the command's result once it has arrived; waits briefly for it, however much else arrives. If the
+    /// monitor does not exist or closes the connection, the next call sends the query again: the caller also watches
+    /// the process.
     ///
     /// # Errors
-    /// Where the monitor refuses the command, or says what is no JSON.
+    /// If the monitor refuses the command, or sends invalid JSON.
     pub fn answer(&mut self) -> Result<Option<Value>> {
         if self.stream.is_none() {
             self.unread.clear();
@@ -73,14 +74,14 @@ impl QmpQuery {
             if value["id"] == ID {
                 return Ok(Some(value["return"].take()));
             }
-            // Anything else is the greeting, an event, or the answer to what comes before the command.
+            // Anything else is the greeting, an event, or the answer to an earlier command.
         }
         if self.unread.len() > LONGEST { Err(Error::other("a line without end")) } else { Ok(None) }
     }
 
-    /// In one piece: each that comes alone wakes QEMU.
+    /// Sent as one piece, because each separate write wakes QEMU.
     fn ask(&self) -> Result<UnixStream> {
-        // A new connection takes more than both commands at once.
+        // The buffer of a new connection holds both commands.
         let mut stream = UnixStream::from(try_connect(&self.socket)?);
         let (first, command) = (json!({ "execute": "qmp_capabilities" }), json!({ "execute": self.command, "id": ID }));
         stream.write_all(format!("{first}\n{command}\n").as_bytes())?;
@@ -88,13 +89,13 @@ impl QmpQuery {
     }
 }
 
-/// What has come, once there is something; waits a moment for it.
+/// The received bytes, once there are some; waits briefly for them.
 fn read(stream: &mut UnixStream, piece: &mut [u8]) -> Result<usize> {
     WaitLimit { timeout: LOOK, ..WaitLimit::default() }.wait(&stream, PollFlags::POLLIN)?;
     stream.read(piece)
 }
 
-/// Nothing has come, and the connection stands.
+/// No bytes have arrived, and the connection is open.
 fn is_for_now(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
@@ -125,7 +126,7 @@ mod tests {
     }
 
     impl Monitor {
-        /// The other end of a question, which has been asked whole.
+        /// The monitor's end of a query that was sent completely.
         fn asked(&self) -> UnixStream {
             let (stream, _) = self.listener.accept().expect("it came");
             let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
@@ -157,7 +158,7 @@ mod tests {
         let mut first = monitor.asked();
         first.write_all(&[GREETING, b"{\"ret"].concat()).expect("written");
         assert_eq!(question.answer().expect("no answer"), None);
-        // To close it does not do while another test is about to execute something.
+        // A close alone has no effect while a child that another test forked keeps the descriptor open.
         first.shutdown(Shutdown::Both).expect("shut down");
         assert_eq!(question.answer().expect("no answer"), None, "closed");
         assert_eq!(question.answer().expect("no answer"), None, "asked again");
@@ -170,7 +171,7 @@ mod tests {
     fn what_is_no_answer_holds_nobody_up() {
         let (mut question, monitor) = monitor();
         let mut other = monitor.asked();
-        // As much as a socket holds; nobody reads it to its end in one look.
+        // As much as a socket holds, more than one poll reads.
         other.set_nonblocking(true).expect("set");
         while other.write(b"{\"event\": \"BALLOON_CHANGE\"}\n").is_ok() {}
         assert_eq!(question.answer().expect("no answer"), None);
@@ -183,7 +184,8 @@ mod tests {
         feed.join().expect("the other end is gone");
     }
 
-    /// A connection waits for a place in the queue of a listener that does not accept, and has no deadline of its own.
+    /// A connection waits for a free place in the queue of a listener that does not accept, and has no timeout of its
+    /// own.
     #[test]
     fn a_listener_that_accepts_nobody_holds_nobody_up() {
         let folder = tempfile::tempdir().expect("a directory");

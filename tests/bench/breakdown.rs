@@ -1,4 +1,4 @@
-//! Where the time of a build goes, stage by stage, as the program's own events tell it.
+//! The time of each stage of a build, from the program's own events.
 
 use std::fmt::Write;
 

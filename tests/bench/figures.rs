@@ -54,7 +54,7 @@ pub(crate) fn ms(ns: u64) -> f64 {
     u32::try_from(ns / 1000).map_or(f64::INFINITY, f64::from) / 1000.0
 }
 
-/// Every way to one guest; each row is told on standard error as it comes.
+/// Measures every way for one guest; prints each row on standard error at once.
 pub(crate) fn measure_all(bench: &Bench, guest: &Guest) -> Vec<Row> {
     let ways = Way::of(guest.kind).iter();
     ways.map(|way| {

@@ -1,4 +1,4 @@
-//! The guests that are built, and how each program is told to build them.
+//! The guests, and the arguments with which each program builds them.
 
 use dombuild::memory::Kind;
 

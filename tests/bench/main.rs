@@ -1,6 +1,7 @@
-//! The benchmark: run as root in dom0 by `tests/nested.sh bench`. docs/benchmarks.md tells what it measures and how.
+//! The benchmark: run as root in dom0 by `tests/nested.sh bench`. docs/benchmarks.md describes what it measures and
+//! how.
 //!
-//! Outside Xen, and where no part of it is named, it says that it was skipped.
+//! Outside Xen, or if no part of it is named, it reports that it was skipped.
 
 mod breakdown;
 mod chart;

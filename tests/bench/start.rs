@@ -1,4 +1,4 @@
-//! What stands beside the build: QEMU's own start, and how soon the guest's firmware speaks.
+//! The parts outside the build: QEMU's own start, and the time until the guest's firmware prints.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;

@@ -31,7 +31,7 @@ pub(crate) enum Way {
     FloorImage,
     /// `dombuild build`, into a domain that was only created.
     Build,
-    /// `dombuild xenguest`, into a domain as xenopsd hands it over.
+    /// `dombuild xenguest`, into a domain in the state in which xenopsd leaves it.
     Xenguest,
     /// `dombuild create` without a device model.
     Bare,
@@ -134,7 +134,7 @@ impl Bench {
         ran
     }
 
-    /// One run of dombuild that tells its events on the descriptor whose lines are timed.
+    /// One run of dombuild that writes its events to the descriptor whose lines are timed.
     pub(crate) fn time_with_events(&self, guest: &Guest, way: Way) -> Ran {
         let mut prepared = self.prepare(guest, way);
         prepared.words.extend(["--events-fd", "7"].map(str::to_owned));
@@ -252,7 +252,7 @@ impl Bench {
         thread::sleep(self.rest);
     }
 
-    /// A guest takes all memory but a little and is gone again, and nobody idles until the measured program begins.
+    /// A guest takes nearly all memory and ends, and no process idles until the measured program begins.
     fn dirty_memory(&self) {
         let free = self.xen.physinfo().expect("physinfo").free_kib.0 / 1024;
         let size = free - free / 64 - 64;

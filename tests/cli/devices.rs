@@ -1,4 +1,4 @@
-//! Room for PCI devices, by a sysfs tree of the test's own, and what hvmloader is handed for the guest's tables.
+//! Memory for PCI devices, with a sysfs tree of the test's own, and the tables that hvmloader gets.
 
 use std::fs;
 use std::path::Path;

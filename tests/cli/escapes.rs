@@ -160,7 +160,7 @@ fn users_of_the_device_model_that_cannot_be() {
     assert!(error["message"].as_str().expect("text").contains("--device-model-root"), "{error}");
 }
 
-/// Called by one user with the rights of another, it does nothing, and opens nothing that it was told to.
+/// A set-user-ID call does nothing and opens none of the named files.
 #[test]
 fn it_does_not_run_with_borrowed_rights() {
     const TEST: &str = "it_does_not_run_with_borrowed_rights";

@@ -1,4 +1,4 @@
-//! `--events-fd`: what a program is told of a run, and what becomes of it when nobody listens.
+//! `--events-fd`: the events of a run, and how a run ends without a reader.
 
 use std::fs;
 use std::io::{self, Write};

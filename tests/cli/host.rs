@@ -49,7 +49,7 @@ fn the_log_shows_the_call_and_only_where_it_is_asked_for() {
         let loud = Ran::of(command(arguments).env("RUST_LOG", "dombuild=debug"));
         let call = format!("{FIRST_CALL}) = NULL");
         assert!(loud.stderr.lines().any(|line| line.contains("DEBUG") && line.contains(&call)), "{}", loud.stderr);
-        // The log is beside the result, not in it.
+        // The result does not contain the log.
         assert_eq!((loud.exit, &loud.stdout), (quiet.exit, &quiet.stdout));
     }
     let plan = Ran::of(command(&["plan", "--memory", "256"]).env("RUST_LOG", "dombuild=trace"));
@@ -57,7 +57,7 @@ fn the_log_shows_the_call_and_only_where_it_is_asked_for() {
     assert!(plan.stderr.contains("stage check-input") && !plan.stderr.contains("xc_"), "a plan asks Xen nothing");
 }
 
-/// What `features` promises on any machine.
+/// The fields that `features` has on every machine.
 fn check_features(json: &Value, text: &str) {
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     let built_for = json["built_for_xen"].as_str().expect("a release");

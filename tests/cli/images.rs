@@ -323,7 +323,7 @@ fn the_child_has_nothing_but_its_three_descriptors() {
         open.sort();
         let names: Vec<_> = open.iter().map(|(number, _)| number.as_str()).collect();
         assert_eq!(names, ["0", "1", "2"], "{open:?}");
-        // A copy, which is kept beside what comes out of it.
+        // A copy, which is stored with the unpacked image.
         assert!(open[0].1.starts_with("/memfd:packed kernel (deleted)"), "{open:?}");
         assert!(open[1].1.starts_with("/memfd:kernel (deleted)"), "{open:?}");
         assert!(text(&open[2].1).starts_with("pipe:"), "{open:?}");

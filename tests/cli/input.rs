@@ -169,7 +169,7 @@ fn what_is_not_installed_is_named() {
     }
 }
 
-/// Root reads everything; for anybody else a closed file is one more bad file.
+/// Root can read every file; for other users an unreadable file is one more bad file.
 #[test]
 fn files_that_may_not_be_read() {
     let files = Files::new();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::run::{Files, PROGRAM, Ran, command, line, skipped};
 
-/// Runs with a standard output or error that nobody reads any more: the very first write fails.
+/// Runs with a closed reader on standard output or error: the very first write fails.
 fn unread(arguments: &str, stderr_too: bool) -> (i32, String) {
     let broken = || {
         let (reader, writer) = io::pipe().expect("a pipe");

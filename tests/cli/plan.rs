@@ -53,7 +53,7 @@ fn number(plan: &Value, field: &str) -> u64 {
     plan[field].as_u64().unwrap_or_else(|| panic!("{field} is no integer in {plan}"))
 }
 
-/// Every relation that xenops' memory model and the layout promise for an HVM guest.
+/// Every relation of xenops' memory model and the layout for an HVM guest.
 fn check(plan: &Value) {
     let kib = |field: &str| number(plan, &format!("{field}_kib"));
     for field in KIB {

@@ -100,7 +100,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A directory with `hvmloader`, `firmware`, and `qemu`, which would fail at once if anybody started it.
+    /// A directory with `hvmloader`, `firmware`, and a `qemu` that fails at once if it is started.
     pub(super) fn new() -> Self {
         let files = Self { directory: tempfile::tempdir().expect("a temporary directory") };
         // Some runs are another user's.
@@ -173,8 +173,9 @@ pub(super) fn skipped(test: &str, why: &str) {
     writeln!(io::stderr(), "skipped {test}: {why}").expect("stderr");
 }
 
-/// Copies a program, or a script, to where it is to be executed. Another process does so: a child that another test forks
-/// meanwhile would keep a file open that this process writes, and what somebody has open for writing cannot be executed.
+/// Copies a program or a script to the place of its execution. A separate process makes the copy: a child that another
+/// test forks meanwhile would keep a file of this process open for writing, and the kernel does not execute such a
+/// file.
 pub(super) fn copy_program(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("--").arg(from).arg(to).status().expect("there is cp");
     assert!(copied.success(), "{} to {}", from.display(), to.display());

@@ -218,7 +218,7 @@ fn a_link_of_its_name_is_the_helper() {
     let answer = call_as(&[link], &["-mode", "nothing"]);
     assert_eq!(answer.line, "error:xenguest: unrecognized mode 'nothing'\n");
 
-    // The original is looked for beside the link, and gets the very command line.
+    // The original is searched in the link's directory, and gets the same command line.
     let answer = call_as(&[link], &["-mode", "hvm_restore", "-fd", "5"]);
     assert!(
         answer.line.starts_with("error:xenguest: mode 'hvm_restore' is not for dombuild, and there is no original"),
@@ -259,7 +259,7 @@ fn descriptors_that_cannot_be() {
     assert_eq!(line, "error:xenguest: -controloutfd: descriptor 7 is open for reading alone\n");
     let (line, _) = run("\"$1\" xenguest -mode hvm_build -controlinfd 78 2>/dev/null");
     assert!(line.starts_with("error:xenguest: -controlinfd: descriptor 78 is not open"), "{line}");
-    // Nobody reads the answer: the exit status tells all the same.
+    // Without a reader for the answer, the exit status still shows the failure.
     let (_, status) = run("\"$1\" xenguest -mode test -controloutfd 7 7>/dev/full 2>/dev/null");
     assert_eq!(status, Some(1));
     // Without a descriptor it is standard output's: for shells.

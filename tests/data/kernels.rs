@@ -400,7 +400,7 @@ fn containers(all: &mut Corpus) {
     }
 }
 
-/// What unpacks to more than anybody has.
+/// A kernel that unpacks to more than any host has.
 fn bombs(all: &mut Corpus) {
     let mut add = |name: &str, file: Vec<u8>, words| all.push((name.to_owned(), file, words));
     // 8 GiB of zeros, which fit into 256 KiB.

@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Starts a program `count` times and kills each with SIGKILL, after delays spread over a range. Returns how many of them had a child by
-/// then. Each of those must die of SIGKILL too: the kernel makes this process their parent, so that it is told how they end,
-/// and waits for them. A child that is not killed with its parent ends by itself, in another way.
+/// Starts a program `count` times and kills each with SIGKILL, after delays spread over a range. Returns how many had a
+/// child by then. Each child must die of SIGKILL too: the kernel makes this process their parent, so it can wait for
+/// them and see their status. A child that is not killed with its parent exits by itself, with another status.
 pub(crate) fn kill_parents(program: &str, arguments: &[&str], count: u32, delays: Range<Duration>) -> u32 {
     set_child_subreaper(true).expect("Linux has it");
     let mut orphans = 0;

@@ -17,7 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("figures_of_what_the_host_gives", what_the_host_gives),
 ];
 
-/// What is asked for. Where no QEMU is told of, there is none.
+/// The request. Without a QEMU in it, there is none.
 const GUESTS: [&str; 28] = [
     "--kind hvm --model xenops --memory 64 --video 0",
     "--kind hvm --model xenops --memory 256",
@@ -151,7 +151,7 @@ fn look_at(guest: &str) -> (Value, String) {
     let shown = dombuild(&["inspect", "t"]).success().json();
     let mut wrong = Vec::new();
 
-    // One plan, wherever it is told.
+    // One plan, in every output.
     let mut plan = planned.clone();
     plan["owned_pages_running"] = built["plan"]["owned_pages_running"].clone();
     if plan != built["plan"] || plan != shown["plan"] {

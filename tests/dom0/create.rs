@@ -24,8 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("ovmf_starts", ovmf_starts),
 ];
 
-/// Holds every figure of the plan against Xen: as dombuild measured it, as the library tells it now, and as the
-/// hypervisor prints it by itself.
+/// Compares every figure of the plan with Xen: as dombuild measured it, as the library reports it now, and as the
+/// hypervisor prints it itself.
 fn assert_as_planned(built: &Value, running: bool) {
     let plan = &built["plan"];
     let domid = domid(built);
@@ -113,7 +113,7 @@ fn seabios_starts() {
     dombuild(&["destroy", "t"]).success();
 }
 
-/// hvmloader prints the map that it hands to the BIOS: the guest's own view of the plan's layout.
+/// hvmloader prints the memory map that it gives to the BIOS: the guest's own view of the plan's layout.
 fn seabios_across_the_hole() {
     let built = create("t", &["--memory", "4GiB", "--vcpus", "4"]);
     assert_as_planned(&built, true);

@@ -71,7 +71,7 @@ fn examples() {
                 expected.push(line);
             }
             let printed = run(directory.path(), command);
-            // A helper's error is told to people, too.
+            // A helper's error also has a text form.
             let got: Vec<&str> = printed.lines().filter(|line| !line.starts_with("dombuild: error:")).collect();
             let same = if expected.last() == Some(&"…") {
                 got.iter().zip(&expected[..expected.len() - 1]).all(|(line, pattern)| fits(pattern, line))

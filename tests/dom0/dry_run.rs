@@ -69,7 +69,7 @@ fn fails_as_create_does() {
     dombuild(&["destroy", "taken"]).success();
 }
 
-/// The steps that it tells are those that `create` then takes.
+/// `create` takes the steps that the dry run reports.
 fn tells_every_step() {
     for kind in
         [&["--device-model", "none", "--paused"][..], &["--kind", "pv", "--kernel", GUEST_KERNEL, "--paused"], &[]]

@@ -1,4 +1,4 @@
-//! What a wrapper is told of a run: events on a descriptor, and syslog.
+//! What a run reports to a wrapper: events on a descriptor, and syslog.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

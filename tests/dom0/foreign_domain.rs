@@ -1,4 +1,4 @@
-//! `build` on a domain that somebody else created: here, this test, with nothing but libxenctrl.
+//! `build` on a domain of another creator: here, this test, with only libxenctrl.
 
 use dombuild::memory::Kind;
 use dombuild::xen::{DomId, Interface};

@@ -1,4 +1,4 @@
-//! The host's free memory is the same for every verb: what one run was promised no other takes.
+//! All verbs agree on the host's free memory: no run takes what another has reserved.
 
 use std::process::{Command, Stdio};
 
@@ -42,7 +42,7 @@ fn balloon_leaves_promises() {
     assert_eq!(error["stage"], "wait-free-memory");
     let told = number(&error, "free_kib") / 1024;
     assert!(told + VIDEO_MIB <= free + 1 && told + VIDEO_MIB + 2 >= free, "{told} of {free}: {error}");
-    // What is nobody's it may take.
+    // It may take unreserved memory.
     let size = (64 + free - VIDEO_MIB - 16).to_string();
     dombuild(&["balloon", "grows", &size, "--timeout", "2"]).failed_with(8, "timed-out");
     assert_eq!(number(&guest, "domid"), number(&dombuild(&["inspect", "grows"]).success().json(), "domid"));
@@ -60,7 +60,7 @@ fn dom0_mib() -> u64 {
     dom0.owned_pages.0 / 256
 }
 
-/// Keys that whoever resizes dom0 first makes.
+/// Keys that the first program to resize dom0 makes.
 const KEYS: [&str; 2] = ["/local/domain/0/memory", "/vm/00000000-0000-0000-0000-000000000000"];
 
 /// dom0 as it was, also where a test fails: its size, and which of the keys were missing.

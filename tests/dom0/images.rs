@@ -59,7 +59,7 @@ fn hostile_images() {
     }
 }
 
-/// What the log of a build tells of a segment: its first frame, and how many.
+/// A segment as the log of a build reports it: its first frame, and its number of frames.
 fn segment(log: &str, name: &str) -> (u64, u64) {
     let hex = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
     let line = log.lines().find(|line| line.contains("xc_dom_alloc_segment") && line.contains(&format!(" {name} ")));
@@ -83,7 +83,7 @@ fn domid(name: &str) -> DomId {
     DomId::new(shell(&format!("xl domid {name}")).trim().parse().expect("a number")).expect("a domid")
 }
 
-/// xl hands libxenguest the file itself.
+/// xl gives libxenguest the file itself.
 fn the_same_kernel_as_xls() {
     let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=256\nkernel=\"{PACKED_KERNEL}\"\nextra=\"console=hvc0\"\n");
     let config = file(config.as_bytes());

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM at different moments: everything is removed, and the exit status tells the signal.
+//! SIGINT and SIGTERM at different moments: everything is removed, and the exit status names the signal.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

@@ -69,7 +69,7 @@ fn device_models() -> usize {
     lines.filter(|line| line.windows(11).any(|word| word == b"-xen-domid\0")).count()
 }
 
-/// Somebody else's domains, which have to stand beside all of it: one of xl's, and one that has nothing at all.
+/// Other toolstacks' domains, which must survive all of it: one of xl's, and one without any keys.
 fn bystanders(xen: &Interface) -> DomId {
     let config = file(b"type=\"hvm\"\nname=\"theirs\"\nmemory=64\nvga=\"none\"\n");
     shell(&format!("xl create -p {}", path_text(&config)));
@@ -136,7 +136,7 @@ fn killed_creates() {
             match kill_after(&words, delay) {
                 Kill::Caught => {
                     caught += 1;
-                    // Without anybody's help.
+                    // Without help from another process.
                     wait_for("QEMU dies with the run", 20, || device_models() <= standing);
                     left += u32::from(!clean().is_empty());
                     assert!(!domain_named("t"));
@@ -164,7 +164,7 @@ fn killed_creates() {
     shell("xl destroy theirs");
 }
 
-/// Its QEMU dies with the run at any time, though nobody was there to end it.
+/// Its QEMU dies with the run at any time, even if no process is left to end it.
 fn killed_foreground() {
     let mut child = start_silently(&["create", "--name", "t", "--memory", "64", "--foreground"]);
     wait_for("the guest runs", 60, || {
@@ -181,7 +181,7 @@ fn killed_foreground() {
     assert_eq!(removed[0]["pid"], child.id());
 }
 
-/// Starts a run, and kills it so long after it has told that it begins this step.
+/// Starts a run, and kills it this long after the event that begins this step.
 fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
@@ -198,7 +198,7 @@ fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
     child.wait().expect("waited for");
 }
 
-/// A `build` is killed while memory is claimed for somebody else's domain: that stays, and its claim goes.
+/// A `build` is killed while memory is claimed for another toolstack's domain: the domain stays, and the claim goes.
 fn killed_build() {
     let xen = Interface::open().expect("Xen");
     let mut random = Random::new("killed builds");
@@ -328,7 +328,8 @@ fn by_handles() {
     assert!(xen.domain(empty).expect("asked").is_none());
     dombuild(&["destroy", "t"]).success();
 
-    // Keys and files of ours whose domain is gone, with a record and without; and QEMU, which a number tells.
+    // dombuild's keys and files whose domain no longer exists, with a record and without; and a QEMU, identified by its
+    // number.
     for recorded in [true, false] {
         let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
         let mark = format!("/libxl/{number}/dombuild");
@@ -361,13 +362,13 @@ fn by_handles() {
             clean().iter().map(|left| left["what"].as_str().expect("a word").to_owned()).collect();
         whats.sort();
         assert_eq!(whats, ["device-model", "files", "keys"]);
-        // The shell may also tell by its status that what it had started was ended.
+        // The shell's status may also report that its child was killed.
         assert!(!qemu.wait().expect("waited for").success());
         assert!(decoy.try_wait().expect("asked").is_none(), "its command line alone makes it nobody's device model");
         decoy.kill().expect("killed");
         decoy.wait().expect("waited for");
     }
-    // What cannot be removed is told, and looked for again.
+    // What cannot be removed is reported, and the next cleanup tries again.
     let (uuid, number) = (Uuid::new_v4(), DomId::new(32_000).expect("a domid"));
     let socket = format!("/run/xen/qmp-libxl-{number}");
     fs::create_dir(&socket).expect("made");

@@ -112,7 +112,7 @@ fn features() {
     assert_eq!(features["xen"]["version"], version.trim());
     let free_mib: u64 = shell("xl info free_memory").trim().parse().expect("MiB");
     assert_eq!(number(&features["xen"], "free_kib") >> 10, free_mib);
-    // And a person is told the same.
+    // The text output says the same.
     let text = Command::new(DOMBUILD).arg("features").stderr(Stdio::inherit()).output().expect("it ran");
     assert!(String::from_utf8_lossy(&text.stdout).contains(version.trim()));
     assert_eq!(run(DOMBUILD, &["--version"]).status, Some(0));

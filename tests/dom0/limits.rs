@@ -26,7 +26,7 @@ const WORDS: &str = "guest.target=491520";
 /// Starts the greedy guest under a model and gives back what it owns when it owns no more.
 fn greedy(model: &str) -> (u64, u64) {
     let built = start(&[&GREEDY[..], &["--model", model]].concat(), WORDS);
-    // It tells what it has every second.
+    // It reports its memory every second.
     let has = || said("current_kb");
     wait_for("the guest sets its own target", 60, || has().is_some());
     wait_for("it has what it can get", 60, || {

@@ -57,17 +57,17 @@ pub(crate) fn wait_until_ready(domid: DomId) {
     assert!(said("ready").is_some(), "{CRASHED}");
 }
 
-/// What a test says whose guest has ended, or told of a panic, or waits for ever, before it was up.
+/// The message of a test whose guest ended, reported a panic, or hung before it was up.
 pub(crate) const CRASHED: &str = "the guest's kernel crashed or hangs";
 
-/// Whether the kernel of the last guest has crashed. Software emulation of SVM lets Linux fault where it cannot, with flags
-/// that no CPU has or at addresses of Xen's: four of nineteen starts of xl's guests with 2 vCPUs (Linux 6.12, Xen 4.20), none
-/// of eleven with 1. Where the fault comes before a console, Xen alone tells.
+/// Whether the kernel of the last guest has crashed. Software emulation of SVM makes Linux fault at impossible places,
+/// with flags that no CPU has or at Xen's addresses: four of nineteen starts of xl's guests with 2 vCPUs (Linux 6.12,
+/// Xen 4.20), none of eleven with 1. If the fault precedes the console, only Xen reports it.
 pub(crate) fn kernel_crashed() -> bool {
     panicked() || triple_faults() > TRIPLE_FAULTS.load(Ordering::Relaxed)
 }
 
-/// The same, as far as its console tells.
+/// The same, as far as its console shows it.
 fn panicked() -> bool {
     let console = console();
     ["Kernel panic", "Oops", "PANIC", "BUG: "].iter().any(|word| console.contains(word))
@@ -80,7 +80,7 @@ fn triple_faults() -> usize {
     shell("xl dmesg").matches("Triple fault").count()
 }
 
-/// Removes what an earlier guest wrote; nor is what Xen has told of earlier guests of the one that comes now.
+/// Removes the output of an earlier guest, so that it and Xen's messages about it do not count for the next guest.
 pub(crate) fn expect_guest() {
     let _ = fs::remove_file(CONSOLE);
     TRIPLE_FAULTS.store(triple_faults(), Ordering::Relaxed);
@@ -117,8 +117,8 @@ fn ram_seen() -> Vec<(u64, u64)> {
     .collect()
 }
 
-/// How much of the RAM between two addresses the guest was told of; Linux takes the first page, and below 1 MiB what a PC
-/// has there, from what it calls usable.
+/// How much of the RAM between two addresses the guest reports as usable; Linux removes the first page, and below 1 MiB
+/// the areas of a PC, from what it calls usable.
 fn ram_between(start: u64, end: u64) -> u64 {
     ram_seen().iter().map(|(first, last)| last.min(&end).saturating_sub(*first.max(&start))).sum()
 }
@@ -282,7 +282,7 @@ fn xls_guest_balloons() {
     let moved = dombuild(&["balloon", "t", "200", "--timeout", "90"]).success().json();
     assert_eq!(number(&moved, "max_pages"), 201 * 256, "{moved}");
     // xl sees it the same way.
-    // While entries are left, it is told 1 MiB less.
+    // While entries are left, xl gets 1 MiB less.
     let line = shell("xl list t | tail -1");
     assert!(matches!(line.split_whitespace().nth(2), Some("199" | "200")), "{line}");
     shell("xl destroy t");

@@ -133,8 +133,8 @@ fn print_slowest() {
     println!("slowest, in seconds: {}", shown.collect::<Vec<_>>().join(", "));
 }
 
-/// Runs a test, and once more, at most four times, where a Linux guest's kernel has crashed under it: the emulated CPU lets them
-/// now and then, whoever built them. What a builder does wrong it does each time.
+/// Runs a test again, at most four times, if a Linux guest's kernel has crashed: the emulated CPU causes such crashes
+/// now and then, with every builder. A builder's own error occurs each time.
 fn attempts(test: fn()) -> Result<(), Failed> {
     let mut left = 5;
     let before = support::Host::now();

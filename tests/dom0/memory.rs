@@ -1,4 +1,4 @@
-//! What stands in a guest's memory when it is handed over.
+//! The content of a guest's memory at the end of the build.
 
 use std::collections::BTreeMap;
 

@@ -95,7 +95,7 @@ fn another_users_lock() {
         // The file stays when its maker is gone. It is locked then, for what that is worth, and not without a word.
         drop(holder);
         builds_with_warning(&[path, "unsafe", "user 65534's, mode 0600"]);
-        // Where nobody but root can open it, it is a lock like any other.
+        // If only root can open it, it is a lock like any other.
         make(path, 0, 0o600);
         let ran = dombuild(&GUEST).success();
         assert!(!ran.stderr.contains(path), "{ran:?}");
@@ -173,7 +173,7 @@ fn waiting(log: &tempfile::TempPath, words: &str) -> Child {
     child
 }
 
-/// xl locks its file whoever made it. The kernel would refuse `O_CREAT` on it (`fs.protected_regular`).
+/// xl locks its file, whatever user made it. The kernel would refuse `O_CREAT` on it (`fs.protected_regular`).
 fn root_on_another_users_file() {
     let _shared = Shared::new();
     let log = file(b"");

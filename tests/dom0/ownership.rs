@@ -1,5 +1,5 @@
-//! Nobody else's processes are killed, nobody else's domain is destroyed, and nobody else can keep a domain from being
-//! destroyed: neither a user's number, nor a command line, nor a domain's number alone makes anything a guest's.
+//! dombuild kills no process and destroys no domain of others, and no other user can prevent a domain's destruction: a
+//! user ID, a command line or a domain ID alone does not assign a process to a guest.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -74,20 +74,20 @@ fn last_domid() -> u32 {
 }
 
 fn not_by_user() {
-    // A number that belongs to somebody is refused, and nothing of his is touched.
+    // A user ID that has an account is refused, and none of its processes is touched.
     let last = last_domid();
     let users = Users::add(last + 1);
     let theirs: Vec<_> = (1..8).map(|more| process(FIRST_USER + last + more, "exec sleep 1000", &[])).collect();
     let error = dombuild(&[&["create", "--name", "t"], &SMALL[..]].concat()).failed_with(3, "bad-config");
     let message = error["message"].as_str().expect("text");
     assert!(message.contains("person") && message.contains("--device-model-user"), "{error}");
-    // A guest without QEMU needs no user, and its end is no end of anybody's.
+    // A guest without QEMU needs no user, and its destruction ends no user's processes.
     create("t", &[&SMALL[..], &["--device-model", "none"]].concat());
     dombuild(&["destroy", "t"]).success();
     create("t", &[&SMALL[..], &["--device-model-root"]].concat());
     dombuild(&["destroy", "t"]).success();
     drop(users);
-    // Nor where nobody knows the user: his processes are not in the guest's cgroup.
+    // The same for a user ID without an account: its processes are not in the guest's cgroup.
     create("t", &SMALL);
     dombuild(&["destroy", "t"]).success();
     theirs.into_iter().for_each(assert_unharmed);
@@ -137,7 +137,7 @@ fn not_by_command_line() {
         dombuild(&["destroy", "t"]).success();
         assert!(start.elapsed() < Duration::from_secs(15), "QEMU alone is waited for");
     }
-    // Another toolstack's QEMU is found by what xenstore tells of it.
+    // dombuild finds another toolstack's QEMU by its xenstore entry.
     let config = file(b"type=\"hvm\"\nname=\"theirs\"\nmemory=64\nvga=\"none\"\n");
     shell(&format!("xl create -p {}", path_text(&config)));
     let pid = shell("xenstore-read /local/domain/$(xl domid theirs)/image/device-model-pid");

@@ -29,7 +29,7 @@ fn host() -> PhysInfo {
     Interface::open().expect("Xen").physinfo().expect("physinfo")
 }
 
-/// Creates guests of `mib` each at once, and tells how each ended.
+/// Creates guests of `mib` each at once, and returns how each ended.
 fn at_once(guests: u32, arguments: &[&str], mib: u64) -> Vec<Value> {
     let size = mib.to_string();
     thread::scope(|scope| {
@@ -94,7 +94,8 @@ fn as_many_as_fit() {
     super::support::figures("parallel", &table);
 }
 
-/// While a guest is being built, Xen gives its memory to nobody; `--no-claim` leaves it to whoever comes first.
+/// While a guest is being built, Xen gives its memory to no other domain; `--no-claim` leaves it to the first that
+/// asks.
 fn claimed_memory() {
     let _both = SecondProcessor::wake();
     // A device model that never gets ready: the build is at its end then, but for what QEMU still needs.
@@ -119,7 +120,8 @@ fn signal(child: &Child, with: Signal) {
 
 const GUEST: [&str; 8] = ["create", "--name", "t", "--memory", "64", "--paused", "--device-model", "none"];
 
-/// With a lock in somebody else's hands: a build is interrupted, gives up, is told not to mind, or waits and goes on.
+/// While another process holds the lock: a build is interrupted, gives up, ignores the lock on request, or waits and
+/// goes on.
 fn with_lock(path: &str, call: &str) {
     let there = fs::exists(path).expect("asked");
     let log = file(b"");

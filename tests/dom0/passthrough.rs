@@ -1,7 +1,7 @@
-//! Room for PCI devices, and tables that hvmloader is handed: as a running guest's firmware sees them.
+//! Memory for PCI devices, and tables for hvmloader: as a running guest's firmware sees them.
 //!
-//! The machine of `tests/nested.sh` has no IOMMU. What Xen would tell of a device's reserved memory is therefore said by the
-//! test, and no device is given to a guest.
+//! The machine of `tests/nested.sh` has no IOMMU. So the test supplies what Xen would report about a device's reserved
+//! memory, and no device is assigned to a guest.
 
 use std::fs;
 use std::path::Path;
@@ -99,7 +99,7 @@ fn needs_an_iommu() {
     assert_eq!(error["stage"], "create-domain");
 }
 
-/// The map that hvmloader hands to the firmware, as (start, end, kind).
+/// The map that hvmloader gives to the firmware, as (start, end, kind).
 fn e820_of(domid: DomId) -> Vec<(u64, u64, String)> {
     let prefix = format!("(d{domid}) ");
     let parse = |line: &str| {
@@ -283,7 +283,7 @@ fn tables_of_the_host() {
     let types = smbios::check(&module).expect("hvmloader's format");
     println!("the host's structures: types {types:?}, {} bytes", module.len());
     assert!(types.contains(&1), "{types:?}");
-    // dom0's kernel tells the maker by a way of its own.
+    // dom0's kernel reports the maker by another interface.
     let maker = fs::read_to_string("/sys/class/dmi/id/sys_vendor").expect("the maker");
     assert!(contains(&module, maker.trim().as_bytes()), "{maker}");
     assert_eq!(number(&built["measured_built"], "owned_pages"), number(&built["plan"], "owned_pages_built"));

@@ -53,7 +53,7 @@ fn vcpus_and_apic() {
     let vm = built(Kind::Hvm, 9, &[("platform/apic", "false")]);
     assert_eq!(hvm_info(vm.domid), (0, 9, [0xff, 1]));
     vm.destroy();
-    // Fewer than were made, told by OpenXT's name.
+    // Fewer vCPUs online than were made, set by OpenXT's name.
     let vm = built(
         Kind::Hvm,
         2,

@@ -62,7 +62,7 @@ fn message(error: &Value) -> &str {
     error["message"].as_str().expect("text")
 }
 
-/// Neither may it be waited for in vain at the kernel's own device, which nobody serves in dom0.
+/// dombuild must not wait in vain at the kernel's own device either, which has no server in dom0.
 fn leaves_its_socket() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("socket");
@@ -171,7 +171,7 @@ fn stops_at_every_step() {
     });
 }
 
-/// The same where it dies, as far as this run can tell: its socket stays, and nobody listens.
+/// The same if it dies, as far as this run can detect it: its socket stays without a listener.
 fn deaths_at_every_step() {
     walk("deaths of xenstored", &mut |step| {
         let folder = tempfile::tempdir().expect("a folder");

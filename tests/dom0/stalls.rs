@@ -86,7 +86,7 @@ fn builds_in_spite(daemon: &Daemon, log: &str, named: &str) {
     println!("{log}: {usual:.2?} without it, {took:.2?} with one that stalls");
     assert!(took < usual + Duration::from_secs(30), "{usual:?} without it, {took:?} with it");
     dombuild(&["destroy", "t"]).success();
-    // A run that fails tells of its own error last.
+    // A failed run reports its own error last.
     let (ran, _) = timed(&["destroy", "nobody", "--log", log]);
     ran.failed_with(3, "no-such-domain");
     assert_warns_once(&ran, named);

@@ -30,14 +30,14 @@ fn long_list() {
     shell("xenstore-rm /test");
 }
 
-/// The socket's buffers take some 200 KiB, either way: nobody may wait for the other there.
+/// The socket's buffers take some 200 KiB each way: neither side may wait for the other there.
 fn many_at_once() {
     let store = Store::open().expect("xenstored");
     let paths: Vec<_> = (0..400).map(|number| format!("/test/{number}/value")).collect();
     let value = |path: &String| format!("{path:2000}");
     let written = store.transaction(|transaction| {
         paths.iter().try_for_each(|path| transaction.write(path, &value(path)))?;
-        // Behind changes whose answers nobody has read.
+        // After changes whose answers are still unread.
         transaction.read_all(&paths)
     });
     let expected: Vec<_> = paths.iter().map(|path| Some(value(path))).collect();
@@ -57,7 +57,7 @@ fn many_at_once() {
     shell("xenstore-rm /test");
 }
 
-/// Changes are told to xenstored together, and yet each has its own error, with which nothing happens.
+/// Changes go to xenstored together, but each has its own error; if one fails, none is made.
 fn failed_change() {
     let store = Store::open().expect("xenstored");
     let long = "x".repeat(5000);

@@ -19,8 +19,8 @@ use uuid::Uuid;
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
 
-/// What every guest's kernel is told. One whose processors wait for the host's half a minute is none that hangs; one that
-/// does tells of it after one.
+/// The command line of every guest's kernel. A guest whose processors wait half a minute for the host's does not hang;
+/// one that hangs reports it after one minute.
 pub(crate) const CMDLINE: &str = "console=hvc0 watchdog_thresh=30";
 
 /// The small Linux guest that dom0 of the nested Xen has, for PVH and PV (tests/nested/guest-init). Its kernel is unpacked
@@ -146,7 +146,7 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
     })
 }
 
-/// Destroys a domain, whoever's it is.
+/// Destroys a domain of any owner.
 pub(crate) fn destroy(xen: &Interface, domid: DomId) {
     let domain = xen.domain(domid).expect("asked").expect("it is there");
     xen.destroy(domain.held()).expect("destroyed");

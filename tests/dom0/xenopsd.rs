@@ -1,4 +1,5 @@
-//! A stand-in for xenopsd: it does with its own hands what the helper's caller does, and calls `xenguest` as xenopsd does.
+//! A substitute for xenopsd: it makes the preparations of the helper's caller itself, and calls `xenguest` as xenopsd
+//! does.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};

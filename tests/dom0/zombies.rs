@@ -56,7 +56,7 @@ fn no_name_and_no_uuid() {
     assert!(!exists(&format!("/local/domain/{first}")) && exists(&vm), "it has its path");
     let shown = dombuild(&["inspect", "t"]).success().json();
     assert_eq!((&shown["domid"], &shown["differences"]), (&second["domid"], &json!([])));
-    // A cleanup tells them apart, too.
+    // A cleanup distinguishes them, too.
     let found = dombuild(&["cleanup"]).success().json();
     let what = (&found[0]["domid"], &found[0]["what"], &found[1]);
     assert_eq!(what, (&json!(first), &json!("domain"), &Value::Null), "{found}");

@@ -57,9 +57,9 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     Ok(end)
 }
 
-/// Starts the guest and prints what came of it. A guest of which nobody could be told is a failure like any other. In the
-/// foreground, waits for its end and leaves that to be printed when it is gone. Otherwise the guest is handed over first: a
-/// user who was told of it has it, even where this run is killed then.
+/// Starts the guest and prints the result. If the result cannot be printed, the run fails like any other. In the
+/// foreground, waits for the guest's end, and the caller prints the final result. Otherwise the guest is detached
+/// before the result is printed: a guest that has been reported stays, even if this run is killed then.
 fn start_and_tell(
     reporter: &Reporter,
     context: &Context<'_>,
@@ -153,8 +153,8 @@ fn start(
     Ok((built, model))
 }
 
-/// Waits until the guest has shut down and tells why, or somebody has destroyed it, QEMU has died or the user stops the
-/// run.
+/// Waits until the guest has shut down and returns the reason; also ends if the domain is destroyed, QEMU dies or the
+/// user stops the run.
 fn wait_guest(context: &Context<'_>, domid: DomId, mut model: Option<&mut DeviceModel>) -> Result<String, Failure> {
     /// xenstored fires this watch when a domain shuts down or goes.
     const RELEASED: &str = "@releaseDomain";

@@ -21,7 +21,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         return Err(Error::BadConfig("domain 0 is the one that this runs in".to_owned())).at(Stage::Destroy)?;
     }
     let domain = connection.xen.domain(domid).at(Stage::Destroy)?;
-    // Of a domain that an earlier run has destroyed, and that others still map, the record of that run is all that is left.
+    // If an earlier run has destroyed the domain and others still map its memory, only that run's record is left.
     let is_zombie_of_ours = || match &domain {
         Some(domain) if domain.dying => is_recorded(domain.held()),
         _ => Ok(false),
@@ -32,7 +32,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
     {
         return Err(Error::NotOurs { domid }).at(Stage::Destroy)?;
     }
-    // Of one that is gone, the keys tell which it was.
+    // The keys of a domain that no longer exists still hold its UUID.
     let uuid = domain.map_or_else(|| owner_tag(&connection.store, domid), |domain| Ok(Some(domain.uuid)));
     let Some(uuid) = uuid.at(Stage::Destroy)? else {
         let left_behind = |cleanup| Error::LeftBehind { domid, cleanup, cause: None };
@@ -40,8 +40,8 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         observer::step(reporter, Stage::Destroy, removed)?;
         return print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
     };
-    // A run that is killed half way leaves what cannot be told from the domain any more. Where it cannot be recorded, the
-    // domain goes all the same.
+    // A killed run leaves things that the domain no longer identifies. If the record cannot be written, the domain is
+    // destroyed all the same.
     let mut run = JournalEntry::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
     let held = DomainRef { domid, uuid };
     let destroyed = connection.destroy(held);
@@ -53,7 +53,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         (outcome, _) => outcome.is_ok(),
     };
     drop(run);
-    // What earlier runs could not remove of it is gone as well, or this run's record tells of it.
+    // What earlier runs left of the domain is removed as well, or this run's record lists it.
     if is_recorded && let Err(error) = forget_dead(held) {
         log::warn!("{error}");
     }

@@ -24,8 +24,8 @@ use crate::qemu::log::{LOG_DIRECTORY, XEN_RUN_DIR};
 use crate::stage::Stage;
 use crate::xen::{CreateDomain, PhysInfo, XenError};
 
-/// Checks, in the order in which `create` would come to each, what would make it fail; tells what it would do. The flags and
-/// the files have been checked, and Xen and xenstored have been reached.
+/// Makes the checks of `create` in its order, and reports what `create` would do. The flags and the files have been
+/// checked, and Xen and xenstored answer.
 ///
 /// # Errors
 /// The error that `create` would fail with, at the same step.

@@ -1,4 +1,4 @@
-//! `inspect`: a live domain, whoever built it, measured and held against the plan that fits it.
+//! `inspect`: measures a live domain of any toolstack, and compares it with the plan that fits it.
 
 use std::fmt;
 use std::io::{IsTerminal, stdout};
@@ -52,8 +52,8 @@ pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> a
     Done::new(&last, &text)
 }
 
-/// Measures and shows the domain again and again, until it ends, the user has seen enough or nobody reads any more.
-/// Returns what was shown last.
+/// Measures and shows the domain repeatedly, until it ends, the user stops or the reader has gone. Returns the last
+/// result.
 fn watch(
     connection: &Connection<'_>,
     domid: DomId,
@@ -107,7 +107,7 @@ struct Inspection {
     measured: Measured,
     /// Pages that were touched since all was marked to be populated on demand.
     touched_pages: Option<Pages>,
-    /// The PoD target, which Xen does not tell: while anything is left to populate, what the domain owns.
+    /// The PoD target, which Xen does not report: while anything is left to populate, what the domain owns.
     pod_target_pages_derived: Option<Pages>,
     memory_target_kib: Option<Kib>,
     static_max_kib: Option<Kib>,

@@ -6,10 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the original is called, beside this program.
+/// The file name of the original helper in this program's directory.
 const ORIGINAL: &str = "xenguest.orig";
 
-/// Where the original helper is, if anywhere: where the caller says, or beside the name or the file that was started.
+/// The path of the original helper, if there is one: the caller's path, or the directory of the started name or file.
 pub(super) fn original(chosen: Option<&Path>) -> Option<PathBuf> {
     if let Some(chosen) = chosen {
         return Some(chosen.to_owned());

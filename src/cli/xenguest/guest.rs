@@ -1,4 +1,4 @@
-//! From the helper's options, and the keys in xenstore, to the guest that is to be built.
+//! Converts the helper's options and the xenstore keys to the guest to build.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use crate::payload::search::{Candidates, load_ramdisk, map_ramdisk, read_firmwar
 use crate::payload::{acpi_tables, smbios};
 use crate::xen::{DomId, DomainInfo, ImageLimits, PciAddress, Transaction, XenError};
 
-/// What is to be built, as far as the command line tells.
+/// The guest to build, as far as the command line describes it.
 pub(super) struct Job {
     pub(super) kind: Kind,
     pub(super) ports: Ports,
@@ -186,7 +186,7 @@ impl Job {
         Ok(BootFiles::Firmware { hvmloader: read_hvmloader(Some(&self.image), plan)?, kind, firmware, modules })
     }
 
-    /// What the host hands on of its own tables. A host that has none of them has always been no reason to fail.
+    /// The host's own tables for the guest. A host without them is not an error.
     fn modules_of_host(&self, platform: &Platform) -> FirmwareModules {
         let warn = |error: FileError| log::warn!("{error}");
         FirmwareModules {
@@ -230,7 +230,7 @@ impl Job {
     /// Writes what hvmloader and QEMU of an HVM guest look for, whether or not the caller has.
     ///
     /// # Errors
-    /// Where xenstored refuses.
+    /// If xenstored refuses.
     pub(super) fn write_keys(&self, context: &Context<'_>, guest: &Guest) -> Result<(), XenError> {
         let keys = XenstorePaths::new(self.domid);
         let platform = &guest.platform;
@@ -241,10 +241,10 @@ impl Job {
         })
     }
 
-    /// Tells hvmloader where its tables are, where it has any.
+    /// Writes the addresses of hvmloader's tables, if there are any.
     ///
     /// # Errors
-    /// Where xenstored refuses.
+    /// If xenstored refuses.
     pub(super) fn write_modules(&self, context: &Context<'_>, rings: BuildResult) -> Result<(), XenError> {
         write_modules(&context.store.plain(), &XenstorePaths::new(self.domid), rings.modules)
     }

@@ -1,4 +1,4 @@
-//! What the helper answers: one line on the control descriptor, which its caller parses.
+//! The helper's answer: one line on the control descriptor, which its caller parses.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -38,7 +38,7 @@ impl Control {
     /// The descriptor of this number.
     ///
     /// # Errors
-    /// Where it is not open, or not for writing.
+    /// If it is not open, or not for writing.
     pub(super) fn take(number: Option<i32>) -> Result<Self, String> {
         match number {
             None | Some(1) => Ok(Self::Stdout),
@@ -56,7 +56,7 @@ impl Control {
     /// Sends one line, in one write.
     ///
     /// # Errors
-    /// Where nobody takes it.
+    /// If the reader has gone.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
         let line = format!("{}\n", one_line(line.trim_end_matches('\n')));
         match self {
@@ -71,7 +71,7 @@ impl Control {
 /// have it.
 ///
 /// # Errors
-/// Where it is not open.
+/// If it is not open.
 pub(super) fn take_control_in(number: Option<i32>) -> Result<Option<OwnedFd>, String> {
     match number {
         None | Some(0..=2) => Ok(None),

@@ -11,17 +11,17 @@ pub struct Setting {
     pub name: &'static str,
     /// Other spellings, older ones and OpenXT's; the first name that has a value counts.
     pub others: &'static [&'static str],
-    /// What it can be, for people.
+    /// Its possible values, as text for the user.
     pub values: &'static str,
     /// What counts where the node is missing or empty; nothing is left alone where this is empty.
     pub absent: &'static str,
     /// What counts for `create` and `build`, where nothing is asked for: libxl's default.
     pub usual: &'static str,
-    /// The flag that `create` and `build` have for it instead of `--platform`.
+    /// The flag of `create` and `build` that replaces `--platform` for it.
     pub flag: Option<&'static str>,
-    /// What it does.
+    /// Its effect.
     pub effect: &'static str,
-    /// Where one sees that it did.
+    /// Where its effect is visible.
     pub seen: &'static str,
     /// Puts a value into a platform; the number is the vCPU's, where it is one's.
     pub(super) apply: fn(&mut Platform, u32, &str) -> Result<(), String>,

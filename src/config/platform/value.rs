@@ -48,7 +48,7 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 /// A number as C's strtoull takes it with base 0: decimal, octal with a leading 0, hexadecimal with 0x.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the fault.
 pub fn number(text: &str) -> Result<u64, String> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),
@@ -81,7 +81,7 @@ pub(super) fn featureset(text: &str) -> Result<Vec<u32>, String> {
     /// Many times what any Xen has: 22 in Xen 4.20.
     const MOST: usize = 256;
     let words: Vec<&str> = text.split(['-', ':']).collect();
-    // One separator at the end has always been let through.
+    // One separator at the end has always been accepted.
     let words = match words.split_last() {
         Some((&"", rest)) if !rest.is_empty() => rest,
         _ => &words[..],

@@ -1,4 +1,4 @@
-//! What a guest sees of Hyper-V: by XenServer's keys, or by the words of xl's `viridian`.
+//! The Hyper-V features that a guest sees: from XenServer's keys, or from the words of xl's `viridian`.
 
 use crate::xen::enlightenment::{
     APIC_ASSIST, BASE, CPU_HOTPLUG, CRASH_CTL, EX_PROCESSOR_MASKS, HCALL_IPI, HCALL_REMOTE_TLB_FLUSH, NO_FREQ,
@@ -32,7 +32,7 @@ impl Viridian {
         self.shown.then_some(self.more | BASE | CPU_HOTPLUG | timer)
     }
 
-    /// Whether keys of XenServer are given beside xl's words.
+    /// Whether XenServer's keys are set in addition to xl's.
     pub(super) fn is_said_twice(&self) -> bool {
         self.exact.is_some() && (self.more != 0 || self.stimer.is_some())
     }
@@ -55,7 +55,7 @@ const WORDS: [(&str, u32); 13] = [
     ("cpu_hotplug", CPU_HOTPLUG),
 ];
 
-/// What `defaults` stands for, and `viridian=1` of xl.
+/// The meaning of `defaults`, and of xl's `viridian=1`.
 const DEFAULTS: [&str; 7] =
     ["base", "freq", "time_ref_count", "apic_assist", "crash_ctl", "no_vp_limit", "cpu_hotplug"];
 

@@ -1,7 +1,7 @@
-//! Compares what is taken here with what libxenguest takes, over generated kernels.
+//! Compares this loader with libxenguest's, over generated kernels.
 //!
-//! libxenguest is the witness: it is handed the same file, and the plain file that is made of it. What it takes is taken here,
-//! with the same memory, entry and features, or refused for a reason that docs/interface.md names.
+//! libxenguest is the reference: it gets the same file, and the plain file made from it. What it accepts is accepted
+//! here, with the same memory, entry and features, or refused for a reason that docs/interface.md names.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,7 +23,7 @@ const RAM: Ram = Ram { end: Bytes(64 << 20), most: Some(Bytes(0xfc00_0000)) };
 /// The number of kernels, each as PVH and as PV; with `DOMBUILD_TEST_FULL=1`, ten times as many.
 const KERNELS: u64 = 12_000;
 
-/// Words of a refusal, and what docs/interface.md says of that reason.
+/// Words of a refusal, and the text of docs/interface.md for that reason.
 const REASONS: [(&str, &str); 9] = [
     ("is cut off: a segment has", "A segment whose bytes are not all in the file"),
     ("in the file and", "A segment with more bytes in the file than in memory"),
@@ -39,16 +39,16 @@ const REASONS: [(&str, &str); 9] = [
     ("too large", "More to load than 512 MiB"),
 ];
 
-/// What became of the kernels.
+/// The results for the kernels.
 #[derive(Debug, Default)]
 struct Counts {
     both: u64,
     neither: u64,
-    /// Refused here alone, by reason.
+    /// Refused only here, by reason.
     refused: BTreeMap<&'static str, u64>,
-    /// Taken here alone, by the step at which libxenguest refuses it.
+    /// Accepted only here, by the step at which libxenguest refuses it.
     taken: BTreeMap<&'static str, u64>,
-    /// Taken by libxenguest's loader of firmware.
+    /// Accepted by libxenguest's firmware loader.
     as_firmware: u64,
     surprises: Vec<String>,
 }
@@ -96,12 +96,12 @@ impl Counts {
     }
 }
 
-/// What of two images is not the same.
+/// The differences between two images.
 fn difference(theirs: &Taken, ours: &Taken) -> Option<&'static str> {
     if theirs.guest_type != ours.guest_type {
         return Some("types");
     }
-    // The loader of firmware sets its entry, and maps its memory by physical addresses, in Xen.
+    // The firmware loader sets its entry, and maps its memory by physical addresses, in Xen.
     let memory = theirs.memory.as_ref()?;
     if theirs.first != ours.first {
         return Some("places");
@@ -129,7 +129,7 @@ fn odd_kernels_become_what_libxenguest_makes_of_them() {
     }
 }
 
-/// The comparison runs in a process of its own: the witness is C, and what it reads is hostile.
+/// The comparison runs in a separate process: the reference is C code, and its input is hostile.
 #[test]
 fn generated_kernels_are_taken_as_by_libxenguest() {
     let name = format!("{}::compare_generated_kernels", module_path!().split_once("::").expect("a path").1);

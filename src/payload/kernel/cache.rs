@@ -1,9 +1,9 @@
-//! Kernels that were unpacked before, so that the next guest with the same one need not wait for it.
+//! A cache of unpacked kernels, so that the next guest with the same kernel starts sooner.
 //!
-//! Each is kept as the child wrote it, with the packed file behind it, by whose bytes it is found again, and is checked as if
-//! it came from the child. What is kept is written whole before it has a name and never after that, in a directory where root
-//! alone may do anything: a guest's owner can neither change what another guest starts nor put something in its place. The
-//! one that was used longest ago goes first. A cache that cannot be used costs time and nothing else.
+//! Each entry holds the child's output followed by the packed file, whose bytes identify it, and gets the same checks
+//! as the child's output. An entry is written completely before it has a name and never changes afterwards, in a
+//! directory to which only root has access: a guest's owner can neither change nor replace the kernel of another guest.
+//! The least recently used entry is removed first. An unusable cache costs only time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -20,44 +20,44 @@ use super::Keep;
 use crate::memory::Bytes;
 use crate::os::sealed::Sealed;
 
-/// Where they are kept; what is there may be removed at any time.
+/// The directory of the cache; its files may be removed at any time.
 pub const KERNELS_DIRECTORY: &str = "/var/cache/dombuild/kernels";
 
-/// What all of them have together at most, and how many there are.
+/// The maximum total size of the entries, and their maximum number.
 const MOST: Bytes = Bytes(512 << 20);
 const MOST_KERNELS: usize = 32;
 
-/// What of a file system is left to others: a tenth, and of one that is not small at least this.
+/// The part of a file system that stays free for others: a tenth, and on a file system that is not small at least this.
 const LEFT_TO_OTHERS: u64 = 256 << 20;
 
 /// A file system with less than this is small.
 const SMALL: u64 = 1 << 30;
 
-/// To be raised whenever the child makes another file of the same kernel.
+/// The format version; raise it whenever the child writes another file for the same kernel.
 const FORM: u32 = 3;
 
-/// How much is read at once.
+/// The size of one read, in bytes.
 const PIECE: usize = 64 << 10;
 
-/// How many files of the same size are looked into: somebody could fill the cache with them.
+/// The maximum number of files of the same size to compare: a user could fill the cache with them.
 const MOST_COMPARED: usize = 4;
 
-/// The directory, as far as it can be trusted.
+/// The directory, if it is trustworthy.
 #[derive(Debug)]
 pub(super) struct Cache(PathBuf);
 
 impl Cache {
-    /// The one of this host.
+    /// The cache of this host.
     pub(super) fn of_host() -> Self {
         Self(PathBuf::from(KERNELS_DIRECTORY))
     }
 
-    /// Whether what comes out of a packed file of this size may be kept at all.
+    /// Whether the cache may keep the result of a packed file of this size.
     pub(super) fn takes(size: u64) -> bool {
         size <= MOST.0 / 4
     }
 
-    /// The kernel that came out of a packed file, if it was kept.
+    /// The cached result of a packed kernel, if there is one.
     pub(super) fn find(&self, packed: &File, keep: Keep) -> Option<Sealed> {
         let told = |path: &Path, error: io::Error| log::debug!("{}: {error}", path.display());
         let (size, kept) = match packed.metadata().and_then(|metadata| Ok((metadata.len(), self.kept()?))) {
@@ -81,7 +81,7 @@ impl Cache {
         })
     }
 
-    /// Keeps one, where it is not too large. The packed file must be one that nobody can change.
+    /// Adds an entry, unless it is too large. The packed file must be immutable.
     pub(super) fn keep(&self, packed: &File, kernel: &[u8]) {
         match self.try_keep(packed, kernel) {
             Ok(()) => log::debug!("kept in {}", self.0.display()),
@@ -96,7 +96,7 @@ impl Cache {
             return Err(io::Error::other(format!("it has {length} bytes")));
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        // Another run has unpacked the same one meanwhile.
+        // Another run has meanwhile added the same kernel.
         if self.find(packed, Keep::Yes).is_some() {
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl Cache {
         let file_system = statvfs(&self.0)?;
         let bytes = |blocks: u64| blocks.saturating_mul(file_system.fragment_size());
         check_space(bytes(file_system.blocks()), bytes(file_system.blocks_available()), length)?;
-        // It has no name until it is whole and on the disk: nothing of it is left by a run that is killed.
+        // The file has no name until it is complete and on disk, so a killed run leaves nothing of it.
         let mut file = OpenOptions::new().write(true).mode(0o400).custom_flags(libc::O_TMPFILE).open(&self.0)?;
         file.write_all(kernel)?;
         in_pieces(packed, size, |_, piece| file.write_all(piece).map(|()| true))?;
@@ -120,7 +120,7 @@ impl Cache {
         Err(io::Error::other("every name is taken"))
     }
 
-    /// What is kept, the one used longest ago first, where the directory can be trusted.
+    /// The entries, the least recently used first, if the directory is trustworthy.
     fn kept(&self) -> io::Result<Vec<Kept>> {
         check_directory(&self.0)?;
         let mut kept = Vec::new();
@@ -135,7 +135,7 @@ impl Cache {
         Ok(kept)
     }
 
-    /// Removes those that were used longest ago, until one of `length` fits.
+    /// Removes the least recently used entries until one of `length` fits.
     fn make_room(&self, length: u64) -> io::Result<()> {
         let kept = self.kept()?;
         let mut total: u64 = kept.iter().map(|kept| kept.size).sum();
@@ -155,7 +155,7 @@ impl Cache {
     }
 }
 
-/// That a file of `length` leaves enough of a file system of `total` bytes, of which `free` can be written, to others.
+/// Whether a file of `length` leaves enough of a file system of `total` bytes, with `free` bytes writable, to others.
 fn check_space(total: u64, free: u64, length: u64) -> io::Result<()> {
     let left = if total < SMALL { total / 10 } else { LEFT_TO_OTHERS.max(total / 10) };
     if free.saturating_sub(length) >= left && free >= length {
@@ -173,12 +173,12 @@ struct Kept {
     path: PathBuf,
 }
 
-/// How the names of the kernels begin whose packed files have this size.
+/// The name prefix of the kernels whose packed files have this size.
 fn name_start(packed: u64) -> String {
     format!("{FORM}-{packed}-")
 }
 
-/// A kept kernel, where its packed file is this one to the last byte.
+/// A cached kernel, if its packed file equals this one in every byte.
 fn same(path: &Path, packed: &File, size: u64, keep: Keep) -> io::Result<Option<Sealed>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     let kernel = file.metadata()?.len().saturating_sub(size);
@@ -198,8 +198,8 @@ fn same(path: &Path, packed: &File, size: u64, keep: Keep) -> io::Result<Option<
     Ok(Some(sealed))
 }
 
-/// Hands on the first `size` bytes of a file, piece by piece, each with its place, until one of them is not good; whether
-/// all were.
+/// Passes the first `size` bytes of a file to a closure, piece by piece with offsets, until the closure rejects one;
+/// returns whether it accepted all.
 fn in_pieces(file: &File, size: u64, mut is_good: impl FnMut(u64, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
     let mut piece = vec![0; PIECE];
     let mut at = 0;
@@ -215,7 +215,7 @@ fn in_pieces(file: &File, size: u64, mut is_good: impl FnMut(u64, &[u8]) -> io::
     Ok(true)
 }
 
-/// That nobody but this user may do anything in it.
+/// Whether only this user has access to the directory.
 fn check_directory(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o077 != 0 {

@@ -1,5 +1,5 @@
-//! What a kernel's ELF file comes in: a bzImage of Linux, gzip, or nothing. Of the bzImage, the six ways in which Linux packs
-//! itself that libxenguest knows too, less LZO.
+//! The container of a kernel's ELF file: a Linux bzImage, gzip, or none. In a bzImage, the six compression formats of
+//! Linux that libxenguest also knows, without LZO.
 
 use std::fmt;
 use std::io::Read;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::Bytes;
 
-/// How a kernel was packed.
+/// The compression of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Packing {
@@ -46,7 +46,8 @@ impl fmt::Display for Packing {
 const ELF: &[u8] = b"\x7fELF";
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
-/// What Linux puts before what it packed, by which libxenguest tells as well (tools/libs/guest/xg_dom_bzimageloader.c).
+/// The magic numbers before Linux's compressed data, which libxenguest uses too
+/// (tools/libs/guest/xg_dom_bzimageloader.c).
 const SIGNATURES: [(&[u8], Packing); 6] = [
     (GZIP, Packing::Gzip),
     (b"BZh", Packing::Bzip2),
@@ -56,18 +57,19 @@ const SIGNATURES: [(&[u8], Packing); 6] = [
     (&[0x02, 0x21, 0x4c, 0x18], Packing::Lz4),
 ];
 
-/// The memory that XZ and LZMA may take, as libxenguest's since Xen 4.20. They touch no more of it than what they unpack.
+/// The memory limit of XZ and LZMA, the same as libxenguest's since Xen 4.20. They touch no more of it than they
+/// unpack.
 pub(super) const LZMA_MEMORY: u64 = 256 << 20;
 
-/// A block of the older LZ4 framing has at most so much, unpacked.
+/// The maximum unpacked size of a block in the older LZ4 framing.
 const LZ4_BLOCK: usize = 8 << 20;
 
-/// Why nothing comes out of a kernel's file.
+/// The reasons why a kernel's file cannot be unpacked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is not usable, and why.
+    /// The file is unusable; with the reason.
     Bad(String),
-    /// More comes out than may: how much, and what is said of it.
+    /// The output exceeds its limit: its size, and the message.
     TooLarge { bytes: u64, reason: String },
 }
 
@@ -77,13 +79,14 @@ impl From<String> for Refusal {
     }
 }
 
-/// The ELF file in a kernel's file, and how it was packed; at most `most` bytes of it, with what is between the two where it
-/// is packed twice. What was unpacked is dropped before anything else is done with the result: memory may be short.
+/// Returns the ELF file in a kernel's file, and its compression. The ELF file, plus the intermediate data of a kernel
+/// that is packed twice, has at most `most` bytes. Intermediate data is dropped before the result is used, because
+/// memory may be short.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// A description of the fault in the file.
 pub(super) fn unpack(file: Vec<u8>, most: Bytes) -> Result<(Vec<u8>, Packing), Refusal> {
-    // As libxenguest: a file of any kind may be packed with gzip as a whole, once.
+    // Like libxenguest, accepts any file packed once with gzip as a whole.
     if file.starts_with(GZIP) {
         let (inner, size) = split_size(&file, Packing::Gzip)?;
         let inner = inflate(inner, Packing::Gzip, size, most)?;
@@ -110,7 +113,7 @@ pub(super) fn unpack(file: Vec<u8>, most: Bytes) -> Result<(Vec<u8>, Packing), R
     }
 }
 
-/// Where a bzImage has what it packed (Linux, Documentation/arch/x86/boot.rst); `None` for a file that is none.
+/// The place of the compressed data in a bzImage (Linux, Documentation/arch/x86/boot.rst); `None` for any other file.
 fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
     const SECTOR: u64 = 512;
     let byte = |at: usize| file.get(at).copied().map(u64::from);
@@ -125,7 +128,7 @@ fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
     if (major, minor) < (2, 8) {
         return Err(format!("is a bzImage of boot protocol {major}.{minor:02}; Xen starts those of 2.08 and above"));
     }
-    // 0 stands for 4.
+    // 0 means 4.
     let sectors = if sectors == 0 { 4 } else { sectors };
     let start = (sectors + 1) * SECTOR + offset;
     let end = start + length;
@@ -155,7 +158,7 @@ fn payload(payload: &[u8], most: Bytes) -> Result<(Vec<u8>, Packing), Refusal> {
     Ok((inner, *packing))
 }
 
-/// What was packed, and the size that it had, which stands behind it: in gzip's own trailer, or where Linux puts it.
+/// The compressed data and its original size, which follows it: in gzip's own trailer, or where Linux puts it.
 fn split_size(packed: &[u8], packing: Packing) -> Result<(&[u8], u64), String> {
     let (rest, size) =
         packed.split_last_chunk().ok_or_else(|| format!("has {packing} data of only {} bytes", packed.len()))?;
@@ -163,7 +166,7 @@ fn split_size(packed: &[u8], packing: Packing) -> Result<(&[u8], u64), String> {
     Ok((inner, u64::from(u32::from_le_bytes(*size))))
 }
 
-/// Unpacks what has to become exactly `size` bytes.
+/// Unpacks data that must have exactly `size` bytes.
 fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Vec<u8>, Refusal> {
     if size > most.0 {
         let reason = format!("unpacks to {size} bytes, as it says itself");
@@ -171,7 +174,7 @@ fn inflate(packed: &[u8], packing: Packing, size: u64, most: Bytes) -> Result<Ve
     }
     let length = usize::try_from(size).unwrap_or(usize::MAX);
     let mut out = Vec::new();
-    // Of memory, it takes what is written.
+    // Only written pages use memory.
     out.try_reserve_exact(length).map_err(|_| format!("unpacks to {size} bytes, for which memory is too short"))?;
     let lzma = |error: liblzma::stream::Error| format!("cannot be unpacked: {error}");
     match packing {
@@ -203,25 +206,25 @@ fn differs(size: u64, told: u64) -> String {
     format!("unpacks to {size} bytes, but says that it has {told}")
 }
 
-/// Reads to the end of the stream, but not further than its size.
+/// Reads to the end of the stream, but no further than its size.
 fn stream(mut decoder: impl Read, packing: Packing, size: u64, out: &mut Vec<u8>) -> Result<(), String> {
     let failed = |error: std::io::Error| damaged(packing, error);
     decoder.by_ref().take(size).read_to_end(out).map_err(failed)?;
-    // What checks it stands at the end, which has to be read as well.
+    // The checksum is at the end, which must be read as well.
     match decoder.read(&mut [0]).map_err(failed)? {
         0 => Ok(()),
         _ => Err(format!("unpacks to more than the {size} bytes that it says it has")),
     }
 }
 
-/// Blocks with their lengths before them, as `lz4 -l` makes them.
+/// Blocks, each after its length, as `lz4 -l` writes them.
 fn lz4(packed: &[u8], size: u64, out: &mut Vec<u8>) -> Result<(), String> {
     const MAGIC: u32 = 0x184c_2102;
     let mut rest = packed;
     while let Some((length, behind)) = rest.split_first_chunk() {
         rest = behind;
         let length = u32::from_le_bytes(*length);
-        // Files that were put together have it again.
+        // Concatenated files repeat the magic number.
         if length == MAGIC {
             continue;
         }

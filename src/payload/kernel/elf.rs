@@ -1,8 +1,8 @@
-//! A kernel's ELF file: what of it gets into the guest, and whether that can be.
+//! A kernel's ELF file: the parts that the guest gets, and the checks that it can be loaded.
 //!
-//! What Xen's own loader takes is taken, as that loader understands it, but for what docs/interface.md names: libelf, and
-//! libxenguest's loaders around it (xen/common/libelf/, xg_dom_elfloader.c and xg_dom_hvmloader.c in tools/libs/guest/, Xen
-//! 4.17 to 4.20).
+//! Accepts what Xen's own loaders accept, with the same meaning, except for the differences in docs/interface.md:
+//! libelf, and libxenguest's loaders around it (xen/common/libelf/, xg_dom_elfloader.c and xg_dom_hvmloader.c in
+//! tools/libs/guest/, Xen 4.17 to 4.20).
 
 use std::ops::Range;
 
@@ -26,52 +26,52 @@ const ZEROS: [u8; 4096] = [0; 4096];
 /// A part of the file that goes into the guest's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// Where it stands in the file.
+    /// Its range in the file.
     pub(super) file: Range<usize>,
     /// Its physical address.
     pub(super) address: u64,
-    /// How much of the guest it takes, no less than in the file.
+    /// Its size in the guest, no less than in the file.
     pub(super) size: u64,
     /// Read, write, execute: at least one of them.
     pub(super) flags: u32,
 }
 
 impl Segment {
-    /// libelf computes it without looking whether it can be: of a PV kernel, only the distance from the first counts.
+    /// libelf computes it without a range check: for a PV kernel, only the distance from the first segment counts.
     fn end(&self) -> u64 {
         self.address.wrapping_add(self.size)
     }
 }
 
-/// Where a guest has memory.
+/// The memory of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ram {
-    /// Where the memory ends that begins at 0 and has no hole.
+    /// The end of the memory that begins at 0 and has no hole.
     pub(super) end: Bytes,
-    /// Where it ends at most in a guest of any size, if that is limited.
+    /// The maximum of that end in a guest of any size, if it is limited.
     pub(super) most: Option<Bytes>,
 }
 
-/// A kernel as an ELF file has it.
+/// A kernel, as its ELF file describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     /// `EM_386`, `EM_X86_64`, or another one, which PVH does not look at.
     pub(super) machine: u16,
-    /// Where it starts, unless a note says otherwise.
+    /// The entry point, unless a note overrides it.
     pub(super) entry: u64,
-    /// In the order in which they are loaded: of two that overlap, the second is seen. At least one.
+    /// In load order: where two overlap, the second one's content remains. At least one.
     pub(super) segments: Vec<Segment>,
-    /// What Xen is told.
+    /// The notes for Xen.
     pub(super) notes: Notes,
 }
 
-/// Where a kernel is, and where it starts, in the addresses that it is linked to.
+/// The range and the entry point of a kernel, in its link addresses.
 struct Placed {
     base: u64,
     start: u64,
     end: u64,
     entry: u64,
-    /// How far these addresses are from physical ones.
+    /// The offset of these addresses from physical ones.
     distance: u64,
 }
 
@@ -79,7 +79,7 @@ impl Program {
     /// Reads the headers of an ELF file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the fault.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
         let fields = Fields::of(file)?;
         let segments = segments(&fields, file.len())?;
@@ -88,7 +88,7 @@ impl Program {
         program.check_copies()?;
         let read = read_notes(&fields, &mut program.notes);
         if fields.is_32_bit() && program.is_for_firmware_loader(read.is_ok()) {
-            // It looks at no notes. Others matter to PV alone.
+            // This loader reads no notes. The other fields matter only to PV.
             let is_pv = read.is_ok() && !program.notes.is_for_dom0() && program.placed(false).is_ok();
             if !is_pv {
                 program.notes = Notes::default();
@@ -102,8 +102,8 @@ impl Program {
         Ok(program)
     }
 
-    /// Leaves out the zeros at the end of each segment, of which what is loaded beyond the file consists anyway. `file` is what
-    /// this was read from. Of Linux, they are nearly half.
+    /// Omits the zeros at the end of each segment, because the loader fills memory beyond the file's bytes with zeros
+    /// anyway. `file` is the file of these headers. Nearly half of a Linux kernel is such zeros.
     pub(super) fn leave_out_zeros(&mut self, file: &[u8]) {
         for segment in &mut self.segments {
             let content = file.get(segment.file.clone()).unwrap_or_default();
@@ -116,10 +116,10 @@ impl Program {
         }
     }
 
-    /// Makes sure that libxenguest can load it into a guest of this kind with this memory.
+    /// Checks that libxenguest can load it into a guest of this kind with this memory.
     ///
     /// # Errors
-    /// What cannot be.
+    /// The reason why libxenguest cannot load it.
     pub(super) fn check(&self, kind: Kind, ram: Ram) -> Result<(), String> {
         if kind == Kind::Hvm && self.notes.number(PHYS32_ENTRY).is_none() {
             return Err(
@@ -148,7 +148,7 @@ impl Program {
         self.segments.iter().map(Segment::end).max().unwrap_or(0)
     }
 
-    /// Makes sure that libelf copies every segment as a whole. It leaves out what it cannot copy, and calls that a success
+    /// Checks that libelf copies every segment completely. libelf skips what it cannot copy, and still reports success
     /// (`elf_load_binary`).
     fn check_copies(&self) -> Result<(), String> {
         let start = self.start();
@@ -275,7 +275,8 @@ impl Program {
         self.check_room(&placed, ram)
     }
 
-    /// What libxenguest's allocation of the kernel's memory wants (`xc_dom_alloc_segment`, tools/libs/guest/xg_dom_core.c).
+    /// The rules of libxenguest's allocation of the kernel's memory (`xc_dom_alloc_segment`,
+    /// tools/libs/guest/xg_dom_core.c).
     fn check_room(&self, placed: &Placed, ram: Ram) -> Result<(), String> {
         if !placed.start.is_multiple_of(PAGE) {
             return Err(format!("begins at {:#x}, which is no multiple of {PAGE}", placed.start));
@@ -300,7 +301,7 @@ impl Program {
     }
 }
 
-/// What libelf loads, an empty segment as well: its address is part of the kernel's memory.
+/// The segments that libelf loads, including empty ones, whose addresses are part of the kernel's memory.
 fn segments(fields: &Fields<'_>, length: usize) -> Result<Vec<Segment>, String> {
     let loaded = fields
         .program_headers()
@@ -334,9 +335,9 @@ fn segments(fields: &Fields<'_>, length: usize) -> Result<Vec<Segment>, String> 
     if segments.is_empty() { Err("has nothing to load".to_owned()) } else { Ok(segments) }
 }
 
-/// Those of the segments; where none of them is Xen's, those of the sections.
+/// The notes of the segments; if none of them is Xen's, those of the sections.
 fn read_notes(fields: &Fields<'_>, notes: &mut Notes) -> Result<(), String> {
-    // Some linkers leave the place of an empty one at 0.
+    // Some linkers set the offset of an empty one to 0.
     let in_segments = |header: &super::fields::ProgramHeader| header.kind == u64::from(PT_NOTE) && header.offset != 0;
     for header in fields.program_headers().filter(in_segments) {
         notes.add(fields, header.offset, header.in_file)?;
@@ -379,7 +380,7 @@ mod tests {
         let whole = program.clone();
         program.leave_out_zeros(&file);
         assert_eq!(program, whole, "there are none");
-        // Two pages and a half, of which the first has something in it.
+        // Two and a half pages, with content in the first.
         let start = file.len();
         file.resize(start + 0x2800, 0);
         file[start + 0xfff] = 1;
@@ -422,14 +423,14 @@ mod tests {
     fn a_32_bit_pv_kernel_has_pae() {
         let mut file = changed(18, &[3, 0]);
         Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24))).expect("as Linux says");
-        // The note becomes one that nobody knows.
+        // The note becomes an unknown one.
         let at = file.windows(8).position(|bytes| bytes == b"\x09\0\0\0Xen\0").expect("PAE_MODE");
         file[at] = 99;
         let error = Program::parse(&file).expect("good").check(Kind::Pv, ram(Bytes(1 << 24)));
         assert!(error.expect_err("none runs").contains("without PAE"));
     }
 
-    /// Of two segments at one place, the second is seen: both stay, in their order.
+    /// Where two segments overlap, the second one's content remains: both stay, in their order.
     #[test]
     fn segments_keep_their_order() {
         let program = Program::parse(&field(0, 24, 0x20_1000)).expect("they overlap");

@@ -1,37 +1,37 @@
-//! The notes by which a kernel tells Xen how it wants to be started (xen/include/public/elfnote.h).
+//! The ELF notes by which a kernel states how Xen must start it (xen/include/public/elfnote.h).
 //!
 //! They are read as libelf reads them (`elf_xen_parse_notes`, `elf_xen_parse_note`, `elf_note_next`,
-//! xen/common/libelf/libelf-dominfo.c and libelf-tools.c, Xen 4.17 to 4.20): every part is taken for a multiple of 4 bytes,
-//! whatever the alignment of the segment; a note that is cut off ends the walk; a number of another size than 1, 2, 4 or 8
-//! bytes is 0. Those that libxenguest makes use of are written out anew, in one form: numbers of 8 bytes, texts of at most 15
-//! plain characters, features by the names that Xen knows. The others are left out.
+//! xen/common/libelf/libelf-dominfo.c and libelf-tools.c, Xen 4.17 to 4.20): every part counts as a multiple of 4
+//! bytes, whatever the alignment of the segment; a truncated note ends the walk; a number of another size than 1, 2, 4
+//! or 8 bytes is 0. The notes that libxenguest uses are written anew in one form: numbers of 8 bytes, texts of at most
+//! 15 plain characters, features by the names that Xen knows. The others are omitted.
 
 use std::collections::BTreeMap;
 
 use super::fields::Fields;
 
-/// Where a PV kernel is entered, a virtual address.
+/// The entry point of a PV kernel, a virtual address.
 pub(super) const ENTRY: u32 = 1;
-/// The virtual address of the page for hypercalls.
+/// The virtual address of the hypercall page.
 pub(super) const HYPERCALL_PAGE: u32 = 2;
 /// The virtual address at which a PV guest's memory begins.
 pub(super) const VIRT_BASE: u32 = 3;
-/// What a PV kernel's physical addresses have on top.
+/// The offset that a PV kernel adds to its physical addresses.
 pub(super) const PADDR_OFFSET: u32 = 4;
-/// The Xen that a PV kernel was made for.
+/// The Xen version for which a PV kernel was made.
 pub(super) const XEN_VERSION: u32 = 5;
-/// What it is.
+/// The name of the guest operating system.
 pub(super) const GUEST_OS: u32 = 6;
-/// Which loader it wants.
+/// The loader that the kernel requests.
 pub(super) const LOADER: u32 = 8;
 const PAE_MODE: u32 = 9;
 const FEATURES: u32 = 10;
-/// Where the table of a PV guest's frames goes, a virtual address.
+/// The virtual address of a PV guest's frame table.
 pub(super) const INIT_P2M: u32 = 15;
 /// A PV kernel does not need its modules mapped.
 pub(super) const MOD_START_PFN: u32 = 16;
 const SUPPORTED_FEATURES: u32 = 17;
-/// Where a PVH kernel is entered, a physical address below 4 GiB.
+/// The entry point of a PVH kernel, a physical address below 4 GiB.
 pub(super) const PHYS32_ENTRY: u32 = 18;
 
 /// `ELF_MAX_TOTAL_NOTE_COUNT` (xen/include/xen/libelf.h).
@@ -45,7 +45,7 @@ const NAME: &[u8] = b"Xen";
 /// libelf keeps texts in 16 bytes, with a NUL.
 const LONGEST_TEXT: usize = 15;
 
-/// libelf reads words of this many bytes; what is longer is another word.
+/// libelf reads words of this many bytes; the rest of a longer word is a new word.
 const LONGEST_FEATURE: usize = 63;
 
 /// The features that libelf knows by name, and their bits (`XENFEAT_*`, xen/include/public/features.h).
@@ -64,7 +64,7 @@ const DOM0_FEATURE: u32 = 11;
 /// Pointers into the file are below this on x86-64. A range that ends further up wraps around in libelf, and is empty.
 const ADDRESSES: u64 = 1 << 47;
 
-/// Xen's notes of a kernel; of two of a kind the last one counts.
+/// Xen's notes of a kernel; of several of one kind the last one counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Notes {
     numbers: BTreeMap<u32, u64>,
@@ -73,18 +73,18 @@ pub(super) struct Notes {
     pae: &'static str,
     supported: u32,
     required: u32,
-    /// There was a place for notes, whatever was in it.
+    /// The file has a place for notes, with or without content.
     pub(super) had_place: bool,
-    /// How many there were, and how many of them were Xen's.
+    /// The number of notes, and the number of Xen's among them.
     seen: usize,
     of_xen: usize,
 }
 
 impl Notes {
-    /// Adds those between two places of the file.
+    /// Adds the notes between two offsets of the file.
     ///
     /// # Errors
-    /// A feature is required that libelf does not know.
+    /// If libelf does not know a required feature.
     pub(super) fn add(&mut self, fields: &Fields<'_>, start: u64, size: u64) -> Result<(), String> {
         self.had_place = true;
         let end = start.wrapping_add(size);
@@ -154,7 +154,7 @@ impl Notes {
         }
     }
 
-    /// Sets where a PVH kernel is entered, of which libelf keeps 32 bits.
+    /// Sets the entry point of a PVH kernel, of which libelf keeps 32 bits.
     pub(super) fn set_entry(&mut self, entry: u64) {
         self.set(PHYS32_ENTRY, entry & u64::from(u32::MAX), u64::from(u32::MAX));
     }
@@ -192,17 +192,17 @@ impl Notes {
         self.numbers.get(&wanted).copied()
     }
 
-    /// The text of the last note of this kind, cut short; empty where there is none.
+    /// The text of the last note of this kind, truncated; empty if there is none.
     pub(super) fn text(&self, wanted: u32) -> &str {
         self.texts.get(&wanted).map_or("", String::as_str)
     }
 
-    /// What a 32-bit PV kernel says of PAE.
+    /// The PAE mode of a 32-bit PV kernel.
     pub(super) fn has_pae(&self) -> bool {
         !self.pae.is_empty()
     }
 
-    /// Whether only dom0 may be started with it.
+    /// Whether the kernel can run only as dom0.
     pub(super) fn is_for_dom0(&self) -> bool {
         self.required & 1 << DOM0_FEATURE != 0
     }
@@ -238,7 +238,7 @@ impl Notes {
     }
 }
 
-/// As much of a text as libelf keeps. Only the first few characters count, and those are plain.
+/// The part of a text that libelf keeps. Only the first few characters count, and those are plain.
 fn plain(text: &[u8]) -> String {
     let shown = |byte: &u8| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' };
     text.iter().take(LONGEST_TEXT).map(shown).collect()

@@ -30,13 +30,13 @@ pub(super) struct ProgramHeader {
     pub(super) kind: u64,
     /// `PF_R` and others.
     pub(super) flags: u64,
-    /// Where its bytes are in the file.
+    /// The offset of its bytes in the file.
     pub(super) offset: u64,
     /// Its physical address.
     pub(super) address: u64,
-    /// Its bytes in the file.
+    /// The number of its bytes in the file.
     pub(super) in_file: u64,
-    /// Its bytes in memory.
+    /// The number of its bytes in memory.
     pub(super) in_memory: u64,
 }
 
@@ -45,13 +45,13 @@ pub(super) struct ProgramHeader {
 pub(super) struct SectionHeader {
     /// `SHT_NOTE` and others.
     pub(super) kind: u64,
-    /// Where its bytes are in the file.
+    /// The offset of its bytes in the file.
     pub(super) offset: u64,
-    /// Its bytes in the file.
+    /// The number of its bytes in the file.
     pub(super) size: u64,
 }
 
-/// A table of headers: where it is, how far apart its entries are, and how many there are.
+/// A table of headers: its offset, the distance of its entries, and their number.
 #[derive(Debug, Clone, Copy)]
 struct Table {
     offset: u64,
@@ -66,10 +66,10 @@ impl Table {
 }
 
 impl<'a> Fields<'a> {
-    /// Makes sure that this is an ELF file and that its tables end within it.
+    /// Checks that this is an ELF file and that its tables end within it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the fault.
     pub(super) fn of(file: &'a [u8]) -> Result<Self, String> {
         let length = file.len();
         let byte = |at: usize| file.get(at).copied().unwrap_or(0);
@@ -88,7 +88,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    /// Whether libxenguest's loader of firmware would take it, which wants this class alone.
+    /// Whether libxenguest's firmware loader accepts its class; it accepts no other.
     pub(super) fn is_32_bit(&self) -> bool {
         self.class == ELFCLASS32
     }
@@ -98,7 +98,7 @@ impl<'a> Fields<'a> {
         self.number(18, 2)
     }
 
-    /// Where it starts.
+    /// The entry point.
     pub(super) fn entry(&self) -> u64 {
         self.word(0, 24, 24)
     }
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The section headers but the first, which stands for none.
+    /// The section headers without the first, which is the null section.
     pub(super) fn section_headers(&self) -> impl Iterator<Item = SectionHeader> {
         self.entries(self.section_table(), 1).map(|at| SectionHeader {
             kind: self.number(at.wrapping_add(4), 4),
@@ -124,7 +124,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A number of at most 8 bytes; 0 where it is not all in the file.
+    /// A number of at most 8 bytes; 0 if it is not completely in the file.
     pub(super) fn number(&self, at: u64, size: usize) -> u64 {
         let bytes =
             usize::try_from(at).ok().and_then(|at| self.file.get(at..at.checked_add(size)?)).unwrap_or_default();
@@ -132,7 +132,7 @@ impl<'a> Fields<'a> {
         if self.big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) }
     }
 
-    /// The text that ends with the next NUL; `None` where it is too long or the file ends first.
+    /// The text before the next NUL; `None` if it is too long or the file ends first.
     pub(super) fn text(&self, at: u64) -> Option<&'a [u8]> {
         let rest = self.file.get(usize::try_from(at).ok()?..)?;
         let length = rest.iter().take(LONGEST_TEXT + 1).position(|byte| *byte == 0)?;

@@ -1,10 +1,10 @@
-//! Whether a kernel and its modules fit into the memory of the guest that is to start them.
+//! Checks that a kernel and its modules fit into the memory of their guest.
 //!
-//! libxenguest places them one behind the other from the kernel's address on, each from a new page on, and fails when the
-//! guest is already populated. The rules here are its own: `xc_dom_build_image` and `xc_dom_chk_alloc_pages`
+//! libxenguest places them in sequence from the kernel's address, each on a new page, and fails only after it has
+//! populated the guest. The rules here are those of libxenguest: `xc_dom_build_image` and `xc_dom_chk_alloc_pages`
 //! (tools/libs/guest/xg_dom_core.c), `alloc_magic_pages_hvm`, `alloc_magic_pages_pv`, `alloc_p2m_list_x86_64` and
-//! `alloc_pgtables_pv` (tools/libs/guest/xg_dom_x86.c), Xen 4.17 and 4.20. The result is exact, with two exceptions in which
-//! it asks for more than libxenguest does:
+//! `alloc_pgtables_pv` (tools/libs/guest/xg_dom_x86.c), Xen 4.17 and 4.20. The result is exact, with two exceptions in
+//! which it asks for more than libxenguest does:
 //!
 //! - populate on demand: frames below the kernel in its first 2 MiB count too, at most 511 pages, because Xen populates 2 MiB
 //!   at once while it has them;
@@ -18,7 +18,7 @@ use crate::memory::{Bytes, Kib, Kind, Mib, PAGE_SIZE, Pages, Plan, Request};
 use crate::payload::boot_files::Module;
 use crate::payload::error::FileError;
 
-/// Frames that Xen populates on demand at once, where it can.
+/// The number of frames that Xen populates on demand at once, if it can.
 const SUPERPAGE: u64 = 512;
 
 /// `sizeof(struct hvm_start_info)`, and of two modules their entries and command lines (xen/include/public/arch-x86/hvm/start_info.h).
@@ -30,7 +30,7 @@ const MEMORY_MAP_ENTRY: u64 = 24;
 /// Start info, xenstore ring and console ring of a PV guest.
 const MAGIC_PAGES: u64 = 3;
 
-/// What a PV kernel finds mapped behind its page tables: its first stack, and 512 KiB.
+/// The space mapped after a PV kernel's page tables: its first stack, and 512 KiB.
 const MAPPED_EXTRA: u64 = 1 + 128;
 
 /// The end of a PV kernel's initial mapping is a multiple of this.
@@ -42,13 +42,13 @@ const TABLE_SHIFTS: [u32; 3] = [21, 30, 39];
 /// Makes sure that a kernel, a plain ELF file, and its modules fit into the guest of this plan.
 ///
 /// # Errors
-/// [`FileError::Unusable`], of the last module, or of the kernel where there is none. It says which size would do.
+/// [`FileError::Unusable`] for the last module, or for the kernel if it has no modules. It names a size that fits.
 pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Result<(), FileError> {
     let bad = |module: &Module, what, reason| FileError::Unusable { what, path: module.path.clone(), reason };
     let program = match Program::parse(&kernel.data) {
         Ok(program) => program,
         Err(reason) if plan.request.shim => {
-            // It is the host's own file, of which libxenguest may take more forms than this parser.
+            // This is the host's own file, and libxenguest may accept more formats than this parser.
             log::warn!("whether the guest's files fit into its memory is not checked: the PV shim {reason}");
             return Ok(());
         }
@@ -85,7 +85,7 @@ pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Resu
     })
 }
 
-/// What libxenguest is to place.
+/// The objects that libxenguest places.
 #[derive(Debug, Clone, Copy)]
 struct Image<'a> {
     program: &'a Program,
@@ -95,12 +95,12 @@ struct Image<'a> {
     modules: &'a [u64],
 }
 
-/// The memory that a guest has for them.
+/// The guest's memory for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Room {
-    /// Frames from 0 on, without a hole.
+    /// The frames from 0 to the first hole.
     frames: u64,
-    /// Populate on demand: pages that Xen has for all frames that are touched.
+    /// Populate on demand: the pages that Xen has for all touched frames.
     cache: Option<u64>,
 }
 
@@ -132,7 +132,7 @@ impl Image<'_> {
         }
     }
 
-    /// The first frame of the kernel, and the frame behind all that is placed.
+    /// The first frame of the kernel, and the frame after all placed objects.
     fn frames_pvh(&self, entries: usize) -> (u64, u64) {
         // A command line ends with a NUL, and with the next multiple of 8.
         let cmdline = if self.cmdline == 0 { 0 } else { (self.cmdline as u64 + 1).next_multiple_of(8) };
@@ -141,7 +141,7 @@ impl Image<'_> {
         (start / PAGE_SIZE, pages(end).saturating_add(self.module_pages()).saturating_add(pages(start_info)))
     }
 
-    /// How many frames a PV guest of so many needs for all that is placed.
+    /// The number of frames that a PV guest of this size needs for all placed objects.
     fn frames_pv(&self, frames: u64) -> u64 {
         let notes = &self.program.notes;
         let offset = notes.number(PADDR_OFFSET).unwrap_or(0);
@@ -160,7 +160,7 @@ impl Image<'_> {
         behind.saturating_add(table_at.map_or(0, |at| p2m.saturating_add(tables(at))))
     }
 
-    /// Where the kernel begins and ends, in physical addresses.
+    /// The physical start and end addresses of the kernel.
     fn kernel(&self) -> (u64, u64) {
         let segments = &self.program.segments;
         let start = segments.iter().map(|segment| segment.address).min().unwrap_or(0);
@@ -172,7 +172,7 @@ impl Image<'_> {
         self.modules.iter().map(|size| pages(*size)).fold(0, u64::saturating_add)
     }
 
-    /// The smallest target, in whole MiB, above that of the request with which they fit; `None` where no size helps.
+    /// The smallest sufficient target above the requested one, in whole MiB; `None` if no size is sufficient.
     fn least_target(&self, request: &Request) -> Option<Mib> {
         let fits = |mib: u32| {
             let target = Mib(mib).to_kib();
@@ -192,7 +192,7 @@ impl Image<'_> {
         Some(Mib(large))
     }
 
-    /// The largest last module that fits beside the others, in whole pages; `None` where there is no room for any.
+    /// The maximum size of the last module next to the others, in whole pages; `None` if there is no space for any.
     fn largest_last(&self, plan: &Plan) -> Option<Bytes> {
         let (last, others) = self.modules.split_last()?;
         let fits = |pages: u64| {
@@ -211,20 +211,20 @@ impl Image<'_> {
     }
 }
 
-/// Pages for so many bytes.
+/// The number of pages for this many bytes.
 fn pages(bytes: u64) -> u64 {
     bytes.div_ceil(PAGE_SIZE)
 }
 
-/// The frames of a PV guest up to the end of its initial mapping, which begins at `base` with so many mapped pages and ends
-/// with its page tables and [`MAPPED_EXTRA`].
+/// The number of frames of a PV guest up to the end of its initial mapping. The mapping begins at `base` with this many
+/// mapped pages and ends with its page tables and [`MAPPED_EXTRA`].
 fn mapping_end(base: u64, mapped: u64, narrow: bool) -> u64 {
     let start = u128::from(base);
     let end_of =
         |pages: u64| start + u128::from(mapped) * u128::from(PAGE_SIZE) + u128::from(pages) * u128::from(PAGE_SIZE);
     let mut extra = MAPPED_EXTRA;
     loop {
-        // The first address behind the mapping.
+        // The first address after the mapping.
         let end = (end_of(extra) | (MAPPING_ALIGNMENT - 1)) + 1;
         extra = tables(start, end - 1, true) + if narrow { 3 } else { 0 } + MAPPED_EXTRA;
         if end_of(extra) <= end {
@@ -233,7 +233,7 @@ fn mapping_end(base: u64, mapped: u64, narrow: bool) -> u64 {
     }
 }
 
-/// How many page tables map the addresses from the first to the last; with the one at the top, of which there is one.
+/// The number of page tables that map the addresses from the first to the last, including the single top-level table.
 fn tables(first: u128, last: u128, top: bool) -> u64 {
     let count = |shift: &u32| u64::try_from((last >> shift) - (first >> shift) + 1).unwrap_or(u64::MAX);
     TABLE_SHIFTS.iter().map(count).fold(u64::from(top), u64::saturating_add)
@@ -352,7 +352,7 @@ mod tests {
     }
 
     proptest! {
-        /// Both sizes that are told are the first that fit, and the last.
+        /// The reported sizes are exactly the smallest and the largest that fit.
         #[test]
         fn what_is_told_fits(mib in 4_u32..600, more in 0_u32..600, size in 1_u64..1 << 30, kind in 0..2_usize) {
             let kind = [Kind::Pvh, Kind::Pv][kind];

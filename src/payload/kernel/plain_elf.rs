@@ -1,8 +1,8 @@
-//! The ELF file that libxenguest gets instead of the owner's: a header, the segments to load, and Xen's notes.
+//! The ELF file that libxenguest gets in place of the owner's: a header, the segments to load, and Xen's notes.
 //!
-//! It has no sections, and nothing in it is where the owner chose: the headers begin at [`HEADERS`], behind all that
-//! libxenguest's other loaders search for signatures of theirs (the boot header of Linux at 0x202, and 8 KiB for a table
-//! of `xen_bin_image`). It is of the class with 64 bits in any case; what the guest is, the machine tells.
+//! It has no sections, and the owner chooses no offset in it: the headers begin at [`HEADERS`], after every place in
+//! which libxenguest's other loaders search for their signatures (the boot header of Linux at 0x202, and 8 KiB for a
+//! table of `xen_bin_image`). Its class is always 64 bits; the machine field states the guest's type.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use elf::abi::{EI_NIDENT, ET_EXEC, PF_R, PT_LOAD, PT_NOTE};
 use super::elf::{Program, Ram};
 use crate::memory::{Bytes, Kind};
 
-/// Where the program headers are.
+/// The offset of the program headers.
 const HEADERS: usize = 0x3000;
 
 /// The notes, and each segment, begin at a multiple of this.
@@ -26,19 +26,20 @@ const SEGMENT_SIZE: u16 = 56;
 /// `ELFCLASS64`, `ELFDATA2LSB`, `EV_CURRENT`.
 const IDENT: [u8; EI_NIDENT] = [0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// What has to be written, piece by piece.
+/// The data to write, piece by piece.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plain {
     /// Everything before the first segment.
     pub(super) head: Vec<u8>,
-    /// Which bytes of the owner's file follow, and where: at a multiple of [`ALIGNMENT`], with zeros in between.
+    /// The ranges of the owner's file that follow, and their offsets: multiples of [`ALIGNMENT`], with zeros in
+    /// between.
     pub(super) pieces: Vec<(usize, Range<usize>)>,
-    /// The length of all.
+    /// The total length.
     pub(super) size: usize,
 }
 
 impl Plain {
-    /// The plain form of a program. It may be much larger than the program's file, whose bytes segments may share.
+    /// The plain form of a program. It may be much larger than the program's file, because segments may share bytes.
     pub(super) fn of(program: &Program) -> Self {
         let notes = program.notes.bytes();
         let table = (program.segments.len() + 1).saturating_mul(usize::from(SEGMENT_SIZE));
@@ -64,15 +65,15 @@ impl Plain {
     }
 }
 
-/// The most that a plain file has, where all its segments have `most` bytes.
+/// The maximum length of a plain file whose segments have `most` bytes in all.
 pub(super) fn largest(most: Bytes) -> Bytes {
     Bytes(most.0.saturating_add(1 << 20))
 }
 
-/// Makes sure that a file is a plain one to the last byte of its headers, and that a guest of this kind can start it.
+/// Checks that a file is plain in every byte of its headers, and that a guest of this kind can start it.
 ///
 /// # Errors
-/// What is wrong.
+/// A description of the fault.
 pub(super) fn check(file: &[u8], kind: Kind, ram: Ram) -> Result<(), String> {
     let program = Program::parse(file)?;
     let plain = Plain::of(&program);
@@ -97,14 +98,14 @@ fn file_header(program: &Program, count: u16) -> Vec<u8> {
         bytes.extend(word.to_le_bytes());
     }
     bytes.extend(0u32.to_le_bytes());
-    // Of sections there are none, and none has their names.
+    // There are no sections, and no section names.
     for half in [HEADER_SIZE, SEGMENT_SIZE, count, 0, 0, 0] {
         bytes.extend(half.to_le_bytes());
     }
     bytes
 }
 
-/// The virtual address, which nobody looks at, is the physical one.
+/// The virtual address, which no loader reads, equals the physical one.
 fn header(kind: u32, flags: u32, at: usize, address: u64, in_file: usize, size: u64) -> Vec<u8> {
     let mut bytes = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
     for word in [at as u64, address, address, in_file as u64, size, ALIGNMENT as u64] {
@@ -187,7 +188,7 @@ pub(super) mod tests {
         assert_eq!(taken, [""; 0]);
     }
 
-    /// What is left of a segment without its zeros may be nothing, wherever it stands.
+    /// A segment may be empty without its zeros, at any offset.
     #[test]
     fn segments_of_zeros_are_plain() {
         for zeros in [DATA..DATA + 0x40, CODE..CODE + 0x40] {

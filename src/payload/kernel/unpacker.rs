@@ -1,8 +1,8 @@
-//! The child that unpacks kernels: this program, started again under a verb that no user has, behind the walls of
+//! The child that unpacks kernels: this program, started again under an internal verb, in the sandbox of
 //! [`sandbox::enter_sandbox`].
 //!
-//! Its standard input is the kernel's file, its standard output the memory for what comes out, and its standard error takes
-//! one line of JSON. It trusts its parent, and its parent does not trust it.
+//! Its standard input is the kernel's file, its standard output the memory for the result, and its standard error gets
+//! one line of JSON. The child trusts its parent; the parent does not trust the child.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,56 +23,56 @@ use crate::os::sandbox::{self, Limits};
 /// The first word of the child's command line.
 pub(super) const VERB: &str = "unpack-kernel";
 
-/// The CPU time that a kernel may take. Debian's take 1 to 2 seconds.
+/// The CPU time limit for a kernel. Debian's kernels take 1 to 2 seconds.
 pub(super) const CPU_SECONDS: u64 = 60;
 
-/// The address space of the program itself, and the most that XZ needs besides.
+/// The address space of the program itself, plus the maximum that XZ needs.
 const OWN_ADDRESSES: u64 = (64 << 20) + container::LZMA_MEMORY;
 
 /// The memory that the program itself takes, with page tables.
 const OWN_MEMORY: u64 = 16 << 20;
 
-/// The child's one line.
+/// The line that the child writes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Answer {
-    /// It is done.
+    /// The kernel is unpacked.
     Unpacked {
-        /// How the kernel was packed.
+        /// The compression of the kernel.
         packing: Packing,
         /// The length of its ELF file.
         unpacked: u64,
-        /// The length of what was written.
+        /// The length of the output.
         written: u64,
-        /// The walls that the host has not got.
+        /// The sandbox parts that the host lacks.
         missing: Vec<String>,
     },
-    /// The kernel is not usable, and why.
+    /// The kernel is unusable; with the reason.
     Refused(String),
-    /// More would come out than may.
+    /// The output would exceed its limit.
     TooLarge {
-        /// How much.
+        /// The size of the output.
         bytes: u64,
-        /// What is said of it.
+        /// The message.
         reason: String,
     },
-    /// Nothing was read, since a wall is missing that must be there.
+    /// The child read nothing, because the host lacks a required part of the sandbox.
     Unsafe(String),
 }
 
-/// What the child is asked to do.
+/// The child's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Task {
     /// The length of the file.
     pub(super) file: u64,
-    /// The most that may come out.
+    /// The maximum length of the output.
     pub(super) most: Bytes,
-    /// The process that asks, with which the child dies.
+    /// The parent process; the child dies with it.
     pub(super) parent: i32,
 }
 
 impl Task {
-    /// As words of a command line.
+    /// As arguments of a command line.
     pub(super) fn words(self) -> [String; 4] {
         [VERB.to_owned(), self.file.to_string(), self.most.0.to_string(), self.parent.to_string()]
     }
@@ -85,23 +85,23 @@ impl Task {
     }
 }
 
-/// The memory that is taken while a kernel is unpacked, at least: by the child and by the memory for what comes out of it.
+/// The minimum memory to unpack a kernel: for the child, and for its output.
 ///
-/// Of a packed kernel both hold what comes out; XZ and LZMA hold as much again until it is written. The file is dropped
-/// when it is unpacked. One that is not packed has as much to load as its file has bytes, or a bit more.
+/// Both hold the output of a packed kernel; XZ and LZMA hold as much again until it is written. The input is dropped
+/// after unpacking. The output of a kernel that is not packed is about as large as its file.
 pub(super) fn required(file: u64, is_packed: bool, unpacked: u64) -> u64 {
     let copies = if is_packed { 2 } else { 1 };
     let written = plain_elf::largest(Bytes(unpacked.saturating_mul(copies)));
     OWN_MEMORY.saturating_add(file).saturating_add(written.0)
 }
 
-/// The most that may come out of a kernel for which so much memory may be taken; the inverse of [`required`].
+/// The maximum output of a kernel for which this much memory may be taken; the inverse of [`required`].
 pub(super) fn most_within(usable: Bytes, file: u64, is_packed: bool) -> Bytes {
     let copies = if is_packed { 2 } else { 1 };
     Bytes(usable.0.saturating_sub(required(file, is_packed, 0)) / copies)
 }
 
-/// The words behind the verb, where this process is such a child.
+/// The arguments after the verb, if this process is such a child.
 #[must_use]
 pub fn unpack_words(arguments: &[OsString]) -> Option<&[OsString]> {
     match arguments {
@@ -125,7 +125,7 @@ pub fn unpack_main(words: &[OsString]) -> ExitCode {
         Ok(missing) => missing,
         Err(reason) => return tell(&Answer::Unsafe(reason)),
     };
-    // The answer tells of it; the usual text would look for the program's file.
+    // The answer reports the panic; the default message would search for the program's file.
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| run(task));
     tell(&match outcome {
@@ -136,7 +136,7 @@ pub fn unpack_main(words: &[OsString]) -> ExitCode {
     })
 }
 
-/// How the kernel was packed, the length of its ELF file, and of what was written.
+/// The kernel's compression, the length of its ELF file, and the length of the output.
 fn run(task: Task) -> Result<(Packing, u64, u64), Refusal> {
     let file = read(task.file)?;
     let (unpacked, packing) = container::unpack(file, task.most)?;
@@ -160,7 +160,7 @@ fn run(task: Task) -> Result<(Packing, u64, u64), Refusal> {
     Ok((packing, unpacked.len() as u64, plain.size as u64))
 }
 
-/// The whole file, with nothing but `read`.
+/// Reads the whole file with only the system call `read`.
 fn read(size: u64) -> Result<Vec<u8>, String> {
     let length = usize::try_from(size).unwrap_or(usize::MAX);
     let mut file = Vec::new();

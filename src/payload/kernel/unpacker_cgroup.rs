@@ -1,5 +1,5 @@
-//! The cgroup of the child that unpacks kernels: it holds the child to the memory that the kernel needs, what it writes and reads
-//! through the page cache included.
+//! The cgroup of the child that unpacks kernels: it limits the child to the memory that the kernel needs, including the
+//! page cache of its reads and writes.
 
 use std::process;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use crate::os::cgroup::{Cgroup, CgroupLimits};
 use crate::os::pidfd::ProcessId;
 use crate::os::procfs;
 
-/// What the child's program, its libraries and the page cache of its input may take beyond what the kernel needs.
+/// The memory that the child's program, its libraries and the page cache of its input may take in addition to the
+/// kernel.
 const SLACK: u64 = 64 << 20;
 
-/// How long Linux may take to let an empty cgroup go.
+/// How long Linux may take to release an empty cgroup.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Makes one for this process's child, which needs so many bytes; none where the host has no cgroups.
+/// Makes a cgroup for this process's child, which needs this many bytes; `None` on a host without cgroups.
 pub(super) fn make(memory: u64) -> Option<Cgroup> {
     remove_dead();
     let id = ProcessId::of(i32::try_from(process::id()).ok()?).ok()??;
@@ -23,14 +24,14 @@ pub(super) fn make(memory: u64) -> Option<Cgroup> {
     made.map_err(|error| log::debug!("the child that unpacks kernels has no cgroup: {error}")).ok()
 }
 
-/// Removes one whose child has ended.
+/// Removes a cgroup whose child has ended.
 pub(super) fn remove(cgroup: &Cgroup) {
     if let Err(error) = cgroup.remove(TIMEOUT) {
         log::debug!("the cgroup of the child that unpacked a kernel: {error}");
     }
 }
 
-/// Removes those of processes that were killed; their children died with them.
+/// Removes the cgroups of killed processes; their children died with them.
 pub fn remove_dead() {
     for name in Cgroup::names().iter().filter_map(|name| name.to_str()).filter(|name| is_dead(name)) {
         if let Some(cgroup) = Cgroup::find(name) {

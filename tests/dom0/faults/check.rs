@@ -17,7 +17,7 @@ pub(super) fn check_error(ran: &Ran, calls: &[Call], errno: Errno) -> Result<Val
     let error = serde_json::from_str::<Value>(&ran.stdout).map_err(|error| error.to_string())?["error"].clone();
     let message = error["message"].as_str().unwrap_or_default();
     let named = error["call"].as_str().unwrap_or_default();
-    // What libxenguest does not look at is found missing later: told is the call, and not what failed below it.
+    // A result that libxenguest ignores is found missing later: the error names the call, not the cause below it.
     let mut below = calls.iter().rev().take(DEEPEST).take_while(|above| above.outer == call.outer);
     let missed = message.contains("libxenguest took it for done") && below.any(|above| above.inner == named);
     let is_told = [&call.outer, &call.inner].contains(&&named.to_owned()) || missed;
@@ -41,8 +41,8 @@ pub(super) fn check_error(ran: &Ran, calls: &[Call], errno: Errno) -> Result<Val
     if ran.stderr.contains(message) { Ok(error) } else { Err("stderr has not the message".to_owned()) }
 }
 
-/// A guest that is built although a call has failed must be whole: all of its memory and nothing claimed beyond it, and until
-/// it runs, rings that nobody has used.
+/// A guest that is built although a call has failed must be complete: it has all of its memory, no claim remains, and
+/// until it runs, its rings are unused.
 pub(super) fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
     let built = ran.json();
     let when = if built.get("measured_running").is_some() { "running" } else { "built" };
@@ -71,8 +71,9 @@ pub(super) fn check_whole(xen: &Interface, ran: &Ran) -> Result<(), String> {
     Ok(())
 }
 
-/// A domain into which a build failed is there for its owner, and it alone: nothing else of the host has changed but what
-/// is free, by what the domain owns. A run that could not give back its claim tells a later cleanup.
+/// After a failed build, the domain still exists for its owner: nothing else of the host has changed, except free
+/// memory, by the pages that the domain owns. A run that could not release its claim leaves a record for a later
+/// cleanup.
 pub(super) fn check_left_alone(
     xen: &Interface,
     host: &Host,
@@ -109,7 +110,7 @@ pub(super) fn check_left_alone(
     if others.is_empty() { Ok(()) } else { Err(others.join("\n")) }
 }
 
-/// Checks an error that tells of a domain left behind, and does what it says.
+/// Checks an error that reports a domain left behind, and follows its advice.
 pub(super) fn check_left_behind(ran: &Ran, calls: &[&str]) -> Result<bool, String> {
     let error = ran.json()["error"].clone();
     let message = error["message"].as_str().unwrap_or_default();

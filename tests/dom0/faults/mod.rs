@@ -100,7 +100,7 @@ fn count(length: usize) -> u64 {
     u64::try_from(length).expect("a count")
 }
 
-/// One walk: goes on after a problem, and tells of all in the end.
+/// One walk: continues after a problem, and reports all problems at the end.
 struct Walk {
     name: String,
     host: Host,
@@ -262,7 +262,7 @@ fn build_walk(kind: Kind, wanted: u64) {
                 .and_then(|()| check_error(&run.ran, run.until(point), errno))
                 .and_then(|error| {
                     let told = error["message"].as_str().unwrap_or_default().contains("is left to whoever created it");
-                    // Before anybody has looked at it, nothing needs to be said.
+                    // Before the first check, no report is needed.
                     let looked = run.calls[..point].iter().any(|call| call.outer == "xc_domain_getinfolist");
                     if looked && !told { Err("whose the domain is, is not told".to_owned()) } else { Ok(true) }
                 })
