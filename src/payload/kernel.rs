@@ -1,6 +1,6 @@
 //! The kernel of a PVH or PV guest, which comes from the guest's owner.
 //!
-//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain`]). That file is sealed and
+//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain_elf`]). That file is sealed and
 //! checked again; libxenguest sees no other. The child can be started early and waited for late. It dies with the
 //! thread that started it. A [`cache`] holds the results of earlier kernels.
 
@@ -141,7 +141,7 @@ impl Unpacking {
     ///
     /// # Errors
     /// [`FileError::Unusable`] for a file that cannot be a kernel by its size; [`FileError::NotEnoughDom0Memory`];
-    /// [`Error::Internal`] if the child cannot be started.
+    /// [`FileError::Unpacker`] if the child cannot be started.
     pub fn start(unpacker: &Unpacker, path: &Path, most: Bytes, keep: Keep) -> Result<Self, FileError> {
         let most = most.min(LARGEST_KERNEL);
         let (mut file, size) = open(KIND, path, most.0)?;
@@ -192,7 +192,7 @@ impl Unpacking {
     ///
     /// # Errors
     /// [`FileError::Unusable`] with the fault of the kernel; [`FileError::NotEnoughDom0Memory`] if the unpacked kernel exceeds
-    /// dom0's memory; [`Error::Internal`] if the host cannot confine the child.
+    /// dom0's memory; [`FileError::Unconfined`] if the host cannot confine the child.
     pub fn finish(self, plan: &Plan) -> Result<Sealed, FileError> {
         let path = self.path;
         let bad = |reason: String| FileError::Unusable { what: KIND, path: path.clone(), reason };

@@ -59,7 +59,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 /// The host's own structures, from sysfs at `sysfs`: the first of each type that hvmloader uses, and all vendor ones.
 ///
 /// # Errors
-/// [`ConfigError`] if the host has no SMBIOS; [`FileError::Unusable`] if its table is incomplete.
+/// [`FileError::NoHostSmbios`]; [`FileError::Unusable`] if its table is incomplete.
 pub fn of_host(sysfs: &Path) -> Result<Vec<u8>, FileError> {
     const KIND: &str = "SMBIOS table";
     let path = sysfs.join("firmware/dmi/tables/DMI");
