@@ -40,7 +40,7 @@ impl Candidates {
         Self::new(
             "hvmloader",
             &format!("xen-utils-{version}"),
-            "name a file with --kernel",
+            "name a file with --hvmloader",
             &[
                 &format!("/usr/lib/xen-{version}/boot/hvmloader"),
                 "/usr/lib/xen/boot/hvmloader",
