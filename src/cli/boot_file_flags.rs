@@ -1,6 +1,9 @@
 //! The boot files of a guest: the flags of each guest type, and the files to read.
 
 use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::cli::args::GuestArgs;
@@ -32,9 +35,29 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
             )));
         }
     }
+    if let Some(path) = &arguments.kernel {
+        let hint = if is_linux(path) { "; this file is a Linux kernel: add --kind pvh" } else { "" };
+        return Err(Error::BadConfig(format!(
+            "an HVM guest starts with hvmloader: --hvmloader FILE names another one, and --kernel is for --kind pvh and \
+             pv{hint}"
+        )));
+    }
     let modules = modules(arguments)?;
     let firmware = arguments.firmware.clone().unwrap_or_default();
-    Ok(hvm_boot_files(plan, arguments.kernel.as_deref(), &firmware, modules)?)
+    Ok(hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)?)
+}
+
+/// Whether the file is a bzImage, by the magic number of Linux's boot protocol (Documentation/arch/x86/boot.rst). Only a
+/// regular file is read: opening a FIFO would wait for a writer.
+fn is_linux(path: &Path) -> bool {
+    let read = || -> io::Result<[u8; 4]> {
+        let mut magic = [0; 4];
+        if fs::metadata(path)?.is_file() {
+            File::open(path)?.read_exact_at(&mut magic, 0x202)?;
+        }
+        Ok(magic)
+    };
+    read().is_ok_and(|magic| &magic == b"HdrS")
 }
 
 /// What hvmloader puts into the guest's tables.
@@ -74,6 +97,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
     }
     for (flag, given) in [
+        ("--hvmloader", arguments.hvmloader.is_some()),
         ("--smbios", arguments.smbios.is_some()),
         ("--smbios-passthrough", arguments.smbios_passthrough),
         ("--acpi", arguments.acpi.is_some()),

@@ -27,7 +27,7 @@ use crate::stage::Stage;
 /// The program: arguments in, one result or error and an exit status out.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().collect();
+    let arguments = help_verb_as_flag(env::args_os().collect());
     if process::has_borrowed_rights() {
         return refuse_borrowed_rights(&arguments);
     }
@@ -60,6 +60,15 @@ pub fn main() -> ExitCode {
             usage(&events, &error, given.json)
         }
     }
+}
+
+/// `help VERB` is `VERB --help`, and `help` alone is `--help`. clap's own verb would have a man page and completions.
+fn help_verb_as_flag(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.remove(1);
+        words.push("--help".into());
+    }
+    words
 }
 
 /// Only the caller may write to files that are made without an explicit mode; QEMU inherits that.
@@ -157,7 +166,8 @@ fn usage(events: &Events, error: &clap::Error, json: bool) -> ExitCode {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a verb is missing; see dombuild --help",
         _ => text.trim_end().trim_start_matches("error: "),
     };
-    let object = print::error_message(Code::USAGE, message);
+    let mut object = print::error_message(Code::USAGE, message);
+    object["error"]["stage"] = Stage::CheckInput.name().into();
     if json {
         print::print_line(&object);
     }

@@ -59,6 +59,37 @@ fn every_verbs_help_teaches() {
     }
 }
 
+#[test]
+fn help_is_a_verb_too() {
+    for verb in [""].iter().chain(&VERBS) {
+        let (as_verb, as_flag) = (line(&format!("help {verb}")), line(&format!("{verb} --help")));
+        assert_eq!((as_verb.exit, &as_verb.stdout), (0, &as_flag.stdout), "{verb}");
+    }
+    assert_eq!(line("help nonsense").exit, 2);
+}
+
+#[test]
+fn flags_stand_in_groups() {
+    let help = line("create --help").stdout;
+    for (group, flag) in [
+        ("Memory", "--maxmem"),
+        ("Devices", "--pci"),
+        ("Boot", "--hvmloader"),
+        ("Platform", "--platform"),
+        ("Host", "--wait-memory"),
+        ("QEMU", "--dm-arg"),
+        ("Output", "--json"),
+    ] {
+        let section = help.split(&format!("\n{group}:\n")).nth(1);
+        let section = section.unwrap_or_else(|| panic!("{group} is missing:\n{help}"));
+        let section = section.split("\n\n").next().expect("a first part");
+        assert!(
+            section.contains(&format!("{flag} ")) || section.contains(&format!("{flag}\n")),
+            "{flag} is not in {group}:\n{help}"
+        );
+    }
+}
+
 /// An example in the help that does not work is worse than none.
 #[test]
 fn the_examples_are_understood() {
@@ -86,7 +117,7 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --smbios-passthrough --acpi --kernel --ramdisk --cmdline --platform --wait-memory \
+    let guest = "--firmware --smbios --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --wait-memory \
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
@@ -112,6 +143,8 @@ fn the_flags_of_each_verb() {
         let mut found: Vec<&str> = options
             .expect("the options")
             .lines()
+            // A line of wrapped text may begin with a flag, too; it is further to the right.
+            .filter(|line| line.len() - line.trim_start().len() <= 6)
             .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();

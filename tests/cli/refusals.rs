@@ -97,6 +97,24 @@ fn words_that_are_no_kind_and_no_model() {
     }
 }
 
+/// `--kernel` of an HVM guest names the flag for hvmloader, and for a Linux kernel the kind that starts it.
+#[test]
+fn a_kernel_is_not_for_hvm() {
+    let files = Files::new();
+    let mut linux = vec![0; 0x400];
+    linux[0x202..0x206].copy_from_slice(b"HdrS");
+    for (path, is_linux) in [
+        (text(&files.add("vmlinuz", &linux)), true),
+        (text(&files.add("short", b"HdrS")), false),
+        ("/x".to_owned(), false),
+    ] {
+        let error = refused(&with(&files.create(), "--kernel", &path), 3, "bad-config");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains("--hvmloader FILE names another one"), "{message}");
+        assert_eq!(message.contains("add --kind pvh"), is_linux, "{message}");
+    }
+}
+
 /// What belongs to another kind of guest is refused, not ignored.
 #[test]
 fn each_kind_has_its_own_files() {
@@ -109,6 +127,7 @@ fn each_kind_has_its_own_files() {
         for (arguments, words) in [
             (vec!["--kernel", "/x", "--firmware", "seabios"], firmware.as_str()),
             (vec![], kernel.as_str()),
+            (vec!["--kernel", "/x", "--hvmloader", "/x"], "--hvmloader is for --kind hvm"),
             (vec!["--kernel", "/x", "--cmdline", &long], &too_long),
         ] {
             for verb in [vec!["create", "--name", "t"], vec!["build", "--domid", "7"]] {
@@ -149,7 +168,7 @@ fn without_a_device_model_video_is_only_a_number() {
     let files = Files::new();
     let large = with(&with(&files.create(), "--memory", "4GiB"), "--video", "1GiB");
     refused(&large, 3, "bad-memory");
-    let none = with(&with(&large, "--device-model", "none"), "--kernel", "/nowhere/hvmloader");
+    let none = with(&with(&large, "--device-model", "none"), "--hvmloader", "/nowhere/hvmloader");
     // It gets past the memory, and no further than the kernel.
     refused(&none, 3, "bad-kernel");
 }

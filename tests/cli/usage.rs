@@ -7,7 +7,6 @@ fn what_cannot_be_understood_is_a_usage_error() {
     for (arguments, word) in [
         ("plan", "--memory"),
         ("plna", "plan"),
-        ("help", "--help"),
         ("plan --memory 256 more", "more"),
         ("plan --mem 256", "--memory"),
         ("plan --memory", "--memory"),
@@ -44,6 +43,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
         let error = refused(&arguments.split_whitespace().collect::<Vec<_>>(), 2, "usage");
         let message = error["message"].as_str().expect("text");
         assert!(message.contains(word), "{arguments}: {word:?} is missing: {message}");
+        assert_eq!(error["stage"], "check-input", "{arguments}");
     }
 }
 

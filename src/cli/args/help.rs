@@ -10,6 +10,7 @@ macro_rules! sizes {
 pub(super) const AFTER_HELP: &str = concat!(
     sizes!(),
     "
+dombuild help VERB prints the help of a verb.
 --debug, or RUST_LOG=dombuild=debug, shows every call to Xen with its arguments.
 
 Examples:
@@ -47,11 +48,15 @@ pub(super) const AFTER_CREATE: &str = concat!(
     "
 
 Examples:
-  dombuild create --name web --memory 2GiB --vcpus 2 --dm-arg -cdrom --dm-arg /srv/debian.iso
-  dombuild create --name web --memory 2GiB --maxmem 4GiB --firmware ovmf --paused
+  dombuild create --name web --memory 2GiB --vcpus 2 \\
+                  --dm-arg -cdrom --dm-arg /srv/debian.iso
+  dombuild create --name web --memory 2GiB --maxmem 4GiB \\
+                  --firmware ovmf --paused
   dombuild create --name test --memory 128 --device-model none --foreground
-  dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 --smbios-passthrough --paused
-  dombuild create --name fast --kind pvh --memory 1GiB --kernel /srv/vmlinuz --ramdisk /srv/initrd
+  dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 \\
+                  --smbios-passthrough --paused
+  dombuild create --name fast --kind pvh --memory 1GiB \\
+                  --kernel /srv/vmlinuz --ramdisk /srv/initrd
 
 Exit codes:
   0 done                        5 Xen is absent or refused
@@ -68,7 +73,8 @@ pub(super) const AFTER_BUILD: &str = concat!(
 
 Examples:
   dombuild build --domid 7 --memory 2GiB --vcpus 2
-  dombuild build --domid 7 --memory 2GiB --vcpus 2 --store-port 1 --console-port 2 --json
+  dombuild build --domid 7 --memory 2GiB --vcpus 2 \\
+                 --store-port 1 --console-port 2 --json
 
 Exit codes:
   0 done                        4 not enough memory
