@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod events;
 pub mod from_flags;
 pub mod lenient_args;
+mod plan_advice;
 pub mod print;
 pub mod progress_line;
 pub mod reporter;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::events::Events;
+use super::plan_advice;
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -76,6 +77,22 @@ fn code_of_call(error: &XenError) -> Code {
     Code { word, exit }
 }
 
+/// An error with the advice that goes with it: what the user of the command line is shown.
+#[must_use]
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::Plan(plan) => format!("{plan}: {}", plan_advice::advice(plan)),
+        _ => error.to_string(),
+    }
+}
+
+/// The message of a run that failed, for stderr, JSON, events and the log.
+#[must_use]
+pub fn message_of(failure: &Failure) -> String {
+    let aftermath = failure.aftermath.as_ref().map(|aftermath| format!(" ({aftermath})")).unwrap_or_default();
+    format!("{}: {}{aftermath}", failure.stage, explain(&failure.error))
+}
+
 /// An error as the object that `--json` prints, with its exit code.
 #[must_use]
 pub fn error_object(failure: &Failure) -> (Value, Code) {
@@ -83,7 +100,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
     let mut object = json!({
         "code": code.word,
         "stage": failure.stage.name(),
-        "message": failure.to_string(),
+        "message": message_of(failure),
     });
     match &failure.error {
         Error::NotEnoughMemory { required, free, relief, .. } => {
@@ -154,16 +171,15 @@ pub fn tell_done(events: &Events, verb: &str, done: &Done) {
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
 /// asked for.
 pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> ExitCode {
-    let (object, code) = match failure.downcast_ref::<Failure>() {
-        Some(failure) => error_object(failure),
-        None => (error_message(Code::INTERNAL, &format!("{failure:#}")), Code::INTERNAL),
-    };
+    let known = failure.downcast_ref::<Failure>();
+    let message = known.map_or_else(|| format!("{failure:#}"), message_of);
+    let (object, code) = known.map_or_else(|| (error_message(Code::INTERNAL, &message), Code::INTERNAL), error_object);
     if json {
         print_line(&object);
     }
     tell_error(events, &object, code, || {
         // A closed stderr is no reason for another error.
-        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&format!("{failure:#}")));
+        let _ = writeln!(io::stderr(), "dombuild: {}", one_line(&message));
     })
 }
 

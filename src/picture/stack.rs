@@ -3,8 +3,8 @@
 //! The order of the blocks is that of the drawings in xenops' `memory.ml` and Xen's `docs/misc/libxl_memory.txt`: nearly
 //! every named sum is a run of neighbours. A sum that is none has no span, and is told without a bracket.
 
+use crate::memory::breakdown::Limit;
 use crate::memory::kind::Kind;
-use crate::memory::model::Limit;
 use crate::memory::plan::Plan;
 use crate::memory::units::Kib;
 

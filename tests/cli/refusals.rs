@@ -33,9 +33,18 @@ const REFUSED: [(&[&str], &[&str]); 32] = [
     (&["--memory", "256", "--kind", "pv", "--video", "4"], &["a pv guest has no VGA card"]),
     (&["--memory", "256", "--kind", "pvh", "--mmio-hole", "256"], &["always 64 MiB", "leave --mmio-hole out"]),
     (&["--memory", "256", "--kind", "pv", "--mmio-hole", "256"], &["a pv guest has no MMIO hole"]),
-    (&["--memory", "262143K", "--model", "libxl"], &["--memory 262143 KiB is not whole MiB", "255 MiB or 256 MiB"]),
-    (&["--memory", "64", "--maxmem", "262143K", "--model", "libxl"], &["--maxmem 262143 KiB is not whole MiB"]),
-    (&["--memory", "131073K", "--maxmem", "256", "--model", "libxl", "--kind", "pv"], &["--memory 131073 KiB"]),
+    (
+        &["--memory", "262143K", "--model", "libxl"],
+        &["target of 262143 KiB is not whole MiB", "give --memory 255 MiB or 256 MiB"],
+    ),
+    (
+        &["--memory", "64", "--maxmem", "262143K", "--model", "libxl"],
+        &["static max of 262143 KiB is not whole MiB", "give --maxmem 255"],
+    ),
+    (
+        &["--memory", "131073K", "--maxmem", "256", "--model", "libxl", "--kind", "pv"],
+        &["target of 131073 KiB", "give --memory 128"],
+    ),
     (&["--memory", "1", "--kind", "pv"], &["target of 1 MiB is less than the 2 MiB"]),
     (&["--memory", "257", "--maxmem", "256", "--model", "libxl"], &["lower --memory or raise --maxmem"]),
     (&["--memory", "16777214", "--kind", "pvh", "--model", "xapi"], &["build max of 16777214 MiB"]),
