@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod boot_file_flags;
+mod call_advice;
 pub mod commands;
 pub mod connection;
 pub mod create_request;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::events::Events;
-use super::plan_advice;
+use super::{call_advice, plan_advice};
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -82,7 +82,17 @@ fn code_of_call(error: &XenError) -> Code {
 pub fn explain(error: &Error) -> String {
     match error {
         Error::Plan(plan) => format!("{plan}: {}", plan_advice::advice(plan)),
+        Error::Xen(failed) => explain_call(failed),
         _ => error.to_string(),
+    }
+}
+
+/// A failed call with what its errno means and what to do about it.
+#[must_use]
+pub fn explain_call(failed: &XenError) -> String {
+    match failed.errno.and_then(|errno| call_advice::advice(failed.call, errno)) {
+        Some(advice) => format!("{failed}; {advice}"),
+        None => failed.to_string(),
     }
 }
 

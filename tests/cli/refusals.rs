@@ -79,7 +79,7 @@ fn create_and_build_refuse_the_same() {
 /// Flags without a value.
 #[test]
 fn what_does_not_go_together() {
-    let devices = "populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough";
+    let devices = "populate on demand under an IOMMU: give a --maxmem equal to --memory, or no --passthrough";
     for (arguments, words) in [
         ("--memory 256 --maxmem 512 --passthrough", devices),
         ("--memory 256 --maxmem 512 --kind pvh --model libxl --passthrough", devices),
