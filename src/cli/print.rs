@@ -96,11 +96,14 @@ pub fn explain_call(failed: &XenError) -> String {
     }
 }
 
-/// The message of a run that failed, for stderr, JSON, events and the log.
+/// The message of a run that failed, for stderr, JSON, events and the log. The stage is a field of its own.
 #[must_use]
 pub fn message_of(failure: &Failure) -> String {
-    let aftermath = failure.aftermath.as_ref().map(|aftermath| format!(" ({aftermath})")).unwrap_or_default();
-    format!("{}: {}{aftermath}", failure.stage, explain(&failure.error))
+    let message = explain(&failure.error);
+    match &failure.aftermath {
+        Some(aftermath) => format!("{message} ({aftermath})"),
+        None => message,
+    }
 }
 
 /// An error as the object that `--json` prints, with its exit code.
@@ -328,6 +331,24 @@ mod tests {
         assert_eq!(object["error"]["errno"], "ENOMEM");
         assert_eq!(object["error"]["required_kib"], 266_240);
         assert_eq!(object["error"]["free_kib"], 1024);
+    }
+
+    #[test]
+    fn a_message_has_the_facts_the_advice_once_and_the_aftermath() {
+        let failed = XenError {
+            call: "xc_domain_max_vcpus",
+            arguments: "domid 7, 2".to_owned(),
+            errno: Some(Errno::EINVAL),
+            detail: Some("said".to_owned()),
+        };
+        let mut failure = Failure { stage: Stage::MaxVcpus, error: failed.into(), aftermath: None };
+        let facts = "xc_domain_max_vcpus(domid 7, 2) failed: EINVAL (22): Invalid argument: said";
+        let advice = "the domain was created with another number of vCPUs: --vcpus must equal it";
+        assert_eq!(failure.error.to_string(), facts);
+        assert_eq!(message_of(&failure), format!("{facts}; {advice}"));
+        failure.aftermath = Some("domain 7 was removed".to_owned());
+        assert_eq!(message_of(&failure), format!("{facts}; {advice} (domain 7 was removed)"));
+        assert_eq!(error_object(&failure).0["error"]["message"], message_of(&failure));
     }
 
     #[test]
