@@ -2,7 +2,7 @@
 
 use crate::config::platform::Platform;
 use crate::domain::paths::XenstorePaths;
-use crate::memory::layout::VGPU_VRAM;
+use crate::memory::limits::VGPU_VRAM;
 use crate::memory::{Kind, Plan};
 use crate::payload::firmware::FirmwareKind;
 use crate::xen::{Placed, PlacedModules, Transaction, XenError};

@@ -3,6 +3,7 @@
 mod advice;
 pub mod args;
 pub mod boot_file_flags;
+mod call_advice;
 pub mod commands;
 pub mod connection;
 pub mod create_request;
@@ -10,6 +11,7 @@ pub mod dispatch;
 pub mod events;
 pub mod from_flags;
 pub mod lenient_args;
+mod plan_advice;
 pub mod print;
 pub mod progress_line;
 pub mod reporter;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::advice::advice;
 use super::events::Events;
+use super::{call_advice, plan_advice};
 use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::logging;
@@ -97,15 +98,33 @@ fn code_of_call(error: &XenError) -> Code {
     Code { word, exit }
 }
 
-/// The message of a run that failed: what happened, and what to do about it.
+/// An error with the advice that goes with it: what the user of the command line is shown.
+#[must_use]
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::Plan(plan) => format!("{plan}: {}", plan_advice::advice(plan)),
+        Error::Xen(failed) => explain_call(failed),
+        _ => match advice(error) {
+            Some(advice) => format!("{error}; {advice}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// A failed call with what its errno means and what to do about it.
+#[must_use]
+pub fn explain_call(failed: &XenError) -> String {
+    match failed.errno.and_then(|errno| call_advice::advice(failed.call, errno)) {
+        Some(advice) => format!("{failed}; {advice}"),
+        None => failed.to_string(),
+    }
+}
+
+/// The message of a run that failed, for stderr, JSON, events and the log. The stage is a field of its own.
 #[must_use]
 pub fn message_of(failure: &Failure) -> String {
-    let Failure { stage, error, aftermath } = failure;
-    let mut message = format!("{stage}: {error}");
-    if let Some(advice) = advice(error) {
-        message = format!("{message}; {advice}");
-    }
-    match aftermath {
+    let message = explain(&failure.error);
+    match &failure.aftermath {
         Some(aftermath) => format!("{message} ({aftermath})"),
         None => message,
     }
@@ -189,10 +208,9 @@ pub fn tell_done(events: &Events, verb: &str, done: &Done) {
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
 /// asked for.
 pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> ExitCode {
-    let (object, code) = match failure.downcast_ref::<Failure>() {
-        Some(failure) => error_object(failure),
-        None => (error_message(Code::INTERNAL, &format!("{failure:#}")), Code::INTERNAL),
-    };
+    let known = failure.downcast_ref::<Failure>();
+    let message = known.map_or_else(|| format!("{failure:#}"), message_of);
+    let (object, code) = known.map_or_else(|| (error_message(Code::INTERNAL, &message), Code::INTERNAL), error_object);
     if json {
         print_line(&object);
     }
@@ -334,6 +352,24 @@ mod tests {
         assert_eq!(object["error"]["errno"], "ENOMEM");
         assert_eq!(object["error"]["required_kib"], 266_240);
         assert_eq!(object["error"]["free_kib"], 1024);
+    }
+
+    #[test]
+    fn a_message_has_the_facts_the_advice_once_and_the_aftermath() {
+        let failed = XenError {
+            call: "xc_domain_max_vcpus",
+            arguments: "domid 7, 2".to_owned(),
+            errno: Some(Errno::EINVAL),
+            detail: Some("said".to_owned()),
+        };
+        let mut failure = Failure { stage: Stage::MaxVcpus, error: failed.into(), aftermath: None };
+        let facts = "xc_domain_max_vcpus(domid 7, 2) failed: EINVAL (22): Invalid argument: said";
+        let advice = "the domain was created with another number of vCPUs: --vcpus must equal it";
+        assert_eq!(failure.error.to_string(), facts);
+        assert_eq!(message_of(&failure), format!("{facts}; {advice}"));
+        failure.aftermath = Some("domain 7 was removed".to_owned());
+        assert_eq!(message_of(&failure), format!("{facts}; {advice} (domain 7 was removed)"));
+        assert_eq!(error_object(&failure).0["error"]["message"], message_of(&failure));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::config::guest::Guest;
 use crate::error::Error;
 use crate::error::host::HostError;
-use crate::memory::request::{DEFAULT_MMIO_HOLE, MAX_MMIO_HOLE};
+use crate::memory::limits::{DEFAULT_MMIO_HOLE, MAX_MMIO_HOLE};
 use crate::memory::{Bytes, Plan, Request, Reserved};
 use crate::payload::boot_files::BootFiles;
 use crate::payload::search::firmware_needs;

@@ -42,7 +42,7 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
-    let destroyed = destroy(xen, domain).map_err(|error| error.facts());
+    let destroyed = destroy(xen, domain).map_err(|error| error.to_string());
     // A domain that Xen refused to destroy does not go away: there is nothing to wait for.
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
@@ -87,9 +87,9 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
     let was_lost = store.is_lost();
     if let Err(error) = store.transaction(|transaction| remove_keys(xen, transaction, domain)) {
         let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
-        problems.push(if again { "so its keys stay".to_owned() } else { error.facts() });
+        problems.push(if again { "so its keys stay".to_owned() } else { error.to_string() });
     }
-    if !number_is_anothers(&xen.domains().map_err(|error| error.facts())?, domain) {
+    if !number_is_anothers(&xen.domains().map_err(|error| error.to_string())?, domain) {
         problems.extend(files_of(domain.domid).iter().filter_map(|file| remove(file).err()));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
@@ -105,13 +105,13 @@ fn number_is_anothers(domains: &[DomainInfo], domain: DomainRef) -> bool {
 /// There is a domain with that domid again; everything that could not be removed.
 pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<(), String> {
     match xen.domain(domid) {
-        Err(error) => return Err(error.facts()),
+        Err(error) => return Err(error.to_string()),
         Ok(Some(other)) => return Err(format!("its number belongs to another one by now, {}", other.held())),
         Ok(None) => {}
     }
     store
         .transaction(|transaction| remove_at_number(transaction, &XenstorePaths::new(domid)))
-        .map_err(|error| error.facts())?;
+        .map_err(|error| error.to_string())?;
     files_of(domid).iter().try_for_each(|file| remove(file))
 }
 

@@ -1,20 +1,22 @@
 //! Why a request cannot become a plan.
 
 use super::kind::Kind;
-use super::layout::{MAX_E820_ENTRIES, MIN_LOWMEM, PVH_MMIO_HOLE, Reserved, VGPU_VRAM};
+use super::limits::{
+    HVM_MAX_VCPUS, MAX_E820_ENTRIES, MAX_VIDEO, MIN_BUILD_START, MIN_LOWMEM, PVH_MMIO_HOLE, VGPU_VRAM,
+};
 use super::model::Model;
 use super::multiplier::ShadowMultiplier;
-use super::request::{HVM_MAX_VCPUS, MAX_VIDEO, MIN_BUILD_START};
+use super::reserved::Reserved;
 use super::units::{Bytes, Kib, Mib};
 
-/// Why a request cannot become a plan. Each message names the numbers involved and says what to do about them.
+/// Why a request cannot become a plan. Each message states the fact and its numbers. What to do about it depends on the
+/// caller's own interface.
 ///
 /// All of these are found before Xen is asked for anything.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlanError {
     /// The guest would have to run with more than it may ever have.
-    #[error("the target of {target} is more than the static max of {static_max}: lower --memory or raise --maxmem")]
+    #[error("the target of {target} is more than the static max of {static_max}")]
     TargetAboveStaticMax {
         /// The target, as the model rounds it.
         target: Kib,
@@ -22,9 +24,7 @@ pub enum PlanError {
         static_max: Kib,
     },
     /// Video RAM is part of the target, and would leave the guest nothing.
-    #[error(
-        "video RAM of {video} leaves nothing of the target of {target}, which it is part of: raise --memory or lower --video"
-    )]
+    #[error("video RAM of {video} leaves nothing of the target of {target}, which it is part of")]
     VideoNotBelowTarget {
         /// The video RAM.
         video: Mib,
@@ -32,22 +32,19 @@ pub enum PlanError {
         target: Kib,
     },
     /// A video card's memory is a power of two.
-    #[error("video RAM of {video} is not a power of two of MiB: use 0 for no VGA card, or 1, 2, 4, 8, 16 … MiB")]
+    #[error("video RAM of {video} is not a power of two of MiB")]
     VideoNotPowerOfTwo {
         /// The video RAM as it was asked for.
         video: Kib,
     },
     /// QEMU would silently make the card smaller, and the domain would be short of the difference.
-    #[error("video RAM of {video} is more than the {MAX_VIDEO} that QEMU's VGA card takes: lower --video")]
+    #[error("video RAM of {video} is more than the {MAX_VIDEO} that QEMU's VGA card takes")]
     VideoTooLarge {
         /// The video RAM.
         video: Mib,
     },
     /// hvmloader would find no place for the card's memory.
-    #[error(
-        "video RAM of {video} does not fit the MMIO hole of {hole}, half of which at most can go to it: lower --video, or give --mmio-hole {needed}MiB",
-        needed = video.get().saturating_mul(2)
-    )]
+    #[error("video RAM of {video} does not fit the MMIO hole of {hole}, half of which at most can go to it")]
     VideoPastHole {
         /// The video RAM.
         video: Mib,
@@ -55,17 +52,17 @@ pub enum PlanError {
         hole: Bytes,
     },
     /// A domain without vCPUs cannot run.
-    #[error("a domain with 0 vCPUs cannot run: give at least 1 with --vcpus")]
+    #[error("a domain with 0 vCPUs cannot run")]
     NoVcpus,
     /// More vCPUs than an HVM guest's hvm_info table has room for.
-    #[error("{vcpus} vCPUs are more than the {HVM_MAX_VCPUS} that a guest can have: lower --vcpus")]
+    #[error("{vcpus} vCPUs are more than the {HVM_MAX_VCPUS} that a guest can have")]
     TooManyVcpus {
         /// The number of vCPUs that was asked for.
         vcpus: u32,
     },
     /// The model itself needs that room.
     #[error(
-        "--extra-internal {asked} is less than the {least} that a {kind} guest has by the {model} model anyway: give more, or leave it out"
+        "an extra internal of {asked} is less than the {least} that a {kind} guest has by the {model} model anyway"
     )]
     ExtraInternalTooSmall {
         /// What was asked for.
@@ -78,7 +75,7 @@ pub enum PlanError {
         model: Model,
     },
     /// Too little to place hvmloader and the pages below 1 MiB.
-    #[error("a target of {target}{} is less than the {MIN_BUILD_START} that a guest is built with at least: raise --memory", less(*video))]
+    #[error("a target of {target}{} is less than the {MIN_BUILD_START} that a guest is built with at least", less(*video))]
     TooSmall {
         /// The target, as the model rounds it.
         target: Kib,
@@ -86,15 +83,13 @@ pub enum PlanError {
         video: Mib,
     },
     /// An HVM guest's hole below 4 GiB is too small, too large or not whole MiB.
-    #[error("an MMIO hole of {hole} cannot be made: give --mmio-hole a whole number of MiB from 256MiB to 2GiB")]
+    #[error("an MMIO hole of {hole} cannot be made")]
     MmioHole {
         /// The hole that was asked for.
         hole: Bytes,
     },
     /// A size whose pages Xen or hvmloader would count in 32 bits, and silently cut.
-    #[error(
-        "a {what} of {size} is past what Xen can hold in its 32-bit page counts, {limit} here: lower --memory or --maxmem"
-    )]
+    #[error("a {what} of {size} is past what Xen can hold in its 32-bit page counts, {limit} here")]
     TooLarge {
         /// The word of the model for what is too large.
         what: &'static str,
@@ -104,15 +99,13 @@ pub enum PlanError {
         limit: Mib,
     },
     /// The paging pool is past what `XEN_DOMCTL_shadow_op` carries.
-    #[error("a shadow multiplier of {multiplier} makes the paging pool too large for Xen: lower --shadow-multiplier")]
+    #[error("a shadow multiplier of {multiplier} makes the paging pool too large for Xen")]
     PagingPoolTooLarge {
         /// The multiplier that was asked for.
         multiplier: ShadowMultiplier,
     },
     /// Only HVM guests have an emulated card.
-    #[error(
-        "a {kind} guest has no VGA card that {video} of video RAM could be for: leave --video out, or give --kind hvm"
-    )]
+    #[error("a {kind} guest has no VGA card that {video} of video RAM could be for")]
     VideoNotHvm {
         /// The kind that was asked for.
         kind: Kind,
@@ -120,13 +113,13 @@ pub enum PlanError {
         video: Kib,
     },
     /// Only an HVM guest's hole can be chosen.
-    #[error("{}: leave --mmio-hole out, or give --kind hvm", no_hole(*kind))]
+    #[error("{}", no_hole(*kind))]
     HoleNotHvm {
         /// The kind that was asked for.
         kind: Kind,
     },
     /// Only HVM guests are laid out around reserved regions.
-    #[error("{}: give --kind hvm, or leave --pci and --vgpu out", no_devices(*kind))]
+    #[error("a {kind} guest cannot be laid out around the host's PCI devices")]
     ReservedNotHvm {
         /// The kind that was asked for.
         kind: Kind,
@@ -139,7 +132,7 @@ pub enum PlanError {
     },
     /// A region that leaves too little low RAM.
     #[error(
-        "the host reserves {region} for a device, and the guest's low memory, which has to end there, needs {MIN_LOWMEM} at least: leave that device out of --pci"
+        "the host reserves {region} for a device, and the guest's low memory, which has to end there, needs {MIN_LOWMEM} at least"
     )]
     ReservedTooLow {
         /// The region.
@@ -147,7 +140,7 @@ pub enum PlanError {
     },
     /// A region where the guest has what cannot be elsewhere.
     #[error(
-        "the host reserves {region} for a device, but every guest has hvmloader's tables, APICs and special pages from 0xfc000000 to 4 GiB: leave that device out of --pci"
+        "the host reserves {region} for a device, but every guest has hvmloader's tables, APICs and special pages from 0xfc000000 to 4 GiB"
     )]
     ReservedInFirmware {
         /// The region.
@@ -155,7 +148,7 @@ pub enum PlanError {
     },
     /// A region in the RAM above 4 GiB.
     #[error(
-        "the host reserves {region} for a device, and the guest's memory above 4 GiB reaches up to {:#x}: lower --memory or --maxmem, or leave that device out of --pci",
+        "the host reserves {region} for a device, and the guest's memory above 4 GiB reaches up to {:#x}",
         end.get()
     )]
     ReservedInHighRam {
@@ -166,37 +159,33 @@ pub enum PlanError {
     },
     /// More regions than the memory map has room for.
     #[error(
-        "the host reserves so many regions for these devices that the guest's memory map has {entries} entries, more than the {MAX_E820_ENTRIES} that hvmloader reads: give fewer devices with --pci"
+        "the host reserves so many regions for these devices that the guest's memory map has {entries} entries, more than the {MAX_E820_ENTRIES} that hvmloader reads"
     )]
     TooManyRegions {
         /// The entries of the memory map.
         entries: usize,
     },
     /// The hole has no place for a vGPU's video RAM.
-    #[error(
-        "the MMIO hole of {hole} has no {VGPU_VRAM} left for the vGPU's video memory: raise --mmio-hole, or give fewer devices with --pci"
-    )]
+    #[error("the MMIO hole of {hole} has no {VGPU_VRAM} left for the vGPU's video memory")]
     NoRoomForVram {
         /// The MMIO hole.
         hole: Bytes,
     },
     /// The shim runs as a PVH guest.
-    #[error("Xen's PV shim is the kernel of a pvh guest, not of a {kind} one: give --kind pvh, or leave --shim out")]
+    #[error("Xen's PV shim is the kernel of a pvh guest, not of a {kind} one")]
     ShimNotPvh {
         /// The kind that was asked for.
         kind: Kind,
     },
     /// The model has no number for what the shim takes.
-    #[error(
-        "the {model} model knows nothing of Xen's PV shim, for which the guest would be too small: give --model xapi, which counts the shim's memory on top, or --model libxl, where the guest makes room for it"
-    )]
+    #[error("the {model} model has no figure for Xen's PV shim, and the guest would be too small for it")]
     ShimUnknown {
         /// The model that was asked for.
         model: Model,
     },
     /// Pages that are not there yet have no address that an IOMMU could know.
     #[error(
-        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU; give a --maxmem equal to --memory, or no --passthrough and no --pci"
+        "a guest with PCI devices cannot start with {target} of {static_max}: Xen cannot populate on demand under an IOMMU"
     )]
     OnDemandUnderIommu {
         /// The target, as the model rounds it.
@@ -205,9 +194,7 @@ pub enum PlanError {
         static_max: Kib,
     },
     /// The model wants a guest to start with all that it may have.
-    #[error(
-        "by the {model} model a {kind} guest cannot start with less than it may balloon up to: give a --maxmem equal to --memory"
-    )]
+    #[error("by the {model} model a {kind} guest cannot start with less than it may balloon up to")]
     CannotStartBalloonedDown {
         /// The kind that was asked for.
         kind: Kind,
@@ -215,12 +202,10 @@ pub enum PlanError {
         model: Model,
     },
     /// libxenguest counts in MiB what it builds, and the model does not round up.
-    #[error(
-        "{flag} {size} is not whole MiB, in which a guest is built, and the libxl model does not round: give {below} or {above}"
-    )]
+    #[error("a {what} of {size} is not whole MiB, in which a guest is built, and the libxl model does not round")]
     NotWholeMib {
-        /// The flag whose size it is.
-        flag: &'static str,
+        /// Which size it is: `target` or `static max`.
+        what: &'static str,
         /// The size that was asked for.
         size: Kib,
         /// The next smaller size that would do.
@@ -240,8 +225,4 @@ fn no_hole(kind: Kind) -> String {
         Kind::Pvh => format!("the MMIO hole of a pvh guest is always {PVH_MMIO_HOLE}"),
         _ => format!("a {kind} guest has no MMIO hole"),
     }
-}
-
-fn no_devices(kind: Kind) -> String {
-    format!("a {kind} guest cannot be laid out around the host's PCI devices")
 }

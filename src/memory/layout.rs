@@ -10,11 +10,11 @@ mod tests;
 pub use address::*;
 pub use e820::{E820Entry, E820Kind};
 pub use extents::{Extents, ORDERS};
-pub use reserved::{LOWMEM_STEP, MAX_E820_ENTRIES, MIN_LOWMEM, Reserved, VGPU_VRAM, VGPU_VRAM_START};
+pub use reserved::{LOWMEM_STEP, VGPU_VRAM_START};
 
 use super::error::PlanError;
 use super::kind::Kind;
-use super::request::{DEFAULT_MMIO_HOLE, MAX_COUNTABLE_SIZE, MAX_MMIO_HOLE};
+use super::limits::{DEFAULT_MMIO_HOLE, MAX_COUNTABLE_SIZE, MAX_MMIO_HOLE, PVH_MMIO_HOLE};
 use super::units::{Bytes, Kib, Mib};
 
 /// The guest-physical layout; for a PV guest the pseudo-physical one. Addresses are in bytes.

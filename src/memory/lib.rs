@@ -23,8 +23,11 @@
 //! - [`units`]: one type per unit, with conversions that name their rounding.
 //! - [`size`]: parses sizes such as `4GiB`.
 //! - [`kind`]: HVM, PVH or PV.
-//! - [`request`]: the input of a plan, and its limits.
-//! - [`model`]: the breakdown of a domain's memory by the figures of a toolstack.
+//! - [`request`]: the input of a plan.
+//! - [`limits`]: the limits of a guest's memory and the defaults of a request.
+//! - [`reserved`]: regions in which a guest must have no RAM.
+//! - [`model`]: the toolstacks whose figures a plan can use.
+//! - [`mod@breakdown`]: the breakdown of a domain's memory by those figures.
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: the guest's physical address space and e820 map.
 //! - [`plan`]: breakdown and layout together, with the page counts that Xen reports.
@@ -38,27 +41,32 @@
 #![forbid(unsafe_code)]
 
 pub mod balloon;
+pub mod breakdown;
 pub mod compare;
 pub mod error;
 pub mod kind;
 pub mod layout;
+pub mod limits;
 pub mod model;
 pub mod multiplier;
 pub mod plan;
 pub mod request;
+pub mod reserved;
 pub mod size;
 #[cfg(test)]
 mod tests;
 pub mod units;
 
 pub use balloon::{BalloonError, Move, Present};
+pub use breakdown::Memory;
 pub use compare::{Difference, Measured, compare, touched};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};
-pub use layout::{E820Entry, E820Kind, Layout, Reserved};
-pub use model::{Memory, Model, ModelError};
+pub use layout::{E820Entry, E820Kind, Layout};
+pub use model::{Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
 pub use plan::{Plan, Pod};
 pub use request::Request;
+pub use reserved::Reserved;
 pub use size::SizeError;
 pub use units::{Bytes, Gfn, Kib, Mib, PAGE_SIZE, Pages};

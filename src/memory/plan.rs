@@ -8,11 +8,12 @@ mod tests;
 pub use json::SCHEMA;
 pub use pod::Pod;
 
+use super::breakdown::Memory;
 use super::error::PlanError;
 use super::kind::Kind;
 use super::layout::{ACPI_PAGES, IOREQ_SERVER_PAGES, Layout, SPECIAL_PAGES, VGA_HOLE_PAGES};
-use super::model::Memory;
-use super::request::{MAX_STATIC_MAX, Request};
+use super::limits::MAX_STATIC_MAX;
+use super::request::Request;
 use super::units::{Bytes, Kib, Pages};
 
 /// Pages that QEMU populates for the option ROM of its std VGA card.

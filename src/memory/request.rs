@@ -1,4 +1,4 @@
-//! The input of a plan, and its limits.
+//! The input of a plan.
 
 use std::ops::Not;
 
@@ -6,35 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
 use super::kind::Kind;
-use super::layout::Reserved;
+use super::limits::{DEFAULT_VIDEO, HVM_MAX_VCPUS, MAX_STATIC_MAX, MAX_VIDEO, MIN_BUILD_START};
 use super::model::Model;
 use super::multiplier::ShadowMultiplier;
-use super::units::{Bytes, GIB, Kib, MIB, Mib};
-
-/// The most vCPUs of a guest (`HVM_MAX_VCPUS`, `xen/include/public/hvm/hvm_info_table.h`, Xen 4.17). Xen allows more
-/// for PV guests; this crate has one limit for all kinds.
-pub const HVM_MAX_VCPUS: u32 = 128;
-/// The least build start (`xc_hvm_build`, `tools/libxc/xc_hvm_build_x86.c`, Xen 4.6).
-pub const MIN_BUILD_START: Mib = Mib(2);
-/// The default video RAM of an HVM guest: QEMU's default for its std VGA card.
-pub const DEFAULT_VIDEO: Kib = Kib(16 * 1024);
-/// The most video RAM of QEMU's VGA cards, which silently reduce a larger size (`vga_common_init`, `hw/display/vga.c`,
-/// QEMU 7.2).
-pub const MAX_VIDEO: Mib = Mib(512);
-/// The default MMIO hole of an HVM guest, and the smallest: libxl and hvmloader accept no smaller one
-/// (`HVM_BELOW_4G_MMIO_LENGTH`, `xen/include/public/hvm/e820.h`).
-pub const DEFAULT_MMIO_HOLE: Bytes = Bytes(256 * MIB);
-/// The largest MMIO hole of an HVM guest.
-pub const MAX_MMIO_HOLE: Bytes = Bytes(2 * GIB);
-/// The most MiB whose pages an `unsigned int` can count: 16 TiB less 1 MiB.
-///
-/// Three figures of Xen 4.17 are 32 bits wide. `XEN_DOMCTL_max_mem` silently truncates a larger limit
-/// (`xen/common/domctl.c`); `XEN_DOMCTL_shadow_op` shifts the pool's MiB left by 8 in 32 bits (`hap_domctl`); hvm_info
-/// holds the end of high RAM as a 32-bit frame number. The width of guest-physical addresses depends on the host's CPU
-/// (`paging_max_paddr_bits`, `xen/arch/x86/include/asm/paging.h`: 36 to 48 bits) and is not checked here.
-pub const MAX_COUNTABLE_SIZE: Mib = Mib((1 << 24) - 1);
-/// The largest static max: its xen max is [`MAX_COUNTABLE_SIZE`]. An MMIO hole lowers it by up to its own length.
-pub const MAX_STATIC_MAX: Mib = Mib((1 << 24) - 2);
+use super::reserved::Reserved;
+use super::units::{Bytes, Kib, Mib};
 
 /// The input of a plan. It is saved with each domain that is built from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,8 +33,8 @@ pub struct Request {
     pub vcpus: u32,
     /// The factor for the paging pool.
     pub shadow_multiplier: ShadowMultiplier,
-    /// The MMIO hole below 4 GiB of an HVM guest: whole MiB from [`DEFAULT_MMIO_HOLE`] to [`MAX_MMIO_HOLE`]; `None`
-    /// means [`DEFAULT_MMIO_HOLE`]. A PVH guest has a fixed hole, a PV guest has none.
+    /// The MMIO hole below 4 GiB of an HVM guest: whole MiB from [`DEFAULT_MMIO_HOLE`](super::limits::DEFAULT_MMIO_HOLE) to [`MAX_MMIO_HOLE`](super::limits::MAX_MMIO_HOLE); `None`
+    /// means [`DEFAULT_MMIO_HOLE`](super::limits::DEFAULT_MMIO_HOLE). A PVH guest has a fixed hole, a PV guest has none.
     pub mmio_hole: Option<Bytes>,
     /// HVM only: a QEMU adds its video RAM and option ROM to the guest.
     pub device_model: bool,
@@ -144,10 +120,10 @@ impl Request {
         if self.has_device_model() && video > MAX_VIDEO {
             return Err(PlanError::VideoTooLarge { video });
         }
-        let flag = if self.static_max.is_some() { "--maxmem" } else { "--memory" };
-        whole_mib(flag, static_max)?;
+        let what = if self.static_max.is_some() { "static max" } else { "target" };
+        whole_mib(what, static_max)?;
         if kind == Kind::Pv {
-            whole_mib("--memory", target)?;
+            whole_mib("target", target)?;
         }
         if self.passthrough && kind.is_translated() && target < static_max {
             return Err(PlanError::OnDemandUnderIommu { target, static_max });
@@ -179,9 +155,9 @@ pub(super) struct Asked {
 }
 
 /// libxenguest takes the size in whole MiB. Models that round up to MiB always pass.
-fn whole_mib(flag: &'static str, size: Kib) -> Result<(), PlanError> {
+fn whole_mib(what: &'static str, size: Kib) -> Result<(), PlanError> {
     match (size.to_mib_exact(), size.to_mib_floor(), size.to_mib_ceil()) {
-        (None, Some(below), Some(above)) => Err(PlanError::NotWholeMib { flag, size, below, above }),
+        (None, Some(below), Some(above)) => Err(PlanError::NotWholeMib { what, size, below, above }),
         _ => Ok(()),
     }
 }

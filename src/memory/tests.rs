@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::layout::{E820_LOW_START, FOUR_GIB, PVH_MMIO_HOLE, VGA_HOLE_PAGES};
-use super::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
+use super::layout::{E820_LOW_START, FOUR_GIB, VGA_HOLE_PAGES};
+use super::limits::{HVM_MAX_VCPUS, MAX_STATIC_MAX, PVH_MMIO_HOLE};
 use super::*;
 
 fn kinds() -> impl Strategy<Value = Kind> {

@@ -3,8 +3,8 @@
 //! The order of the blocks is that of the drawings in xenops' `memory.ml` and Xen's `docs/misc/libxl_memory.txt`:
 //! nearly every sum is a run of adjacent blocks. Other sums have no span and no bracket.
 
+use crate::memory::breakdown::Limit;
 use crate::memory::kind::Kind;
-use crate::memory::model::Limit;
 use crate::memory::plan::Plan;
 use crate::memory::units::Kib;
 

@@ -6,9 +6,11 @@ use super::regions::Map;
 use super::stack::{Stack, short};
 use super::text::{WIDTH, render};
 use super::*;
-use crate::memory::layout::{DEFAULT_MMIO_START, FOUR_GIB, Reserved};
+use crate::memory::layout::{DEFAULT_MMIO_START, FOUR_GIB};
+use crate::memory::limits::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
 use crate::memory::multiplier::ShadowMultiplier;
-use crate::memory::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX, Request};
+use crate::memory::request::Request;
+use crate::memory::reserved::Reserved;
 use crate::memory::units::{Bytes, Kib, MIB, Mib};
 use crate::memory::{Kind, Model, Plan};
 

@@ -85,7 +85,7 @@ impl Helpers {
         if let Some(group) = Cgroup::find(&cgroup_name(domain)) {
             return Ok(Some(Self::InCgroup(group)));
         }
-        let leader = recorded(store, domain).map_err(|error| error.facts())?;
+        let leader = recorded(store, domain).map_err(|error| error.to_string())?;
         let Some(leader) = leader.transpose().map_err(|error| error.to_string())? else { return Ok(None) };
         let mut known = members(leader.pid()).map_err(|error| error.to_string())?;
         if leader.has_ended() {

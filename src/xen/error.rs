@@ -9,7 +9,6 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 
-use super::advice::advice;
 use super::logger;
 
 /// A call into libxenctrl or libxenguest, or to xenstored, that failed.
@@ -37,36 +36,18 @@ impl XenError {
     pub fn errno_name(&self) -> Option<String> {
         self.errno.map(|errno| format!("{errno:?}"))
     }
-
-    /// The next thing to try, where this failure has a known cause.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        advice(self.call, self.errno?)
-    }
-}
-
-impl XenError {
-    /// What failed, without what to do about it: for a message that has advice of its own.
-    #[must_use]
-    pub fn facts(&self) -> String {
-        let mut text = format!("{}({}) failed", self.call, self.arguments);
-        if let Some(errno) = self.errno {
-            text.push_str(&format!(": {errno:?} ({}): {}", errno as i32, errno.desc()));
-        }
-        if let Some(detail) = &self.detail {
-            text.push_str(&format!(": {detail}"));
-        }
-        text
-    }
 }
 
 impl fmt::Display for XenError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.facts())?;
-        if let Some(hint) = self.hint() {
-            write!(formatter, "; {hint}")?;
+        write!(formatter, "{}({}) failed", self.call, self.arguments)?;
+        if let Some(errno) = self.errno {
+            write!(formatter, ": {errno:?} ({}): {}", errno as i32, errno.desc())?;
         }
-        Ok(())
+        match &self.detail {
+            Some(detail) => write!(formatter, ": {detail}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -144,10 +125,7 @@ mod tests {
         Errno::ENOMEM.set();
         let error = minus_one("xc_domain_setmaxmem", format_args!("domid 3, 1024 KiB"), -1).expect_err("-1 is failure");
         let text = error.to_string();
-        assert!(
-            text.starts_with("xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Out of memory; "),
-            "{text}"
-        );
+        assert_eq!(text, "xc_domain_setmaxmem(domid 3, 1024 KiB) failed: ENOMEM (12): Out of memory");
         assert_eq!(error.errno_name().as_deref(), Some("ENOMEM"));
     }
 

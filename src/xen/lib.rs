@@ -18,14 +18,13 @@
 //! - [`Store`] and [`Transaction`]: xenstore, with a deadline for each request.
 //! - [`ForeignPages`]: mapped pages of a guest.
 //!
-//! An error is a [`XenError`]: the C call, its arguments and errno. [`advice`] explains known causes.
+//! An error is a [`XenError`]: the C call, its arguments and errno.
 //!
 //! The differences between releases of Xen are handled here, by the cfgs `xen_4_N_or_later`. The public interface is the
 //! same for all of them. The crate runs on the release that it was compiled for.
 
 #![expect(unsafe_code, reason = "this crate calls C libraries")]
 
-pub mod advice;
 mod cpuid;
 mod create_errors;
 mod dom_image;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cli::args::BalloonArgs;
 use crate::cli::connection::{Connection, find_domain};
+use crate::cli::plan_advice;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::domain::measure::measure;
@@ -42,7 +43,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &BalloonArgs, json: bool) -> a
     };
     let now = Present { owned: measured.owned_pages, memory_target, on_demand: measured.pod_entries.0 > 0 };
     let there = Move::new(&origin.request, now, arguments.size, arguments.force)
-        .map_err(|error| Error::BadConfig(error.to_string()))
+        .map_err(|error| Error::BadConfig(format!("{error}: {}", plan_advice::balloon_advice(&error))))
         .at(Stage::CheckInput)?;
     checking.done();
 

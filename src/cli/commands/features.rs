@@ -40,7 +40,7 @@ struct Found {
 pub(crate) fn run(json: bool) -> anyhow::Result<Done> {
     let (xen, xen_error) = match ask_xen() {
         Ok(host) => (Some(host), None),
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => (None, Some(print::explain_call(&error))),
     };
     let candidates = [
         Candidates::kernel(),

@@ -42,8 +42,6 @@ pub const HVMLOADER_RESERVED: Bytes = Bytes(0xfc00_0000);
 pub const ACPI_START: Bytes = Bytes(0xfc00_0000);
 /// The pages of a PVH guest's ACPI tables.
 pub const ACPI_PAGES: Pages = Pages(1);
-/// The length of a PVH guest's hole, which ends at 4 GiB.
-pub const PVH_MMIO_HOLE: Bytes = Bytes(64 * MIB);
 /// The I/O APIC (`ioapic_base_address`, `tools/firmware/hvmloader/hvmloader.c`).
 pub const IO_APIC: Bytes = Bytes(0xfec0_0000);
 /// The local APIC (`LAPIC_BASE_ADDRESS`, `tools/firmware/hvmloader/config.h`).

@@ -4,55 +4,18 @@
 //! guest. So low RAM ends below the lowest of these regions, and the rest moves above 4 GiB. The MMIO hole begins there
 //! too: hvmloader and QEMU know only the hole.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 use super::{E820_LOW_START, E820Entry, E820Kind, FOUR_GIB, HVMLOADER_RESERVED, Layout, around};
 use crate::error::PlanError;
 use crate::kind::Kind;
-use crate::units::{Bytes, KIB, MIB, PAGE_SIZE};
+use crate::limits::{MAX_E820_ENTRIES, MIN_LOWMEM, VGPU_VRAM};
+use crate::reserved::Reserved;
+use crate::units::{Bytes, MIB, PAGE_SIZE};
 
-/// The most entries of an e820 map that hvmloader reads (`E820MAX`, `tools/firmware/hvmloader/e820.h`, and
-/// `tools/include/xenctrl.h`, Xen 4.17).
-pub const MAX_E820_ENTRIES: usize = 128;
-/// The least low RAM: hvmloader, the firmware and its modules need it.
-pub const MIN_LOWMEM: Bytes = Bytes(16 * MIB);
 /// Low RAM below a region ends at a multiple of this, for large pages and few MTRRs (as libxl's
 /// `libxl__domain_device_construct_rdm`).
 pub const LOWMEM_STEP: Bytes = Bytes(2 * MIB);
-/// The length of the region for the video RAM of NVIDIA vGPUs, and the step of the search for its address (XenServer's
-/// figure).
-pub const VGPU_VRAM: Bytes = Bytes(16 * MIB);
 /// The highest address of that region: below hvmloader's own area and OVMF (XenServer's figure).
 pub const VGPU_VRAM_START: Bytes = Bytes(0xfb00_0000);
-
-/// A region of guest-physical addresses that must not be RAM, in whole pages of 4 KiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Reserved {
-    /// The first address.
-    pub start: Bytes,
-    /// The length.
-    pub size: Bytes,
-}
-
-impl Reserved {
-    /// The end (exclusive); saturates at the highest address.
-    fn end(self) -> Bytes {
-        self.start.checked_add(self.size).unwrap_or(Bytes(u64::MAX))
-    }
-
-    /// Whether the region overlaps `from..to`.
-    fn overlaps(self, from: Bytes, to: Bytes) -> bool {
-        self.start < to && from < self.end()
-    }
-}
-
-impl fmt::Display for Reserved {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:#x} to {:#x} ({} KiB)", self.start.get(), self.end().get(), self.size.get() / KIB)
-    }
-}
 
 impl Layout {
     /// Reserves these regions, in any order and possibly overlapping, and one for a vGPU if `vgpu` is set. Displaced

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{MAX_E820_ENTRIES, MIN_LOWMEM, VGPU_VRAM};
+use crate::reserved::Reserved;
 use crate::units::{GIB, Gfn, MIB, Pages};
 
 const HOLE: Bytes = DEFAULT_MMIO_HOLE;

@@ -1,8 +1,8 @@
 //! Populate on demand (PoD): Xen's counts.
 
+use crate::breakdown::Memory;
 use crate::kind::Kind;
 use crate::layout::VGA_HOLE_PAGES;
-use crate::model::Memory;
 use crate::units::Pages;
 
 /// Xen's PoD counts after all frames are marked and before any is populated.

@@ -6,10 +6,11 @@ use roxmltree::{Document, Node};
 use super::comparison::svg_comparison;
 use super::*;
 use crate::memory::compare::{Difference, Measured, compare};
-use crate::memory::layout::Reserved;
+use crate::memory::limits::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
 use crate::memory::model::Model;
 use crate::memory::multiplier::ShadowMultiplier;
-use crate::memory::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX, Request};
+use crate::memory::request::Request;
+use crate::memory::reserved::Reserved;
 use crate::memory::units::{Bytes, Kib, MIB, Mib, Pages};
 use crate::picture::figures::Figure;
 

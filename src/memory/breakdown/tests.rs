@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::rules::Extras;
 use super::*;
-use crate::request::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
+use crate::limits::{HVM_MAX_VCPUS, MAX_STATIC_MAX};
 use crate::units::Mib;
 
 fn multiplier(value: f64) -> ShadowMultiplier {
@@ -273,7 +273,6 @@ fn what_a_kind_does_not_have_is_refused() {
     let shim = Request { kind: Kind::Pvh, shim: true, ..base };
     let error = refused(&shim);
     assert_eq!(error, PlanError::ShimUnknown { model: Model::Xenops });
-    assert!(error.to_string().contains("--model xapi"), "{error}");
 }
 
 #[test]
@@ -286,17 +285,16 @@ fn libxl_takes_whole_mib_only() {
     };
     let odd = Mib(256).to_kib().0 - 1;
     for kind in Kind::ALL {
-        let error = PlanError::NotWholeMib { flag: "--memory", size: Kib(odd), below: Mib(255), above: Mib(256) };
+        let error = PlanError::NotWholeMib { what: "target", size: Kib(odd), below: Mib(255), above: Mib(256) };
         assert_eq!(refused(&libxl(kind, odd, None)), error);
-        assert!(error.to_string().ends_with("give 255 MiB or 256 MiB"), "{error}");
-        let flag = "--maxmem";
-        let error = PlanError::NotWholeMib { flag, size: Kib(odd), below: Mib(255), above: Mib(256) };
+        let what = "static max";
+        let error = PlanError::NotWholeMib { what, size: Kib(odd), below: Mib(255), above: Mib(256) };
         assert_eq!(refused(&libxl(kind, 200 << 10, Some(odd))), error);
     }
     // The start size of a translated guest is in pages.
     assert!(Memory::new(&libxl(Kind::Hvm, odd, Some(256 << 10))).is_ok());
     assert!(Memory::new(&libxl(Kind::Pvh, odd, Some(256 << 10))).is_ok());
-    let error = PlanError::NotWholeMib { flag: "--memory", size: Kib(odd), below: Mib(255), above: Mib(256) };
+    let error = PlanError::NotWholeMib { what: "target", size: Kib(odd), below: Mib(255), above: Mib(256) };
     assert_eq!(refused(&libxl(Kind::Pv, odd, Some(256 << 10))), error);
 }
 
@@ -309,13 +307,7 @@ fn devices_and_populate_on_demand_exclude_each_other() {
             let ballooned = Request { static_max: Some(Kib(2 << 20)), ..whole };
             match Memory::new(&ballooned) {
                 Ok(memory) => assert!(kind == Kind::Pv && !memory.populate_on_demand),
-                Err(error) => {
-                    assert!(kind != Kind::Pv);
-                    let text = error.to_string();
-                    for words in ["--maxmem equal to --memory", "no --passthrough", "IOMMU"] {
-                        assert!(text.contains(words), "{text}");
-                    }
-                }
+                Err(error) => assert!(kind != Kind::Pv && error.to_string().contains("IOMMU"), "{error}"),
             }
         }
     }
@@ -393,7 +385,7 @@ fn extra_internal_is_counted_by_every_model() {
             assert_eq!(memory(&same), plain);
             if let Some(less) = plain.extra_internal.0.checked_sub(1024).filter(|less| *less < plain.extra_internal.0) {
                 let error = refused(&Request { extra_internal: Some(Kib(less)), ..base });
-                assert!(error.to_string().contains("--extra-internal 0 MiB is less than the 1 MiB"), "{error}");
+                assert!(error.to_string().contains("an extra internal of 0 MiB is less than the 1 MiB"), "{error}");
             }
         }
     }

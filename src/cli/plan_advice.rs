@@ -1,0 +1,56 @@
+//! What to do about a refused memory request, in terms of the command line's flags.
+
+use crate::memory::{BalloonError, PlanError};
+
+/// What to do about a request that cannot become a plan.
+pub(crate) fn advice(error: &PlanError) -> String {
+    let text = match error {
+        PlanError::TargetAboveStaticMax { .. } => "lower --memory or raise --maxmem",
+        PlanError::VideoNotBelowTarget { .. } => "raise --memory or lower --video",
+        PlanError::VideoNotPowerOfTwo { .. } => "use 0 for no VGA card, or 1, 2, 4, 8, 16 … MiB",
+        PlanError::VideoTooLarge { .. } => "lower --video",
+        PlanError::VideoPastHole { video, .. } => {
+            // Half of the hole can go to the card.
+            return format!("lower --video, or give --mmio-hole {}MiB", video.get().saturating_mul(2));
+        }
+        PlanError::NoVcpus => "give at least 1 with --vcpus",
+        PlanError::TooManyVcpus { .. } => "lower --vcpus",
+        PlanError::ExtraInternalTooSmall { .. } => "raise --extra-internal, or leave it out",
+        PlanError::TooSmall { .. } => "raise --memory",
+        PlanError::MmioHole { .. } => "give --mmio-hole a whole number of MiB from 256MiB to 2GiB",
+        PlanError::TooLarge { .. } => "lower --memory or --maxmem",
+        PlanError::PagingPoolTooLarge { .. } => "lower --shadow-multiplier",
+        PlanError::VideoNotHvm { .. } => "leave --video out, or give --kind hvm",
+        PlanError::HoleNotHvm { .. } => "leave --mmio-hole out, or give --kind hvm",
+        PlanError::ReservedNotHvm { .. } => "give --kind hvm, or leave --pci and --vgpu out",
+        PlanError::ReservedNotPages { .. }
+        | PlanError::ReservedTooLow { .. }
+        | PlanError::ReservedInFirmware { .. } => "leave that device out of --pci",
+        PlanError::ReservedInHighRam { .. } => "lower --memory or --maxmem, or leave that device out of --pci",
+        PlanError::TooManyRegions { .. } => "give fewer devices with --pci",
+        PlanError::NoRoomForVram { .. } => "raise --mmio-hole, or give fewer devices with --pci",
+        PlanError::ShimNotPvh { .. } => "give --kind pvh, or leave --shim out",
+        PlanError::ShimUnknown { .. } => {
+            "give --model xapi, which counts the shim's memory on top, or --model libxl, where the guest makes room for it"
+        }
+        PlanError::OnDemandUnderIommu { .. } => "give a --maxmem equal to --memory, or no --passthrough and no --pci",
+        PlanError::CannotStartBalloonedDown { .. } => "give a --maxmem equal to --memory",
+        PlanError::NotWholeMib { what, below, above, .. } => {
+            let flag = if *what == "target" { "--memory" } else { "--maxmem" };
+            return format!("give {flag} {below} or {above}");
+        }
+    };
+    text.to_owned()
+}
+
+/// What to do about a size that a running guest cannot be moved to.
+pub(crate) fn balloon_advice(error: &BalloonError) -> String {
+    match error {
+        BalloonError::AboveStaticMax { .. } => {
+            "ask for less, or build the guest anew with a larger --maxmem".to_owned()
+        }
+        BalloonError::BelowFloor { .. } => "ask for more, or insist with --force".to_owned(),
+        // The size is the request's target, and the other flags are those of the domain that is built already.
+        BalloonError::Plan { .. } => "ask for another size".to_owned(),
+    }
+}
