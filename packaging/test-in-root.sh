@@ -112,7 +112,7 @@ a_service_passes_its_arguments_and_stops() {
     chmod +x /srv/stand-in
     cp /usr/share/doc/dombuild/examples/guest.conf /etc/dombuild/web.conf
     sed -i "s,/srv/debian.iso,'/srv/two words.iso'," /etc/dombuild/web.conf
-    timeout 120 unshare --mount --pid --cgroup --fork --kill-child bash -ec '
+    timeout 120 unshare --mount --pid --cgroup --net --uts --ipc --fork --kill-child bash -ec '
         mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t sysfs -o ro sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup
         mkdir -p /run/systemd/system/dombuild@.service.d
         printf "[Unit]\nConditionPathExists=\n" >/run/systemd/system/dombuild@.service.d/here.conf

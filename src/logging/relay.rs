@@ -290,8 +290,9 @@ mod tests {
 
     #[test]
     fn what_takes_nothing_is_waited_for_once() {
-        let (relay, _receiver) = relay(0);
+        // Its clock runs from its start.
         let start = Instant::now();
+        let (relay, _receiver) = relay(0);
         let problems: Vec<_> = (0..3 * LONGEST_QUEUE).filter_map(|_| log(&relay, "x")).chain(relay.flush()).collect();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].contains("test:x stalls: it was waited for 1 s, 1024 of its records"), "{problems:?}");
