@@ -17,11 +17,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub use build::BuildArgs;
 pub use create::{CreateArgs, Switch};
-pub use domain::{BalloonArgs, CleanupArgs, DestroyArgs, InspectArgs};
+pub use domain::{BalloonArgs, CleanupArgs, DestroyArgs, InspectArgs, ListArgs};
 pub use guest::GuestArgs;
 use help::{
     AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT,
-    AFTER_PLAN, AFTER_XENGUEST,
+    AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
 };
 pub use host::StoreArgs;
 pub use memory::MemoryArgs;
@@ -74,6 +74,9 @@ pub enum Command {
     /// same
     #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
     Xenguest(XenguestArgs),
+    /// List every domain: its kind, its memory and the plan of it, how long it runs, and who created it
+    #[command(after_help = AFTER_LIST)]
+    List(ListArgs),
     /// Show what this dombuild and this host can do; works without Xen too
     #[command(after_help = AFTER_FEATURES)]
     Features,

@@ -13,7 +13,7 @@ use log::{Level, LevelFilter};
 use nix::sys::stat::{Mode, umask};
 
 use super::args::{Cli, Command, OutputArgs};
-use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, plan};
+use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, list, plan};
 use super::events::Events;
 use super::print::{self, Code, Done};
 use super::reporter::Reporter;
@@ -197,6 +197,7 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),
+        Command::List(arguments) => list::run(reporter, arguments, cli.json),
         Command::Features => features::run(cli.json),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -64,6 +65,8 @@ pub struct DomainInfo {
     pub outstanding_pages: Pages,
     /// The number of allocated vCPUs.
     pub existing_vcpus: u32,
+    /// The CPU time of all its vCPUs together.
+    pub cpu_time: Duration,
     /// The CPU pool.
     pub cpupool: u32,
 }
@@ -346,6 +349,7 @@ fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {
         outstanding_pages: Pages(raw.outstanding_pages),
         // Without vCPUs Xen returns XEN_INVALID_MAX_VCPU_ID, all ones.
         existing_vcpus: raw.max_vcpu_id.wrapping_add(1),
+        cpu_time: Duration::from_nanos(raw.cpu_time),
         cpupool: raw.cpupool,
     })
 }

@@ -2,8 +2,8 @@
 
 use super::run::line;
 
-const VERBS: [&str; 9] =
-    ["plan", "create", "build", "inspect", "balloon", "destroy", "cleanup", "xenguest", "features"];
+const VERBS: [&str; 10] =
+    ["plan", "create", "build", "inspect", "list", "balloon", "destroy", "cleanup", "xenguest", "features"];
 
 #[test]
 fn the_help_of_the_program_teaches() {
@@ -134,6 +134,7 @@ fn the_flags_of_each_verb() {
         ("cleanup", "--apply --store-timeout".to_owned()),
         ("balloon", "--timeout --model --force --store-timeout".to_owned()),
         ("inspect", "--watch --svg --model --store-timeout".to_owned()),
+        ("list", "--store-timeout".to_owned()),
         ("features", String::new()),
     ];
     for (verb, flags) in table {

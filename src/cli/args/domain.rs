@@ -30,6 +30,14 @@ pub struct InspectArgs {
     pub store: StoreArgs,
 }
 
+/// `list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// `balloon`.
 #[derive(Debug, Clone, Args)]
 pub struct BalloonArgs {

@@ -136,6 +136,17 @@ Exit codes:
   2 usage                           7 something could not be removed
   8 another cleanup is at it";
 
+pub(super) const AFTER_LIST: &str = "\
+The plan is the one that the domain was built by, or else the one that fits its
+keys in xenstore best; a guest that was resized differs from it.
+
+Examples:
+  dombuild list
+  dombuild list --json
+
+Exit codes:
+  0 done   2 usage   5 Xen is absent or refused   6 xenstore";
+
 pub(super) const AFTER_FEATURES: &str = "\
 Examples:
   dombuild features

@@ -8,4 +8,5 @@ pub mod destroy;
 pub mod dry_run;
 pub mod features;
 pub mod inspect;
+pub mod list;
 pub mod plan;
