@@ -85,7 +85,7 @@ fn what_does_not_go_together() {
         ("--memory 256 --maxmem 512 --kind pvh --model libxl --passthrough", devices),
         ("--memory 256 --shim", "not of a hvm one: give --kind pvh"),
         ("--memory 256 --shim --kind pv --model xapi", "not of a pv one: give --kind pvh"),
-        ("--memory 256 --shim --kind pvh", "the xenops model knows nothing of Xen's PV shim"),
+        ("--memory 256 --shim --kind pvh", "the xenops model has no figure for Xen's PV shim"),
     ] {
         let arguments: Vec<&str> = ["plan"].into_iter().chain(arguments.split(' ')).collect();
         let error = refused(&arguments, 3, "bad-memory");
