@@ -54,3 +54,30 @@ pub(crate) fn balloon_advice(error: &BalloonError) -> String {
         BalloonError::Plan { .. } => "ask for another size".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Kib, Mib, Model};
+
+    #[test]
+    fn advice_names_the_flags_that_the_facts_do_not() {
+        let (target, static_max) = (Kib(1 << 20), Kib(2 << 20));
+        for (error, flag) in [
+            (PlanError::TargetAboveStaticMax { target: static_max, static_max: target }, "--maxmem"),
+            (PlanError::OnDemandUnderIommu { target, static_max }, "--passthrough"),
+            (PlanError::ShimUnknown { model: Model::Xenops }, "--model xapi"),
+            (PlanError::VideoPastHole { video: Mib(256), hole: Mib(256).to_bytes() }, "--mmio-hole 512MiB"),
+            (
+                PlanError::NotWholeMib { what: "static max", size: Kib(1025), below: Mib(1), above: Mib(2) },
+                "--maxmem 1 MiB or 2 MiB",
+            ),
+        ] {
+            assert!(advice(&error).contains(flag) && !error.to_string().contains("--"), "{error}: {}", advice(&error));
+        }
+        let above = BalloonError::AboveStaticMax { size: static_max, static_max: target };
+        assert!(balloon_advice(&above).contains("--maxmem"));
+        let below = BalloonError::BelowFloor { size: Kib(1), floor: target, static_max };
+        assert!(balloon_advice(&below).contains("--force"));
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! The input is static max, target, video, vCPUs and shadow multiplier. The toolstacks use the same terms and most of
 //! the same sums, but different figures. Each model's figures are a constant of `Rules` in its own file; the sums are
-//! here, once. The drawing in [`picture`](crate::UP::picture) shows how the parts add up.
+//! here, once.
 
 mod libxl;
 mod rules;

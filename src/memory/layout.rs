@@ -34,7 +34,7 @@ pub struct Layout {
     pub highmem_end: Bytes,
     /// The e820 map for `xc_domain_set_memory_map`, sorted by address, without overlaps.
     pub e820: Vec<E820Entry>,
-    /// The start of the region of [`VGPU_VRAM`] bytes for a vGPU, if there is one.
+    /// The start of the region of [`VGPU_VRAM`](super::limits::VGPU_VRAM) bytes for a vGPU, if there is one.
     pub vram: Option<Bytes>,
 }
 
