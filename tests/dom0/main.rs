@@ -22,6 +22,7 @@ mod library;
 mod life;
 mod limits;
 mod linux;
+mod list;
 mod lock_holder;
 mod memory;
 mod names;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         cage::TESTS,
         dry_run::TESTS,
         library::TESTS,
+        list::TESTS,
         life::TESTS,
         memory::TESTS,
         twin::TESTS,

@@ -156,11 +156,7 @@ impl fmt::Display for List {
             .map(|row| row.name.as_ref().map_or_else(|| "(no name)".to_owned(), Untrusted::to_string))
             .collect();
         let width = names.iter().map(|name| name.chars().count()).chain([4]).max().unwrap_or(0).min(32);
-        write!(
-            formatter,
-            "domid {:<width$} kind state    vcpus owned MiB plan MiB    uptime  CPU s created by",
-            "name"
-        )?;
+        write!(formatter, "domid {:<width$} kind state    vcpus owned MiB plan MiB    uptime  CPU s made by", "name")?;
         for (row, name) in self.domains.iter().zip(&names) {
             let kind = row.kind.name().to_uppercase();
             let planned = row.planned_kib.map_or_else(|| "-".to_owned(), mib);
