@@ -36,25 +36,35 @@ pub struct Relief {
     pub dom0: Option<Dom0Memory>,
 }
 
-impl Relief {
-    /// Advice for the user if `missing` is lacking.
-    fn advice(&self, missing: Kib) -> String {
-        const MIB: u64 = 1024;
-        let guests = if self.guests {
-            "shut down or balloon down another guest, or give this one less"
-        } else {
-            "give this guest less"
-        };
-        let Some(dom0) = self.dom0 else { return guests.to_owned() };
-        let has = format!("{guests}; dom0 itself has {} MiB", dom0.owned.0 / MIB);
-        if missing > dom0.spare {
-            return format!("{has} and can spare {} MiB of them", dom0.spare.0 / MIB);
-        }
-        format!(
-            "{has}: `xl mem-set 0 {}m` gives away what is missing, and dom0_mem= on Xen's command line keeps dom0 small from the start",
-            dom0.owned.0.saturating_sub(missing.0) / MIB
-        )
-    }
+/// A wait that has a deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// For the build locks, before a build.
+    BuildLock,
+    /// For dombuild's build lock, before a guest grows.
+    ResizeLock,
+    /// For the lock of another cleanup.
+    CleanupLock,
+    /// For the device model, which writes this log.
+    DeviceModel(PathBuf),
+    /// For a guest to reach its size.
+    Resize {
+        /// Whether the guest is paused, and so cannot.
+        paused: bool,
+    },
+}
+
+/// Why a device model ended or cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceModelCause {
+    /// Its system call filter killed it.
+    Filtered,
+    /// It does not know an option that confines it, or needs a right that it lacks.
+    Confined,
+    /// Unknown.
+    Unknown,
 }
 
 /// An error, without the step at which it happened.
@@ -106,7 +116,7 @@ pub enum Error {
     #[error("{0}")]
     BadConfig(String),
     /// The name belongs to another domain.
-    #[error("the name {name:?} is taken by domain {owner}; choose another, or destroy that domain first")]
+    #[error("the name {name:?} is taken by domain {owner}")]
     NameTaken {
         /// The name.
         name: String,
@@ -114,19 +124,18 @@ pub enum Error {
         owner: DomId,
     },
     /// There is no such domain.
-    #[error("there is no domain {0}; `xl list` shows which there are")]
+    #[error("there is no domain {0}")]
     NoSuchDomain(String),
     /// The domain belongs to another toolstack.
-    #[error("domain {domid} was not created by dombuild; --force destroys it all the same")]
+    #[error("domain {domid} was not created by dombuild")]
     NotOurs {
         /// The domain.
         domid: DomId,
     },
     /// The host lacks the memory.
     #[error(
-        "not enough memory on the host: {} KiB are required and {} KiB are free{}; {}", required.0, free.0,
-        claims.as_ref().map(|claims| format!(", not counting {claims}")).unwrap_or_default(),
-        relief.advice(Kib(required.0.saturating_sub(free.0)))
+        "not enough memory on the host: {} KiB are required and {} KiB are free{}", required.0, free.0,
+        claims.as_ref().map(|claims| format!(", not counting {claims}")).unwrap_or_default()
     )]
     NotEnoughMemory {
         /// The memory that the step needs.
@@ -140,8 +149,7 @@ pub enum Error {
     },
     /// The domain's memory limit is lower than what it needs.
     #[error(
-        "domain {domid} needs {} KiB and may own {} KiB: raise its limit first (xc_domain_setmaxmem; `xl mem-max` for a guest of \
-         xl's)",
+        "domain {domid} needs {} KiB and may own {} KiB",
         required.0, limit.0
     )]
     LimitTooLow {
@@ -162,12 +170,13 @@ pub enum Error {
         reason: String,
         /// The file of its log.
         log: PathBuf,
+        /// The likely cause, if it is known.
+        cause: DeviceModelCause,
     },
     /// The devices of the device model need more memory of their own than Xen's limit for the domain allows.
     #[error(
         "the device model's devices need more memory of their own than Xen's limit leaves them: the domain may own {} KiB, \
-         the guest's own memory takes {} KiB of that, and the devices have taken {} KiB and need more; raise --extra-internal, \
-         which is {} KiB here", limit.0, guest.0, taken.0, extra_internal.0
+         the guest's own memory takes {} KiB of that, and the devices have taken {} KiB and need more", limit.0, guest.0, taken.0
     )]
     DeviceMemory {
         /// Xen's limit for the domain.
@@ -180,14 +189,14 @@ pub enum Error {
         extra_internal: Kib,
     },
     /// A wait reached its deadline.
-    #[error("{what} within {} seconds; {advice}", after.as_secs())]
+    #[error("{what} within {} seconds", after.as_secs())]
     TimedOut {
         /// What did not happen.
         what: String,
         /// The time limit.
         after: Duration,
-        /// Advice for the user.
-        advice: String,
+        /// The kind of wait.
+        wait: Wait,
     },
     /// The user stopped the run.
     #[error("stopped by {}", if *signal == 2 { "SIGINT" } else { "SIGTERM" })]
@@ -196,7 +205,7 @@ pub enum Error {
         signal: i32,
     },
     /// The domain could not be removed.
-    #[error("domain {domid} was left behind, because {cleanup}; `dombuild destroy --force {domid}` tries again{}",
+    #[error("domain {domid} was left behind, because {cleanup}{}",
         cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
     LeftBehind {
         /// The domain.
@@ -207,7 +216,7 @@ pub enum Error {
         cause: Option<Box<Failure>>,
     },
     /// `cleanup` could not remove everything.
-    #[error("{problems}; `dombuild cleanup` shows what is left")]
+    #[error("{problems}")]
     NotCleaned {
         /// What could not be removed, and why.
         problems: String,
@@ -263,27 +272,5 @@ impl Error {
     pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shortage_names_who_could_give_memory() {
-        let error = |guests, spare: Option<u64>| {
-            let dom0 = spare.map(|spare| Dom0Memory { owned: Kib(1 << 20), spare: Kib(spare << 10) });
-            let (required, free) = (Kib(300 << 10), Kib((200 << 10) + 1));
-            Error::NotEnoughMemory { required, free, claims: None, relief: Relief { guests, dom0 } }.to_string()
-        };
-        assert!(error(true, None).ends_with("; shut down or balloon down another guest, or give this one less"));
-        assert!(
-            error(false, Some(99))
-                .ends_with("; give this guest less; dom0 itself has 1024 MiB and can spare 99 MiB of them")
-        );
-        let advice = "; give this guest less; dom0 itself has 1024 MiB: `xl mem-set 0 924m` gives away what is missing, and dom0_mem= on \
-                      Xen's command line keeps dom0 small from the start";
-        assert!(error(false, Some(100)).ends_with(advice), "{}", error(false, Some(100)));
     }
 }

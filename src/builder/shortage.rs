@@ -86,7 +86,7 @@ mod tests {
         let error =
             Error::NotEnoughMemory { required: Kib(9), free: Kib(7), claims: describe(&claims), relief }.to_string();
         let text = "9 KiB are required and 7 KiB are free, not counting 1024 KiB that are claimed for domain 3 (web), 2048 KiB \
-                    for domain 4; shut down";
+                    for domain 4";
         assert!(error.contains(text), "{error}");
     }
 }

@@ -1,15 +1,32 @@
 //! What to do about an error: the flags and commands that the errors themselves do not know.
 
 use crate::config::error::ConfigError;
-use crate::error::Error;
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
+use crate::error::{DeviceModelCause, Error, Relief, Wait};
+use crate::memory::Kib;
 use crate::payload::error::FileError;
 
 /// The advice for an error, if there is any beyond its own words.
 pub(crate) fn advice(error: &Error) -> Option<String> {
     match error {
+        Error::NotEnoughMemory { required, free, relief, .. } => {
+            Some(of_shortage(relief, Kib(required.0.saturating_sub(free.0))))
+        }
+        Error::LimitTooLow { .. } => {
+            Some("raise its limit first (xc_domain_setmaxmem; `xl mem-max` for a guest of xl's)".to_owned())
+        }
+        Error::DeviceMemory { extra_internal, .. } => {
+            Some(format!("raise --extra-internal, which is {} KiB here", extra_internal.0))
+        }
+        Error::DeviceModel { cause, .. } => of_device_model(*cause).map(str::to_owned),
+        Error::NameTaken { .. } => Some("choose another, or destroy that domain first".to_owned()),
+        Error::NoSuchDomain(_) => Some("`dombuild list` shows which there are".to_owned()),
+        Error::NotOurs { .. } => Some("--force destroys it all the same".to_owned()),
+        Error::TimedOut { wait, .. } => of_wait(wait),
+        Error::LeftBehind { domid, .. } => Some(format!("`dombuild destroy --force {domid}` tries again")),
+        Error::NotCleaned { .. } => Some("`dombuild cleanup` shows what is left".to_owned()),
         Error::File(error) => of_file(error).map(str::to_owned),
         Error::Config(error) => of_config(error),
         Error::Domain(error) => of_domain(error),
@@ -17,6 +34,49 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::DeviceUser(error) => of_device_user(error).map(str::to_owned),
         _ => None,
     }
+}
+
+/// What to do where so much memory is missing.
+fn of_shortage(relief: &Relief, missing: Kib) -> String {
+    const MIB: u64 = 1024;
+    let guests = if relief.guests {
+        "shut down or balloon down another guest, or give this one less"
+    } else {
+        "give this guest less"
+    };
+    let Some(dom0) = relief.dom0 else { return guests.to_owned() };
+    let has = format!("{guests}; dom0 itself has {} MiB", dom0.owned.0 / MIB);
+    if missing > dom0.spare {
+        return format!("{has} and can spare {} MiB of them", dom0.spare.0 / MIB);
+    }
+    format!(
+        "{has}: `xl mem-set 0 {}m` gives away what is missing, and dom0_mem= on Xen's command line keeps dom0 small from the start",
+        dom0.owned.0.saturating_sub(missing.0) / MIB
+    )
+}
+
+fn of_device_model(cause: DeviceModelCause) -> Option<&'static str> {
+    match cause {
+        DeviceModelCause::Filtered => {
+            Some("--device-model-filter off runs it without the filter, --device-model-root with every right")
+        }
+        DeviceModelCause::Confined => Some("--device-model-root runs it with every right"),
+        _ => None,
+    }
+}
+
+fn of_wait(wait: &Wait) -> Option<String> {
+    let text = match wait {
+        Wait::BuildLock => "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks",
+        Wait::ResizeLock => "another run is about to take memory: call this one again, or give it a longer --timeout",
+        Wait::CleanupLock => "another cleanup is at it: call this one again",
+        Wait::DeviceModel(log) => return Some(format!("its log is {}; --dm-timeout gives it longer", log.display())),
+        Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
+        Wait::Resize { paused: false } => {
+            "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
+        }
+    };
+    Some(text.to_owned())
 }
 
 fn of_file(error: &FileError) -> Option<&'static str> {
@@ -65,11 +125,37 @@ fn of_device_user(error: &DeviceUserError) -> Option<&'static str> {
     match error {
         DeviceUserError::PciDevices => Some("leave --device-model-user out"),
         DeviceUserError::NoSuchUser(_) => Some("make that user, or give --device-model-user a UID"),
+        DeviceUserError::NotXens(_) => Some("--device-model-root runs it as root"),
+        DeviceUserError::NoConfinement { .. } => Some("--device-model-root runs it without"),
         DeviceUserError::Root => Some("to run QEMU as root give --device-model-root"),
         DeviceUserError::Taken { .. } => Some("name another user with --device-model-user"),
         DeviceUserError::Unknown { .. } => {
             Some("see to the host's user database, or name a user with --device-model-user")
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Dom0Memory;
+
+    #[test]
+    fn a_shortage_names_who_could_give_memory() {
+        let error = |guests, spare: Option<u64>| {
+            let dom0 = spare.map(|spare| Dom0Memory { owned: Kib(1 << 20), spare: Kib(spare << 10) });
+            let (required, free) = (Kib(300 << 10), Kib((200 << 10) + 1));
+            advice(&Error::NotEnoughMemory { required, free, claims: None, relief: Relief { guests, dom0 } })
+                .unwrap_or_default()
+        };
+        assert!(error(true, None).ends_with("shut down or balloon down another guest, or give this one less"));
+        assert!(
+            error(false, Some(99))
+                .ends_with("give this guest less; dom0 itself has 1024 MiB and can spare 99 MiB of them")
+        );
+        let words = "give this guest less; dom0 itself has 1024 MiB: `xl mem-set 0 924m` gives away what is missing, and dom0_mem= on \
+                      Xen's command line keeps dom0 small from the start";
+        assert!(error(false, Some(100)).ends_with(words), "{}", error(false, Some(100)));
     }
 }

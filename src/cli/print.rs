@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::advice::advice;
 use super::events::Events;
 use super::{call_advice, plan_advice};
+use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::logging;
@@ -50,6 +51,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
         Error::Plan(_) => ("bad-memory", 3),
         Error::BadFile { .. } => ("bad-file", 3),
+        Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => ("bad-file", 3),
         Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) | Error::DeviceUser(_) => {
             ("bad-config", 3)
         }

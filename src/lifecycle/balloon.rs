@@ -7,7 +7,7 @@ use crate::builder::host_memory::free_memory;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
 use crate::error::domain::DomainError;
-use crate::error::{AtStage, Error, Failure};
+use crate::error::{AtStage, Error, Failure, Wait};
 use crate::memory::{Kind, Move, Pages};
 use crate::observer::{Progress, Unit};
 use crate::runs::build_lock;
@@ -15,7 +15,6 @@ use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, PodPages};
 
 const POLL: Duration = Duration::from_millis(200);
-const LOCKED: &str = "another run is about to take memory: call this one again, or give it a longer --timeout";
 
 /// Resizes a guest as `there` says, and waits at most `wait` for it. Returns the pages that it owns then.
 ///
@@ -34,7 +33,7 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
         context.step(Stage::WaitFreeMemory, || {
             // A build holds the lock from its check of free memory until its reserve is visible.
             let _locks = build_lock::take(context, false, wait).map_err(|error| match error {
-                Error::TimedOut { what, after, .. } => Error::TimedOut { what, after, advice: LOCKED.to_owned() },
+                Error::TimedOut { what, after, .. } => Error::TimedOut { what, after, wait: Wait::ResizeLock },
                 other => other,
             })?;
             let free = free_memory(context)?;
@@ -117,11 +116,6 @@ fn way(from: Pages, now: Pages, goal: Pages) -> (u64, u64) {
 fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, after: Duration) -> Error {
     let owed = Pages(pod.entries.0.saturating_sub(pod.cache.0));
     let owed = if owed.0 > 0 { format!(" and has {} MiB yet to give back", mib(owed)) } else { String::new() };
-    let advice = if now.paused {
-        "it is paused: `xl unpause` lets it follow"
-    } else {
-        "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
-    };
     Error::TimedOut {
         what: format!(
             "domain {} has not arrived at {} MiB (it owned {} MiB, owns {} MiB now{owed})",
@@ -131,7 +125,7 @@ fn too_slow(was: &DomainInfo, now: &DomainInfo, pod: PodPages, there: &Move, aft
             mib(now.owned_pages)
         ),
         after,
-        advice: advice.to_owned(),
+        wait: Wait::Resize { paused: now.paused },
     }
 }
 

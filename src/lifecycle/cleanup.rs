@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::domain::identity::owner_tag;
 use crate::domain::paths::XenstorePaths;
-use crate::error::Error;
+use crate::error::{Error, Wait};
 use crate::memory::Pages;
 use crate::os::cgroup::Cgroup;
 use crate::payload::kernel::remove_dead_unpackers;
@@ -70,7 +70,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     let failed = |error| Error::io(format!("use {STATE_DIR}"))(error);
     // Two cleanups at once would remove the same things, and one would report errors. The lock is held until the end.
     let directory = journal::directory().map_err(failed)?;
-    take_alone(&directory, STATE_DIR, PATIENCE, "another cleanup is at it: call this one again")?;
+    take_alone(&directory, STATE_DIR, PATIENCE, Wait::CleanupLock)?;
 
     // The journal has a run before its domain exists. So the domain list, read after the journal, has the domain of every dead
     // run in it, and the journal, read again after the list, has the living run of every listed domain.

@@ -225,11 +225,7 @@ impl Abilities {
             return Ok(Self { script: true, ..told });
         };
         if !program.calls("xentoolcore_restrict_all") {
-            return Err(bad(
-                "cannot be confined to its guest: it is no QEMU of Xen's, or was built for a Xen before 4.10; \
-                            --device-model-root runs it as root"
-                    .to_owned(),
-            ));
+            return Err(DeviceUserError::NotXens(qemu.to_owned()).into());
         }
         Self::told_by(&program).map_err(|error| bad(error.to_string()))
     }
@@ -377,7 +373,7 @@ mod tests {
     fn a_program_that_cannot_be_confined_is_refused() {
         let this = std::env::current_exe().expect("this program");
         let error = Abilities::of(&this).expect_err("no QEMU").to_string();
-        assert!(error.contains("--device-model-root"), "{error}");
+        assert!(error.contains("cannot be confined to its guest"), "{error}");
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::builder::shortage::device_memory;
 use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
-use crate::error::{Error, Failure};
+use crate::error::device_user::DeviceUserError;
+use crate::error::{DeviceModelCause, Error, Failure, Wait};
 use crate::memory::Plan;
 use crate::os::cgroup::Cgroup;
 use crate::os::launch::{Child, Launch};
@@ -47,8 +48,8 @@ const SIGSYS: i32 = Signal::SIGSYS as i32;
 /// QEMU's message if Xen refuses memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
 const NO_MEMORY: &str = "failed to populate ram";
 
-const FILTERED: &str = "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of \
-                        the call; --device-model-filter off runs it without the filter, --device-model-root with every right";
+const FILTERED: &str =
+    "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of the call";
 
 /// A started QEMU. It ends with this process at the latest, unless it is detached.
 #[derive(Debug)]
@@ -111,10 +112,13 @@ impl DeviceModel {
             }
             let cgroup = make_cgroup(context.xen, domain)?;
             let (process, parent_death) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
-                .map_err(|error| Error::BadFile {
-                    what: "device model",
-                    path: config.path.clone(),
-                    reason: format!("cannot be started: {error}{}", if confined { missing(&error) } else { "" }),
+                .map_err(|error| {
+                    let program = config.path.clone();
+                    if confined && is_of_confinement(&error) {
+                        return DeviceUserError::NoConfinement { program, source: error }.into();
+                    }
+                    let reason = format!("cannot be started: {error}");
+                    Error::BadFile { what: "device model", path: program, reason }
                 })?;
             let mut model = Self {
                 process,
@@ -212,17 +216,18 @@ impl DeviceModel {
             Ok(Some(status)) => {
                 // A shell reports the end of its child in its own status.
                 if self.filtered && (status.signal() == Some(SIGSYS) || status.code() == Some(128 + SIGSYS)) {
-                    return Err(Error::DeviceModel { reason: FILTERED.to_owned(), log: self.log.clone() });
+                    return Err(Error::DeviceModel {
+                        reason: FILTERED.to_owned(),
+                        log: self.log.clone(),
+                        cause: DeviceModelCause::Filtered,
+                    });
                 }
                 let last = last_line(&self.log);
                 let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
-                let advice = if self.confined && (says("restrict") || says("invalid option")) {
-                    "; --device-model-root runs it with every right"
-                } else {
-                    ""
-                };
+                let confined = self.confined && (says("restrict") || says("invalid option"));
+                let cause = if confined { DeviceModelCause::Confined } else { DeviceModelCause::Unknown };
                 let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
-                Err(Error::DeviceModel { reason: format!("ended ({status}){last}{advice}"), log: self.log.clone() })
+                Err(Error::DeviceModel { reason: format!("ended ({status}){last}"), log: self.log.clone(), cause })
             }
             Err(error) => Err(Error::io(format!("wait for process {}", self.pid()))(error)),
         }
@@ -248,6 +253,7 @@ impl DeviceModel {
             let answer = question.answer().map_err(|error| Error::DeviceModel {
                 reason: format!("answers wrongly on its monitor: {error}"),
                 log: self.log.clone(),
+                cause: DeviceModelCause::Unknown,
             })?;
             // Another process may have answered.
             self.check()?;
@@ -259,7 +265,7 @@ impl DeviceModel {
                 return Err(Error::TimedOut {
                     what: format!("the device model {} did not get ready", self.pid()),
                     after: self.timeout,
-                    advice: format!("its log is {}; --dm-timeout gives it longer", self.log.display()),
+                    wait: Wait::DeviceModel(self.log.clone()),
                 });
             }
         }
@@ -324,15 +330,9 @@ fn confinement(domid: DomId, run_as: &RunAs) -> Result<Vec<String>, Error> {
     user.arguments(domid)
 }
 
-/// What a failed start says about the kernel: `execve` fails otherwise.
-fn missing(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EPERM) => {
-            "; it is confined by namespaces and a filter of system calls (CONFIG_NET_NS, CONFIG_UTS_NS, CONFIG_IPC_NS, \
-             CONFIG_SECCOMP_FILTER), which dom0's kernel and its limits must allow; --device-model-root runs it without"
-        }
-        _ => "",
-    }
+/// Whether the kernel refused the confinement: `execve` fails with other errors.
+fn is_of_confinement(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::ENOSPC | libc::EPERM))
 }
 
 /// The confinement of the process, as its arguments need it.

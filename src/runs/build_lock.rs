@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, Wait};
 use crate::os::lock_holders::{Holder, LockKind, LockedFile};
 use crate::os::procfs;
 use crate::os::shared_file::{self, SharedFile};
@@ -172,8 +172,7 @@ impl Lock<'_> {
                 return Err(Error::TimedOut {
                     what: format!("the build lock {path}, held by {names}, was not given up"),
                     after: patience,
-                    advice: "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks"
-                        .to_owned(),
+                    wait: Wait::BuildLock,
                 });
             }
             if told != names {
@@ -222,7 +221,7 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
 ///
 /// # Errors
 /// [`Error::TimedOut`] with the holders; an error of the system.
-pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, advice: &str) -> Result<(), Error> {
+pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, wait: Wait) -> Result<(), Error> {
     let failed = |error| Error::io(format!("lock {what}"))(error);
     let start = Instant::now();
     while !try_lock(file, LockKind::Flock).map_err(failed)? {
@@ -230,7 +229,7 @@ pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, advice: &s
             let holders = LockedFile::of(file, LockKind::Flock).map_err(failed)?.holders();
             let holders = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
             let what = format!("{what}, held by {holders}, was not given up");
-            return Err(Error::TimedOut { what, after: patience, advice: advice.to_owned() });
+            return Err(Error::TimedOut { what, after: patience, wait });
         }
         thread::sleep(POLL);
     }
@@ -252,11 +251,11 @@ mod tests {
             assert!(try_lock(&first, kind).expect("tried"));
         }
         assert!(!try_lock(&second, LockKind::Flock).expect("tried"), "another open file");
-        let refused = take_alone(&second, "the lock", Duration::ZERO, "").expect_err("held").to_string();
+        let refused = take_alone(&second, "the lock", Duration::ZERO, Wait::CleanupLock).expect_err("held").to_string();
         assert!(refused.starts_with(&format!("the lock, held by process {} (", std::process::id())), "{refused}");
         drop(first);
         // A child that another test starts shares the open file until it calls execve.
-        take_alone(&second, "the lock", MIN_LOCK_WAIT, "").expect("free");
+        take_alone(&second, "the lock", MIN_LOCK_WAIT, Wait::CleanupLock).expect("free");
     }
 
     #[test]
