@@ -178,7 +178,10 @@ pub struct GuestArgs {
     /// HVM: ACPI tables for the guest, one after the other in one file
     #[arg(long, value_name = "FILE")]
     pub acpi: Option<PathBuf>,
-    /// PVH, PV: the guest's kernel, at most 512 MiB, also unpacked. HVM: hvmloader [default: the installed Xen's]
+    /// HVM: hvmloader, which starts the firmware, at most 512 MiB [default: the installed Xen's]
+    #[arg(long, value_name = "FILE")]
+    pub hvmloader: Option<PathBuf>,
+    /// PVH, PV: the guest's kernel, at most 512 MiB, also unpacked
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
     /// PVH, PV: initial ramdisk for the kernel, at most 1 GiB; it is not looked into

@@ -25,6 +25,13 @@ pub(crate) fn read(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<Boo
 
 /// What an HVM guest starts with.
 fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
+    if arguments.kernel.is_some() {
+        return Err(Error::BadConfig(
+            "--kernel is for pvh and pv guests: an HVM guest starts hvmloader, and --hvmloader FILE names another one; \
+             for a Linux kernel add --kind pvh"
+                .to_owned(),
+        ));
+    }
     for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
         if given {
             return Err(Error::BadConfig(format!(
@@ -34,7 +41,7 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
     }
     let modules = modules(arguments)?;
     let firmware = arguments.firmware.clone().unwrap_or_default();
-    hvm_boot_files(plan, arguments.kernel.as_deref(), &firmware, modules)
+    hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)
 }
 
 /// What hvmloader puts into the guest's tables.
@@ -74,14 +81,13 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
     }
     for (flag, given) in [
+        ("--hvmloader", arguments.hvmloader.is_some()),
         ("--smbios", arguments.smbios.is_some()),
         ("--smbios-passthrough", arguments.smbios_passthrough),
         ("--acpi", arguments.acpi.is_some()),
     ] {
         if given {
-            return Err(Error::BadConfig(format!(
-                "{flag} is for --kind hvm; a {kind} guest has no hvmloader to take it"
-            )));
+            return Err(Error::BadConfig(format!("{flag} is for --kind hvm; a {kind} guest has no hvmloader")));
         }
     }
     let Some(path) = &arguments.kernel else {

@@ -40,7 +40,7 @@ impl Candidates {
         Self::new(
             "hvmloader",
             &format!("xen-utils-{version}"),
-            "name a file with --kernel",
+            "name a file with --hvmloader",
             &[
                 &format!("/usr/lib/xen-{version}/boot/hvmloader"),
                 "/usr/lib/xen/boot/hvmloader",
@@ -55,7 +55,7 @@ impl Candidates {
     pub fn shim() -> Self {
         let hvmloader = Self::kernel();
         let paths = hvmloader.paths.iter().map(|path| path.with_file_name("xen-shim")).collect();
-        // There is no flag for another file: --kernel is the guest's.
+        // There is no flag for another shim: --kernel names the guest's kernel.
         Self { what: "PV shim", paths, advice: "start the kernel without --shim", ..hvmloader }
     }
 

@@ -102,7 +102,7 @@ fn files_with_odd_names_are_told_of_in_one_line() {
     let files = Files::new();
     for path in ["/nowhere/a\nb", "/nowhere/\u{1b}[2J", "/nowhere/%s%n", "/nowhere/a,b"] {
         for (flag, value, code) in [
-            ("--kernel", path.to_owned(), "bad-kernel"),
+            ("--hvmloader", path.to_owned(), "bad-kernel"),
             ("--firmware", format!("seabios:{path}"), "bad-firmware"),
             ("--device-model", path.to_owned(), "bad-file"),
             ("--smbios", path.to_owned(), "bad-file"),

@@ -169,7 +169,7 @@ fn another_user_is_told_to_be_root() {
     // What is wrong with the files comes first, and for this user a closed one is: root would read it.
     let kernel = files.add("closed", b"\x7fELF");
     fs::set_permissions(&kernel, fs::Permissions::from_mode(0o600)).expect("permissions");
-    let closed = on_fake_host(&NOBODY, &with(&files.create(), "--kernel", &text(&kernel)), true);
+    let closed = on_fake_host(&NOBODY, &with(&files.create(), "--hvmloader", &text(&kernel)), true);
     assert_eq!((closed.exit, &closed.error()["code"]), (3, &"bad-kernel".into()), "{closed:?}");
     assert!(closed.stderr.contains("Permission denied"), "{}", closed.stderr);
 

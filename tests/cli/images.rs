@@ -114,7 +114,7 @@ fn programs_in_hvmloaders_place() {
     let firmware = text(&files.add("firmware", &[1; 0x1_0000]));
     let create = |kernel: &[u8]| {
         let path = text(&files.add("kernel", kernel));
-        let words = ["--device-model", "none", "--firmware", &format!("seabios:{firmware}"), "--kernel", &path];
+        let words = ["--device-model", "none", "--firmware", &format!("seabios:{firmware}"), "--hvmloader", &path];
         Ran::of(&mut command(&[&["create", "--json", "--name", "web", "--memory", "64"], &words[..]].concat())).error()
     };
     let error = create(&without_notes);

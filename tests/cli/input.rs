@@ -39,7 +39,7 @@ fn kernels_that_are_none() {
     ] {
         let path = text(&files.path(name));
         for arguments in [files.create(), files.build()] {
-            let message = message(&with(&arguments, "--kernel", &path), "bad-kernel");
+            let message = message(&with(&arguments, "--hvmloader", &path), "bad-kernel");
             assert!(message.contains(word) && message.contains(&path), "{name}: {message}");
         }
     }
@@ -114,7 +114,7 @@ fn names_that_could_be_misread() {
 #[test]
 fn good_names_get_as_far_as_the_kernel() {
     let files = Files::new();
-    let no_kernel = with(&files.create(), "--kernel", "/nowhere/hvmloader");
+    let no_kernel = with(&files.create(), "--hvmloader", "/nowhere/hvmloader");
     for name in ["web", "win10-x64", "a.b_c+d", "7up", "_", "+x", "a b", "a,b", "a%n", "größe", &"x".repeat(80)] {
         message(&with(&no_kernel, "--name", name), "bad-kernel");
     }
@@ -144,7 +144,7 @@ fn what_is_not_installed_is_named() {
         entry["path"].as_str().map(str::to_owned)
     };
     for (what, flag, default, code) in [
-        ("hvmloader", "--kernel", "", "bad-kernel"),
+        ("hvmloader", "--hvmloader", "", "bad-kernel"),
         ("SeaBIOS", "--firmware", "seabios", "bad-firmware"),
         ("OVMF", "--firmware", "ovmf", "bad-firmware"),
         ("QEMU", "--device-model", "", "bad-file"),

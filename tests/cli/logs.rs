@@ -104,7 +104,7 @@ fn a_name_cannot_forge_a_record() {
     let files = Files::new();
     let kernel =
         "/nowhere\n[2024-05-01T12:00:00.000Z ERROR dombuild] forged\n{\"level\":\"error\",\"msg\":\"forged\"}\x1b[2J";
-    let create = with(&files.create(), "--kernel", kernel);
+    let create = with(&files.create(), "--hvmloader", kernel);
     let create: Vec<&str> = create.iter().map(String::as_str).collect();
     let (ran, log) = logged(&create, "text");
     assert_eq!(ran.exit, 3, "{ran:?}");

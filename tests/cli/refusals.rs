@@ -143,13 +143,29 @@ fn each_kind_has_its_own_files() {
     }
 }
 
+/// hvmloader and a guest's kernel are two things, each with a flag of its own.
+#[test]
+fn a_kernel_is_no_hvmloader() {
+    let files = Files::new();
+    for start in [files.create(), files.build()] {
+        let error = refused(&with(&start, "--kernel", "/nowhere"), 3, "bad-config");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains("--hvmloader FILE") && message.contains("add --kind pvh"), "{message}");
+    }
+    for kind in ["pvh", "pv"] {
+        let words = ["create", "--name", "t", "--memory", "64", "--kind", kind, "--kernel", "/nowhere"];
+        let error = refused(&[&words[..], &["--hvmloader", "/nowhere"]].concat(), 3, "bad-config");
+        assert!(error["message"].as_str().expect("text").contains("--hvmloader is for --kind hvm"), "{error}");
+    }
+}
+
 /// A guest without QEMU has no card whose memory must find a place.
 #[test]
 fn without_a_device_model_video_is_only_a_number() {
     let files = Files::new();
     let large = with(&with(&files.create(), "--memory", "4GiB"), "--video", "1GiB");
     refused(&large, 3, "bad-memory");
-    let none = with(&with(&large, "--device-model", "none"), "--kernel", "/nowhere/hvmloader");
+    let none = with(&with(&large, "--device-model", "none"), "--hvmloader", "/nowhere/hvmloader");
     // It gets past the memory, and no further than the kernel.
     refused(&none, 3, "bad-kernel");
 }

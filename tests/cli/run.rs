@@ -139,7 +139,7 @@ impl Files {
     fn guest(&self, start: &[&str]) -> Vec<String> {
         let kernel = text(&self.path("hvmloader"));
         let firmware = format!("seabios:{}", text(&self.path("firmware")));
-        let rest = ["--memory", "256", "--kernel", &kernel, "--firmware", &firmware];
+        let rest = ["--memory", "256", "--hvmloader", &kernel, "--firmware", &firmware];
         start.iter().chain(&rest).map(|word| (*word).to_owned()).collect()
     }
 }

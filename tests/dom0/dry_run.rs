@@ -50,7 +50,7 @@ fn fails_as_create_does() {
         (&["--name", "t", "--memory", "64", "--platform", "vcpu/0/affinity=0000000001"], "vcpu/N/affinity"),
         (&["--name", "t", "--memory", "64", "--passthrough"], "IOMMU"),
         (&["--name", "t/t", "--memory", "64"], "cannot be part of a name"),
-        (&["--name", "t", "--memory", "64", "--kernel", "/nowhere"], "/nowhere"),
+        (&["--name", "t", "--memory", "64", "--hvmloader", "/nowhere"], "/nowhere"),
         (&["--name", "t", "--memory", "64", "--device-model-user", "no-such-user"], "no-such-user"),
         (&["--name", "t"], "--memory"),
     ] {

@@ -26,18 +26,18 @@ const CREATE: [&str; 5] = ["create", "--name", "t", "--memory", "128"];
 
 fn bad_kernel() {
     let text = file(b"not a kernel");
-    let error = dombuild(&[&CREATE[..], &["--kernel", path_text(&text)]].concat()).failed_with(3, "bad-kernel");
+    let error = dombuild(&[&CREATE[..], &["--hvmloader", path_text(&text)]].concat()).failed_with(3, "bad-kernel");
     assert_eq!(error["stage"], "check-input", "before Xen is touched");
     // hvmloader, cut off in the middle
     let whole = std::fs::read(shell("echo /usr/lib/xen-*/boot/hvmloader").trim()).expect("hvmloader");
     let half = file(&whole[..whole.len() / 2]);
-    dombuild(&[&CREATE[..], &["--kernel", path_text(&half)]].concat()).failed_with(3, "bad-kernel");
+    dombuild(&[&CREATE[..], &["--hvmloader", path_text(&half)]].concat()).failed_with(3, "bad-kernel");
     // One that libxenguest would refuse when the domain exists already: a segment that is not at a page's start.
     let mut odd = whole;
     let headers = usize::try_from(u32::from_le_bytes([odd[28], odd[29], odd[30], odd[31]])).expect("small");
     odd[headers + 12..headers + 16].copy_from_slice(&0x10_0800_u32.to_le_bytes());
     let odd = file(&odd);
-    let error = dombuild(&[&CREATE[..], &["--kernel", path_text(&odd)]].concat()).failed_with(3, "bad-kernel");
+    let error = dombuild(&[&CREATE[..], &["--hvmloader", path_text(&odd)]].concat()).failed_with(3, "bad-kernel");
     assert_eq!(error["stage"], "check-input", "before Xen is touched");
 }
 
