@@ -81,7 +81,8 @@ fn write_completion(shell: Shell, directory: &Path) -> Result<()> {
 fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command();
     program.build();
-    let verbs: Vec<&Command> = program.get_subcommands().collect();
+    // clap's own verb help has no page.
+    let verbs: Vec<&Command> = program.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
     let mut see_also: Vec<String> = vec!["dombuild".to_owned()];
     see_also.extend(verbs.iter().map(|verb| format!("dombuild-{}", verb.get_name())));
     let mut all = vec![("dombuild".to_owned(), page(&program, None, &see_also)?)];

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use crate::cli::args::GuestArgs;
+use crate::cli::args::boot::BootArgs;
 use crate::config::cmdline::CmdlineOf;
 use crate::error::Error;
 use crate::memory::{Kind, Plan};
@@ -16,15 +16,15 @@ use crate::payload::{acpi_tables, smbios};
 ///
 /// # Errors
 /// Where a flag belongs to another kind of guest, or a file is not usable.
-pub(crate) fn read(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
+pub(crate) fn read(arguments: &BootArgs, sysfs: &Path, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
     match plan.request.kind {
-        Kind::Hvm => firmware(arguments, plan),
+        Kind::Hvm => firmware(arguments, sysfs, plan),
         Kind::Pvh | Kind::Pv => kernel(arguments, plan, keep),
     }
 }
 
 /// What an HVM guest starts with.
-fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
+fn firmware(arguments: &BootArgs, sysfs: &Path, plan: &Plan) -> Result<BootFiles, Error> {
     if arguments.kernel.is_some() {
         return Err(Error::BadConfig(
             "--kernel is for pvh and pv guests: an HVM guest starts hvmloader, and --hvmloader FILE names another one; \
@@ -39,13 +39,13 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
             )));
         }
     }
-    let modules = modules(arguments)?;
+    let modules = modules(arguments, sysfs)?;
     let firmware = arguments.firmware.clone().unwrap_or_default();
     hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)
 }
 
 /// What hvmloader puts into the guest's tables.
-fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
+fn modules(arguments: &BootArgs, sysfs: &Path) -> Result<FirmwareModules, Error> {
     let smbios = match (&arguments.smbios, arguments.smbios_passthrough) {
         (Some(_), true) => {
             return Err(Error::BadConfig(
@@ -54,7 +54,7 @@ fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
             ));
         }
         (Some(path), false) => Some(smbios::read(path)?),
-        (None, true) => Some(smbios::of_host(&arguments.memory.sysfs)?),
+        (None, true) => Some(smbios::of_host(sysfs)?),
         (None, false) => None,
     };
     Ok(FirmwareModules { smbios, acpi: arguments.acpi.as_deref().map(acpi_tables::read).transpose()? })
@@ -75,7 +75,7 @@ fn check_path(flag: &str, path: &Path) -> Result<(), Error> {
 }
 
 /// What a PVH or PV guest starts with.
-fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
+fn kernel(arguments: &BootArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
     let kind = plan.request.kind;
     if arguments.firmware.is_some() {
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));

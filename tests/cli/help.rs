@@ -55,6 +55,9 @@ fn every_verbs_help_teaches() {
                 help.stdout
             );
             assert!(help.stdout.lines().all(|line| line.chars().count() <= 100), "{verb}:\n{}", help.stdout);
+            if flag == "--help" {
+                assert_eq!(line(&format!("help {verb}")).stdout, help.stdout, "help {verb}");
+            }
         }
     }
 }

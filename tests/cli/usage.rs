@@ -7,7 +7,6 @@ fn what_cannot_be_understood_is_a_usage_error() {
     for (arguments, word) in [
         ("plan", "--memory"),
         ("plna", "plan"),
-        ("help", "--help"),
         ("plan --memory 256 more", "more"),
         ("plan --mem 256", "--memory"),
         ("plan --memory", "--memory"),
