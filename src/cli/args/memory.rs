@@ -38,7 +38,7 @@ pub struct MemoryArgs {
     /// Devices
     #[command(flatten)]
     pub devices: DeviceArgs,
-    /// Run --kernel, a PV kernel, under the installed Xen's PV shim; needs --kind pvh, and --model xapi or libxl
+    /// Run --kernel, a PV kernel, under the installed Xen's PV shim; needs pvh and the model xapi or libxl
     #[arg(long, help_heading = "Boot")]
     pub shim: bool,
 }
