@@ -77,12 +77,16 @@ fn write_completion(shell: Shell, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The verbs that have a page: all but `help`, which is clap's.
+fn with_pages(program: &Command) -> impl Iterator<Item = &Command> {
+    program.get_subcommands().filter(|verb| verb.get_name() != "help")
+}
+
 /// All man pages: name and text.
 fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut program = Cli::command();
     program.build();
-    // clap's own verb help has no page.
-    let verbs: Vec<&Command> = program.get_subcommands().filter(|verb| verb.get_name() != "help").collect();
+    let verbs: Vec<&Command> = with_pages(&program).collect();
     let mut see_also: Vec<String> = vec!["dombuild".to_owned()];
     see_also.extend(verbs.iter().map(|verb| format!("dombuild-{}", verb.get_name())));
     let mut all = vec![("dombuild".to_owned(), page(&program, None, &see_also)?)];
@@ -281,7 +285,7 @@ mod tests {
         let mut program = Cli::command();
         program.build();
         let pages = pages().expect("pages");
-        for verb in program.get_subcommands() {
+        for verb in with_pages(&program) {
             let (_, page) =
                 pages.iter().find(|(name, _)| *name == format!("dombuild-{}", verb.get_name())).expect("it");
             let page = String::from_utf8_lossy(page).replace("\\-", "-");
@@ -292,7 +296,7 @@ mod tests {
                 assert!(page.contains(section), "{}: {section}", verb.get_name());
             }
         }
-        assert_eq!(pages.len(), program.get_subcommands().count() + 1);
+        assert_eq!(pages.len(), with_pages(&program).count() + 1);
     }
 
     #[test]
