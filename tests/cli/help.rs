@@ -115,7 +115,9 @@ fn the_flags_of_each_verb() {
         let mut found: Vec<&str> = options
             .expect("the options")
             .lines()
-            .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split(['[', ' ']).next())
+            // A flag is six columns in; a text that is wrapped before a flag's name is further in.
+            .filter_map(|line| line.strip_prefix("      ").or_else(|| line.strip_prefix("  -h, ")))
+            .filter_map(|line| line.split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();
         let mut expected: Vec<&str> = flags
