@@ -1,44 +1,48 @@
-//! Every flag, once: one file for each group.
+//! The command line: verbs here, flags in one file for each group of the help.
 
-mod build;
-mod create;
-mod domain;
-mod guest;
+pub mod boot;
+pub mod devices;
 mod help;
-mod host;
-mod memory;
-mod output;
-mod seconds;
+pub mod host;
+pub mod memory;
+pub mod output;
+pub mod platform;
+pub mod qemu;
+mod time;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
-pub use build::BuildArgs;
-pub use create::{CreateArgs, Switch};
-pub use domain::{BalloonArgs, CleanupArgs, DestroyArgs, InspectArgs, ListArgs};
-pub use guest::GuestArgs;
+use boot::BootArgs;
 use help::{
     AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT,
     AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
 };
-pub use host::StoreArgs;
-pub use memory::MemoryArgs;
-pub use output::OutputArgs;
+use host::{HostArgs, StoreArgs};
+use memory::MemoryArgs;
+use output::OutputArgs;
+use platform::{DomainArgs, PlatformArgs};
+use qemu::QemuArgs;
+use time::seconds;
+
+use crate::memory::{Kib, Model};
 
 /// Plans, builds, starts and measures Xen guests: HVM, PVH and PV.
 ///
-/// A guest's memory is computed first (`plan` shows it, without root and without Xen), then Xen is told, and what Xen
-/// shows afterwards equals the plan to the page. Whatever fails, nothing stays behind.
+/// A guest's memory is computed first (`plan` shows it, without root and without Xen), and the guest is
+/// built by that plan. The plan is exact: Xen reports the same page counts. A run that fails leaves nothing behind.
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Print one JSON object, errors included
     // Last in every verb's list, before --help.
-    #[arg(help_heading = "Output", long, global = true, display_order = 900)]
+    #[arg(long, global = true, display_order = 900, help_heading = "Output")]
     pub json: bool,
-    /// What else is told of the run
+    /// Output
     #[command(flatten)]
     pub output: OutputArgs,
     /// What to do
@@ -55,29 +59,28 @@ pub enum Command {
     /// Create, build and start a guest
     #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
-    /// Build into a domain that somebody else created; it is never destroyed by dombuild
+    /// Build into a domain that another toolstack created; dombuild never destroys it
     #[command(after_help = AFTER_BUILD)]
     Build(Box<BuildArgs>),
-    /// Measure a live domain, whoever built it, and hold it against its plan
+    /// Measure a live domain of any toolstack, and compare it with its plan
     #[command(after_help = AFTER_INSPECT)]
     Inspect(InspectArgs),
-    /// Move a running guest to another size, and wait until it is there
+    /// Change the memory of a running guest, and wait until it has that size
     #[command(after_help = AFTER_BALLOON)]
     Balloon(BalloonArgs),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
-    /// Find what killed runs of dombuild left behind, and remove it
+    /// Find and remove what killed runs of dombuild left behind
     #[command(after_help = AFTER_CLEANUP)]
     Cleanup(CleanupArgs),
-    /// Stand in for XenServer's helper xenguest, for the toolstacks that call it; a link to dombuild named xenguest does the
-    /// same
+    /// Replace XenServer's helper xenguest, for toolstacks that call it; a link to dombuild named xenguest does the same
     #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
     Xenguest(XenguestArgs),
-    /// List every domain: its kind, its memory and the plan of it, how long it runs, and who created it
+    /// List every domain: its kind, its memory and its plan, how long it runs, and who created it
     #[command(after_help = AFTER_LIST)]
     List(ListArgs),
-    /// Show what this dombuild and this host can do; works without Xen too
+    /// Show what this dombuild and this host can do; needs no Xen
     #[command(after_help = AFTER_FEATURES)]
     Features,
 }
@@ -93,10 +96,153 @@ pub struct PlanArgs {
     pub svg: Option<PathBuf>,
 }
 
+/// What goes into the guest, the same for `create` and `build`.
+#[derive(Debug, Clone, Args)]
+pub struct GuestArgs {
+    /// Memory
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+    /// Boot files
+    #[command(flatten)]
+    pub boot: BootArgs,
+    /// Platform
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+    /// Host
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// `create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// Name of the guest; no other domain may have it
+    // A word on the command line, like --kernel's: which names are good is the configuration's to say, with its exit code.
+    #[arg(long)]
+    pub name: String,
+    /// Check everything and print the steps; create and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Leave the guest paused; `xl unpause` starts it
+    #[arg(long)]
+    pub paused: bool,
+    /// Wait until the guest stops, remove it and its QEMU, and print why it stopped
+    #[arg(long, conflicts_with = "paused")]
+    pub foreground: bool,
+    /// What goes into it
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// QEMU
+    #[command(flatten)]
+    pub qemu: QemuArgs,
+    /// The domain
+    #[command(flatten)]
+    pub domain: DomainArgs,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// The domain, created as --kind says (HVM and PVH with hardware-assisted paging) and still empty
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..0x7ff0))]
+    pub domid: u32,
+    /// What goes into it; --vcpus must equal what the domain was created with
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// Event channel of the xenstore ring, where the caller allocated it
+    #[arg(long, value_name = "P", requires = "console_port", value_parser = clap::value_parser!(u32).range(1..))]
+    pub store_port: Option<u32>,
+    /// Event channel of the console ring, where the caller allocated it
+    #[arg(long, value_name = "P", requires = "store_port", value_parser = clap::value_parser!(u32).range(1..))]
+    pub console_port: Option<u32>,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// Number or name of the domain, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// Measure it again every so often, until the domain ends or you press Ctrl-C; with --json, one object a line
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Also draw plan and domain side by side into this file; - writes only that, to standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub svg: Option<PathBuf>,
+    /// Compare with the plan of this model [default: the guest's own, or the best match]
+    #[arg(long, value_name = "xenops|xapi|libxl")]
+    pub model: Option<Model>,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `balloon`.
+#[derive(Debug, Clone, Args)]
+pub struct BalloonArgs {
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// New size, video included; at most its static max
+    #[arg(allow_negative_numbers = true)]
+    pub size: Kib,
+    /// How long the guest may take
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Use this memory model [default: the guest's own, or the best match]
+    #[arg(long, value_name = "xenops|xapi|libxl")]
+    pub model: Option<Model>,
+    /// Allow less memory than a guest needs to run
+    #[arg(long)]
+    pub force: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// `xenguest`.
 #[derive(Debug, Clone, Args)]
 pub struct XenguestArgs {
     /// The helper's own options, which are not dombuild's
     #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<OsString>,
+}
+
+/// `destroy`.
+#[derive(Debug, Clone, Args)]
+pub struct DestroyArgs {
+    /// Number or name of the domain
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// Destroy it even though another toolstack made it
+    #[arg(long)]
+    pub force: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct CleanupArgs {
+    /// Remove it; without this flag cleanup only lists it
+    #[arg(long)]
+    pub apply: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }

@@ -1,12 +1,9 @@
 //! The boot files of a guest: the flags of each guest type, and the files to read.
 
 use std::ffi::CString;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::cli::args::GuestArgs;
+use crate::cli::args::boot::BootArgs;
 use crate::config::cmdline::CmdlineOf;
 use crate::error::Error;
 use crate::memory::{Kind, Plan};
@@ -19,15 +16,22 @@ use crate::payload::{acpi_tables, smbios};
 ///
 /// # Errors
 /// Where a flag belongs to another kind of guest, or a file is not usable.
-pub(crate) fn read(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
+pub(crate) fn read(arguments: &BootArgs, sysfs: &Path, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
     match plan.request.kind {
-        Kind::Hvm => firmware(arguments, plan),
+        Kind::Hvm => firmware(arguments, sysfs, plan),
         Kind::Pvh | Kind::Pv => kernel(arguments, plan, keep),
     }
 }
 
 /// What an HVM guest starts with.
-fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
+fn firmware(arguments: &BootArgs, sysfs: &Path, plan: &Plan) -> Result<BootFiles, Error> {
+    if arguments.kernel.is_some() {
+        return Err(Error::BadConfig(
+            "--kernel is for pvh and pv guests: an HVM guest starts hvmloader, and --hvmloader FILE names another one; \
+             for a Linux kernel add --kind pvh"
+                .to_owned(),
+        ));
+    }
     for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
         if given {
             return Err(Error::BadConfig(format!(
@@ -35,33 +39,13 @@ fn firmware(arguments: &GuestArgs, plan: &Plan) -> Result<BootFiles, Error> {
             )));
         }
     }
-    if let Some(path) = &arguments.kernel {
-        let hint = if is_linux(path) { "; this file is a Linux kernel: add --kind pvh" } else { "" };
-        return Err(Error::BadConfig(format!(
-            "an HVM guest starts with hvmloader: --hvmloader FILE names another one, and --kernel is for --kind pvh and \
-             pv{hint}"
-        )));
-    }
-    let modules = modules(arguments)?;
+    let modules = modules(arguments, sysfs)?;
     let firmware = arguments.firmware.clone().unwrap_or_default();
     Ok(hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)?)
 }
 
-/// Whether the file is a bzImage, by the magic number of Linux's boot protocol (Documentation/arch/x86/boot.rst). Only a
-/// regular file is read: opening a FIFO would wait for a writer.
-fn is_linux(path: &Path) -> bool {
-    let read = || -> io::Result<[u8; 4]> {
-        let mut magic = [0; 4];
-        if fs::metadata(path)?.is_file() {
-            File::open(path)?.read_exact_at(&mut magic, 0x202)?;
-        }
-        Ok(magic)
-    };
-    read().is_ok_and(|magic| &magic == b"HdrS")
-}
-
 /// What hvmloader puts into the guest's tables.
-fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
+fn modules(arguments: &BootArgs, sysfs: &Path) -> Result<FirmwareModules, Error> {
     let smbios = match (&arguments.smbios, arguments.smbios_passthrough) {
         (Some(_), true) => {
             return Err(Error::BadConfig(
@@ -70,7 +54,7 @@ fn modules(arguments: &GuestArgs) -> Result<FirmwareModules, Error> {
             ));
         }
         (Some(path), false) => Some(smbios::read(path)?),
-        (None, true) => Some(smbios::of_host(&arguments.memory.sysfs)?),
+        (None, true) => Some(smbios::of_host(sysfs)?),
         (None, false) => None,
     };
     Ok(FirmwareModules { smbios, acpi: arguments.acpi.as_deref().map(acpi_tables::read).transpose()? })
@@ -91,7 +75,7 @@ fn check_path(flag: &str, path: &Path) -> Result<(), Error> {
 }
 
 /// What a PVH or PV guest starts with.
-fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
+fn kernel(arguments: &BootArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
     let kind = plan.request.kind;
     if arguments.firmware.is_some() {
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
@@ -103,9 +87,7 @@ fn kernel(arguments: &GuestArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, E
         ("--acpi", arguments.acpi.is_some()),
     ] {
         if given {
-            return Err(Error::BadConfig(format!(
-                "{flag} is for --kind hvm; a {kind} guest has no hvmloader to take it"
-            )));
+            return Err(Error::BadConfig(format!("{flag} is for --kind hvm; a {kind} guest has no hvmloader")));
         }
     }
     let Some(path) = &arguments.kernel else {

@@ -12,7 +12,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use log::{Level, LevelFilter};
 use nix::sys::stat::{Mode, umask};
 
-use super::args::{Cli, Command, OutputArgs};
+use super::args::output::OutputArgs;
+use super::args::{Cli, Command};
 use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, list, plan};
 use super::events::Events;
 use super::print::{self, Code, Done};

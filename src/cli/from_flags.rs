@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::boot_file_flags;
-use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs, MemoryArgs, Switch};
+use crate::cli::args::devices::DeviceArgs;
+use crate::cli::args::memory::MemoryArgs;
+use crate::cli::args::qemu::Switch;
+use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
 use crate::config::autoballoon::{Autoballoon, Dom0Share};
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
@@ -68,14 +71,18 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         let beyond = || Error::BadConfig(format!("--mmio-hole of {} KiB is beyond any address", hole.get()));
         hole.to_bytes().ok_or_else(beyond)
     };
-    let chosen = arguments.mmio_hole.map(bytes).transpose()?;
-    if arguments.kind != Kind::Hvm && !arguments.pci.is_empty() {
+    let chosen = arguments.devices.mmio_hole.map(bytes).transpose()?;
+    if arguments.kind != Kind::Hvm && !arguments.devices.pci.is_empty() {
         return Err(Error::BadConfig(format!(
             "--pci is for --kind hvm; the memory of a {} guest cannot be laid out for PCI devices",
             arguments.kind
         )));
     }
-    let needed = needed_hole(&arguments.pci, arguments.vgpu && arguments.kind == Kind::Hvm, &arguments.sysfs)?;
+    let needed = needed_hole(
+        &arguments.devices.pci,
+        arguments.devices.vgpu && arguments.kind == Kind::Hvm,
+        &arguments.devices.sysfs,
+    )?;
     let mmio_hole = agree(chosen, needed)?;
     let plan = Plan::new(&Request {
         kind: arguments.kind,
@@ -88,42 +95,42 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shadow_multiplier: arguments.shadow_multiplier,
         mmio_hole,
         device_model,
-        passthrough: arguments.passthrough || !arguments.pci.is_empty(),
+        passthrough: arguments.devices.passthrough || !arguments.devices.pci.is_empty(),
         shim: arguments.shim,
         reserved: Vec::new(),
-        vgpu: arguments.vgpu,
+        vgpu: arguments.devices.vgpu,
     })?;
     log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
     Ok(plan)
 }
 
 fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<Guest, Error> {
-    let platform = Platform::asked(&arguments.platform)?;
+    let platform = Platform::asked(&arguments.platform.platform)?;
     platform.check(plan.request.kind, plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
     // Whoever gives a domain to be built decides over the host's memory.
-    let autoballoon = match (arguments.autoballoon, claim) {
+    let autoballoon = match (arguments.host.autoballoon, claim) {
         (Autoballoon::Auto, Claim::Built) => Autoballoon::Off,
         (chosen, _) => chosen,
     };
     Ok(Guest {
-        boot_files: boot_file_flags::read(arguments, &plan, keep)?,
-        devices: arguments.memory.pci.clone(),
+        boot_files: boot_file_flags::read(&arguments.boot, &arguments.memory.devices.sysfs, &plan, keep)?,
+        devices: arguments.memory.devices.pci.clone(),
         plan,
         platform,
         limits: ImageLimits::default(),
-        wait_memory: arguments.wait_memory,
-        claim: if arguments.no_claim { Claim::Nothing { device_model: claim == Claim::Running } } else { claim },
-        build_locks: !arguments.no_build_lock,
-        dom0_share: Dom0Share { autoballoon, least: arguments.dom0_min },
+        wait_memory: arguments.host.wait_memory,
+        claim: if arguments.host.no_claim { Claim::Nothing { device_model: claim == Claim::Running } } else { claim },
+        build_locks: !arguments.host.no_build_lock,
+        dom0_share: Dom0Share { autoballoon, least: arguments.host.dom0_min },
     })
 }
 
 /// The QEMU of the guest: an HVM guest has one by default, the others have none.
 fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
-    let (kind, chosen) = (arguments.guest.memory.kind, arguments.device_model.as_deref());
+    let (kind, chosen) = (arguments.guest.memory.kind, arguments.qemu.device_model.as_deref());
     match (kind, chosen) {
         (Kind::Hvm, _) => Ok(resolve_device_model(chosen)?),
         (Kind::Pvh | Kind::Pv, Some(path)) if path != Path::new("none") => {
@@ -138,10 +145,11 @@ const OURS: [&str; 5] = ["xen-domid", "xen-domid-restrict", "chroot", "runas", "
 
 /// QEMU, and the user that runs it.
 fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Error> {
-    let MemoryArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory;
+    let DeviceArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory.devices;
     let devices = passthrough || vgpu || !pci.is_empty();
-    let run_as = RunAs::asked(arguments.device_model_user.as_ref(), arguments.device_model_root, devices, &path)?;
-    let mut needs = Needs::of(&arguments.dm_arg);
+    let run_as =
+        RunAs::asked(arguments.qemu.device_model_user.as_ref(), arguments.qemu.device_model_root, devices, &path)?;
+    let mut needs = Needs::of(&arguments.qemu.dm_arg);
     if let RunAs::User(user) = &run_as {
         if user.is_script() {
             needs.programs = Some(format!("the script {}", path.display()));
@@ -150,11 +158,11 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
     }
     Ok(DeviceModelConfig {
         path,
-        arguments: arguments.dm_arg.clone(),
-        timeout: arguments.dm_timeout,
+        arguments: arguments.qemu.dm_arg.clone(),
+        timeout: arguments.qemu.dm_timeout,
         run_as,
         needs,
-        filter: arguments.device_model_filter == Switch::On,
+        filter: arguments.qemu.device_model_filter == Switch::On,
     })
 }
 
@@ -163,25 +171,25 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
 /// # Errors
 /// Where a setting or a file is not usable.
 pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
-    let none = arguments.device_model.as_deref() == Some(Path::new("none"));
+    let none = arguments.qemu.device_model.as_deref() == Some(Path::new("none"));
     let plan = plan(&arguments.guest.memory, !none)?;
     let device_model = device_model(arguments)?;
-    if device_model.is_none() && !arguments.dm_arg.is_empty() {
+    if device_model.is_none() && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
-    let root_or_user = arguments.device_model_root || arguments.device_model_user.is_some();
-    if device_model.is_none() && (root_or_user || arguments.device_model_filter == Switch::Off) {
+    let root_or_user = arguments.qemu.device_model_root || arguments.qemu.device_model_user.is_some();
+    if device_model.is_none() && (root_or_user || arguments.qemu.device_model_filter == Switch::Off) {
         return Err(Error::BadConfig(
             "--device-model-user, --device-model-root and --device-model-filter make no sense without a device model"
                 .to_owned(),
         ));
     }
-    if let Some(own) = OURS.iter().find(|own| arguments.dm_arg.iter().any(|argument| is_option(argument, own))) {
+    if let Some(own) = OURS.iter().find(|own| arguments.qemu.dm_arg.iter().any(|argument| is_option(argument, own))) {
         return Err(Error::BadConfig(format!(
             "--dm-arg -{own} is dombuild's to give; --device-model-user and --device-model-root say as whom QEMU runs"
         )));
     }
-    if arguments.dm_arg.iter().any(|argument| is_option(argument, "daemonize")) {
+    if arguments.qemu.dm_arg.iter().any(|argument| is_option(argument, "daemonize")) {
         return Err(Error::BadConfig(
             "--dm-arg -daemonize would hide QEMU from dombuild; QEMU stays without it as well".to_owned(),
         ));
@@ -191,33 +199,33 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         .parse()
         .map_err(|reason| Error::BadConfig(format!("--name {:?} cannot be: {reason}", arguments.name)))?;
     let odd = |label: &str| label.len() > 1024 || !label.bytes().all(|byte| byte.is_ascii_graphic());
-    if let Some(label) = arguments.seclabel.as_deref().filter(|label| odd(label)) {
+    if let Some(label) = arguments.domain.seclabel.as_deref().filter(|label| odd(label)) {
         return Err(Error::BadConfig(format!(
             "--seclabel {label:?} is no label: user:role:type in at most 1024 printable ASCII characters"
         )));
     }
-    if arguments.uuid.is_some_and(|uuid| uuid.is_nil()) {
+    if arguments.domain.uuid.is_some_and(|uuid| uuid.is_nil()) {
         return Err(Error::BadConfig("the nil UUID belongs to dom0; give another, or none".to_owned()));
     }
-    if arguments.event_channels < 16 {
+    if arguments.domain.event_channels < 16 {
         return Err(Error::BadConfig(format!(
             "--event-channels {} is too few for a guest to start; give at least 16",
-            arguments.event_channels
+            arguments.domain.event_channels
         )));
     }
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
     Ok(Create {
         name,
-        uuid: arguments.uuid.unwrap_or_else(Uuid::new_v4),
+        uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
         guest: guest(&arguments.guest, plan, Claim::Running, keep)?,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,
-        seclabel: arguments.seclabel.clone(),
-        max_grant_frames: arguments.max_grant_frames,
-        max_maptrack_frames: arguments.max_maptrack_frames,
-        event_channels: arguments.event_channels,
-        cpupool: arguments.cpupool,
+        seclabel: arguments.domain.seclabel.clone(),
+        max_grant_frames: arguments.domain.max_grant_frames,
+        max_maptrack_frames: arguments.domain.max_maptrack_frames,
+        event_channels: arguments.domain.event_channels,
+        cpupool: arguments.domain.cpupool,
     })
 }
 

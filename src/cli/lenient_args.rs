@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory};
 
-use crate::cli::args::{Cli, OutputArgs};
+use crate::cli::args::{Cli, output::OutputArgs};
 use crate::logging::destination::Destination;
 
 /// Who is to be told of a usage error, and how.

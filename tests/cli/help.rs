@@ -55,6 +55,9 @@ fn every_verbs_help_teaches() {
                 help.stdout
             );
             assert!(help.stdout.lines().all(|line| line.chars().count() <= 100), "{verb}:\n{}", help.stdout);
+            if flag == "--help" {
+                assert_eq!(line(&format!("help {verb}")).stdout, help.stdout, "help {verb}");
+            }
         }
     }
 }
@@ -144,9 +147,9 @@ fn the_flags_of_each_verb() {
         let mut found: Vec<&str> = options
             .expect("the options")
             .lines()
-            // A line of wrapped text may begin with a flag, too; it is further to the right.
-            .filter(|line| line.len() - line.trim_start().len() <= 6)
-            .filter_map(|line| line.trim_start().trim_start_matches("-h, ").split(['[', ' ']).next())
+            // A flag is six columns in; a text that is wrapped before a flag's name is further in.
+            .filter_map(|line| line.strip_prefix("      ").or_else(|| line.strip_prefix("  -h, ")))
+            .filter_map(|line| line.split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();
         let mut expected: Vec<&str> = flags

@@ -106,24 +106,6 @@ fn words_that_are_no_kind_and_no_model() {
     }
 }
 
-/// `--kernel` of an HVM guest names the flag for hvmloader, and for a Linux kernel the kind that starts it.
-#[test]
-fn a_kernel_is_not_for_hvm() {
-    let files = Files::new();
-    let mut linux = vec![0; 0x400];
-    linux[0x202..0x206].copy_from_slice(b"HdrS");
-    for (path, is_linux) in [
-        (text(&files.add("vmlinuz", &linux)), true),
-        (text(&files.add("short", b"HdrS")), false),
-        ("/x".to_owned(), false),
-    ] {
-        let error = refused(&with(&files.create(), "--kernel", &path), 3, "bad-config");
-        let message = error["message"].as_str().expect("text");
-        assert!(message.contains("--hvmloader FILE names another one"), "{message}");
-        assert_eq!(message.contains("add --kind pvh"), is_linux, "{message}");
-    }
-}
-
 /// What belongs to another kind of guest is refused, not ignored.
 #[test]
 fn each_kind_has_its_own_files() {
@@ -168,6 +150,22 @@ fn each_kind_has_its_own_files() {
             let message = error["message"].as_str().expect("text");
             assert!(message.contains(flag) && message.contains("--kind pvh or --kind pv"), "{message}");
         }
+    }
+}
+
+/// hvmloader and a guest's kernel are two things, each with a flag of its own.
+#[test]
+fn a_kernel_is_no_hvmloader() {
+    let files = Files::new();
+    for start in [files.create(), files.build()] {
+        let error = refused(&with(&start, "--kernel", "/nowhere"), 3, "bad-config");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains("--hvmloader FILE") && message.contains("add --kind pvh"), "{message}");
+    }
+    for kind in ["pvh", "pv"] {
+        let words = ["create", "--name", "t", "--memory", "64", "--kind", kind, "--kernel", "/nowhere"];
+        let error = refused(&[&words[..], &["--hvmloader", "/nowhere"]].concat(), 3, "bad-config");
+        assert!(error["message"].as_str().expect("text").contains("--hvmloader is for --kind hvm"), "{error}");
     }
 }
 

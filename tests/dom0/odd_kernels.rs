@@ -20,9 +20,9 @@ pub(crate) const TESTS: &[Test] = &[
 const HALT: &[u8] = include_bytes!("../data/halt.elf");
 
 /// Starts a guest that looks at its own memory and powers itself off, and crashes where that is not as it should be.
-fn powers_off(name: &str, arguments: &[&str], kernel: &[u8]) {
+fn powers_off(name: &str, arguments: &[&str], flag: &str, kernel: &[u8]) {
     let kernel = file(kernel);
-    let words = ["create", "--foreground", "--name", "t", "--memory", "64", "--kernel", path_text(&kernel)];
+    let words = ["create", "--foreground", "--name", "t", "--memory", "64", flag, path_text(&kernel)];
     let ran = dombuild(&[&words[..], arguments].concat()).success();
     assert_eq!(ran.json()["ended"], "poweroff", "{name}: {ran:?}");
 }
@@ -30,7 +30,7 @@ fn powers_off(name: &str, arguments: &[&str], kernel: &[u8]) {
 fn start() {
     let (name, kernel) = shapes::odd_forms().pop().expect("the last has what all the others have");
     for kind in ["pvh", "pv"] {
-        powers_off(name, &["--kind", kind], &kernel);
+        powers_off(name, &["--kind", kind], "--kernel", &kernel);
     }
     // The witness: xl starts it as well.
     let kernel = file(&kernel);
@@ -63,7 +63,7 @@ fn pass_every_check() {
 fn start_in_hvmloaders_place() {
     let mut kernel = HALT.to_vec();
     kernel[18] = 62;
-    powers_off("halt", &["--device-model", "none"], &kernel);
+    powers_off("halt", &["--device-model", "none"], "--hvmloader", &kernel);
 }
 
 /// Whether this Xen runs them, it says itself.

@@ -10,8 +10,7 @@ macro_rules! sizes {
 pub(super) const AFTER_HELP: &str = concat!(
     sizes!(),
     "
-dombuild help VERB prints the help of a verb.
---debug, or RUST_LOG=dombuild=debug, shows every call to Xen with its arguments.
+--debug, or RUST_LOG=dombuild=debug, logs every call to Xen with its arguments.
 
 Examples:
   dombuild plan --memory 1GiB --vcpus 2
@@ -64,7 +63,7 @@ Exit codes:
   2 usage                       7 the domain was left behind
   3 bad input, or name taken    8 timed out waiting
   4 not enough memory           130, 143 after SIGINT, SIGTERM
-Whatever fails, the domain is removed again; only after 7 is there something to clean up."
+create removes the domain after every failure except 7."
 );
 
 pub(super) const AFTER_BUILD: &str = concat!(
@@ -81,7 +80,7 @@ Exit codes:
   1 internal                    5 Xen is absent or refused
   2 usage                       6 xenstore
   3 bad input or domain         130, 143 after SIGINT, SIGTERM
-Whatever fails, the domain is left to whoever created it."
+build never destroys the domain."
 );
 
 pub(super) const AFTER_INSPECT: &str = "\
@@ -106,7 +105,7 @@ Examples:
 Exit codes:
   0 done: it is there                 5 Xen refused
   2 usage                             6 xenstore
-  3 no such guest, or no such size    8 it did not arrive in time
+  3 no such guest, or no such size    8 timed out waiting
   4 the host lacks the memory         130, 143 after SIGINT, SIGTERM"
 );
 
@@ -122,9 +121,11 @@ Exit codes:
   3 no such domain, or another's";
 
 pub(super) const AFTER_CLEANUP: &str = "\
-A run that ends by itself, or by SIGINT or SIGTERM, leaves nothing. One that was killed (SIGKILL, the kernel short of memory)
-leaves its record in /run/dombuild: by that its domain, its QEMU, its keys in xenstore and its claim on memory are known.
-A guest that was handed over is never touched, nor a living run's, nor another toolstack's.
+A run that ends by itself, or by SIGINT or SIGTERM, leaves nothing. A run that
+is killed (SIGKILL, OOM killer) leaves its record in /run/dombuild. The record
+names its domain, its QEMU, its keys in xenstore and its claim on memory.
+cleanup does not touch complete guests, guests of live runs and guests of other
+toolstacks.
 
 Examples:
   dombuild cleanup
@@ -134,7 +135,7 @@ Exit codes:
   0 done, or nothing to do          5 Xen is absent or refused
   1 internal                        6 xenstore
   2 usage                           7 something could not be removed
-  8 another cleanup is at it";
+  8 another cleanup runs";
 
 pub(super) const AFTER_LIST: &str = "\
 The plan is the one that the domain was built by, or else the one that fits its
@@ -165,8 +166,10 @@ gets what is not for this one: -mode save, hvm_save, restore, hvm_restore, resum
 One line is answered: result:STORE CONSOLE[ ABI], or error:WORD ERRNO MESSAGE. docs/toolstack.md has the contract.
 
 Examples:
-  dombuild xenguest -mode hvm_build -domid 7 -image /usr/lib/xen-4.17/boot/hvmloader \\
-                    -mem_max_mib 1008 -mem_start_mib 1008 -store_port 1 -console_port 2
+  dombuild xenguest -mode hvm_build -domid 7 \\
+                    -image /usr/lib/xen-4.17/boot/hvmloader \\
+                    -mem_max_mib 1008 -mem_start_mib 1008 \\
+                    -store_port 1 -console_port 2
 
 Exit codes:
   0 done   1 anything else; there is no 2 usage here";

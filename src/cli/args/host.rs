@@ -1,15 +1,40 @@
-//! How long xenstored may take: a flag of every verb that asks it.
+//! How a run shares the host with dom0 and with other toolstacks.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::seconds::some_seconds;
+use super::time::{seconds, some_seconds};
+use crate::config::autoballoon::Autoballoon;
+use crate::memory::Kib;
 
-/// How xenstored is talked to, by every verb that does.
+/// The host's memory and locks.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Host")]
+pub struct HostArgs {
+    /// Longest wait for free memory of the host, while it grows
+    #[arg(long, value_name = "SECONDS", default_value = "64", value_parser = seconds)]
+    pub wait_memory: Duration,
+    /// Whether dom0 is made smaller where the host lacks memory, within --wait-memory: auto does so for create, unless dom0_mem=
+    /// on Xen's command line fixes dom0's size
+    #[arg(long, value_name = "auto|on|off", value_enum, hide_possible_values = true, default_value = "auto")]
+    pub autoballoon: Autoballoon,
+    /// Least memory that dom0 keeps [default: what a guest of dom0's size needs to run]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub dom0_min: Option<Kib>,
+    /// Do not claim the guest's memory before it is populated: for a host whose other toolstacks take memory without claims
+    #[arg(long)]
+    pub no_claim: bool,
+    /// Do not take the locks under which xl and OpenXT's toolstack build their guests
+    #[arg(long)]
+    pub no_build_lock: bool,
+}
+
+/// The connection to xenstored.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Host")]
 pub struct StoreArgs {
-    /// How long xenstored may take to answer
-    #[arg(help_heading = "Host", long, value_name = "SECONDS", default_value = "30", display_order = 800, value_parser = some_seconds)]
+    /// Longest wait for an answer of xenstored
+    #[arg(long, value_name = "SECONDS", default_value = "30", display_order = 800, value_parser = some_seconds)]
     pub store_timeout: Duration,
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
 
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
     if arguments.dry_run {
-        return dry_run::run(reporter, &context, &config, arguments.uuid, json);
+        return dry_run::run(reporter, &context, &config, arguments.domain.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
     let end = match start_and_tell(reporter, &context, &config, &mut domain, json) {

@@ -1,0 +1,39 @@
+//! Identity, settings and limits of the guest's virtual hardware.
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use uuid::Uuid;
+
+/// Settings of the platform, for `create` and `build`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Platform")]
+pub struct PlatformArgs {
+    /// A setting of CPUs, clocks, ACPI or Hyper-V's enlightenments, as docs/platform.md lists them: vcpu/0/affinity=01,
+    /// nested-virt=true, viridian=true, timeoffset=-3600 (repeat for each)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub platform: Vec<String>,
+}
+
+/// What Xen gives to the domain when it creates it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Platform")]
+pub struct DomainArgs {
+    /// UUID of the guest [default: a random one]
+    #[arg(long)]
+    pub uuid: Option<Uuid>,
+    /// FLASK label of the guest
+    #[arg(long, value_name = "LABEL", value_parser = NonEmptyStringValueParser::new())]
+    pub seclabel: Option<String>,
+    /// Most frames of its grant table [default: Xen's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub max_grant_frames: Option<i32>,
+    /// Most frames of its maptrack table [default: Xen's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub max_maptrack_frames: Option<i32>,
+    /// Highest event channel port
+    #[arg(long, value_name = "N", default_value_t = 1023)]
+    pub event_channels: u32,
+    /// CPU pool to run in
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub cpupool: u32,
+}
