@@ -13,7 +13,7 @@ pub struct BootArgs {
     /// HVM: seabios or ovmf, with :PATH for a file of your own [default: seabios]
     #[arg(long, value_name = "seabios|ovmf[:PATH]")]
     pub firmware: Option<FirmwareChoice>,
-    /// HVM: hvmloader, which starts the firmware, at most 512 MiB [default: the installed Xen's]
+    /// HVM: hvmloader, which starts the firmware, at most 16 MiB [default: the installed Xen's]
     #[arg(long, value_name = "FILE")]
     pub hvmloader: Option<PathBuf>,
     /// HVM: SMBIOS structures for the guest's table, in hvmloader's format (each after its length), or a firmware's
