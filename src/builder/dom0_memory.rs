@@ -41,7 +41,7 @@ pub(crate) struct ShrinkingDom0 {
     least: Option<Kib>,
     /// The target of dom0's balloon driver before this run. The next field is the target that this run has written.
     before: Kib,
-    told: Option<Kib>,
+    new_target: Option<Kib>,
     /// How many KiB dom0 owned above its target before this run; negative if below.
     surplus: i128,
 }
@@ -59,12 +59,12 @@ impl ShrinkingDom0 {
         let owned = dom0.owned_pages.to_kib();
         let before = read_target(&context.store.plain())?.unwrap_or(owned);
         let surplus = i128::from(owned.0) - i128::from(before.0);
-        Ok(Some(Self { least: guest.dom0_share.least, before, told: None, surplus }))
+        Ok(Some(Self { least: guest.dom0_share.least, before, new_target: None, surplus }))
     }
 
     /// Whether this run has lowered dom0's target.
     pub(crate) fn is_shrinking(&self) -> bool {
-        self.told.is_some()
+        self.new_target.is_some()
     }
 
     /// Lowers dom0's target by `missing`, if dom0 can spare all of that. Returns whether there is a change to wait for.
@@ -99,7 +99,7 @@ impl ShrinkingDom0 {
             Ok::<_, XenError>(true)
         })?;
         if lowered {
-            self.told = Some(target);
+            self.new_target = Some(target);
             let text =
                 format!("dom0 is made smaller for this guest: from {} to {} MiB", self.before.0 / MIB, target.0 / MIB);
             log::info!("{text}");
@@ -110,12 +110,12 @@ impl ShrinkingDom0 {
 
     /// The guest has its memory: reports to the user how much dom0 shrank.
     pub(crate) fn tell(&self) {
-        if let Some(told) = self.told {
+        if let Some(new_target) = self.new_target {
             log::warn!(
                 "dom0 was made smaller for this guest, from {} to {} MiB (--autoballoon); `xl mem-set 0 {}m` gives it back \
                  what it had once there is room",
                 self.before.0 / MIB,
-                told.0 / MIB,
+                new_target.0 / MIB,
                 self.before.0 / MIB
             );
         }
@@ -123,13 +123,13 @@ impl ShrinkingDom0 {
 
     /// The guest does not get its memory: restores dom0's target, unless another program has changed it since.
     pub(crate) fn restore(&self, context: &Context<'_>) {
-        let Some(told) = self.told else { return };
+        let Some(new_target) = self.new_target else { return };
         let restored = context.store.transaction(|transaction| {
-            let created_by_dombuild = read_target(transaction)? == Some(told);
+            let created_by_dombuild = read_target(transaction)? == Some(new_target);
             if created_by_dombuild { transaction.write(TARGET, &self.before.0.to_string()) } else { Ok(()) }
         });
         if let Err(error) = restored {
-            log::warn!("dom0 stays at {} MiB, it had {}: {error}", told.0 / MIB, self.before.0 / MIB);
+            log::warn!("dom0 stays at {} MiB, it had {}: {error}", new_target.0 / MIB, self.before.0 / MIB);
         }
     }
 }

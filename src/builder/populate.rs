@@ -80,7 +80,7 @@ impl<'a> Populating<'a> {
         if let Some(pod) = &self.plan.pod {
             context.xen.set_pod_target(domid, pod.cache).map_err(&explain)?;
         }
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         let mut most = ORDERS[0];
         while let Some((at, end)) = self.ranges.first().copied()
             && start_device_model.is_none_or(|time| self.is_long(time))
@@ -98,9 +98,9 @@ impl<'a> Populating<'a> {
             // The host has no more extents of that size here: continue with smaller ones up to the next boundary of a large one.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
             self.took(extents.pages(done), began.elapsed());
-            if self.left.0 == 0 || told.elapsed() >= PROGRESS_INTERVAL {
+            if self.left.0 == 0 || reported.elapsed() >= PROGRESS_INTERVAL {
                 tell(context, Pages(self.total.0.saturating_sub(self.left.0)), self.total);
-                told = Instant::now();
+                reported = Instant::now();
             }
         }
         Ok(())
@@ -181,8 +181,8 @@ mod tests {
             memory.took(pages, Duration::from_millis(1));
         }
         assert_eq!(memory.left, Pages(0));
-        let told: u64 = seen.iter().map(|(at, end)| end - at).sum();
-        assert_eq!(Pages(told), memory.total);
+        let reported: u64 = seen.iter().map(|(at, end)| end - at).sum();
+        assert_eq!(Pages(reported), memory.total);
         assert!(seen.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{seen:x?}");
     }
 }

@@ -141,10 +141,10 @@ impl Stream {
     fn new(mut file: File) -> io::Result<Self> {
         // Nothing is queued: a line is taken when the one before it is written.
         let (lines, taken) = mpsc::sync_channel::<String>(1);
-        let (told, written) = mpsc::sync_channel(1);
+        let (done, written) = mpsc::sync_channel(1);
         thread::Builder::new().name("events".to_owned()).spawn(move || {
             for line in taken {
-                if told.send(write_whole(&mut file, line.as_bytes())).is_err() {
+                if done.send(write_whole(&mut file, line.as_bytes())).is_err() {
                     break;
                 }
             }
@@ -159,7 +159,7 @@ impl Stream {
         match self.written.recv_timeout(PATIENCE) {
             Ok(written) => written,
             Err(RecvTimeoutError::Timeout) => {
-                Err(io::Error::other(format!("nobody has read them for {} s", PATIENCE.as_secs())))
+                Err(io::Error::other(format!("the reader has not read them for {} s", PATIENCE.as_secs())))
             }
             Err(RecvTimeoutError::Disconnected) => Err(stopped()),
         }
@@ -242,8 +242,8 @@ mod tests {
         let (reader, writer) = UnixStream::pair().expect("a pair");
         let stream = Stream::new(File::from(OwnedFd::from(writer))).expect("a thread");
         // Not closed alone: a child that another test has just forked keeps it open until it calls `execve`.
-        reader.shutdown(Shutdown::Both).expect("nobody reads any more");
-        let error = stream.write(&Record::Result { result: &Value::Null }).expect_err("nobody is there");
+        reader.shutdown(Shutdown::Both).expect("closed");
+        let error = stream.write(&Record::Result { result: &Value::Null }).expect_err("closed");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -267,6 +267,6 @@ mod tests {
         let (stream, _reader) = stream();
         let much = json!("x".repeat(1 << 20));
         let error = stream.write(&Record::Result { result: &much }).expect_err("it does not fit");
-        assert!(error.to_string().contains("nobody has read"), "{error}");
+        assert!(error.to_string().contains("the reader has not read"), "{error}");
     }
 }

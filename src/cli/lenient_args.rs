@@ -1,4 +1,4 @@
-//! What a command line gave: for the log, and for those who are to be told of one that could not be understood.
+//! What a command line gave: for the log, and for the message of one that cannot be parsed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, CommandFactory};
 use crate::cli::args::{Cli, output::OutputArgs};
 use crate::logging::destination::Destination;
 
-/// Who is to be told of a usage error, and how.
+/// Where a usage error is reported.
 #[derive(Debug, Default)]
 pub struct Given {
     /// `--json` was given.

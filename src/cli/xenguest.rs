@@ -70,7 +70,7 @@ fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
         Ok(()) if succeeded => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
         Err(error) => {
-            print::print_stderr(&format!("nobody takes the answer: {error}"));
+            print::print_stderr(&format!("the answer cannot be written: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -134,7 +134,7 @@ fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
     reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
         Some(original) => fallback::become_original(&original, words),
         None => format!(
-            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it beside this \
+            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it next to this \
              program as xenguest.orig, or name it with --fallback"
         ),
     })

@@ -94,11 +94,11 @@ fn put_together(store: &Store, domain: &DomainInfo, model: Model) -> Result<Requ
     };
     let static_max = Kib(needed("memory/static-max")?);
     let video = Kib(number("memory/videoram")?.unwrap_or(0));
-    let told = needed("memory/target")?.saturating_add(video.0);
+    let balloon_target = needed("memory/target")?.saturating_add(video.0);
     let target = Kib(match model {
         // libxl's limit is its target plus 1 MiB. memory/target differs from that, depending on the last operation.
         Model::Libxl => domain.max_pages.to_kib().0.saturating_sub(1024),
-        Model::Xenops | Model::Xapi => told,
+        Model::Xenops | Model::Xapi => balloon_target,
     }
     .min(static_max.0)
     .max(1));

@@ -52,21 +52,21 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
         context.step(Stage::PodTarget, || context.xen.set_pod_target(domid, target))?;
     }
     let key = XenstorePaths::new(domid).of_domain("memory/target");
-    let told = there.memory_target.0.to_string();
+    let target_text = there.memory_target.0.to_string();
     context.step(Stage::BalloonTarget, || {
         context.store.transaction(|transaction| {
             // A write would create a missing node, which nothing would remove if the domain is gone.
             transaction.read(&key)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
-            Ok::<_, Error>(transaction.write(&key, &told)?)
+            Ok::<_, Error>(transaction.write(&key, &target_text)?)
         })
     })?;
     let owned = context.step(Stage::WaitBalloon, || wait_arrival(context, domain, there, wait))?;
     if limit < domain.max_pages {
         let now = context.store.plain().read(&key).at(Stage::SetMaxMemory)?;
-        if now.as_deref() == Some(told.as_str()) {
+        if now.as_deref() == Some(target_text.as_str()) {
             set_limit()?;
         } else {
-            log::warn!("somebody else has moved domain {domid} since; its limit is left as it is");
+            log::warn!("another program has resized domain {domid} since; its limit is left as it is");
         }
     }
     Ok(owned)

@@ -265,7 +265,7 @@ mod tests {
     fn records_arrive_whole_and_in_order() {
         let (relay, receiver) = relay(2 * LONGEST_QUEUE);
         let fields = [("STAGE", "populate")];
-        let told = relay.log(
+        let problem = relay.log(
             &Record::builder()
                 .level(Level::Warn)
                 .target("crate::x")
@@ -276,7 +276,7 @@ mod tests {
                 .key_values(&fields)
                 .build(),
         );
-        assert_eq!(told, None);
+        assert_eq!(problem, None);
         for index in 0..LONGEST_QUEUE + 10 {
             assert_eq!(log(&relay, &index.to_string()), None);
         }
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn few_records_that_are_not_taken_are_noticed() {
         let (at_the_end, _receiver) = relay(0);
-        assert_eq!(log(&at_the_end, "x"), None, "nobody waits for it yet");
+        assert_eq!(log(&at_the_end, "x"), None, "not waited for yet");
         assert!(at_the_end.flush().is_some_and(|problem| problem.contains(" 1 of its records")));
         assert_eq!(at_the_end.flush(), None, "once");
 
@@ -323,7 +323,7 @@ mod tests {
             Err(Error::BadConfig("late".to_owned()))
         });
         assert!(log(&stalled.expect("it goes on"), "x").is_some_and(|problem| problem.contains("stalls")));
-        let refused = Relay::start("test:x".to_owned(), || Err(Error::BadConfig("nobody listens".to_owned())));
-        assert_eq!(refused.err().expect("refused").to_string(), "nobody listens");
+        let refused = Relay::start("test:x".to_owned(), || Err(Error::BadConfig("no listener".to_owned())));
+        assert_eq!(refused.err().expect("refused").to_string(), "no listener");
     }
 }

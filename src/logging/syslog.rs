@@ -78,11 +78,11 @@ mod tests {
     fn a_daemon_receives_the_lines_of_syslog_3() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("log");
-        let refused = Syslog::open_at(path.clone(), "x").err().expect("nobody is there").to_string();
+        let refused = Syslog::open_at(path.clone(), "x").err().expect("no daemon").to_string();
         assert!(refused.contains("No such file") && refused.contains("syslog daemon"), "{refused}");
 
         let daemon = UnixDatagram::bind(&path).expect("bound");
-        let syslog = Syslog::open_at(path, "xenguest-7-build").expect("somebody is there");
+        let syslog = Syslog::open_at(path, "xenguest-7-build").expect("a daemon");
         for (level, priority) in [(Level::Error, 27), (Level::Warn, 28), (Level::Info, 30), (Level::Trace, 31)] {
             syslog.log(&Record::builder().level(level).args(format_args!("a\nb %n")).build());
             let mut buffer = [0; 256];

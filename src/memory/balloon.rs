@@ -46,7 +46,7 @@ pub enum BalloonError {
 pub struct Present {
     /// Pages that it owns.
     pub owned: Pages,
-    /// What its balloon driver was told last: `memory/target`.
+    /// The present target of its balloon driver: `memory/target`.
     pub memory_target: Kib,
     /// Something is left of it to be populated on demand.
     pub on_demand: bool,
@@ -62,11 +62,11 @@ pub struct Move {
     /// What it may own in all while it is populated on demand: `xc_domain_set_pod_target`. `None` where there is nothing to
     /// set: Xen takes back by itself what a shrinking guest gives back.
     pub pod_target: Option<Pages>,
-    /// What its balloon driver is told: `memory/target`.
+    /// The new target of its balloon driver: `memory/target`.
     pub memory_target: Kib,
     /// What it owns when it has arrived by the plan, give or take [`TOLERANCE`].
     pub goal: Pages,
-    /// What it owns when it has moved as far as it was told. Where it was before is not always where the plan has it: an HVM
+    /// The pages that it owns at its new target. Where it was before is not always where the plan has it: an HVM
     /// Linux holds less by its video RAM, for it takes what it does not see of static max off its target
     /// (drivers/xen/xen-balloon.c), and a guest with OVMF more by its image.
     pub moved: Pages,
@@ -87,7 +87,7 @@ pub fn floor(static_max: Kib, video: Kib) -> Kib {
 
 impl Move {
     /// What moves a guest that was built as `request` says to `size`, video RAM included. While anything is left of it to be
-    /// populated on demand, it is told 1 MiB less than that, as when it is built (XSA-153).
+    /// populated on demand, its target is 1 MiB less than that, as when it is built (XSA-153).
     ///
     /// # Errors
     /// Where `size` is above static max, or below [`floor`] unless forced; where the model has no plan for it.
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!(floor(mib(528), mib(16)), mib(184));
     }
 
-    fn at(mib: u32, told: u32, on_demand: bool) -> Present {
-        Present { owned: Mib(mib).to_pages(), memory_target: Mib(told).to_kib(), on_demand }
+    fn at(mib: u32, target: u32, on_demand: bool) -> Present {
+        Present { owned: Mib(mib).to_pages(), memory_target: Mib(target).to_kib(), on_demand }
     }
 
     #[test]

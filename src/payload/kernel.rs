@@ -223,7 +223,7 @@ impl Unpacking {
         let sealed = memory.seal(plain_elf::largest(task.most).0);
         let sealed = sealed.map_err(|error| bad(format!("was not unpacked into usable memory: {error}")))?;
         if sealed.len() as u64 != written {
-            return Err(bad(format!("was unpacked to {} bytes, not to the {written} that were told", sealed.len())));
+            return Err(bad(format!("was unpacked to {} bytes, not to the {written} that it reported", sealed.len())));
         }
         check(&sealed)?;
         log::debug!(
@@ -345,7 +345,7 @@ fn ended(status: ExitStatus) -> String {
         Ok(Signal::SIGSYS) => " (seccomp)",
         Ok(Signal::SIGXFSZ) => " (too much came out)",
         Ok(Signal::SIGBUS) => " (memory)",
-        Ok(Signal::SIGKILL) => " (by somebody, or memory was too short)",
+        Ok(Signal::SIGKILL) => " (by another process, or memory was too short)",
         _ => "",
     };
     format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")

@@ -137,7 +137,7 @@ fn sums(plan: &Plan, blocks: &[Block]) -> Vec<Sum> {
     let overhead = if all_overhead.chars().count() <= MAX_FORMULA_LENGTH {
         all_overhead
     } else {
-        "what it takes beside its target: all blocks above its own".to_owned()
+        "what it takes besides its target: all blocks above its own".to_owned()
     };
     let (limited, from): (_, &[&str]) = match plan.request.model.rules().limit {
         Limit::StaticMax => ("static max", &[EXTRA_INTERNAL, SHIM, VIDEO, GUEST, BALLOON]),

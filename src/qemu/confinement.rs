@@ -221,16 +221,16 @@ impl Abilities {
             let installed = Candidates::device_model().find().and_then(|path| Program::open(&path).ok().flatten());
             // A wrapper of a QEMU elsewhere, most likely a recent one.
             let newest = Self { run_with_chroot: true, run_with_user: true, script: true };
-            let told = installed.and_then(|program| Self::told_by(&program).ok()).unwrap_or(newest);
-            return Ok(Self { script: true, ..told });
+            let installed = installed.and_then(|program| Self::of_program(&program).ok()).unwrap_or(newest);
+            return Ok(Self { script: true, ..installed });
         };
         if !program.calls("xentoolcore_restrict_all") {
             return Err(DeviceUserError::NotXens(qemu.to_owned()).into());
         }
-        Self::told_by(&program).map_err(|error| bad(error.to_string()))
+        Self::of_program(&program).map_err(|error| bad(error.to_string()))
     }
 
-    fn told_by(program: &Program) -> io::Result<Self> {
+    fn of_program(program: &Program) -> io::Result<Self> {
         let run_with = program.help_of("-run-with [")?;
         let says = |text| memmem::find(&run_with, text).is_some();
         Ok(Self {

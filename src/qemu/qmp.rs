@@ -119,9 +119,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("monitor");
         let mut question = QmpQuery::new(path.clone(), "query-chardev");
-        assert_eq!(question.answer().expect("no answer"), None, "nobody listens");
+        assert_eq!(question.answer().expect("no answer"), None, "no listener");
         let listener = UnixListener::bind(&path).expect("bound");
-        assert_eq!(question.answer().expect("no answer"), None, "nobody speaks");
+        assert_eq!(question.answer().expect("no answer"), None, "no answer yet");
         (question, Monitor { _folder: folder, listener })
     }
 

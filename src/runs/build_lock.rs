@@ -149,7 +149,7 @@ impl Lock<'_> {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         let start = Instant::now();
-        let mut told = String::new();
+        let mut shown = String::new();
         loop {
             match try_lock(&self.file, self.kind) {
                 Ok(true) => return Ok(Outcome::Taken),
@@ -163,7 +163,7 @@ impl Lock<'_> {
                 return Ok(Outcome::Ancestors);
             }
             let holders = locked.holders();
-            let names = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
+            let names = if holders.is_empty() { "another process".to_owned() } else { join(&holders) };
             // If there is no holder, the lock was released between the two checks.
             if !holders.is_empty() && !counts(&holders) {
                 return Ok(Outcome::Ignored(names));
@@ -175,10 +175,10 @@ impl Lock<'_> {
                     wait: Wait::BuildLock,
                 });
             }
-            if told != names {
+            if shown != names {
                 log::info!("waiting for the build lock {path}, held by {names}");
                 context.observer.note(&format!("waiting for the build lock {path}, held by {names}"));
-                told = names;
+                shown = names;
             }
             // On a host with many processes, one check takes longer than POLL.
             thread::sleep((look.elapsed() * 4).clamp(POLL, LONGEST_POLL));
@@ -227,7 +227,7 @@ pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, wait: Wait
     while !try_lock(file, LockKind::Flock).map_err(failed)? {
         if start.elapsed() >= patience {
             let holders = LockedFile::of(file, LockKind::Flock).map_err(failed)?.holders();
-            let holders = if holders.is_empty() { "somebody".to_owned() } else { join(&holders) };
+            let holders = if holders.is_empty() { "another process".to_owned() } else { join(&holders) };
             let what = format!("{what}, held by {holders}, was not given up");
             return Err(Error::TimedOut { what, after: patience, wait });
         }

@@ -1,4 +1,4 @@
-//! How a failed call into Xen's libraries is told, and one check for each way these libraries report failure.
+//! A failed call into Xen's libraries, and one check for each way in which they report failure.
 //!
 //! Every check reads `errno` before anything else can change it, logs the call with its arguments and result at debug
 //! level, and turns a failure into a [`XenError`] that names the call, the errno and what was asked for.
@@ -104,7 +104,7 @@ pub(super) fn pointer<T>(
     conclude(call, arguments, shown, NonNull::new(returned).ok_or(Some(errno)))
 }
 
-/// Logs the call; takes what the library said meanwhile, so that it is told with this call or never.
+/// Logs the call; takes what the library said meanwhile, so that the message belongs to this call.
 fn conclude<T>(
     call: &'static str,
     arguments: fmt::Arguments<'_>,

@@ -181,5 +181,5 @@ fn a_listener_that_does_not_read_stops_nobody() {
     writer.write_all(&[b'\n'; 64 << 10]).expect("it fits");
     let ran = into_pipe(writer);
     assert_eq!((ran.exit, ran.stdout), (0, line("plan --memory 256").stdout));
-    assert_eq!(ran.stderr.matches("nobody has read").count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("the reader has not read").count(), 1, "{}", ran.stderr);
 }

@@ -34,11 +34,11 @@ pub(crate) fn run(reporter: &Reporter, arguments: &BalloonArgs, json: bool) -> a
     }
     let measured = measure(&connection.xen, domid).at(Stage::CheckInput)?;
     let origin = fitting_origin(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
-    let told =
+    let text =
         connection.store.plain().read(&XenstorePaths::new(domid).of_domain("memory/target")).at(Stage::CheckInput)?;
-    let Some(memory_target) = told.and_then(|text| text.trim().parse().ok()).map(Kib) else {
+    let Some(memory_target) = text.and_then(|text| text.trim().parse().ok()).map(Kib) else {
         return Ok(refused(format!(
-            "domain {domid} has no memory/target in xenstore: no balloon driver would be told"
+            "domain {domid} has no memory/target in xenstore: no balloon driver would follow"
         ))?);
     };
     let now = Present { owned: measured.owned_pages, memory_target, on_demand: measured.pod_entries.0 > 0 };

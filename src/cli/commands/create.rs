@@ -71,7 +71,7 @@ fn start_and_tell(
     let (built, mut model) = start(context, config, domain)?;
     reporter.clear_line();
     let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
-    let told =
+    let printed =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
     if config.foreground {
         domain.run().reserve(Pages(0), false).at(Stage::Unpause)?;
@@ -82,7 +82,7 @@ fn start_and_tell(
     let state = if config.paused { "paused" } else { "running" };
     let summary = format!("{} is domain {domid}, {state}", config.name);
     if !json {
-        told(print::print_text(&format!("{summary}\n{built}")))?;
+        printed(print::print_text(&format!("{summary}\n{built}")))?;
     }
     if config.foreground {
         let reason = wait_guest(context, domid, model.as_mut())?;
@@ -91,7 +91,7 @@ fn start_and_tell(
         return Ok(Done { summary: format!("{} (domain {domid}) ended: {reason}", config.name), object });
     }
     if json {
-        told(print::print_json(&object))?;
+        printed(print::print_json(&object))?;
     }
     Ok(Done { object, summary })
 }

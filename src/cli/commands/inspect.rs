@@ -37,7 +37,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> a
         let svg = arguments.svg.as_deref();
         if svg.is_some() && inspection.plan.is_none() {
             let reason = inspection.no_plan.unwrap_or_default();
-            return Err(Error::BadConfig(format!("there is no plan to draw beside domain {domid}: {reason}")))
+            return Err(Error::BadConfig(format!("there is no plan to draw next to domain {domid}: {reason}")))
                 .at(Stage::Inspect)?;
         }
         let shown = picture(svg, json, || inspection.draw()).at(Stage::Inspect)?;

@@ -126,7 +126,7 @@ fn affinity_is_read_for_each_vcpu() {
         ("platform/vcpu/number", "3"),
         ("platform/vcpu/0/affinity", "01"),
         ("platform/vcpu/2/affinity", "1000000001"),
-        ("platform/vcpu/3/affinity", "rubbish that nobody reads"),
+        ("platform/vcpu/3/affinity", "not read"),
     ];
     let platform = of_keys(&keys).expect("good");
     let maps: Vec<_> = platform.affinity.iter().map(|(vcpu, map)| (*vcpu, map.bytes().to_vec())).collect();

@@ -59,11 +59,11 @@ impl Cache {
 
     /// The cached result of a packed kernel, if there is one.
     pub(super) fn find(&self, packed: &File, keep: Keep) -> Option<Sealed> {
-        let told = |path: &Path, error: io::Error| log::debug!("{}: {error}", path.display());
+        let logged = |path: &Path, error: io::Error| log::debug!("{}: {error}", path.display());
         let (size, kept) = match packed.metadata().and_then(|metadata| Ok((metadata.len(), self.kept()?))) {
             Ok(found) => found,
             Err(error) => {
-                told(&self.0, error);
+                logged(&self.0, error);
                 return None;
             }
         };
@@ -75,7 +75,7 @@ impl Cache {
             .filter(|path| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(&name)));
         alike.take(MOST_COMPARED).find_map(|path| {
             same(path, packed, size, keep).unwrap_or_else(|error| {
-                told(path, error);
+                logged(path, error);
                 None
             })
         })

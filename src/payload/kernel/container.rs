@@ -202,8 +202,8 @@ fn damaged(packing: Packing, error: impl fmt::Display) -> String {
     format!("is damaged: its {packing} data cannot be unpacked: {error}")
 }
 
-fn differs(size: u64, told: u64) -> String {
-    format!("unpacks to {size} bytes, but says that it has {told}")
+fn differs(size: u64, declared: u64) -> String {
+    format!("unpacks to {size} bytes, but says that it has {declared}")
 }
 
 /// Reads to the end of the stream, but no further than its size.

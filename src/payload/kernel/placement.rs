@@ -77,7 +77,7 @@ pub fn check_placement(plan: &Plan, kernel: &Module, modules: &[Module]) -> Resu
             };
             let (bytes, what) = (last.data.len(), crate::payload::file::RAMDISK);
             let reason = format!(
-                "has {bytes} bytes, which do not fit beside the kernel into the {has} that the guest starts with: \
+                "has {bytes} bytes, which do not fit with the kernel into the {has} that the guest starts with: \
                  {enough}, and {largest}"
             );
             bad(last, what, reason)
@@ -342,7 +342,7 @@ mod tests {
         let error = check_placement(&small, &kernel, &[ramdisk]).expect_err("no room").to_string();
         assert_eq!(
             error,
-            "ramdisk /r: has 3145728 bytes, which do not fit beside the kernel into the 4 MiB that the guest starts with: a \
+            "ramdisk /r: has 3145728 bytes, which do not fit with the kernel into the 4 MiB that the guest starts with: a \
              guest that starts with 6 MiB has room for them, and this one has room for a ramdisk of 2080768 bytes"
         );
         let tiny = plan(Kind::Pvh, 2, Some(64));
