@@ -1,6 +1,6 @@
 //! The kernel of a PVH or PV guest, which comes from the guest's owner.
 //!
-//! A child without privileges unpacks it and writes it anew as a plain ELF file ([`plain_elf`]). That file is sealed and
+//! A child without privileges unpacks it and writes it anew as a plain ELF file (module `plain_elf`). That file is sealed and
 //! checked again; libxenguest sees no other. The child can be started early and waited for late. It dies with the
 //! thread that started it. A [`cache`] holds the results of earlier kernels.
 
