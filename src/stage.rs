@@ -30,6 +30,8 @@ pub enum Stage {
     EventChannels,
     /// The kernel is parsed.
     ParseImage,
+    /// QEMU is started.
+    StartDeviceModel,
     /// Memory is populated.
     Populate,
     /// The guest's e820 is set.
@@ -60,8 +62,6 @@ pub enum Stage {
     WaitBalloon,
     /// Xen is asked for the page counts of a domain.
     Inspect,
-    /// QEMU is started.
-    StartDeviceModel,
     /// The run waits until QEMU is ready.
     DeviceModel,
     /// The guest is unpaused.
@@ -75,6 +75,43 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every step, in order.
+    pub const ALL: [Self; 33] = [
+        Self::CheckInput,
+        Self::Connect,
+        Self::CreateDomain,
+        Self::WaitFreeMemory,
+        Self::MaxVcpus,
+        Self::PlatformParams,
+        Self::Scheduling,
+        Self::SetMaxMemory,
+        Self::PagingPool,
+        Self::ClaimMemory,
+        Self::EventChannels,
+        Self::ParseImage,
+        Self::StartDeviceModel,
+        Self::Populate,
+        Self::MemoryMap,
+        Self::LoadImage,
+        Self::BootImage,
+        Self::GrantTable,
+        Self::HvmInfo,
+        Self::HvmParams,
+        Self::CpuidPolicy,
+        Self::CheckPagingPool,
+        Self::Xenstore,
+        Self::Introduce,
+        Self::PodTarget,
+        Self::BalloonTarget,
+        Self::WaitBalloon,
+        Self::Inspect,
+        Self::DeviceModel,
+        Self::Unpause,
+        Self::WaitGuest,
+        Self::Destroy,
+        Self::Cleanup,
+    ];
+
     /// The stable name in logs, events and errors.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -119,5 +156,30 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/interface.md has the steps of `create` in order, and the other steps after them.
+    #[test]
+    fn the_interface_documents_this_order() {
+        let page = include_str!("../docs/interface.md");
+        let section = page.split_once("## Stages").expect("the section").1.split("\n## ").next().expect("its text");
+        let words = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let paragraph = section.split("\n\n").nth(2).expect("the list");
+        let mut of_create = words(paragraph);
+        // The directories come first, and the keys at the end.
+        let first = of_create.iter().position(|word| word == "xenstore").expect("the directories");
+        of_create.remove(first);
+        let all: Vec<String> = Stage::ALL.iter().map(|stage| stage.name().to_owned()).collect();
+        let known: Vec<String> = all.iter().filter(|name| of_create.contains(name)).cloned().collect();
+        assert_eq!(of_create, known);
+        let documented = words(section);
+        for name in &all {
+            assert!(documented.contains(name), "{name} is not documented");
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod create_request;
 pub mod dispatch;
 pub mod events;
+pub mod exit_codes;
 pub mod from_flags;
 pub mod lenient_args;
 mod plan_advice;

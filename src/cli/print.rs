@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::advice::advice;
 use super::events::Events;
+pub use super::exit_codes::Code;
 use super::{call_advice, plan_advice};
 use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
@@ -24,80 +25,57 @@ use crate::os::{self, lines, one_line};
 use crate::payload::error::FileError;
 use crate::xen::XenError;
 
-/// A stable word for programs, and the exit code that goes with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Code {
-    /// Kebab-case, part of the interface.
-    pub word: &'static str,
-    /// The process's exit status.
-    pub exit: u8,
-}
-
-impl Code {
-    /// The command line could not be parsed.
-    pub const USAGE: Self = Self { word: "usage", exit: 2 };
-    /// Something unexpected in this program.
-    pub const INTERNAL: Self = Self { word: "internal", exit: 1 };
-    /// The caller may not do this.
-    pub const PERMISSION: Self = Self { word: "permission", exit: 5 };
-}
-
-/// The table: every error has one line here.
+/// The code of an error: every error has one line here.
 #[must_use]
 pub fn code_of(error: &Error) -> Code {
-    let (word, exit) = match error {
-        Error::Internal(_) | Error::Io { .. } | Error::Json(_) | Error::NotWholeMib(_) => return Code::INTERNAL,
-        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. }) => return Code::INTERNAL,
-        Error::DeviceModel { .. } | Error::DeviceMemory { .. } => ("device-model-failed", 1),
-        Error::Plan(_) => ("bad-memory", 3),
-        Error::BadFile { .. } => ("bad-file", 3),
-        Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => ("bad-file", 3),
+    match error {
+        Error::Internal(_) | Error::Io { .. } | Error::Json(_) | Error::NotWholeMib(_) => Code::INTERNAL,
+        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. }) => Code::INTERNAL,
+        Error::DeviceModel { .. } | Error::DeviceMemory { .. } => Code::DEVICE_MODEL_FAILED,
+        Error::Plan(_) => Code::BAD_MEMORY,
+        Error::BadFile { .. } => Code::BAD_FILE,
+        Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => Code::BAD_FILE,
         Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) | Error::DeviceUser(_) => {
-            ("bad-config", 3)
+            Code::BAD_CONFIG
         }
-        Error::File(error) => return code_of_file(error),
-        Error::NameTaken { .. } => ("name-taken", 3),
-        Error::NoSuchDomain(_) => ("no-such-domain", 3),
-        Error::NotOurs { .. } => ("not-ours", 3),
-        Error::NotEnoughMemory { .. } => ("not-enough-memory", 4),
-        Error::LimitTooLow { .. } => ("limit-too-low", 3),
-        Error::Xen(error) => return code_of_call(error),
-        Error::LeftBehind { .. } | Error::NotCleaned { .. } => ("left-behind", 7),
-        Error::TimedOut { .. } => ("timed-out", 8),
-        Error::Interrupted { signal: 2 } => ("interrupted", 130),
-        Error::Interrupted { .. } => ("terminated", 143),
-    };
-    Code { word, exit }
+        Error::File(error) => code_of_file(error),
+        Error::NameTaken { .. } => Code::NAME_TAKEN,
+        Error::NoSuchDomain(_) => Code::NO_SUCH_DOMAIN,
+        Error::NotOurs { .. } => Code::NOT_OURS,
+        Error::NotEnoughMemory { .. } => Code::NOT_ENOUGH_MEMORY,
+        Error::LimitTooLow { .. } => Code::LIMIT_TOO_LOW,
+        Error::Xen(error) => code_of_call(error),
+        Error::LeftBehind { .. } | Error::NotCleaned { .. } => Code::LEFT_BEHIND,
+        Error::TimedOut { .. } => Code::TIMED_OUT,
+        Error::Interrupted { signal: 2 } => Code::INTERRUPTED,
+        Error::Interrupted { .. } => Code::TERMINATED,
+    }
 }
 
 fn code_of_file(error: &FileError) -> Code {
-    let (word, exit) = match error {
-        FileError::Unusable { what: "kernel", .. } | FileError::NotInstalled { what: "kernel", .. } => {
-            ("bad-kernel", 3)
-        }
+    match error {
+        FileError::Unusable { what: "kernel", .. } | FileError::NotInstalled { what: "kernel", .. } => Code::BAD_KERNEL,
         FileError::Unusable { what: "firmware", .. } | FileError::NotInstalled { what: "firmware", .. } => {
-            ("bad-firmware", 3)
+            Code::BAD_FIRMWARE
         }
-        FileError::Unusable { .. } | FileError::NotInstalled { .. } => ("bad-file", 3),
-        FileError::NotEnoughDom0Memory { .. } => ("not-enough-memory", 4),
-        FileError::NoHostSmbios(_) => ("bad-config", 3),
-        _ => return Code::INTERNAL,
-    };
-    Code { word, exit }
+        FileError::Unusable { .. } | FileError::NotInstalled { .. } => Code::BAD_FILE,
+        FileError::NotEnoughDom0Memory { .. } => Code::NOT_ENOUGH_MEMORY,
+        FileError::NoHostSmbios(_) => Code::BAD_CONFIG,
+        _ => Code::INTERNAL,
+    }
 }
 
 fn code_of_call(error: &XenError) -> Code {
-    let (word, exit) = match (error.call, error.errno) {
-        (call, _) if call.starts_with("xs_") => ("xenstore", 6),
-        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => return Code::PERMISSION,
-        ("xc_interface_open", _) => ("no-xen", 5),
-        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => ("bad-kernel", 3),
+    match (error.call, error.errno) {
+        (call, _) if call.starts_with("xs_") => Code::XENSTORE,
+        ("xc_interface_open", Some(Errno::EACCES | Errno::EPERM)) => Code::PERMISSION,
+        ("xc_interface_open", _) => Code::NO_XEN,
+        ("xc_dom_kernel_mem" | "xc_dom_parse_image", _) => Code::BAD_KERNEL,
         // Without an errno, it is libxenguest's own judgement of what it was to load.
-        ("xc_dom_build_image", None) => ("bad-kernel", 3),
-        (_, Some(Errno::ENOMEM)) => ("not-enough-memory", 4),
-        _ => ("xen-refused", 5),
-    };
-    Code { word, exit }
+        ("xc_dom_build_image", None) => Code::BAD_KERNEL,
+        (_, Some(Errno::ENOMEM)) => Code::NOT_ENOUGH_MEMORY,
+        _ => Code::XEN_REFUSED,
+    }
 }
 
 /// An error with the advice that goes with it: what the user of the command line is shown.

@@ -51,3 +51,17 @@ impl FromStr for Model {
         Self::ALL.into_iter().find(|model| model.name() == input).ok_or_else(|| ModelError(input.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_have_a_column_for_each_model() {
+        for page in [include_str!("../../docs/memory.md"), include_str!("../../docs/interface.md")] {
+            let header = page.lines().find(|line| line.starts_with("| | `")).expect("the table of models");
+            let names: Vec<&str> = header.split('`').skip(1).step_by(2).collect();
+            assert_eq!(names, Model::ALL.map(Model::name));
+        }
+    }
+}
