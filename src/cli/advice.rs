@@ -1,6 +1,7 @@
 //! What to do about an error: the flags and commands that the errors themselves do not know.
 
 use crate::config::error::ConfigError;
+use crate::config::platform::settings::SETTINGS;
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
@@ -97,9 +98,22 @@ fn of_file(error: &FileError) -> Option<&'static str> {
 fn of_config(error: &ConfigError) -> Option<String> {
     match error {
         ConfigError::NotKeyValue(_) => Some("give --platform KEY=VALUE".to_owned()),
-        ConfigError::UnknownSetting(_) => Some("docs/platform.md has all that --platform takes".to_owned()),
+        ConfigError::UnknownSetting(key) => Some(of_unknown_setting(key)),
         ConfigError::HasFlag { flag, .. } => Some(format!("give {flag} instead of --platform")),
         _ => None,
+    }
+}
+
+/// The nearest setting, if one is near.
+fn of_unknown_setting(key: &str) -> String {
+    /// As clap takes a flag for a typing error.
+    const NEAR: f64 = 0.7;
+    let page = "docs/platform.md has all that --platform takes";
+    let names = SETTINGS.iter().map(|setting| setting.name.strip_prefix("platform/").unwrap_or(setting.name));
+    let near = names.map(|name| (strsim::jaro(key, name), name)).filter(|(nearness, _)| *nearness > NEAR);
+    match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
+        Some((_, name)) => format!("did you mean {name}? {page}"),
+        None => page.to_owned(),
     }
 }
 
@@ -157,5 +171,13 @@ mod tests {
         let words = "give this guest less; dom0 itself has 1024 MiB: `xl mem-set 0 924m` gives away what is missing, and dom0_mem= on \
                       Xen's command line keeps dom0 small from the start";
         assert!(error(false, Some(100)).ends_with(words), "{}", error(false, Some(100)));
+    }
+
+    #[test]
+    fn a_typing_error_names_the_nearest_setting() {
+        let advice = |key: &str| of_unknown_setting(key);
+        assert!(advice("timmer_mode").starts_with("did you mean timer_mode? "), "{}", advice("timmer_mode"));
+        assert!(advice("viridain").starts_with("did you mean viridian? "), "{}", advice("viridain"));
+        assert!(advice("colour").starts_with("docs/platform.md"), "{}", advice("colour"));
     }
 }

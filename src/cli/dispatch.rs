@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
                 let _ = open_log(&OutputArgs { log: None, ..given.output });
             }
             events.start(given.verb.as_deref());
-            usage(&events, &error, given.json)
+            usage(&events, &error, given.json, tip(&arguments))
         }
     }
 }
@@ -105,7 +105,7 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
     }
     if let Err(problem) = opened {
         let message = format!("invalid value for '--events-fd <N>': {problem}");
-        return usage(&events, &Cli::command().error(ErrorKind::ValueValidation, message), cli.json);
+        return usage(&events, &Cli::command().error(ErrorKind::ValueValidation, message), cli.json, None);
     }
     log::debug!("arguments {arguments:?}");
     if log::log_enabled!(Level::Debug) {
@@ -160,8 +160,18 @@ fn open_log(output: &OutputArgs) -> Result<(), Error> {
     })
 }
 
-fn usage(events: &Events, error: &clap::Error, json: bool) -> ExitCode {
-    let text = error.to_string();
+/// The right spelling of a flag whose value needs an equals sign.
+fn tip(arguments: &[OsString]) -> Option<String> {
+    let pair = arguments.windows(2).find(|pair| pair.first().is_some_and(|flag| flag == "--watch"))?;
+    let seconds: u32 = pair.get(1)?.to_str()?.parse().ok()?;
+    Some(format!("to measure every {seconds} seconds, give --watch={seconds}"))
+}
+
+fn usage(events: &Events, error: &clap::Error, json: bool, tip: Option<String>) -> ExitCode {
+    let mut text = error.to_string();
+    if let Some(tip) = &tip {
+        text = text.replacen("\n\nUsage:", &format!("\n\n  tip: {tip}\n\nUsage:"), 1);
+    }
     // Without a verb clap's text is the whole help: for people.
     let message = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a verb is missing; see dombuild --help",
@@ -175,7 +185,7 @@ fn usage(events: &Events, error: &clap::Error, json: bool) -> ExitCode {
     print::tell_error(events, &object, Code::USAGE, || {
         // A closed stderr is no reason for another error. clap prints the arguments as they came.
         let shown = lines(&text);
-        let _ = if shown == text { error.print() } else { io::stderr().write_all(shown.as_bytes()) };
+        let _ = if shown == text && tip.is_none() { error.print() } else { io::stderr().write_all(shown.as_bytes()) };
     })
 }
 

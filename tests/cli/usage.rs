@@ -106,3 +106,13 @@ fn the_message_of_a_usage_error_is_no_prefix_and_no_colour() {
     assert!(message.starts_with("invalid value '4GB'"), "{message}");
     assert!(!message.contains('\x1b'), "{message:?}");
 }
+
+/// A value that needs an equals sign is not taken for another argument silently.
+#[test]
+fn a_number_behind_watch_gets_a_tip() {
+    let ran = line("inspect web --watch 2");
+    assert_eq!(ran.exit, 2);
+    assert!(ran.stderr.contains("tip: to measure every 2 seconds, give --watch=2"), "{}", ran.stderr);
+    let error = line("--json inspect web --watch 5").error();
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("--watch=5")), "{error}");
+}
