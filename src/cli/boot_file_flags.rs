@@ -12,19 +12,18 @@ use crate::payload::kernel::{Keep, Unpacker};
 use crate::payload::read::{KernelFiles, hvm_boot_files, kernel_boot_files};
 use crate::payload::{acpi_tables, smbios};
 
-/// Checks the flags and reads the files.
+/// Checks the flags for boot files against the kind of guest, without a look at any file.
 ///
 /// # Errors
-/// Where a flag belongs to another kind of guest, or a file is not usable.
-pub(crate) fn read(arguments: &BootArgs, sysfs: &Path, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
-    match plan.request.kind {
-        Kind::Hvm => firmware(arguments, sysfs, plan),
-        Kind::Pvh | Kind::Pv => kernel(arguments, plan, keep),
+/// [`Error::BadConfig`] for a flag that belongs to another kind, that is missing, or whose value cannot be.
+pub(crate) fn check(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Error> {
+    match kind {
+        Kind::Hvm => check_hvm(arguments),
+        Kind::Pvh | Kind::Pv => check_direct(arguments, kind, shim),
     }
 }
 
-/// What an HVM guest starts with.
-fn firmware(arguments: &BootArgs, sysfs: &Path, plan: &Plan) -> Result<BootFiles, Error> {
+fn check_hvm(arguments: &BootArgs) -> Result<(), Error> {
     if arguments.kernel.is_some() {
         return Err(Error::BadConfig(
             "--kernel is for pvh and pv guests: an HVM guest starts hvmloader, and --hvmloader FILE names another one; \
@@ -39,21 +38,65 @@ fn firmware(arguments: &BootArgs, sysfs: &Path, plan: &Plan) -> Result<BootFiles
             )));
         }
     }
-    let modules = modules(arguments, sysfs)?;
-    let firmware = arguments.firmware.clone().unwrap_or_default();
-    Ok(hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)?)
+    if arguments.smbios.is_some() && arguments.smbios_passthrough {
+        return Err(Error::BadConfig(
+            "--smbios and --smbios-passthrough both say what the guest's SMBIOS table has: give one of them".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn check_direct(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Error> {
+    if arguments.firmware.is_some() {
+        return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
+    }
+    for (flag, given) in [
+        ("--hvmloader", arguments.hvmloader.is_some()),
+        ("--smbios", arguments.smbios.is_some()),
+        ("--smbios-passthrough", arguments.smbios_passthrough),
+        ("--acpi", arguments.acpi.is_some()),
+    ] {
+        if given {
+            return Err(Error::BadConfig(format!("{flag} is for --kind hvm; a {kind} guest has no hvmloader")));
+        }
+    }
+    let Some(path) = &arguments.kernel else {
+        return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
+    };
+    let text = arguments.cmdline.as_deref().unwrap_or_default();
+    let reader = if shim { CmdlineOf::Module } else { CmdlineOf::Kernel(kind) };
+    reader.check("a --cmdline", text.len()).map_err(Error::BadConfig)?;
+    if let Some(control) = text.chars().find(|char| char.is_control()) {
+        return Err(Error::BadConfig(format!(
+            "--cmdline has the control character {control:?} in it; a kernel takes one line"
+        )));
+    }
+    for (flag, path) in [("--kernel", Some(path)), ("--ramdisk", arguments.ramdisk.as_ref())] {
+        path.map_or(Ok(()), |path| check_path(flag, path))?;
+    }
+    Ok(())
+}
+
+/// Reads the files of flags that [`check`] has passed.
+///
+/// # Errors
+/// A file that is missing or unusable.
+pub(crate) fn read(arguments: &BootArgs, sysfs: &Path, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
+    let Some(path) = &arguments.kernel else {
+        let modules = modules(arguments, sysfs)?;
+        let firmware = arguments.firmware.clone().unwrap_or_default();
+        return Ok(hvm_boot_files(plan, arguments.hvmloader.as_deref(), &firmware, modules)?);
+    };
+    let text = arguments.cmdline.clone().unwrap_or_default();
+    let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
+    let files = KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline };
+    Ok(kernel_boot_files(&Unpacker::this_program(), plan, files, keep)?)
 }
 
 /// What hvmloader puts into the guest's tables.
 fn modules(arguments: &BootArgs, sysfs: &Path) -> Result<FirmwareModules, Error> {
     let smbios = match (&arguments.smbios, arguments.smbios_passthrough) {
-        (Some(_), true) => {
-            return Err(Error::BadConfig(
-                "--smbios and --smbios-passthrough both say what the guest's SMBIOS table has: give one of them"
-                    .to_owned(),
-            ));
-        }
-        (Some(path), false) => Some(smbios::read(path)?),
+        (Some(path), _) => Some(smbios::read(path)?),
         (None, true) => Some(smbios::of_host(sysfs)?),
         (None, false) => None,
     };
@@ -72,39 +115,4 @@ fn check_path(flag: &str, path: &Path) -> Result<(), Error> {
         Some(text) if text.len() > LONGEST => bad(format!("has more than {LONGEST} bytes, which xenstore cannot hold")),
         Some(_) => Ok(()),
     }
-}
-
-/// What a PVH or PV guest starts with.
-fn kernel(arguments: &BootArgs, plan: &Plan, keep: Keep) -> Result<BootFiles, Error> {
-    let kind = plan.request.kind;
-    if arguments.firmware.is_some() {
-        return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
-    }
-    for (flag, given) in [
-        ("--hvmloader", arguments.hvmloader.is_some()),
-        ("--smbios", arguments.smbios.is_some()),
-        ("--smbios-passthrough", arguments.smbios_passthrough),
-        ("--acpi", arguments.acpi.is_some()),
-    ] {
-        if given {
-            return Err(Error::BadConfig(format!("{flag} is for --kind hvm; a {kind} guest has no hvmloader")));
-        }
-    }
-    let Some(path) = &arguments.kernel else {
-        return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
-    };
-    let text = arguments.cmdline.clone().unwrap_or_default();
-    let reader = if plan.request.shim { CmdlineOf::Module } else { CmdlineOf::Kernel(kind) };
-    reader.check("a --cmdline", text.len()).map_err(Error::BadConfig)?;
-    if let Some(control) = text.chars().find(|char| char.is_control()) {
-        return Err(Error::BadConfig(format!(
-            "--cmdline has the control character {control:?} in it; a kernel takes one line"
-        )));
-    }
-    for (flag, path) in [("--kernel", Some(path)), ("--ramdisk", arguments.ramdisk.as_ref())] {
-        path.map_or(Ok(()), |path| check_path(flag, path))?;
-    }
-    let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
-    let files = KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline };
-    Ok(kernel_boot_files(&Unpacker::this_program(), plan, files, keep)?)
 }

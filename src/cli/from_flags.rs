@@ -104,12 +104,18 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
     Ok(plan)
 }
 
-fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<Guest, Error> {
+/// Checks the flags of a guest, without a look at its files, and returns its platform.
+fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
     let platform = Platform::asked(&arguments.platform.platform)?;
     platform.check(plan.request.kind, plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
+    boot_file_flags::check(&arguments.boot, plan.request.kind, plan.request.shim)?;
+    Ok(platform)
+}
+
+fn guest(arguments: &GuestArgs, plan: Plan, platform: Platform, claim: Claim, keep: Keep) -> Result<Guest, Error> {
     // Whoever gives a domain to be built decides over the host's memory.
     let autoballoon = match (arguments.host.autoballoon, claim) {
         (Autoballoon::Auto, Claim::Built) => Autoballoon::Off,
@@ -128,15 +134,16 @@ fn guest(arguments: &GuestArgs, plan: Plan, claim: Claim, keep: Keep) -> Result<
     })
 }
 
-/// The QEMU of the guest: an HVM guest has one by default, the others have none.
-fn device_model(arguments: &CreateArgs) -> Result<Option<PathBuf>, Error> {
+/// Whether the guest has a QEMU: an HVM guest has one by default, the others have none.
+fn has_device_model(arguments: &CreateArgs) -> Result<bool, Error> {
     let (kind, chosen) = (arguments.guest.memory.kind, arguments.qemu.device_model.as_deref());
-    match (kind, chosen) {
-        (Kind::Hvm, _) => Ok(resolve_device_model(chosen)?),
-        (Kind::Pvh | Kind::Pv, Some(path)) if path != Path::new("none") => {
+    let none = chosen == Some(Path::new("none"));
+    match kind {
+        Kind::Hvm => Ok(!none),
+        Kind::Pvh | Kind::Pv if chosen.is_some() && !none => {
             Err(Error::BadConfig(format!("--device-model is for --kind hvm; a {kind} guest has none")))
         }
-        (Kind::Pvh | Kind::Pv, _) => Ok(None),
+        Kind::Pvh | Kind::Pv => Ok(false),
     }
 }
 
@@ -173,12 +180,13 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
 pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     let none = arguments.qemu.device_model.as_deref() == Some(Path::new("none"));
     let plan = plan(&arguments.guest.memory, !none)?;
-    let device_model = device_model(arguments)?;
-    if device_model.is_none() && !arguments.qemu.dm_arg.is_empty() {
+    let has_device_model = has_device_model(arguments)?;
+    let platform = check(&arguments.guest, &plan)?;
+    if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
     let root_or_user = arguments.qemu.device_model_root || arguments.qemu.device_model_user.is_some();
-    if device_model.is_none() && (root_or_user || arguments.qemu.device_model_filter == Switch::Off) {
+    if !has_device_model && (root_or_user || arguments.qemu.device_model_filter == Switch::Off) {
         return Err(Error::BadConfig(
             "--device-model-user, --device-model-root and --device-model-filter make no sense without a device model"
                 .to_owned(),
@@ -213,11 +221,14 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
             arguments.domain.event_channels
         )));
     }
+    // All flags are checked: from here on it is files.
+    let device_model =
+        if has_device_model { resolve_device_model(arguments.qemu.device_model.as_deref())? } else { None };
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
     Ok(Create {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&arguments.guest, plan, Claim::Running, keep)?,
+        guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,
@@ -240,9 +251,11 @@ pub(crate) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
     if ports.is_some_and(|(store, console)| store == console) {
         return Err(Error::BadConfig("--store-port and --console-port must differ".to_owned()));
     }
+    let plan = plan(&arguments.guest.memory, true)?;
+    let platform = check(&arguments.guest, &plan)?;
     Ok(Build {
         domid,
-        guest: guest(&arguments.guest, plan(&arguments.guest.memory, true)?, Claim::Built, Keep::Yes)?,
+        guest: guest(&arguments.guest, plan, platform, Claim::Built, Keep::Yes)?,
         ports: ports.map(|(store, console)| (EventPort(store), EventPort(console))),
     })
 }

@@ -239,3 +239,21 @@ fn for_people_the_message_is_one_line_without_the_stage() {
     let message = error["message"].as_str().expect("text");
     assert_eq!((format!("dombuild: {message}\n").as_str(), &error["stage"]), (expected, &"check-input".into()));
 }
+
+/// A flag that is wrong is named before a file that is missing.
+#[test]
+fn flags_are_checked_before_files() {
+    let missing = ["--memory", "64", "--hvmloader", "/nowhere", "--smbios", "/nowhere", "--device-model", "/nowhere"];
+    let create = [&["create", "--name", "t"], &missing[..]].concat();
+    for flags in [
+        &["--platform", "colour=blue"][..],
+        &["--cmdline", "x"],
+        &["--event-channels", "1"],
+        &["--smbios-passthrough"],
+        &["--dm-arg", "-daemonize"],
+    ] {
+        let error = refused(&[&create[..], flags].concat(), 3, "bad-config");
+        assert!(!error["message"].as_str().expect("text").contains("/nowhere"), "{error}");
+    }
+    refused(&create, 3, "bad-file");
+}

@@ -12,7 +12,7 @@ pub(crate) const TESTS: &[Test] = &[("list_has_every_domain_that_xl_lists", list
 fn lists() {
     let flags = ["--memory", "64", "--device-model", "none", "--paused"];
     let guest = domid(&create("t", &flags));
-    shell("xl create -p /dev/null 'name=\"x\"' 'type=\"pvh\"' 'kernel=\"/srv/guest/vmlinuz\"' 'memory=64'");
+    shell("xl create -p /dev/null 'name=\"x\"' 'type=\"pvh\"' 'kernel=\"/srv/guest/vmlinuz\"' 'memory=128'");
     let list = dombuild(&["list"]).success().json();
     let rows = list.as_array().expect("a list");
     let row = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name}: {list}"));
