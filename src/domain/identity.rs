@@ -9,7 +9,7 @@ use crate::xen::{DomId, Interface, Store, XenError};
 
 /// Whether the keys at a domid belong to a domain other than `uuid`: by dombuild's owner tag (`mark`) and by `vm`, the path
 /// that every toolstack writes. Keys without either belong to the present domain of that domid.
-pub(crate) fn name_another(mark: Option<&str>, vm: Option<&str>, uuid: Uuid) -> bool {
+pub(crate) fn belongs_to_another(mark: Option<&str>, vm: Option<&str>, uuid: Uuid) -> bool {
     let named = [mark.map(|mark| mark == uuid.to_string()), vm.map(|vm| vm == format!("/vm/{uuid}"))];
     named.iter().flatten().count() > 0 && !named.contains(&Some(true))
 }

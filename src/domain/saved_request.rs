@@ -46,7 +46,7 @@ pub(crate) fn save_request(
 ///
 /// # Errors
 /// An error of xenstored; [`Error::BadConfig`] if the keys with the guest's sizes are missing.
-pub fn fitting_origin(
+pub fn find_request(
     store: &Store,
     domain: &DomainInfo,
     measured: &Measured,

@@ -85,7 +85,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     survey.marks()?;
     survey.cgroups()?;
     if apply {
-        journal::forget_halves();
+        journal::forget_unfinished();
     }
     Ok(survey.found)
 }

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef, Interface, Store};
 
 /// A domain that this run created. Dropping it without [`NewDomain::keep`] destroys the domain. Until
-/// [`NewDomain::hand_over`], the journal entry lets a later `cleanup` find the domain.
+/// [`NewDomain::release`], the journal entry lets a later `cleanup` find the domain.
 #[derive(Debug)]
 pub struct NewDomain<'a> {
     xen: &'a Interface,
@@ -39,7 +39,7 @@ impl<'a> NewDomain<'a> {
     ///
     /// # Errors
     /// [`Error::Internal`] if the journal entry cannot be removed.
-    pub fn hand_over(&mut self) -> Result<(), Error> {
+    pub fn release(&mut self) -> Result<(), Error> {
         self.run.end()
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::zombie;
-use crate::domain::identity::name_another;
+use crate::domain::identity::belongs_to_another;
 use crate::domain::paths::XenstorePaths;
 use crate::os::shared_file::remove_file;
 use crate::qemu::helpers::{Ending, Helpers};
@@ -130,7 +130,7 @@ fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef
         return Ok(());
     }
     let [mark, vm] = nodes.try_into().unwrap_or_default();
-    if name_another(mark.as_deref(), vm.as_deref(), uuid) {
+    if belongs_to_another(mark.as_deref(), vm.as_deref(), uuid) {
         log::info!("the keys at number {domid} are another domain's: they stay");
         return Ok(());
     }

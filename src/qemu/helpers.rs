@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::domain::identity::name_another;
+use crate::domain::identity::belongs_to_another;
 use crate::domain::paths::XenstorePaths;
 use crate::os::cgroup::{Cgroup, CgroupLimits};
 use crate::os::pidfd::{Process, ProcessId, members};
@@ -155,7 +155,7 @@ fn recorded(store: &Store, domain: DomainRef) -> Result<Option<io::Result<Proces
     let processes = [keys.device_model_process(), keys.device_model_pid(), keys.of_domain("qemu-pid")];
     let paths = [&[keys.owner_tag(), keys.of_domain("vm")], &processes[..]].concat();
     let [mark, vm, own, libxl, xenopsd] = store.plain().read_all(&paths)?.try_into().unwrap_or_default();
-    if name_another(mark.as_deref(), vm.as_deref(), domain.uuid) {
+    if belongs_to_another(mark.as_deref(), vm.as_deref(), domain.uuid) {
         return Ok(None);
     }
     if let Some(id) = own.and_then(|text| serde_json::from_str::<ProcessId>(&text).ok()) {

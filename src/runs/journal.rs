@@ -260,11 +260,11 @@ fn forget_in(directory: &Path, run: &RunRecord) -> io::Result<()> {
 }
 
 /// Removes incomplete entries of killed processes.
-pub(crate) fn forget_halves() {
-    forget_halves_in(Path::new(STATE_DIR));
+pub(crate) fn forget_unfinished() {
+    forget_unfinished_in(Path::new(STATE_DIR));
 }
 
-fn forget_halves_in(directory: &Path) {
+fn forget_unfinished_in(directory: &Path) {
     for file in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
         let pid = name.strip_suffix(".new").and_then(|rest| rest.rsplit('.').next()?.parse::<i32>().ok());
@@ -415,7 +415,7 @@ mod tests {
         let living = format!(".{UUID}.{}.new", std::process::id());
         fs::write(path.join(format!(".{UUID}.{}.new", i32::MAX)), "{").expect("written");
         fs::write(path.join(&living), "{").expect("written");
-        forget_halves_in(&path);
+        forget_unfinished_in(&path);
         assert_eq!(files(&path), [living]);
     }
 

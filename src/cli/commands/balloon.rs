@@ -11,7 +11,7 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
-use crate::domain::saved_request::fitting_origin;
+use crate::domain::saved_request::find_request;
 use crate::error::{AtStage, Error};
 use crate::lifecycle::balloon::balloon;
 use crate::memory::{Kib, Move, Present};
@@ -33,7 +33,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &BalloonArgs, json: bool) -> a
         return Ok(refused(format!("domain {domid} has stopped; it cannot be moved"))?);
     }
     let measured = measure(&connection.xen, domid).at(Stage::CheckInput)?;
-    let origin = fitting_origin(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
+    let origin = find_request(&connection.store, &domain, &measured, arguments.model).at(Stage::CheckInput)?;
     let text =
         connection.store.plain().read(&XenstorePaths::new(domid).of_domain("memory/target")).at(Stage::CheckInput)?;
     let Some(memory_target) = text.and_then(|text| text.trim().parse().ok()).map(Kib) else {

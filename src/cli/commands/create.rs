@@ -77,7 +77,7 @@ fn start_and_tell(
         domain.run().reserve(Pages(0), false).at(Stage::Unpause)?;
     } else {
         model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
-        domain.hand_over().at(Stage::Unpause)?;
+        domain.release().at(Stage::Unpause)?;
     }
     let state = if config.paused { "paused" } else { "running" };
     let summary = format!("{} is domain {domid}, {state}", config.name);

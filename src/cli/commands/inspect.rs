@@ -14,7 +14,7 @@ use crate::cli::print::{self, Done, picture};
 use crate::cli::reporter::Reporter;
 use crate::domain::measure::{count_special_pages, measure};
 use crate::domain::paths::XenstorePaths;
-use crate::domain::saved_request::{RequestSource, fitting_origin};
+use crate::domain::saved_request::{RequestSource, find_request};
 use crate::error::{AtStage, Error, Failure};
 use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, touched};
 use crate::observer::Running;
@@ -198,7 +198,7 @@ fn plan_of(
     if domain.domid == DomId::DOM0 {
         return Err(Error::BadConfig("domain 0 was built by Xen itself".to_owned()));
     }
-    let origin = fitting_origin(&connection.store, domain, measured, model)?;
+    let origin = find_request(&connection.store, domain, measured, model)?;
     let plan = Plan::new(&origin.request)?;
     Ok((origin, plan))
 }

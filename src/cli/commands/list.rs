@@ -12,7 +12,7 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
-use crate::domain::saved_request::fitting_origin;
+use crate::domain::saved_request::find_request;
 use crate::error::{AtStage, Error};
 use crate::memory::{Kib, Kind, Model, Pages, Plan};
 use crate::observer::Running;
@@ -140,7 +140,7 @@ fn planned(connection: &Connection<'_>, domain: &DomainInfo) -> Result<Option<(M
         return Ok(None);
     }
     let Ok(measured) = measure(&connection.xen, domain.domid) else { return Ok(None) };
-    let request = match fitting_origin(&connection.store, domain, &measured, None) {
+    let request = match find_request(&connection.store, domain, &measured, None) {
         Ok(origin) => origin.request,
         Err(error @ Error::Xen(_)) => return Err(error),
         Err(_) => return Ok(None),
