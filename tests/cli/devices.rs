@@ -87,18 +87,22 @@ fn the_hole_is_as_large_as_the_devices_need() {
         ("--pci 3:0.0 --mmio-hole 2GiB", 2048),
     ] {
         let plan = sysfs.plan(&format!("--memory 4GiB {flags}"));
-        assert_eq!(plan["mmio_size"], json!(hole * MIB), "{flags}: {plan}");
-        assert_eq!(plan["mmio_start"], json!((4096 - hole) * MIB), "{flags}");
-        assert_eq!(plan["lowmem_end"], plan["mmio_start"], "{flags}");
+        assert_eq!(plan["mmio_size_bytes"], json!(hole * MIB), "{flags}: {plan}");
+        assert_eq!(plan["mmio_start_bytes"], json!((4096 - hole) * MIB), "{flags}");
+        assert_eq!(plan["lowmem_end_bytes"], plan["mmio_start_bytes"], "{flags}");
         // RAM moves, and none is lost.
-        let high = plan["highmem_end"].as_u64().expect("bytes");
+        let high = plan["highmem_end_bytes"].as_u64().expect("bytes");
         assert_eq!((4096 - hole) * MIB + high - 4096 * MIB, (4096 - 16) * MIB, "{flags}");
         let shown = line(&format!("plan --sysfs {} --memory 4GiB {flags}", sysfs.path()));
         assert!(shown.stdout.contains(&format!("MMIO hole: {hole} MiB below 4 GiB")), "{flags}:\n{}", shown.stdout);
         assert_eq!(shown.stdout.contains("for a vGPU's memory"), flags.contains("vgpu"), "{flags}:\n{}", shown.stdout);
     }
     let vgpu = sysfs.plan("--memory 1GiB --vgpu");
-    assert_eq!(vgpu["e820"][1], json!({"addr": 0xfb00_0000_u32, "size": 16 * MIB, "type": "reserved"}), "{vgpu}");
+    assert_eq!(
+        vgpu["e820"][1],
+        json!({"addr_bytes": 0xfb00_0000_u32, "size_bytes": 16 * MIB, "type": "reserved"}),
+        "{vgpu}"
+    );
     let drawn = run(&["plan", "--memory", "1GiB", "--vgpu", "--svg", "-"]);
     assert!(drawn.stdout.contains("vGPU") && drawn.exit == 0, "{drawn:?}");
 }
@@ -167,7 +171,7 @@ proptest! {
             flags.push_str(&format!(" --pci 0:{index}.0"));
         }
         let plan = sysfs.plan(&format!("--memory 4GiB{flags}"));
-        let hole = plan["mmio_size"].as_u64().expect("bytes");
+        let hole = plan["mmio_size_bytes"].as_u64().expect("bytes");
         prop_assert_eq!(hole, total.next_power_of_two().min(2048 * MIB));
     }
 }

@@ -29,10 +29,10 @@ const KIB: [&str; 17] = [
     "paging_pool_kib",
 ];
 const OTHERS: [&str; 9] = [
-    "lowmem_end",
-    "mmio_start",
-    "mmio_size",
-    "highmem_end",
+    "lowmem_end_bytes",
+    "mmio_start_bytes",
+    "mmio_size_bytes",
+    "highmem_end_bytes",
     "owned_pages_built",
     "owned_pages_running",
     "max_pages",
@@ -75,16 +75,16 @@ fn check(plan: &Value) {
     assert_eq!((&plan["kind"], &plan["model"]), (&json!("hvm"), &json!("xenops")));
     assert_eq!(plan["populate_on_demand"], json!(kib("target") < kib("static_max")));
 
-    let (low, high) = (number(plan, "lowmem_end"), number(plan, "highmem_end"));
-    assert_eq!(number(plan, "mmio_start") + number(plan, "mmio_size"), FOUR_GIB);
-    assert!(low <= number(plan, "mmio_start"));
+    let (low, high) = (number(plan, "lowmem_end_bytes"), number(plan, "highmem_end_bytes"));
+    assert_eq!(number(plan, "mmio_start_bytes") + number(plan, "mmio_size_bytes"), FOUR_GIB);
+    assert!(low <= number(plan, "mmio_start_bytes"));
     assert_eq!(low + high.saturating_sub(FOUR_GIB), kib("build_max") * 1024);
 
     let e820 = plan["e820"].as_array().expect("a list");
     let mut ends = 0;
     let mut ram = 0;
     for entry in e820 {
-        let (addr, size) = (number(entry, "addr"), number(entry, "size"));
+        let (addr, size) = (number(entry, "addr_bytes"), number(entry, "size_bytes"));
         assert_eq!(entry["type"], "ram");
         assert!(addr >= ends && size > 0, "in order, without overlap: {plan}");
         ends = addr + size;
@@ -108,7 +108,7 @@ fn one_object_to_the_last_figure() {
     // By hand: (4 x 256 + 6144 x 2) pages are 52 MiB, times 1.5 are 78; 6112 - 3072 MiB stand above 4 GiB.
     let mib = |count: u64| json!(count * 1024);
     let expected = json!({
-        "schema": 1,
+        "schema": 2,
         "kind": "hvm",
         "model": "xenops",
         "vcpus": 4,
@@ -130,13 +130,13 @@ fn one_object_to_the_last_figure() {
         "footprint_kib": mib(2128),
         "paging_pool_kib": mib(78),
         "populate_on_demand": true,
-        "lowmem_end": 3_221_225_472_u64,
-        "mmio_start": 3_221_225_472_u64,
-        "mmio_size": 1_073_741_824,
-        "highmem_end": 7_482_638_336_u64,
+        "lowmem_end_bytes": 3_221_225_472_u64,
+        "mmio_start_bytes": 3_221_225_472_u64,
+        "mmio_size_bytes": 1_073_741_824,
+        "highmem_end_bytes": 7_482_638_336_u64,
         "e820": [
-            { "addr": 1_048_576, "size": 3_220_176_896_u64, "type": "ram" },
-            { "addr": 4_294_967_296_u64, "size": 3_187_671_040_u64, "type": "ram" },
+            { "addr_bytes": 1_048_576, "size_bytes": 3_220_176_896_u64, "type": "ram" },
+            { "addr_bytes": 4_294_967_296_u64, "size_bytes": 3_187_671_040_u64, "type": "ram" },
         ],
         "owned_pages_built": 516_080,
         "owned_pages_running": 524_288,
@@ -156,7 +156,7 @@ fn the_defaults() {
     assert_eq!(object, plan("--memory 256MiB --maxmem 256 --video 16 --vcpus 1 --shadow-multiplier 1 --mmio-hole 256"));
     assert_eq!(object, plan("--memory 256 --kind hvm --model xenops --passthrough"));
     assert_eq!(object["populate_on_demand"], false);
-    assert_eq!((object["highmem_end"].as_u64(), object["vcpus"].as_u64()), (Some(0), Some(1)));
+    assert_eq!((object["highmem_end_bytes"].as_u64(), object["vcpus"].as_u64()), (Some(0), Some(1)));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn every_way_to_write_a_size() {
     assert_eq!(number(&spaced.json(), "target_kib"), 4 << 20);
     let all = plan("--memory 3G --maxmem 4G --video 8M --mmio-hole 0.5G");
     check(&all);
-    let fields = ["target_kib", "static_max_kib", "video_kib", "mmio_size"].map(|field| number(&all, field));
+    let fields = ["target_kib", "static_max_kib", "video_kib", "mmio_size_bytes"].map(|field| number(&all, field));
     assert_eq!(fields, [3 << 20, 4 << 20, 8 << 10, 1 << 29]);
 }
 
@@ -187,11 +187,11 @@ fn the_edges() {
         ("--memory 2 --video 0", "build_start_kib", 2048),
         ("--memory 2 --video 0 --shadow-multiplier 0.001", "shadow_kib", 1024),
         ("--memory 256 --vcpus 128", "vcpus", 128),
-        ("--memory 3856", "highmem_end", 0),
-        ("--memory 3857", "highmem_end", FOUR_GIB + MIB),
+        ("--memory 3856", "highmem_end_bytes", 0),
+        ("--memory 3857", "highmem_end_bytes", FOUR_GIB + MIB),
         ("--memory 4G --video 128", "video_kib", 128 << 10),
         ("--memory 4G --video 512 --mmio-hole 1GiB", "video_kib", 512 << 10),
-        ("--memory 4G --mmio-hole 2GiB", "mmio_start", 1 << 31),
+        ("--memory 4G --mmio-hole 2GiB", "mmio_start_bytes", 1 << 31),
         ("--memory 16776959 --video 0", "max_pages", 16_776_960 * 256),
     ] {
         let object = plan(arguments);
@@ -261,7 +261,7 @@ fn the_picture_tells_the_same_figures() {
     for field in ["owned_pages_built", "owned_pages_running", "max_pages"] {
         assert!(words.contains(&number(&object, field).to_string().as_str()), "{field}:\n{stdout}");
     }
-    assert!(stdout.contains(&format!("{:#x}", number(&object, "mmio_start"))), "{stdout}");
+    assert!(stdout.contains(&format!("{:#x}", number(&object, "mmio_start_bytes"))), "{stdout}");
     assert!(stdout.contains("Populate on demand"), "{stdout}");
     assert!(!stdout.contains('\x1b'), "no escape sequences");
     assert!(stdout.lines().all(|line| line.chars().count() <= 80), "{stdout}");

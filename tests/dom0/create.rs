@@ -129,7 +129,7 @@ fn seabios_across_the_hole() {
         })
         .collect();
     let plan = &built["plan"];
-    assert_eq!(ends, [0xa_0000, number(plan, "lowmem_end"), number(plan, "highmem_end")]);
+    assert_eq!(ends, [0xa_0000, number(plan, "lowmem_end_bytes"), number(plan, "highmem_end_bytes")]);
     wait_for_guest_line(domid, "SeaBIOS (version", 60);
     dombuild(&["destroy", "t"]).success();
 }

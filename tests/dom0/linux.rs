@@ -130,7 +130,7 @@ fn linux_pvh() {
     // It counts what its memory map calls usable.
     assert!(said_number("balloon current_kb").abs_diff(256 << 10) <= 1024);
     let plan = &built["plan"];
-    assert_eq!(ram_between(1 << 20, 1 << 32), number(plan, "lowmem_end") - (1 << 20));
+    assert_eq!(ram_between(1 << 20, 1 << 32), number(plan, "lowmem_end_bytes") - (1 << 20));
     // Less what the kernel itself takes, which is more than it looks.
     let total = said_number("MemTotal_kB");
     assert!(total < 256 << 10 && total > 170 << 10, "{total}");
@@ -143,9 +143,9 @@ fn linux_pvh() {
     // Across the hole.
     let built = start(&["--kind", "pvh", "--memory", "4500MiB", "--model", "libxl"], "");
     let plan = &built["plan"];
-    assert_eq!(number(plan, "lowmem_end"), 0xfc00_0000);
+    assert_eq!(number(plan, "lowmem_end_bytes"), 0xfc00_0000);
     assert_eq!(ram_between(1 << 20, 1 << 32), 0xfc00_0000 - (1 << 20));
-    assert_eq!(ram_between(1 << 32, u64::MAX), number(plan, "highmem_end") - (1 << 32));
+    assert_eq!(ram_between(1 << 32, u64::MAX), number(plan, "highmem_end_bytes") - (1 << 32));
     dombuild(&["destroy", "t"]).success();
 }
 

@@ -73,7 +73,7 @@ fn hole_of_a_given_domain() {
         let text = domid.to_string();
         let built = dombuild(&[&["build", "--domid", &text, "--memory", "3328"], flags].concat()).success().json();
         let hole = if flags.len() > 1 { 1 << 30 } else { 256 << 20 };
-        assert_eq!(number(&built["plan"], "mmio_size"), hole);
+        assert_eq!(number(&built["plan"], "mmio_size_bytes"), hole);
         let published = (!flags.is_empty()).then(|| hole.to_string());
         assert_eq!(key(domid, "vm-data/mmio-hole-size"), published, "{flags:?}");
         assert_eq!(key(domid, "platform/mmio_hole_size"), published.filter(|_| flags.len() > 1), "{flags:?}");
@@ -115,7 +115,7 @@ fn assert_sees(domid: DomId, plan: &Value) {
     wait_for_guest_line(domid, "Invoking SeaBIOS", 180);
     let seen = e820_of(domid);
     for entry in plan["e820"].as_array().expect("entries") {
-        let (start, end) = (number(entry, "addr"), number(entry, "addr") + number(entry, "size"));
+        let (start, end) = (number(entry, "addr_bytes"), number(entry, "addr_bytes") + number(entry, "size_bytes"));
         let kind = entry["type"].as_str().expect("a word").to_uppercase();
         assert!(seen.contains(&(start, end, kind)), "{entry} is not in {seen:x?}");
     }

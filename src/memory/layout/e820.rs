@@ -20,8 +20,10 @@ pub enum E820Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct E820Entry {
     /// The guest-physical address of the first byte.
+    #[serde(rename = "addr_bytes")]
     pub addr: Bytes,
     /// The length, never 0.
+    #[serde(rename = "size_bytes")]
     pub size: Bytes,
     /// The type.
     #[serde(rename = "type")]
@@ -44,7 +46,7 @@ mod tests {
         for (kind, word) in [(E820Kind::Ram, "ram"), (E820Kind::Reserved, "reserved"), (E820Kind::Acpi, "acpi")] {
             let entry = E820Entry::range(kind, Bytes(4096), Bytes(12288)).expect("a range");
             let json = serde_json::to_string(&entry).expect("json");
-            assert_eq!(json, format!(r#"{{"addr":4096,"size":8192,"type":"{word}"}}"#));
+            assert_eq!(json, format!(r#"{{"addr_bytes":4096,"size_bytes":8192,"type":"{word}"}}"#));
             assert_eq!(E820Entry::range(kind, Bytes(4096), Bytes(4096)), None);
             assert_eq!(E820Entry::range(kind, Bytes(4096), Bytes(0)), None);
         }

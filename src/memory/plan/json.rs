@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::units::{Bytes, Kib, Pages};
 
 /// The version of the JSON object. It increases when a field changes its meaning or is removed.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// The object of `plan --json`: flat; the model's sizes in KiB, addresses in bytes.
 #[derive(Serialize)]
@@ -36,10 +36,10 @@ struct View<'a> {
     footprint_kib: Kib,
     paging_pool_kib: Kib,
     populate_on_demand: bool,
-    lowmem_end: Bytes,
-    mmio_start: Bytes,
-    mmio_size: Bytes,
-    highmem_end: Bytes,
+    lowmem_end_bytes: Bytes,
+    mmio_start_bytes: Bytes,
+    mmio_size_bytes: Bytes,
+    highmem_end_bytes: Bytes,
     e820: &'a [E820Entry],
     owned_pages_built: Pages,
     owned_pages_running: Pages,
@@ -74,10 +74,10 @@ impl Serialize for Plan {
             footprint_kib: memory.footprint,
             paging_pool_kib: self.paging_pool,
             populate_on_demand: memory.populate_on_demand,
-            lowmem_end: layout.lowmem_end,
-            mmio_start: layout.mmio_start,
-            mmio_size: layout.mmio_size,
-            highmem_end: layout.highmem_end,
+            lowmem_end_bytes: layout.lowmem_end,
+            mmio_start_bytes: layout.mmio_start,
+            mmio_size_bytes: layout.mmio_size,
+            highmem_end_bytes: layout.highmem_end,
             e820: &layout.e820,
             owned_pages_built: self.owned_pages_built,
             owned_pages_running: self.owned_pages_running,

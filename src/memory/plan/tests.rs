@@ -57,7 +57,7 @@ fn the_json_object() {
     let request = Request { static_max: Some(Mib(5120).to_kib()), vcpus: 2, ..mib(4096) };
     let json = serde_json::to_string_pretty(&Plan::new(&request).expect("a plan")).expect("json");
     let expected = r#"{
-  "schema": 1,
+  "schema": 2,
   "kind": "hvm",
   "model": "xenops",
   "vcpus": 2,
@@ -79,19 +79,19 @@ fn the_json_object() {
   "footprint_kib": 4239360,
   "paging_pool_kib": 43008,
   "populate_on_demand": true,
-  "lowmem_end": 4026531840,
-  "mmio_start": 4026531840,
-  "mmio_size": 268435456,
-  "highmem_end": 5620367360,
+  "lowmem_end_bytes": 4026531840,
+  "mmio_start_bytes": 4026531840,
+  "mmio_size_bytes": 268435456,
+  "highmem_end_bytes": 5620367360,
   "e820": [
     {
-      "addr": 1048576,
-      "size": 4025483264,
+      "addr_bytes": 1048576,
+      "size_bytes": 4025483264,
       "type": "ram"
     },
     {
-      "addr": 4294967296,
-      "size": 1325400064,
+      "addr_bytes": 4294967296,
+      "size_bytes": 1325400064,
       "type": "ram"
     }
   ],
