@@ -80,6 +80,11 @@ fn of_wait(wait: &Wait) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// The advice for a caller of the helper `xenguest`, which has none of dombuild's flags.
+pub(crate) fn advice_without_flags(error: &Error) -> Option<String> {
+    matches!(error, Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. }).then(|| advice(error)).flatten()
+}
+
 fn of_file(error: &FileError) -> Option<&'static str> {
     match error {
         FileError::NotInstalled { name, .. } => match *name {

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::builder::image::BuildResult;
+use crate::cli::advice::advice_without_flags;
 use crate::error::{Error, Failure};
 use crate::memory::Kind;
 use crate::os::{fd, one_line};
@@ -97,7 +98,8 @@ pub(super) fn usage_line(message: &str) -> String {
 /// ocaml/xenopsd/xc/xenguestHelper.ml).
 pub(super) fn failure_line(kind: Kind, failure: &Failure) -> String {
     let (word, code) = (word_of(kind, failure), code_of(&failure.error));
-    error_line(&format!("{word} {code} {failure}"))
+    let advice = advice_without_flags(&failure.error).map(|advice| format!("; {advice}")).unwrap_or_default();
+    error_line(&format!("{word} {code} {failure}{advice}"))
 }
 
 fn word_of(kind: Kind, failure: &Failure) -> &'static str {
