@@ -109,10 +109,10 @@ pub enum Error {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with it.
         reason: String,
     },
-    /// Any other setting that is refused.
+    /// Flags or keys that are refused. Only the command line makes this error.
     #[error("{0}")]
     BadConfig(String),
     /// The name belongs to another domain.
@@ -223,7 +223,7 @@ pub enum Error {
         /// Everything that was found, as `cleanup` prints it.
         found: serde_json::Value,
     },
-    /// A state that should be impossible, or a file operation of dombuild itself that failed.
+    /// A panic: a bug in this program.
     #[error("{0}")]
     Internal(String),
 }

@@ -20,7 +20,7 @@ use crate::xen::{DomId, DomainInfo, EventPort};
 /// have been created as this kind, and own no memory unless `owning` is set.
 ///
 /// # Errors
-/// [`Error::NoSuchDomain`]; [`Error::BadConfig`] with what is wrong with the domain.
+/// [`Error::NoSuchDomain`]; [`Error::Domain`] with what is wrong with the domain.
 pub fn check_buildable(context: &Context<'_>, domid: DomId, kind: Kind, owning: bool) -> Result<DomainInfo, Error> {
     let domain = context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
     if domain.dying || domain.shutdown.is_some() {

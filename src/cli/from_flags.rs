@@ -194,7 +194,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     }
     if let Some(own) = OURS.iter().find(|own| arguments.qemu.dm_arg.iter().any(|argument| is_option(argument, own))) {
         return Err(Error::BadConfig(format!(
-            "--dm-arg -{own} is dombuild's to give; --device-model-user and --device-model-root say as whom QEMU runs"
+            "dombuild itself sets QEMU's -{own}: leave it out of --dm-arg; --device-model-user and --device-model-root choose QEMU's user"
         )));
     }
     if arguments.qemu.dm_arg.iter().any(|argument| is_option(argument, "daemonize")) {

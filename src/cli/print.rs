@@ -1,4 +1,4 @@
-//! Output for people and programs: the one table of error codes and exit codes, and the two ways to print.
+//! Output for people and programs: the message and the code of an error, and the two ways to print.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
