@@ -1,5 +1,6 @@
 //! Errors, and the step of the procedure at which they happen.
 
+pub mod device;
 pub mod device_user;
 pub mod domain;
 pub mod host;
@@ -9,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::device::DeviceError;
 use self::device_user::DeviceUserError;
 use self::domain::DomainError;
 use self::host::HostError;
@@ -46,6 +48,8 @@ pub enum Wait {
     ResizeLock,
     /// For the lock of another cleanup.
     CleanupLock,
+    /// For the lock of Xen's block script.
+    BlockLock,
     /// For the device model, which writes this log.
     DeviceModel(PathBuf),
     /// For a guest to reach its size.
@@ -82,6 +86,9 @@ pub enum Error {
     /// The host lacks or refuses something.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A device cannot be given to the guest.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// QEMU cannot run as a user.
     #[error(transparent)]
     DeviceUser(#[from] DeviceUserError),

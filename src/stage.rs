@@ -54,6 +54,8 @@ pub enum Stage {
     Xenstore,
     /// The domain is introduced to xenstored.
     Introduce,
+    /// Devices are attached: their nodes are written, and their backends are ready.
+    Devices,
     /// The PoD target is set.
     PodTarget,
     /// The target of the balloon driver is written.
@@ -76,7 +78,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -101,6 +103,7 @@ impl Stage {
         Self::CheckPagingPool,
         Self::Xenstore,
         Self::Introduce,
+        Self::Devices,
         Self::PodTarget,
         Self::BalloonTarget,
         Self::WaitBalloon,
@@ -139,6 +142,7 @@ impl Stage {
             Self::CheckPagingPool => "check-paging-pool",
             Self::Xenstore => "xenstore",
             Self::Introduce => "introduce",
+            Self::Devices => "devices",
             Self::PodTarget => "pod-target",
             Self::BalloonTarget => "balloon-target",
             Self::WaitBalloon => "wait-balloon",

@@ -70,6 +70,7 @@ fn of_wait(wait: &Wait) -> Option<String> {
     let text = match wait {
         Wait::BuildLock => "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks",
         Wait::ResizeLock => "another run is about to take memory: call this one again, or give it a longer --timeout",
+        Wait::BlockLock => "a hotplug script holds it, or another run that attaches disks: call this one again",
         Wait::CleanupLock => "another cleanup is at it: call this one again",
         Wait::DeviceModel(log) => return Some(format!("its log is {}; --dm-timeout gives it longer", log.display())),
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",

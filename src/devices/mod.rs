@@ -1,3 +1,14 @@
 //! The devices of a guest, one file for each class.
 
+pub mod attach;
+pub mod block;
+pub mod bridge;
+pub mod disk;
+pub mod hotplug;
+pub mod nic;
 pub mod pci;
+pub mod plan;
+pub mod remove;
+mod script;
+mod sharing;
+pub mod xenbus;

@@ -1,5 +1,6 @@
 //! One domain, as Xen and xenstore report it.
 
+pub mod devices;
 pub mod find;
 pub mod identity;
 pub mod measure;

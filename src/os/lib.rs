@@ -42,6 +42,11 @@
 //! - [`socket`]: connects to Unix sockets without blocking.
 //! - [`wait`]: waits for a descriptor with a deadline and cancellation.
 //!
+//! Devices:
+//!
+//! - [`loop_device`]: block devices of files.
+//! - [`network_interface`]: network interfaces, bridges and tap devices.
+//!
 //! Other:
 //!
 //! - [`meminfo`]: memory of the machine.
@@ -54,7 +59,9 @@ pub mod fd;
 pub mod foreign_mappings;
 pub mod launch;
 pub mod lock_holders;
+pub mod loop_device;
 pub mod meminfo;
+pub mod network_interface;
 pub mod parent_death;
 pub mod pidfd;
 pub mod process;

@@ -1,0 +1,104 @@
+//! Whether an image is in use: mounted in dom0, given to another guest, or opened by QEMU.
+//!
+//! A guest that may write needs the image alone. A guest that may only read needs that no other user writes.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::block::opened_by_blkback;
+use super::disk::OpenImage;
+use crate::error::device::DiskUser;
+use crate::os::Untrusted;
+use crate::os::loop_device::loop_devices_of;
+use crate::xen::DomId;
+
+/// The bytes by which QEMU locks an image: 100 and on for what a user does, 200 and on for what it forbids to others
+/// (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE`, block/file-posix.c, QEMU 7.2 and 10.0). The bit of writing is 1
+/// (`BLK_PERM_WRITE`, include/block/block-common.h).
+const QEMU_LOCKS: (libc::off_t, libc::off_t) = (100, 200);
+const QEMU_WRITES: libc::off_t = 101;
+
+/// The user of an image that forbids this one, if there is one.
+///
+/// # Errors
+/// If the system does not list the users.
+pub(crate) fn user_of(image: &OpenImage) -> io::Result<Option<DiskUser>> {
+    if image.shared {
+        return Ok(None);
+    }
+    let devices = match image.block_device {
+        Some(number) => vec![number],
+        None => loop_devices_of(image.identity.0, image.identity.1)?,
+    };
+    if let Some(path) = mount_of(&devices, image.writable)? {
+        return Ok(Some(DiskUser::Mounted(path)));
+    }
+    let guest = opened_by_blkback()?
+        .into_iter()
+        .find(|opened| devices.contains(&opened.number) && (image.writable || opened.writable));
+    if let Some(opened) = guest
+        && let Some(domid) = DomId::new(opened.domid)
+    {
+        return Ok(Some(DiskUser::Guest { domid, writable: opened.writable }));
+    }
+    locked_by_qemu(image)
+}
+
+/// Where one of these devices is mounted; where the image will be read only, a read-only mount does not count.
+fn mount_of(devices: &[u64], writable: bool) -> io::Result<Option<Untrusted>> {
+    if devices.is_empty() {
+        return Ok(None);
+    }
+    // /proc/self/mountinfo (proc(5)): ID, parent, device, root, mount point, options, ... - type source options
+    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let [_, _, number, _, place, options, ..] = words.as_slice() else { continue };
+        if !writable && options.split(',').any(|option| option == "ro") {
+            continue;
+        }
+        let source = words.iter().position(|word| *word == "-").and_then(|at| words.get(at + 2)).copied();
+        let number = number.split_once(':').and_then(|(major, minor)| {
+            Some(nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?))
+        });
+        // File systems of several devices have a number of their own, and name one device as their source.
+        let named = source.filter(|source| source.starts_with("/dev/")).and_then(|source| fs::metadata(source).ok());
+        let named = named.filter(|status| status.file_type().is_block_device()).map(|status| status.rdev());
+        if [number, named].iter().flatten().any(|number| devices.contains(number)) {
+            return Ok(Some(Untrusted::from(*place)));
+        }
+    }
+    Ok(None)
+}
+
+/// A QEMU that has opened the image, by QEMU's locks.
+fn locked_by_qemu(image: &OpenImage) -> io::Result<Option<DiskUser>> {
+    let writes = lock_at(image, QEMU_WRITES, 1)?;
+    let (first, last) = QEMU_LOCKS;
+    let user = match writes {
+        Some(pid) => Some((pid, true)),
+        None if image.writable => lock_at(image, first, last - first)?.map(|pid| (pid, false)),
+        None => None,
+    };
+    Ok(user.map(|(pid, writable)| DiskUser::Qemu { pid, writable }))
+}
+
+/// The holder of a lock on these bytes; its process is unknown if the lock belongs to an open file description.
+#[expect(clippy::option_option, reason = "a lock can have an unknown holder")]
+fn lock_at(image: &OpenImage, start: libc::off_t, length: libc::off_t) -> io::Result<Option<Option<i32>>> {
+    // A read lock would not conflict with QEMU's read locks, and only a descriptor for writing can ask for a write lock;
+    // F_OFD_GETLK asks for either on any descriptor.
+    let mut lock = libc::flock {
+        l_type: libc::c_short::try_from(libc::F_WRLCK).map_err(io::Error::other)?,
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    };
+    fcntl(image.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock))?;
+    let free = libc::c_int::from(lock.l_type) == libc::F_UNLCK;
+    Ok((!free).then(|| Some(lock.l_pid).filter(|pid| *pid > 0)))
+}

@@ -1,0 +1,108 @@
+//! A device in xenstore: the nodes of its frontend, its backend and libxl's copy.
+
+use crate::domain::paths::XenstorePaths;
+use crate::xen::{DomId, Permissions, Transaction, XenError};
+
+/// The states of a frontend or backend (`xenbus_state`, xen/include/public/io/xenbus.h).
+pub mod state {
+    /// The toolstack has written the nodes.
+    pub const INITIALISING: &str = "1";
+    /// The backend waits for the frontend.
+    pub const INIT_WAIT: &str = "2";
+    /// Both ends work.
+    pub const CONNECTED: &str = "4";
+    /// The end closes.
+    pub const CLOSING: &str = "5";
+    /// The end is closed.
+    pub const CLOSED: &str = "6";
+}
+
+/// A device with the nodes that its class adds to those that every device has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XenbusDevice {
+    /// The class of the frontend, as in `vbd`.
+    pub kind: &'static str,
+    /// The class of the backend, as in `vbd` or `qdisk`.
+    pub backend_kind: &'static str,
+    /// The domain of the backend.
+    pub backend: DomId,
+    /// The number of the device.
+    pub devid: u32,
+    /// The nodes of the backend, below those that every backend has.
+    pub backend_nodes: Vec<(&'static str, String)>,
+    /// The nodes of the frontend, which the guest owns.
+    pub frontend_nodes: Vec<(&'static str, String)>,
+    /// The nodes of the frontend that the guest can read only.
+    pub frontend_fixed: Vec<(&'static str, String)>,
+}
+
+/// The paths of a device in xenstore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePaths {
+    /// The directory of the frontend.
+    pub frontend: String,
+    /// The directory of the backend.
+    pub backend: String,
+    /// libxl's copy, which only dom0 can read.
+    pub libxl: String,
+}
+
+impl XenbusDevice {
+    /// The device in messages, as in `vbd 51712`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} {}", self.kind, self.devid)
+    }
+
+    /// Its paths as a device of `domid`.
+    #[must_use]
+    pub fn paths(&self, domid: DomId) -> DevicePaths {
+        let keys = XenstorePaths::new(domid);
+        let place = format!("device/{}/{}", self.kind, self.devid);
+        DevicePaths {
+            frontend: keys.of_domain(&place),
+            backend: format!("/local/domain/{}/backend/{}/{domid}/{}", self.backend, self.backend_kind, self.devid),
+            libxl: format!("{}/{place}", keys.libxl),
+        }
+    }
+
+    /// Writes the device's nodes as libxl does (tools/libs/light/libxl_device.c, libxl__device_generic_add, Xen 4.17). Nodes
+    /// of an earlier device of that number are removed.
+    ///
+    /// # Errors
+    /// An error of xenstored.
+    pub fn write(&self, transaction: &Transaction<'_>, domid: DomId) -> Result<(), XenError> {
+        let DevicePaths { frontend, backend, libxl } = self.paths(domid);
+        for directory in [&libxl, &frontend, &backend] {
+            transaction.remove(directory)?;
+        }
+        transaction.write(&format!("{libxl}/frontend"), &frontend)?;
+        transaction.write(&format!("{libxl}/backend"), &backend)?;
+
+        // A new node inherits the permissions of its directory, also the owner.
+        transaction.make_as(&frontend, Permissions { owner: domid, reader: Some(self.backend) })?;
+        transaction.write(&format!("{frontend}/backend"), &backend)?;
+        transaction.write(&format!("{frontend}/backend-id"), &self.backend.to_string())?;
+        transaction.write(&format!("{frontend}/state"), state::INITIALISING)?;
+        for (name, value) in &self.frontend_nodes {
+            transaction.write(&format!("{frontend}/{name}"), value)?;
+        }
+        for (name, value) in &self.frontend_fixed {
+            let path = format!("{frontend}/{name}");
+            transaction.write(&path, value)?;
+            transaction.set_permissions(&path, Permissions { owner: self.backend, reader: Some(domid) })?;
+        }
+
+        transaction.make_as(&backend, Permissions { owner: self.backend, reader: Some(domid) })?;
+        for directory in [&backend, &libxl] {
+            transaction.write(&format!("{directory}/frontend"), &frontend)?;
+            transaction.write(&format!("{directory}/frontend-id"), &domid.to_string())?;
+            transaction.write(&format!("{directory}/online"), "1")?;
+            transaction.write(&format!("{directory}/state"), state::INITIALISING)?;
+            for (name, value) in &self.backend_nodes {
+                transaction.write(&format!("{directory}/{name}"), value)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Loop devices: block devices of files (loop(4)).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// linux/loop.h.
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// The attempts to get a loop device: another program may take the free one first.
+const MAX_ATTEMPTS: u32 = 50;
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct Info {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct Config {
+    fd: u32,
+    block_size: u32,
+    info: Info,
+    reserved: [u64; 8],
+}
+
+/// A loop device of a file. The kernel releases it when the last descriptor on it is closed: this one, and those of others
+/// who have opened the device since.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+    device: File,
+}
+
+impl LoopDevice {
+    /// Makes a loop device of an open file; read-only if `writable` is not set.
+    ///
+    /// # Errors
+    /// If the kernel has no loop devices, or refuses the file.
+    pub fn attach(file: &File, writable: bool) -> io::Result<Self> {
+        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+        let mut failed = Errno::EBUSY;
+        for _ in 0..MAX_ATTEMPTS {
+            // SAFETY: the call takes no argument and accesses no memory.
+            let number = Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) })?;
+            let path = PathBuf::from(format!("/dev/loop{number}"));
+            let device = OpenOptions::new().read(true).write(writable).open(&path)?;
+            match configure(&device, file, writable) {
+                Ok(()) => return Ok(Self { path, device }),
+                Err(Errno::EBUSY) => failed = Errno::EBUSY,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Err(failed.into())
+    }
+
+    /// Its path in /dev.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its number, as stat(2) has it.
+    ///
+    /// # Errors
+    /// The error of fstat.
+    pub fn number(&self) -> io::Result<u64> {
+        Ok(self.device.metadata()?.rdev())
+    }
+}
+
+fn configure(device: &File, file: &File, writable: bool) -> Result<(), Errno> {
+    // SAFETY: a struct of integers, for which zero is valid.
+    let mut config: Config = unsafe { mem::zeroed() };
+    config.fd = u32::try_from(file.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    config.info.flags = LO_FLAGS_AUTOCLEAR | if writable { 0 } else { LO_FLAGS_READ_ONLY };
+    // SAFETY: the struct has the size and layout that linux/loop.h gives it, and outlives the call.
+    Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) }).map(drop)
+}
+
+/// The numbers (as stat(2) has them) of the loop devices of a file, with the file's device and inode.
+///
+/// # Errors
+/// If /sys/block cannot be read. A loop device that is released meanwhile is left out.
+pub fn loop_devices_of(device: u64, inode: u64) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("loop")) else { continue };
+        if !Path::new("/sys/block").join(name).join("loop/backing_file").exists() {
+            continue;
+        }
+        let Ok(opened) = File::open(Path::new("/dev").join(name)) else { continue };
+        // SAFETY: a struct of integers, for which zero is valid.
+        let mut info: Info = unsafe { mem::zeroed() };
+        // SAFETY: the struct has the size and layout that linux/loop.h gives it, and outlives the call.
+        let status = unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+        if status == 0 && (info.device, info.inode) == (device, inode) {
+            found.push(opened.metadata()?.rdev());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does nothing where loop devices cannot be made (another user, a container).
+    #[test]
+    fn a_loop_device_goes_with_its_last_descriptor() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(1 << 20).expect("sized");
+        let status = file.metadata().expect("there");
+        let Ok(made) = LoopDevice::attach(&file, true) else { return };
+        let number = made.number().expect("there");
+        assert_eq!(loop_devices_of(status.dev(), status.ino()).expect("listed"), [number]);
+        drop(made);
+        assert_eq!(loop_devices_of(status.dev(), status.ino()).expect("listed"), [0; 0]);
+    }
+}
