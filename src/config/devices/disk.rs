@@ -1,5 +1,7 @@
 //! A disk or CD drive of a guest.
 
+use std::fmt;
+
 use super::virtual_device::VirtualDevice;
 
 /// A disk or a CD drive.
@@ -46,6 +48,26 @@ pub enum DiskFormat {
     Qed,
 }
 
+impl DiskFormat {
+    /// Its name, as xl writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow => "qcow",
+            Self::Qcow2 => "qcow2",
+            Self::Vhd => "vhd",
+            Self::Qed => "qed",
+        }
+    }
+}
+
+impl fmt::Display for DiskFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// The program that serves a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskBackend {
@@ -57,4 +79,23 @@ pub enum DiskBackend {
     Tap,
     /// Another program, which another toolstack starts.
     Standalone,
+}
+
+impl DiskBackend {
+    /// Its name, as xl writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Phy => "phy",
+            Self::Qdisk => "qdisk",
+            Self::Tap => "tap",
+            Self::Standalone => "standalone",
+        }
+    }
+}
+
+impl fmt::Display for DiskBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }

@@ -1,5 +1,10 @@
 //! The devices of a guest, typed and checked.
 
 pub mod disk;
+mod disk_spec;
+pub mod error;
 pub mod nic;
+mod nic_spec;
+mod nic_values;
+mod text;
 pub mod virtual_device;
