@@ -22,14 +22,14 @@ const LONGEST_INTERFACE: usize = 15;
 /// What an interface's name takes.
 const TAKES_INTERFACE: &str = "the name of a network interface: 1 to 15 bytes, without blanks and without / : %";
 
-/// The end of the name of an emulated card's interface, which is that of the card with this text behind it.
-const EMULATED: &str = "-emu";
-
 impl Nic {
+    /// The end of the name of an emulated card's interface, which is that of the card with this text behind it.
+    pub const EMULATED_SUFFIX: &str = "-emu";
+
     /// The longest name of the card's interface, in bytes; an emulated card has a second interface with a longer name.
     #[must_use]
     pub const fn longest_vifname(emulated: bool) -> usize {
-        if emulated { LONGEST_INTERFACE - EMULATED.len() } else { LONGEST_INTERFACE }
+        if emulated { LONGEST_INTERFACE - Self::EMULATED_SUFFIX.len() } else { LONGEST_INTERFACE }
     }
 }
 
