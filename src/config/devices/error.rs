@@ -49,7 +49,7 @@ pub enum SpecProblem {
         example: &'static str,
     },
     /// A word that xl knows and dombuild does not take.
-    #[error("{word} cannot be used: {reason}")]
+    #[error("{word:?} cannot be used: {reason}")]
     Unsupported {
         /// The word.
         word: String,
