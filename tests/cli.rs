@@ -17,5 +17,6 @@ mod cli {
     mod refusals;
     mod run;
     mod usage;
+    mod virtual_devices;
     mod xenguest;
 }

@@ -18,6 +18,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use boot::BootArgs;
+use devices::VirtualDeviceArgs;
 use help::{
     AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT,
     AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
@@ -132,6 +133,9 @@ pub struct CreateArgs {
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Devices
+    #[command(flatten)]
+    pub devices: VirtualDeviceArgs,
     /// QEMU
     #[command(flatten)]
     pub qemu: QemuArgs,

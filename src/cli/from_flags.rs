@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::boot_file_flags;
+use super::{boot_file_flags, device_flags};
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
 use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
 use crate::config::autoballoon::{Autoballoon, Dom0Share};
+use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
 use crate::config::platform::Platform;
@@ -33,6 +34,8 @@ pub struct Create {
     pub uuid: Uuid,
     /// What goes into it.
     pub guest: Guest,
+    /// Its disks and network cards, complete.
+    pub devices: Devices,
     /// QEMU, where it is to have one.
     pub device_model: Option<DeviceModelConfig>,
     /// It stays paused.
@@ -182,6 +185,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     let plan = plan(&arguments.guest.memory, !none)?;
     let has_device_model = has_device_model(arguments)?;
     let platform = check(&arguments.guest, &plan)?;
+    let devices = device_flags::read(&arguments.devices, plan.request.kind)?;
     if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
@@ -229,6 +233,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
         guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
+        devices,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,

@@ -7,6 +7,7 @@ mod call_advice;
 pub mod commands;
 pub mod connection;
 pub mod create_request;
+mod device_flags;
 pub mod dispatch;
 pub mod events;
 pub mod exit_codes;

@@ -1,5 +1,6 @@
 //! Why settings make no guest.
 
+use super::devices::error::DeviceSetError;
 use crate::memory::Kind;
 
 /// Why settings make no guest.
@@ -65,4 +66,7 @@ pub enum ConfigError {
     /// xl ignores its words for these guests.
     #[error("viridian: xl's words are for HVM guests, and this is a {0} guest; xl ignores them for others")]
     ViridianNotHvm(Kind),
+    /// The guest cannot have these devices together.
+    #[error(transparent)]
+    Devices(#[from] DeviceSetError),
 }

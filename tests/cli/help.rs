@@ -77,6 +77,7 @@ fn flags_stand_in_groups() {
     for (group, flag) in [
         ("Memory", "--maxmem"),
         ("Devices", "--pci"),
+        ("Devices", "--disk"),
         ("Boot", "--hvmloader"),
         ("Platform", "--platform"),
         ("Host", "--wait-memory"),
@@ -128,7 +129,7 @@ fn the_flags_of_each_verb() {
             "create",
             format!(
                 "{memory} {guest} --name --dry-run --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --uuid --foreground --seclabel \
+                 --uuid --foreground --disk --vif --seclabel \
                  --max-grant-frames --max-maptrack-frames --event-channels --cpupool --store-timeout"
             ),
         ),

@@ -32,3 +32,18 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DIR", default_value = SYSFS, hide = true)]
     pub sysfs: PathBuf,
 }
+
+/// Devices that the guest is created with.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Devices")]
+pub struct VirtualDeviceArgs {
+    // Words on the command line, like --name: what is wrong in them has the configuration's exit code.
+    /// A disk or CD drive, as in a line of xl's disk=[...] (repeat it): /dev/vg/web,raw,xvda,w or
+    /// format=qcow2,vdev=xvdb,access=ro,target=/srv/b.img or, an empty CD drive, ,hdc:cdrom,r. docs/devices.md lists the words
+    #[arg(long, value_name = "SPEC")]
+    pub disk: Vec<String>,
+    /// A network card, as in a line of xl's vif=[...] (repeat it): bridge=xenbr0,mac=00:16:3e:12:34:56 or '' for all
+    /// defaults. docs/devices.md lists the words
+    #[arg(long, value_name = "SPEC")]
+    pub vif: Vec<String>,
+}

@@ -51,6 +51,8 @@ Examples:
                   --dm-arg -cdrom --dm-arg /srv/debian.iso
   dombuild create --name web --memory 2GiB --maxmem 4GiB \\
                   --firmware ovmf --paused
+  dombuild create --name web --memory 2GiB --disk /dev/vg/web,raw,xvda,w \\
+                  --disk format=qcow2,vdev=xvdb,target=/srv/b.qcow2 --vif ''
   dombuild create --name test --memory 128 --device-model none --foreground
   dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 \\
                   --smbios-passthrough --paused

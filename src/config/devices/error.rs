@@ -49,7 +49,7 @@ pub enum SpecProblem {
         example: &'static str,
     },
     /// A word that xl knows and dombuild does not take.
-    #[error("{word} cannot be used: {reason}")]
+    #[error("{word:?} cannot be used: {reason}")]
     Unsupported {
         /// The word.
         word: String,
@@ -91,4 +91,81 @@ impl DeviceSpecError {
         self.span = self.span.start.saturating_add(offset)..self.span.end.saturating_add(offset);
         self
     }
+}
+
+/// Why a guest cannot have these devices together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceSetError {
+    /// Two disks have one number in xenstore.
+    #[error("the disks {first} and {second} have one number, {number}: the guest sees one of them only")]
+    SameNumber {
+        /// The place of the first.
+        first: String,
+        /// The place of the second.
+        second: String,
+        /// Their number.
+        number: u32,
+    },
+    /// Two disks of an HVM guest have one place on the emulated IDE or SCSI controller.
+    #[error("the disks {first} and {second} have one place on the emulated controller of an HVM guest")]
+    SameEmulatedPlace {
+        /// The place of the first.
+        first: String,
+        /// The place of the second.
+        second: String,
+    },
+    /// QEMU has no read-only IDE disks.
+    #[error(
+        "disk {vdev}: QEMU has no read-only IDE disks, and xvda to xvdd are IDE disks of an HVM guest, too: place it at xvde or \
+         beyond, or at sda to sdp"
+    )]
+    ReadOnlyIde {
+        /// The disk's place.
+        vdev: String,
+    },
+    /// A disk that the guest cannot have.
+    #[error("disk {vdev}: {reason}")]
+    Disk {
+        /// The disk's place.
+        vdev: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A network card that the guest cannot have.
+    #[error("network card {card}: {reason}")]
+    Nic {
+        /// The card, counted from 1.
+        card: u32,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The kernel cannot give the card's interface this name.
+    #[error("network card {card}: vifname {vifname} is too long: it has at most {longest} bytes, and {} with {suffix}", longest + suffix.len())]
+    LongVifname {
+        /// The card, counted from 1.
+        card: u32,
+        /// The name.
+        vifname: String,
+        /// The longest name of such a card, in bytes.
+        longest: usize,
+        /// What the name of the emulated card's interface has behind it.
+        suffix: &'static str,
+    },
+    /// Two network cards have one number, address or interface.
+    #[error("the network cards {first} and {second} have one {what}")]
+    SameNic {
+        /// The first, counted from 1.
+        first: u32,
+        /// The second, counted from 1.
+        second: u32,
+        /// What they both have.
+        what: String,
+    },
+    /// More network cards than numbers for them.
+    #[error("a guest has at most {most} network cards")]
+    TooManyNics {
+        /// The most.
+        most: u32,
+    },
 }

@@ -6,5 +6,6 @@ pub mod error;
 pub mod nic;
 mod nic_spec;
 mod nic_values;
+pub mod set;
 mod text;
 pub mod virtual_device;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use super::error::{DeviceSpecError, SpecProblem};
 use super::nic::Nic;
 use super::text::{Word, decimal};
+use crate::os::is_hidden;
 
 /// The words of a network card.
 const WORDS: &str = "mac=, bridge=, script=, ip=, vifname=, rate=, mtu=, type=, model=, devid=, gatewaydev=, backend=, trusted \
@@ -22,21 +23,21 @@ const LONGEST_INTERFACE: usize = 15;
 /// What an interface's name takes.
 const TAKES_INTERFACE: &str = "the name of a network interface: 1 to 15 bytes, without blanks and without / : %";
 
-/// The end of the name of an emulated card's interface, which is that of the card with this text behind it.
-const EMULATED: &str = "-emu";
-
 impl Nic {
+    /// The end of the name of an emulated card's interface, which is that of the card with this text behind it.
+    pub const EMULATED_SUFFIX: &str = "-emu";
+
     /// The longest name of the card's interface, in bytes; an emulated card has a second interface with a longer name.
     #[must_use]
     pub const fn longest_vifname(emulated: bool) -> usize {
-        if emulated { LONGEST_INTERFACE - EMULATED.len() } else { LONGEST_INTERFACE }
+        if emulated { LONGEST_INTERFACE - Self::EMULATED_SUFFIX.len() } else { LONGEST_INTERFACE }
     }
 }
 
 /// Whether the kernel takes this name for an interface (`dev_valid_name`, net/core/dev.c, Linux 6.1) as it is: it puts a number
 /// for `%d`. A `-` at the start would be an option of `ip`.
 fn is_interface(name: &str) -> bool {
-    let odd = |character: char| character.is_control() || character.is_whitespace() || "/:%".contains(character);
+    let odd = |character: char| is_hidden(character) || character.is_whitespace() || "/:%".contains(character);
     (1..=LONGEST_INTERFACE).contains(&name.len())
         && name != "."
         && name != ".."
@@ -262,6 +263,7 @@ mod tests {
             ("vifname=-x", 8..10, "vifname is"),
             ("vifname=a:b", 8..11, "vifname is"),
             ("vifname=a\u{a0}b", 8..12, "vifname is"),
+            ("vifname=a\u{202e}b", 8..13, "vifname is \"a\\u{202e}b\""),
             ("vifname=a\x07b", 9..10, "control character"),
             ("script=a\0b", 8..9, "control character"),
             ("script=", 7..7, "1 to 3072 bytes"),
@@ -277,7 +279,7 @@ mod tests {
             ("backend=a/b", 8..11, "backend is \"a/b\"; it takes the name or the number"),
             ("backend=", 8..8, "backend is"),
             ("backend=32752", 8..13, "backend is"),
-            ("vlan=5", 0..4, "vlan cannot be used"),
+            ("vlan=5", 0..4, "\"vlan\" cannot be used"),
             ("forwarddev=eth0", 0..10, "COLO"),
             ("colo_compare_out=x", 0..16, "COLO"),
         ] {
@@ -285,6 +287,11 @@ mod tests {
             assert_eq!(error.span, span, "{spec}: {error}");
             assert!(error.to_string().contains(text), "{spec}: {error}");
         }
+    }
+
+    #[test]
+    fn the_page_has_every_word() {
+        super::super::text::assert_documented(WORDS);
     }
 
     #[test]

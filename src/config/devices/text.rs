@@ -122,3 +122,16 @@ pub(super) fn decimal(text: &str, least: u64, most: u64) -> Option<u64> {
     let canonical = digits && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|number| canonical && (least..=most).contains(number))
 }
+
+/// Checks that docs/devices.md has each of these words.
+#[cfg(test)]
+pub(super) fn assert_documented(words: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/devices.md");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let words: Vec<&str> =
+        words.split([' ', ',']).filter(|word| word.ends_with('=') || word.contains("trusted")).collect();
+    assert!(words.len() > 8, "{words:?}");
+    for word in words {
+        assert!(page.contains(&format!("`{word}")), "{word} is missing in docs/devices.md");
+    }
+}

@@ -141,10 +141,10 @@ fn what_only_libxlutil_takes_is_refused() {
         ("vdev=xvda,backend=a/b,target=/a", 18..21, "backend is \"a/b\"; it takes the name"),
         ("vdev=xvda,backend=99999,target=/a", 18..23, "backend is \"99999\""),
         ("vdev=xvda,backend=a,backend=b,target=/a", 20..27, "backend is given twice"),
-        ("vdev=xvda,specification=virtio,target=/a", 24..30, "virtio cannot be used: virtio disks"),
+        ("vdev=xvda,specification=virtio,target=/a", 24..30, "\"virtio\" cannot be used: virtio disks"),
         ("vdev=xvda,specification=x,target=/a", 24..25, "specification is \"x\"; it takes xen"),
-        ("vdev=xvda,grant_usage=1,target=/a", 10..21, "grant_usage cannot be used"),
-        ("vdev=xvda,colo,target=/a", 10..14, "colo cannot be used: it is for COLO"),
+        ("vdev=xvda,grant_usage=1,target=/a", 10..21, "\"grant_usage\" cannot be used"),
+        ("vdev=xvda,colo,target=/a", 10..14, "\"colo\" cannot be used: it is for COLO"),
         ("vdev=xvda,colo-host=h,target=/a", 10..19, "COLO"),
         ("vdev=xvda,active-disk=h,target=/a", 10..21, "COLO"),
         ("vdev=xvda,target=/a\0b", 19..20, "'\\0' is a control character"),
@@ -156,6 +156,11 @@ fn what_only_libxlutil_takes_is_refused() {
         assert_eq!(error.span, span, "{spec}: {error}");
         assert!(error.to_string().contains(text), "{spec}: {error}");
     }
+}
+
+#[test]
+fn the_page_has_every_word() {
+    super::super::text::assert_documented(WORDS);
 }
 
 fn disks() -> impl Strategy<Value = Disk> {

@@ -1,0 +1,36 @@
+//! Converts `--disk` and `--vif` to the devices of a guest.
+
+use std::str::FromStr;
+
+use crate::cli::args::devices::VirtualDeviceArgs;
+use crate::config::devices::error::DeviceSpecError;
+use crate::config::devices::set::Devices;
+use crate::config::error::ConfigError;
+use crate::error::Error;
+use crate::memory::Kind;
+
+/// The devices of these flags, each network card with a number and an address.
+///
+/// # Errors
+/// A text that describes no device, and devices that a guest of this kind cannot have together.
+pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices, Error> {
+    let mut devices = Devices { disks: parse("--disk", &arguments.disk)?, nics: parse("--vif", &arguments.vif)? };
+    devices.check(kind).map_err(ConfigError::from)?;
+    for disk in devices.paravirtual_only(kind) {
+        log::warn!(
+            "disk {}: only the guest's Xen drivers see it; the emulated disks are hda to hdd (or xvda to xvdd) and sda to sdp",
+            disk.vdev
+        );
+    }
+    devices.complete();
+    Ok(devices)
+}
+
+fn parse<T: FromStr<Err = DeviceSpecError>>(flag: &str, specs: &[String]) -> Result<Vec<T>, Error> {
+    specs.iter().map(|spec| spec.parse().map_err(|error| Error::BadConfig(message(flag, spec, &error)))).collect()
+}
+
+fn message(flag: &str, spec: &str, error: &DeviceSpecError) -> String {
+    let before = spec.get(..error.span.start).unwrap_or(spec);
+    format!("{flag} {spec:?}, column {}: {error}", before.chars().count() + 1)
+}
