@@ -46,6 +46,8 @@ pub enum Wait {
     ResizeLock,
     /// For the lock of another cleanup.
     CleanupLock,
+    /// For the lock of libxl's user data file of a domain.
+    UserdataLock,
     /// For the device model, which writes this log.
     DeviceModel(PathBuf),
     /// For a guest to reach its size.

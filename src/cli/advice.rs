@@ -71,6 +71,9 @@ fn of_wait(wait: &Wait) -> Option<String> {
         Wait::BuildLock => "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks",
         Wait::ResizeLock => "another run is about to take memory: call this one again, or give it a longer --timeout",
         Wait::CleanupLock => "another cleanup is at it: call this one again",
+        Wait::UserdataLock => {
+            "another toolstack holds that lock (`fuser -v` on the file shows the process): wait for it to end, or end it"
+        }
         Wait::DeviceModel(log) => return Some(format!("its log is {}; --dm-timeout gives it longer", log.display())),
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
         Wait::Resize { paused: false } => {
@@ -136,6 +139,10 @@ fn of_host(error: &HostError) -> Option<String> {
         HostError::HoleTooSmall { needed, .. } => {
             Some(format!("give --mmio-hole {}MiB or leave it out", needed.get() >> 20))
         }
+        HostError::Userdata { .. } => Some(
+            "xl keeps its guests' configurations there: see that the directory is root's, writable and not full"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

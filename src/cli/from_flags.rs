@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::boot_file_flags;
+use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
@@ -49,6 +50,21 @@ pub struct Create {
     pub event_channels: u32,
     /// CPU pool.
     pub cpupool: u32,
+    /// The files of its firmware that were chosen.
+    pub firmware: FirmwareFiles,
+}
+
+/// The paths of an HVM guest's firmware, as far as they were chosen.
+#[derive(Debug, Default)]
+pub struct FirmwareFiles {
+    /// hvmloader.
+    pub hvmloader: Option<PathBuf>,
+    /// SeaBIOS or OVMF.
+    pub system: Option<PathBuf>,
+    /// SMBIOS structures.
+    pub smbios: Option<PathBuf>,
+    /// ACPI tables.
+    pub acpi: Option<PathBuf>,
 }
 
 /// `build`, ready to be carried out.
@@ -237,7 +253,17 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         max_maptrack_frames: arguments.domain.max_maptrack_frames,
         event_channels: arguments.domain.event_channels,
         cpupool: arguments.domain.cpupool,
+        firmware: firmware(&arguments.guest.boot),
     })
+}
+
+fn firmware(arguments: &BootArgs) -> FirmwareFiles {
+    FirmwareFiles {
+        hvmloader: arguments.hvmloader.clone(),
+        system: arguments.firmware.as_ref().and_then(|firmware| firmware.path.clone()),
+        smbios: arguments.smbios.clone(),
+        acpi: arguments.acpi.clone(),
+    }
 }
 
 /// Checks the flags of `build` and reads the files.

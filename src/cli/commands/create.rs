@@ -15,11 +15,13 @@ use crate::cli::args::CreateArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
 use crate::cli::from_flags::{self, Create};
+use crate::cli::libxl_configuration;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::pci::plan_around_reserved;
 use crate::domain::measure::measure;
+use crate::domain::userdata;
 use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::guard::NewDomain;
 use crate::memory::Pages;
@@ -35,6 +37,10 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     let context = connection.context();
 
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
+    if arguments.libxl_json {
+        let value = context.step(Stage::CheckInput, || libxl_configuration::of(&context, &config))?;
+        return print::finish(true, &value, "");
+    }
     if arguments.dry_run {
         return dry_run::run(reporter, &context, &config, arguments.domain.uuid, json);
     }
@@ -146,6 +152,7 @@ fn start(
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
+    context.step(Stage::Userdata, || userdata::write(context, held, &libxl_configuration::of(context, config)?))?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;
     }
