@@ -30,7 +30,9 @@ use crate::xen::XenError;
 pub fn code_of(error: &Error) -> Code {
     match error {
         Error::Internal(_) | Error::Io { .. } | Error::Json(_) | Error::NotWholeMib(_) => Code::INTERNAL,
-        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. }) => Code::INTERNAL,
+        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. } | HostError::Userdata { .. }) => {
+            Code::INTERNAL
+        }
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => Code::DEVICE_MODEL_FAILED,
         Error::Plan(_) => Code::BAD_MEMORY,
         Error::BadFile { .. } => Code::BAD_FILE,
