@@ -50,6 +50,8 @@ pub enum Wait {
     CleanupLock,
     /// For the lock of Xen's block script.
     BlockLock,
+    /// For the lock of libxl's user data file of a domain.
+    UserdataLock,
     /// For the device model, which writes this log.
     DeviceModel(PathBuf),
     /// For a guest to reach its size.

@@ -66,6 +66,8 @@ pub enum Stage {
     Inspect,
     /// The run waits until QEMU is ready.
     DeviceModel,
+    /// The guest's configuration is written for libxl.
+    Userdata,
     /// The guest is unpaused.
     Unpause,
     /// A foreground run waits for the guest to stop.
@@ -78,7 +80,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -109,6 +111,7 @@ impl Stage {
         Self::WaitBalloon,
         Self::Inspect,
         Self::DeviceModel,
+        Self::Userdata,
         Self::Unpause,
         Self::WaitGuest,
         Self::Destroy,
@@ -149,6 +152,7 @@ impl Stage {
             Self::Inspect => "inspect",
             Self::StartDeviceModel => "start-device-model",
             Self::DeviceModel => "device-model",
+            Self::Userdata => "userdata",
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",
             Self::Destroy => "destroy",

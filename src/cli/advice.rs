@@ -2,6 +2,7 @@
 
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
+use crate::error::device::{DeviceError, DiskUser};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
@@ -32,6 +33,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Config(error) => of_config(error),
         Error::Domain(error) => of_domain(error),
         Error::Host(error) => of_host(error),
+        Error::Device(error) => of_device(error),
         Error::DeviceUser(error) => of_device_user(error).map(str::to_owned),
         _ => None,
     }
@@ -72,6 +74,9 @@ fn of_wait(wait: &Wait) -> Option<String> {
         Wait::ResizeLock => "another run is about to take memory: call this one again, or give it a longer --timeout",
         Wait::BlockLock => "a hotplug script holds it, or another run that attaches disks: call this one again",
         Wait::CleanupLock => "another cleanup is at it: call this one again",
+        Wait::UserdataLock => {
+            "another toolstack holds that lock (`fuser -v` on the file shows the process): wait for it to end, or end it"
+        }
         Wait::DeviceModel(log) => return Some(format!("its log is {}; --dm-timeout gives it longer", log.display())),
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
         Wait::Resize { paused: false } => {
@@ -84,6 +89,25 @@ fn of_wait(wait: &Wait) -> Option<String> {
 /// The advice for a caller of the helper `xenguest`, which has none of dombuild's flags.
 pub(crate) fn advice_without_flags(error: &Error) -> Option<String> {
     matches!(error, Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. }).then(|| advice(error)).flatten()
+}
+
+fn of_device(error: &DeviceError) -> Option<String> {
+    match error {
+        DeviceError::NoBackendDriver { module, .. } => Some(format!("`modprobe {module}` loads it")),
+        DeviceError::InUse { user: DiskUser::Mounted(_), .. } => Some("unmount it first".to_owned()),
+        DeviceError::InUse { .. } => {
+            Some("detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned())
+        }
+        DeviceError::NoBridge { bridge, .. } => {
+            Some(format!("`ip link add {bridge} type bridge` makes it; bridge=NAME in --vif names another"))
+        }
+        DeviceError::NotABridge { .. } => Some("`ip link show type bridge` lists the bridges".to_owned()),
+        DeviceError::InterfaceTaken { .. } => Some("give another vifname".to_owned()),
+        DeviceError::ScriptTimedOut { .. } => Some("--hotplug-timeout gives it longer".to_owned()),
+        DeviceError::Script { .. } => Some("/var/log/xen/xen-hotplug.log may have more".to_owned()),
+        DeviceError::NoBackendDomain { .. } => Some("`dombuild list` shows which there are".to_owned()),
+        _ => None,
+    }
 }
 
 fn of_file(error: &FileError) -> Option<&'static str> {
@@ -137,6 +161,10 @@ fn of_host(error: &HostError) -> Option<String> {
         HostError::HoleTooSmall { needed, .. } => {
             Some(format!("give --mmio-hole {}MiB or leave it out", needed.get() >> 20))
         }
+        HostError::Userdata { .. } => Some(
+            "xl keeps its guests' configurations there: see that the directory is root's, writable and not full"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

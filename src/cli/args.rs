@@ -124,6 +124,9 @@ pub struct CreateArgs {
     /// Check everything and print the steps; create and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print only the configuration that the guest would have in libxl's format
+    #[arg(long, requires = "dry_run")]
+    pub libxl_json: bool,
     /// Leave the guest paused; `xl unpause` starts it
     #[arg(long)]
     pub paused: bool,

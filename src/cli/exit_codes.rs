@@ -26,6 +26,8 @@ codes! {
     INTERNAL = "internal", 1;
     /// QEMU ended, or cannot work.
     DEVICE_MODEL_FAILED = "device-model-failed", 1;
+    /// A device could not be attached: its hotplug script, its backend or the system refuses it.
+    DEVICE_FAILED = "device-failed", 1;
     /// The command line cannot be parsed.
     USAGE = "usage", 2;
     /// The sizes make no guest.

@@ -1,10 +1,12 @@
 //! Converts flags to a request, with every check that needs no Xen.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::{boot_file_flags, device_flags};
+use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
@@ -36,6 +38,8 @@ pub struct Create {
     pub guest: Guest,
     /// Its disks and network cards, complete.
     pub devices: Devices,
+    /// How long the hotplug script of a device may take.
+    pub hotplug_timeout: Duration,
     /// QEMU, where it is to have one.
     pub device_model: Option<DeviceModelConfig>,
     /// It stays paused.
@@ -52,6 +56,21 @@ pub struct Create {
     pub event_channels: u32,
     /// CPU pool.
     pub cpupool: u32,
+    /// The files of its firmware that were chosen.
+    pub firmware: FirmwareFiles,
+}
+
+/// The paths of an HVM guest's firmware, as far as they were chosen.
+#[derive(Debug, Default)]
+pub struct FirmwareFiles {
+    /// hvmloader.
+    pub hvmloader: Option<PathBuf>,
+    /// SeaBIOS or OVMF.
+    pub system: Option<PathBuf>,
+    /// SMBIOS structures.
+    pub smbios: Option<PathBuf>,
+    /// ACPI tables.
+    pub acpi: Option<PathBuf>,
 }
 
 /// `build`, ready to be carried out.
@@ -234,6 +253,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
         guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
         devices,
+        hotplug_timeout: arguments.devices.hotplug_timeout,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         paused: arguments.paused,
         foreground: arguments.foreground,
@@ -242,7 +262,17 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         max_maptrack_frames: arguments.domain.max_maptrack_frames,
         event_channels: arguments.domain.event_channels,
         cpupool: arguments.domain.cpupool,
+        firmware: firmware(&arguments.guest.boot),
     })
+}
+
+fn firmware(arguments: &BootArgs) -> FirmwareFiles {
+    FirmwareFiles {
+        hvmloader: arguments.hvmloader.clone(),
+        system: arguments.firmware.as_ref().and_then(|firmware| firmware.path.clone()),
+        smbios: arguments.smbios.clone(),
+        acpi: arguments.acpi.clone(),
+    }
 }
 
 /// Checks the flags of `build` and reads the files.

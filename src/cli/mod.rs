@@ -13,6 +13,7 @@ pub mod events;
 pub mod exit_codes;
 pub mod from_flags;
 pub mod lenient_args;
+mod libxl_configuration;
 mod plan_advice;
 pub mod print;
 pub mod progress_line;

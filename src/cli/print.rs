@@ -17,6 +17,7 @@ use super::events::Events;
 pub use super::exit_codes::Code;
 use super::{call_advice, plan_advice};
 use crate::error::device_user::DeviceUserError;
+use crate::error::device::DeviceError;
 use crate::error::host::HostError;
 use crate::error::{Error, Failure};
 use crate::logging;
@@ -30,10 +31,13 @@ use crate::xen::XenError;
 pub fn code_of(error: &Error) -> Code {
     match error {
         Error::Internal(_) | Error::Io { .. } | Error::Json(_) | Error::NotWholeMib(_) => Code::INTERNAL,
-        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. }) => Code::INTERNAL,
+        Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. } | HostError::Userdata { .. }) => {
+            Code::INTERNAL
+        }
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => Code::DEVICE_MODEL_FAILED,
         Error::Plan(_) => Code::BAD_MEMORY,
         Error::BadFile { .. } => Code::BAD_FILE,
+        Error::Device(error) => code_of_device(error),
         Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => Code::BAD_FILE,
         Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) | Error::DeviceUser(_) => {
             Code::BAD_CONFIG
@@ -62,6 +66,23 @@ fn code_of_file(error: &FileError) -> Code {
         FileError::NotEnoughDom0Memory { .. } => Code::NOT_ENOUGH_MEMORY,
         FileError::NoHostSmbios(_) => Code::BAD_CONFIG,
         _ => Code::INTERNAL,
+    }
+}
+
+fn code_of_device(error: &DeviceError) -> Code {
+    match error {
+        DeviceError::Open { .. }
+        | DeviceError::NotADisk { .. }
+        | DeviceError::EmptyDisk { .. }
+        | DeviceError::NoScript { .. } => Code::BAD_FILE,
+        DeviceError::NoBackendDriver { .. }
+        | DeviceError::InUse { .. }
+        | DeviceError::NoBridge { .. }
+        | DeviceError::NotABridge { .. }
+        | DeviceError::InterfaceTaken { .. }
+        | DeviceError::NoBackendDomain { .. } => Code::BAD_CONFIG,
+        DeviceError::TimedOut { .. } | DeviceError::ScriptTimedOut { .. } => Code::TIMED_OUT,
+        _ => Code::DEVICE_FAILED,
     }
 }
 

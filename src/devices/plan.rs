@@ -55,7 +55,10 @@ fn plan_disk(xen: &Interface, store: &Store, disk: &Disk, kind: Kind) -> Result<
 }
 
 fn plan_nic(xen: &Interface, store: &Store, nic: &Nic, kind: Kind) -> Result<PlannedDevice, Error> {
-    let (devid, mac) = nic.identity();
+    // `Devices::complete` has given the card both.
+    let (Some(devid), Some(mac)) = (nic.devid, nic.mac) else {
+        return Err(Error::Internal("a network card has no number or no address".to_owned()));
+    };
     let backend = backend_domain(xen, store, nic.backend_domain.as_deref(), &format!("vif {devid}"))?;
     let (device, hotplug) = nic::device(nic, devid, mac, kind, backend)?;
     check_driver(&device)?;

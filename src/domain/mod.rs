@@ -3,6 +3,8 @@
 pub mod devices;
 pub mod find;
 pub mod identity;
+pub mod libxl_json;
 pub mod measure;
 pub mod paths;
 pub mod saved_request;
+pub mod userdata;

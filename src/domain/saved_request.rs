@@ -17,6 +17,9 @@ struct Record {
     request: Request,
 }
 
+/// The node below `/local/domain/N` that has the same value once libxl has restored the domain: libxl does not keep `/libxl/N`.
+pub(super) const RESTORED_NODE: &str = "dombuild/request";
+
 /// A domain's request and its source.
 #[derive(Debug, Clone)]
 pub struct RequestSource {
@@ -36,9 +39,15 @@ pub(crate) fn save_request(
     uuid: Uuid,
     request: &Request,
 ) -> Result<(), Error> {
-    let record = Record { uuid, request: request.clone() };
-    let text = serde_json::to_string(&record)?;
-    Ok(transaction.write(&keys.saved_request(), &text)?)
+    Ok(transaction.write(&keys.saved_request(), &text(uuid, request)?)?)
+}
+
+/// The saved value, as text.
+///
+/// # Errors
+/// [`Error::Json`].
+pub(super) fn text(uuid: Uuid, request: &Request) -> Result<String, Error> {
+    Ok(serde_json::to_string(&Record { uuid, request: request.clone() })?)
 }
 
 /// The request for which a domain was built. A guest of another toolstack has no saved request: it is derived from the
@@ -75,11 +84,12 @@ pub fn find_request(
     Ok(RequestSource { request, recorded: false })
 }
 
-/// The saved request of a domain. `None` if it belongs to an earlier domain.
+/// The saved request of a domain. `None` if it belongs to an earlier domain. A guest cannot write to either node.
 fn recorded(store: &Store, domain: &DomainInfo) -> Result<Option<Request>, XenError> {
-    let text = store.plain().read(&XenstorePaths::new(domain.domid).saved_request())?;
-    let record = text.and_then(|text| serde_json::from_str::<Record>(&text).ok());
-    Ok(record.filter(|record| record.uuid == domain.uuid).map(|record| record.request))
+    let keys = XenstorePaths::new(domain.domid);
+    let texts = store.plain().read_all(&[keys.saved_request(), keys.of_domain(RESTORED_NODE)])?;
+    let mut records = texts.iter().flatten().filter_map(|text| serde_json::from_str::<Record>(text).ok());
+    Ok(records.find(|record| record.uuid == domain.uuid).map(|record| record.request))
 }
 
 /// Derives the request from a domain's keys by this model.

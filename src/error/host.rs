@@ -81,6 +81,16 @@ pub enum HostError {
         /// Its value.
         text: String,
     },
+    /// libxl's user data file of a domain cannot be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Userdata {
+        /// What failed: `lock`, `make`, `read` or `write`.
+        action: &'static str,
+        /// The file, or its directory.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// Xen made a smaller paging pool, and reported success.
     #[error("the paging pool of domain {domid} has {} KiB after {} were set", got.0, set.0)]
     PagingPool {

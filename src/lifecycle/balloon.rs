@@ -3,12 +3,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::builder::host_memory::free_memory;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
+use crate::domain::userdata;
 use crate::error::domain::DomainError;
 use crate::error::{AtStage, Error, Failure, Wait};
-use crate::memory::{Kind, Move, Pages};
+use crate::memory::{Kib, Kind, Move, Pages};
 use crate::observer::{Progress, Unit};
 use crate::runs::build_lock;
 use crate::stage::Stage;
@@ -60,6 +63,10 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
             Ok::<_, Error>(transaction.write(&key, &target_text)?)
         })
     })?;
+    // Its failure is reported when the guest has arrived: the target is set, and the guest follows it.
+    let recorded = context.step(Stage::BalloonTarget, || {
+        userdata::update(context, domain.held(), |configuration| set_target(configuration, there.memory_target))
+    });
     let owned = context.step(Stage::WaitBalloon, || wait_arrival(context, domain, there, wait))?;
     if limit < domain.max_pages {
         let now = context.store.plain().read(&key).at(Stage::SetMaxMemory)?;
@@ -69,7 +76,21 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
             log::warn!("another program has resized domain {domid} since; its limit is left as it is");
         }
     }
+    recorded?;
     Ok(owned)
+}
+
+/// Sets the target in libxl's configuration of a guest, from the target of its balloon driver. libxl counts the video RAM, and
+/// for an HVM guest whose target is below its static max the 1 MiB by which it had lowered the driver's target
+/// (`libxl__get_targetmem_fudge`, Xen 4.17).
+fn set_target(configuration: &mut Value, memory_target: Kib) {
+    const LOWERED_BY: u64 = 1024;
+    let Some(info) = configuration.get_mut("b_info").and_then(Value::as_object_mut) else { return };
+    let size = |name: &str| info.get(name).and_then(Value::as_u64);
+    let lowered = info.contains_key("type.hvm") && size("max_memkb") > size("target_memkb");
+    let lowered_by = if lowered { LOWERED_BY } else { 0 };
+    let target = memory_target.0.saturating_add(size("video_memkb").unwrap_or(0)).saturating_add(lowered_by);
+    info.insert("target_memkb".to_owned(), target.into());
 }
 
 fn wait_arrival(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: Duration) -> Result<Pages, Error> {
@@ -136,7 +157,25 @@ fn mib(pages: Pages) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn libxls_configuration_gets_the_target_and_keeps_the_rest() {
+        let target = |mut configuration: Value, target| {
+            set_target(&mut configuration, Kib(target));
+            configuration
+        };
+        let pvh = |target| json!({"c_info": {"new": [1]}, "b_info": {"target_memkb": target, "max_memkb": 9000, "type.pvh": {}}});
+        assert_eq!(target(pvh(8000), 7000), pvh(7000));
+        let hvm = |max, target| json!({"b_info": {"target_memkb": target, "max_memkb": max, "video_memkb": 500, "type.hvm": {}}});
+        assert_eq!(target(hvm(9000, 9000), 7000), hvm(9000, 7500));
+        assert_eq!(target(hvm(9000, 8000), 6000), hvm(9000, 7524));
+        for odd in [json!(null), json!([1]), json!({"b_info": 7})] {
+            assert_eq!(target(odd.clone(), 1), odd);
+        }
+    }
 
     #[test]
     fn the_way_is_counted_in_either_direction() {

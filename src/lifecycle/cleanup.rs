@@ -240,7 +240,7 @@ impl Findings<'_> {
             Ok(_) => {}
             Err(problem) => log::warn!("{problem}"),
         }
-        let files: Vec<PathBuf> = files_of(domid).into_iter().filter(|path| path.exists()).collect();
+        let files: Vec<PathBuf> = files_of(domid, Some(uuid)).into_iter().filter(|path| path.exists()).collect();
         if has_keys {
             self.note(uuid, Some(domid), run, LeftoverKind::Keys, || remove_rest(xen, store, domain));
         }

@@ -1,15 +1,18 @@
 //! Removes a domain and everything that belongs to it: device model, sockets, xenstore, memory.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use uuid::Uuid;
 
 use super::zombie;
+use crate::devices::remove::remove_at_once;
+use crate::domain::devices::devices_of;
 use crate::domain::identity::belongs_to_another;
 use crate::domain::paths::XenstorePaths;
+use crate::domain::userdata;
 use crate::os::shared_file::remove_file;
 use crate::qemu::helpers::{Ending, Helpers};
 use crate::qemu::log::XEN_RUN_DIR;
@@ -22,9 +25,6 @@ const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
 /// How long the page count of a domain that was already dying may stay the same: its device model ended long ago.
 const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
-
-/// The directory of libxl's files for its domains.
-const LIBXL_USERDATA: &str = "/var/lib/xen";
 
 /// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. If another
 /// domain has the domid by now, that domain and everything that belongs to it stay.
@@ -85,14 +85,32 @@ fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
 pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
     let mut problems: Vec<String> = Vec::new();
     let was_lost = store.is_lost();
+    problems.extend(remove_devices(xen, store, domain).err());
     if let Err(error) = store.transaction(|transaction| remove_keys(xen, transaction, domain)) {
         let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
         problems.push(if again { "so its keys stay".to_owned() } else { error.to_string() });
     }
     if !number_is_anothers(&xen.domains().map_err(|error| error.to_string())?, domain) {
-        problems.extend(files_of(domain.domid).iter().filter_map(|file| remove(file).err()));
+        problems.extend(files_of(domain.domid, Some(domain.uuid)).iter().filter_map(|file| remove(file).err()));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Removes the devices of a domain, unless its keys are another domain's by now.
+fn remove_devices(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    let found = || {
+        let (plain, keys) = (store.plain(), XenstorePaths::new(domain.domid));
+        let devices = devices_of(&plain, domain.domid)?;
+        if devices.is_empty() {
+            return Ok(devices);
+        }
+        let [mark, vm] = plain.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?.try_into().unwrap_or_default();
+        let others = belongs_to_another(mark.as_deref(), vm.as_deref(), domain.uuid)
+            || number_is_anothers(&xen.domains()?, domain);
+        Ok::<_, XenError>(if others { Vec::new() } else { devices })
+    };
+    let devices = found().map_err(|error| error.to_string())?;
+    remove_at_once(store, domain.domid, &devices)
 }
 
 fn number_is_anothers(domains: &[DomainInfo], domain: DomainRef) -> bool {
@@ -112,7 +130,7 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
     store
         .transaction(|transaction| remove_at_number(transaction, &XenstorePaths::new(domid)))
         .map_err(|error| error.to_string())?;
-    files_of(domid).iter().try_for_each(|file| remove(file))
+    files_of(domid, None).iter().try_for_each(|file| remove(file))
 }
 
 /// Removes every node at the domid, and `/vm/UUID`. Nodes of another domain stay, and so does `/vm/UUID` if a living domain
@@ -147,17 +165,12 @@ fn remove_at_number(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Resu
     transaction.remove(&keys.domain)
 }
 
-/// QEMU's sockets, and libxl's files for a domain.
-pub(crate) fn files_of(domid: DomId) -> Vec<PathBuf> {
+/// QEMU's sockets, and libxl's files for a domain. With `None` for the UUID of a domain that is gone: the files of every domain
+/// that had the domid.
+pub(crate) fn files_of(domid: DomId, uuid: Option<Uuid>) -> Vec<PathBuf> {
     let run = Path::new(XEN_RUN_DIR);
     let mut files = vec![run.join(format!("qmp-libxl-{domid}")), run.join(format!("qmp-libxenstat-{domid}"))];
-    if let Ok(entries) = fs::read_dir(LIBXL_USERDATA) {
-        let belongs = |name: &str| {
-            name.strip_prefix("userdata-").and_then(|rest| rest.split('.').nth(1)) == Some(&domid.to_string())
-        };
-        let userdata = entries.flatten().map(|entry| entry.path());
-        files.extend(userdata.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(belongs)));
-    }
+    files.extend(userdata::files_of(domid, uuid));
     files
 }
 

@@ -18,6 +18,7 @@ use memchr::memmem;
 use nix::errno::Errno;
 use nix::unistd::{Uid, User};
 
+use crate::domain::libxl_json::LibxlUser;
 use crate::error::Error;
 use crate::error::device_user::DeviceUserError;
 use crate::payload::search::Candidates;
@@ -33,6 +34,9 @@ pub const FIRST_USER: u32 = 0x7f00_0000;
 
 /// The user whose number libxl adds to the domain ID for a restricted QEMU (docs/features/qemu-deprivilege.pandoc).
 const LIBXL_RANGE_BASE: &str = "xen-qemuuser-range-base";
+
+/// The user that libxl takes for every restricted QEMU, if the host has no such range.
+const LIBXL_SHARED_USER: &str = "xen-qemuuser-shared";
 
 /// `--device-model-user`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +175,22 @@ impl Confinement {
         match self.user {
             DeviceUser::OfDomain { base, gid: Some(_) } => base.checked_add(domid.get()),
             _ => None,
+        }
+    }
+
+    /// The user in libxl's terms. libxl can name only users that have a name, and has a range of its own.
+    #[must_use]
+    pub fn in_libxl(&self) -> LibxlUser {
+        match self.user {
+            DeviceUser::Chosen { uid, gid } => match User::from_uid(Uid::from_raw(uid)) {
+                Ok(Some(user)) if user.gid.as_raw() == gid => LibxlUser::Named(user.name),
+                _ => LibxlUser::Root,
+            },
+            DeviceUser::OfDomain { gid: Some(_), .. } => LibxlUser::OfLibxl,
+            DeviceUser::OfDomain { gid: None, .. } => match User::from_name(LIBXL_SHARED_USER) {
+                Ok(Some(_)) => LibxlUser::OfLibxl,
+                _ => LibxlUser::Root,
+            },
         }
     }
 

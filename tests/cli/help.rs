@@ -128,8 +128,8 @@ fn the_flags_of_each_verb() {
         (
             "create",
             format!(
-                "{memory} {guest} --name --dry-run --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --uuid --foreground --disk --vif --seclabel \
+                "{memory} {guest} --name --dry-run --libxl-json --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
+                 --uuid --foreground --disk --vif --hotplug-timeout --seclabel \
                  --max-grant-frames --max-maptrack-frames --event-channels --cpupool --store-timeout"
             ),
         ),

@@ -19,6 +19,7 @@ mod images;
 mod interrupts;
 mod kills;
 mod library;
+mod libxl_record;
 mod life;
 mod limits;
 mod linux;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         library::TESTS,
         list::TESTS,
         life::TESTS,
+        libxl_record::TESTS,
         memory::TESTS,
         twin::TESTS,
         foreign_domain::TESTS,

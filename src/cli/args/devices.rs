@@ -1,9 +1,11 @@
 //! Room for the host's devices in a guest's address space.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::time::seconds;
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
 use crate::xen::PciAddress;
@@ -46,4 +48,7 @@ pub struct VirtualDeviceArgs {
     /// defaults. docs/devices.md lists the words
     #[arg(long, value_name = "SPEC")]
     pub vif: Vec<String>,
+    /// How long the hotplug script of a device may take
+    #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
+    pub hotplug_timeout: Duration,
 }

@@ -15,11 +15,15 @@ use crate::cli::args::CreateArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
 use crate::cli::from_flags::{self, Create};
+use crate::cli::libxl_configuration;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::context::Context;
+use crate::devices::attach::attach;
 use crate::devices::pci::plan_around_reserved;
+use crate::devices::plan::{PlannedDevice, plan};
 use crate::domain::measure::measure;
+use crate::domain::userdata;
 use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::guard::NewDomain;
 use crate::memory::Pages;
@@ -35,11 +39,17 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     let context = connection.context();
 
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
+    let devices = plan(context.xen, context.store, &config.devices, config.guest.plan.request.kind);
+    let devices = devices.at(Stage::CreateDomain)?;
+    if arguments.libxl_json {
+        let value = context.step(Stage::CheckInput, || libxl_configuration::of(&context, &config))?;
+        return print::finish(true, &value, "");
+    }
     if arguments.dry_run {
         return dry_run::run(reporter, &context, &config, arguments.domain.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
-    let end = match start_and_tell(reporter, &context, &config, &mut domain, json) {
+    let end = match start_and_tell(reporter, &context, &config, &devices, &mut domain, json) {
         Ok(end) => end,
         Err(failure) => return Err(domain.undo(reporter, failure).into()),
     };
@@ -64,11 +74,12 @@ fn start_and_tell(
     reporter: &Reporter,
     context: &Context<'_>,
     config: &Create,
+    devices: &[PlannedDevice],
     domain: &mut NewDomain<'_>,
     json: bool,
 ) -> Result<Done, Failure> {
     let domid = domain.domid();
-    let (built, mut model) = start(context, config, domain)?;
+    let (built, mut model) = start(context, config, devices, domain)?;
     reporter.clear_line();
     let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
     let printed =
@@ -121,6 +132,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
 fn start(
     context: &Context<'_>,
     config: &Create,
+    devices: &[PlannedDevice],
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
@@ -142,10 +154,12 @@ fn start(
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
+    attach(context, domid, devices, config.hotplug_timeout)?;
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
+    context.step(Stage::Userdata, || userdata::write(context, held, &libxl_configuration::of(context, config)?))?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;
     }

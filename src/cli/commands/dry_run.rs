@@ -156,7 +156,7 @@ fn steps(config: &Create) -> Vec<Stage> {
     use Stage::{
         BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, EventChannels, GrantTable,
         HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage, PlatformParams,
-        Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, WaitFreeMemory, Xenstore,
+        Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, Userdata, WaitFreeMemory, Xenstore,
     };
     let kind = config.guest.plan.request.kind;
     let pv = kind == Kind::Pv;
@@ -187,6 +187,7 @@ fn steps(config: &Create) -> Vec<Stage> {
         (Xenstore, true),
         (Introduce, true),
         (DeviceModel, config.device_model.is_some()),
+        (Userdata, true),
         (Unpause, !config.paused),
     ];
     all.into_iter().filter(|(_, done)| *done).map(|(stage, _)| stage).collect()

@@ -94,6 +94,23 @@ pub(super) fn of_words(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The groups that make exactly this mask, by their numbers in libxl (`libxl_viridian_enlightenment`). `None` if no groups
+/// do: XenServer's synthetic timer comes without the reference counter, and libxl's brings it along.
+#[must_use]
+pub fn groups_of(mask: u32) -> Option<Vec<usize>> {
+    if mask & BASE == 0 {
+        return None;
+    }
+    let has = |(name, bits): &(&str, u32)| match *name {
+        "base" => true,
+        "freq" => mask & NO_FREQ == 0,
+        _ => mask & bits == *bits,
+    };
+    let groups: Vec<usize> = (0..WORDS.len()).filter(|group| has(&WORDS[*group])).collect();
+    let words: Vec<&str> = groups.iter().map(|group| WORDS[*group].0).collect();
+    (of_words(&words.join(",")) == Ok(mask)).then_some(groups)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +148,21 @@ mod tests {
         ] {
             let refused = of_words(words).expect_err(words);
             assert!(refused.contains(reason), "{words}: {refused}");
+        }
+    }
+
+    #[test]
+    fn libxls_groups_make_the_same_mask() {
+        assert_eq!(groups_of(0x1), Some(vec![0, 1]));
+        assert_eq!(groups_of(0x3), Some(vec![0]));
+        assert_eq!(groups_of(0x1ffd), Some((0..13).collect()));
+        assert_eq!(groups_of(BASE | STIMER | SYNIC), None, "libxl would add the reference counter");
+        assert_eq!(groups_of(TIME_REF_COUNT), None, "libxl takes nothing without base");
+        for words in ["base", "defaults", "defaults,!freq", "all", "base,synic,hcall_ipi"] {
+            let mask = of_words(words).expect("known words");
+            let groups = groups_of(mask).expect("groups");
+            let again: Vec<&str> = groups.iter().map(|group| WORDS[*group].0).collect();
+            assert_eq!(of_words(&again.join(",")), Ok(mask), "{words}");
         }
     }
 }

@@ -1,0 +1,54 @@
+//! The configuration of a guest of `create` in libxl's format.
+
+use serde_json::Value;
+
+use super::from_flags::Create;
+use crate::context::Context;
+use crate::domain::libxl_json::{FirmwarePaths, LibxlConfig, LibxlDeviceModel, LibxlUser};
+use crate::error::Error;
+use crate::qemu::command_line::is_option;
+use crate::qemu::config::DeviceModelConfig;
+use crate::qemu::confinement::RunAs;
+
+/// The configuration. Xen is asked for the CPUs of the pool if a vCPU has an affinity.
+///
+/// # Errors
+/// An error of Xen; those of [`LibxlConfig::value`].
+pub(crate) fn of(context: &Context<'_>, config: &Create) -> Result<Value, Error> {
+    let pinned = !config.guest.platform.affinity.is_empty();
+    let pool_cpus = if pinned { context.xen.pool_cpus(config.cpupool)? } else { None }.unwrap_or_default();
+    let files = &config.firmware;
+    let configuration = LibxlConfig {
+        name: &config.name,
+        uuid: config.uuid,
+        guest: &config.guest,
+        firmware: FirmwarePaths {
+            hvmloader: files.hvmloader.as_deref(),
+            system: files.system.as_deref(),
+            smbios: files.smbios.as_deref(),
+            acpi: files.acpi.as_deref(),
+        },
+        device_model: config.device_model.as_ref().map(device_model),
+        cpupool: config.cpupool,
+        pool_cpus: &pool_cpus,
+        seclabel: config.seclabel.as_deref(),
+        max_grant_frames: config.max_grant_frames,
+        max_maptrack_frames: config.max_maptrack_frames,
+        event_channels: config.event_channels,
+        disks: &config.devices.disks,
+        nics: &config.devices.nics,
+    };
+    configuration.value()
+}
+
+fn device_model(config: &DeviceModelConfig) -> LibxlDeviceModel<'_> {
+    LibxlDeviceModel {
+        path: &config.path,
+        arguments: &config.arguments,
+        own_serial: config.arguments.iter().any(|argument| is_option(argument, "serial")),
+        user: match &config.run_as {
+            RunAs::Root => LibxlUser::Root,
+            RunAs::User(user) => user.in_libxl(),
+        },
+    }
+}

@@ -1,0 +1,374 @@
+//! A guest's configuration as libxl keeps it: `libxl_domain_config` as JSON (tools/libs/light/libxl_types.idl, Xen 4.17
+//! and 4.20).
+//!
+//! xl reads it whenever it needs more than xenstore has: to list a guest in full, to attach a device, to save or migrate
+//! the guest. A restored guest gets the QEMU that this value describes, and Xen and QEMU refuse a state that does not fit,
+//! so the value describes the QEMU that runs. Enumerations are words, and a setting that is true or false is the text
+//! `True` or `False`. What is missing has libxl's default.
+
+use std::path::{Path, absolute};
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::saved_request;
+use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
+use crate::config::devices::nic::Nic;
+use crate::config::guest::Guest;
+use crate::config::name::DomainName;
+use crate::config::platform::CpuMap;
+use crate::error::Error;
+use crate::memory::units::KIB_PER_MIB;
+use crate::memory::{Kib, Kind};
+use crate::payload::boot_files::{BootFiles, Module};
+
+/// libxl's default for the highest event channel port (`libxl__domain_build_info_setdefault`).
+const EVENT_CHANNELS: u32 = 1023;
+
+/// The least video RAM of a card that libxl itself gives to QEMU.
+const LEAST_VIDEO: Kib = Kib(16 * KIB_PER_MIB);
+
+/// A guest as `create` knows it.
+#[derive(Debug)]
+pub struct LibxlConfig<'a> {
+    /// Its name.
+    pub name: &'a DomainName,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its plan, its files and its settings.
+    pub guest: &'a Guest,
+    /// The files of an HVM guest's firmware.
+    pub firmware: FirmwarePaths<'a>,
+    /// Its QEMU, if it has one.
+    pub device_model: Option<LibxlDeviceModel<'a>>,
+    /// Its CPU pool.
+    pub cpupool: u32,
+    /// The CPUs of that pool: where a vCPU without an affinity of its own runs.
+    pub pool_cpus: &'a [u8],
+    /// Its FLASK label.
+    pub seclabel: Option<&'a str>,
+    /// Its grant table frames, if they were chosen.
+    pub max_grant_frames: Option<i32>,
+    /// Its maptrack frames, if they were chosen.
+    pub max_maptrack_frames: Option<i32>,
+    /// Its highest event channel port.
+    pub event_channels: u32,
+    /// Its disks.
+    pub disks: &'a [Disk],
+    /// Its network cards.
+    pub nics: &'a [Nic],
+}
+
+/// The files of an HVM guest's firmware, as far as they were chosen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FirmwarePaths<'a> {
+    /// hvmloader.
+    pub hvmloader: Option<&'a Path>,
+    /// SeaBIOS or OVMF.
+    pub system: Option<&'a Path>,
+    /// SMBIOS structures.
+    pub smbios: Option<&'a Path>,
+    /// ACPI tables.
+    pub acpi: Option<&'a Path>,
+}
+
+/// A guest's QEMU.
+#[derive(Debug)]
+pub struct LibxlDeviceModel<'a> {
+    /// The program.
+    pub path: &'a Path,
+    /// The user's own arguments.
+    pub arguments: &'a [String],
+    /// Whether the user's own arguments have a serial port.
+    pub own_serial: bool,
+    /// The user that runs it.
+    pub user: LibxlUser,
+}
+
+/// The user of a QEMU, in libxl's terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LibxlUser {
+    /// root, or a user that libxl cannot name: libxl starts QEMU as root.
+    Root,
+    /// The user that libxl itself chooses for a restricted QEMU.
+    OfLibxl,
+    /// A user with a name.
+    Named(String),
+}
+
+impl LibxlConfig<'_> {
+    /// The value.
+    ///
+    /// # Errors
+    /// [`Error::Json`]; [`Error::Io`] if a relative path has no absolute one.
+    pub fn value(&self) -> Result<Value, Error> {
+        let mut config = json!({
+            "c_info": self.create_info()?,
+            "b_info": self.build_info()?,
+            // As xl has it where nothing else was asked for. Only a guest that xl watches is restarted.
+            "on_reboot": "restart",
+            "on_soft_reset": "soft_reset",
+        });
+        if !self.disks.is_empty() {
+            config["disks"] = self.disks.iter().map(disk).collect();
+        }
+        if !self.nics.is_empty() {
+            let kind = self.guest.plan.request.kind;
+            config["nics"] = (0..).zip(self.nics).map(|(index, card)| nic(index, card, kind)).collect();
+        }
+        Ok(config)
+    }
+
+    fn create_info(&self) -> Result<Value, Error> {
+        let request = &self.guest.plan.request;
+        let mut info = Fields::default();
+        info.put("type", request.kind.to_string());
+        info.put("name", self.name.as_str());
+        info.put("uuid", self.uuid.to_string());
+        info.put("run_hotplug_scripts", truth(true));
+        info.put_some("ssid_label", self.seclabel);
+        info.put_some("poolid", Some(self.cpupool).filter(|pool| *pool != 0));
+        info.put_some("passthrough", request.passthrough.then_some("enabled"));
+        // libxl writes these nodes below /local/domain/N when it restores the guest.
+        let saved = saved_request::text(self.uuid, request)?;
+        info.put("xsdata", json!({ saved_request::RESTORED_NODE: saved }));
+        Ok(info.into())
+    }
+
+    fn build_info(&self) -> Result<Value, Error> {
+        let Guest { plan, platform, .. } = self.guest;
+        let (memory, kind) = (&plan.memory, plan.request.kind);
+        let mut info = Fields::default();
+        info.put("max_vcpus", plan.vcpus);
+        info.put("avail_vcpus", (0..platform.online_vcpus.unwrap_or(plan.vcpus)).collect::<Vec<_>>());
+        info.put("max_memkb", memory.static_max.0);
+        info.put("target_memkb", memory.target.0);
+        info.put("video_memkb", memory.video.0);
+        info.put_some("shadow_memkb", (kind != Kind::Pv).then_some(plan.paging_pool.0));
+        let mut share = Fields::default();
+        share.put_some("weight", platform.weight);
+        share.put_some("cap", platform.cap);
+        info.put("sched_params", share);
+        if !platform.affinity.is_empty() {
+            let cpus = |vcpu| platform.affinity.get(&vcpu).map_or(self.pool_cpus, CpuMap::bytes);
+            info.put("vcpu_hard_affinity", (0..plan.vcpus).map(|vcpu| bits(cpus(vcpu))).collect::<Vec<_>>());
+            info.put("numa_placement", truth(false));
+        }
+        info.put("claim_mode", truth(self.guest.is_claimed()));
+        info.put_some("event_channels", Some(self.event_channels).filter(|most| *most != EVENT_CHANNELS));
+        info.put_some("max_grant_frames", self.max_grant_frames);
+        info.put_some("max_maptrack_frames", self.max_maptrack_frames);
+        info.put_some(
+            "tsc_mode",
+            match platform.tsc_mode {
+                1 => Some("always_emulate"),
+                2 => Some("native"),
+                _ => None,
+            },
+        );
+        // libxl keeps a negative offset as the same 32 bits without a sign.
+        let offset = Some(platform.time_offset.cast_unsigned()).filter(|offset| *offset != 0);
+        info.put_some("rtc_timeoffset", offset);
+        info.put_some("disable_migrate", platform.nomigrate.then(|| truth(true)));
+        if kind != Kind::Pv {
+            info.put_some(
+                "timer_mode",
+                match platform.timer_mode {
+                    Some(0) => Some("delay_for_missed_ticks"),
+                    Some(2) => Some("no_missed_ticks_pending"),
+                    Some(3) => Some("one_missed_tick_pending"),
+                    _ => None,
+                },
+            );
+            info.put_some("nested_hvm", platform.nested.then(|| truth(true)));
+        }
+        match &self.guest.boot_files {
+            BootFiles::Firmware { kind, .. } => {
+                info.put_some("apic", (!platform.apic).then(|| truth(false)));
+                self.put_device_model(&mut info)?;
+                let mut hvm = self.hvm()?;
+                hvm.put("bios", kind.name());
+                info.put("type.hvm", hvm);
+            }
+            BootFiles::Kernel { kernel, modules, .. } => {
+                let mut of_kind = Fields::default();
+                let (kernel, modules) = match modules.split_first() {
+                    Some((own, rest)) if plan.request.shim => {
+                        of_kind.put("pvshim", truth(true));
+                        of_kind.put("pvshim_path", path(&kernel.path)?);
+                        of_kind.put("pvshim_cmdline", cmdline(kernel));
+                        (own, rest)
+                    }
+                    _ => (kernel, modules.as_slice()),
+                };
+                info.put("kernel", path(&kernel.path)?);
+                info.put_some("cmdline", Some(cmdline(kernel)).filter(|text| !text.is_empty()));
+                info.put_some("ramdisk", modules.first().map(|ramdisk| path(&ramdisk.path)).transpose()?);
+                info.put(&format!("type.{kind}"), of_kind);
+            }
+        }
+        Ok(info.into())
+    }
+
+    /// The program, its user and its arguments.
+    fn put_device_model(&self, info: &mut Fields) -> Result<(), Error> {
+        let Some(model) = &self.device_model else { return Ok(()) };
+        info.put("device_model_version", "qemu_xen");
+        info.put("device_model", path(model.path)?);
+        match &model.user {
+            LibxlUser::Root => {}
+            LibxlUser::OfLibxl => info.put("dm_restrict", truth(true)),
+            LibxlUser::Named(name) => {
+                info.put("dm_restrict", truth(true));
+                info.put("device_model_user", name.as_str());
+            }
+        }
+        let video = self.guest.plan.memory.video;
+        let own_card = (video > Kib::ZERO && video < LEAST_VIDEO)
+            .then(|| ["-device".to_owned(), format!("VGA,vgamem_mb={}", video.0 / KIB_PER_MIB)]);
+        let arguments: Vec<_> = own_card.iter().flatten().chain(model.arguments).map(String::as_str).collect();
+        info.put_some("extra_hvm", (!arguments.is_empty()).then_some(arguments));
+        Ok(())
+    }
+
+    /// An HVM guest's own settings. QEMU has ACPI's devices even if hvmloader makes no ACPI tables, so `acpi` keeps its
+    /// default: libxl would start QEMU without them.
+    fn hvm(&self) -> Result<Fields, Error> {
+        let Guest { plan, platform, .. } = self.guest;
+        let mut hvm = Fields::default();
+        for (name, file) in [
+            ("firmware", self.firmware.hvmloader),
+            ("system_firmware", self.firmware.system),
+            ("smbios_firmware", self.firmware.smbios),
+            ("acpi_firmware", self.firmware.acpi),
+        ] {
+            hvm.put_some(name, file.map(path).transpose()?);
+        }
+        for (name, on) in [
+            ("pae", platform.pae),
+            ("nx", platform.nx),
+            ("acpi_s3", platform.acpi_s3),
+            ("acpi_s4", platform.acpi_s4),
+            ("hpet", platform.hpet),
+            ("vpt_align", platform.vpt_align.unwrap_or(true)),
+        ] {
+            hvm.put_some(name, (!on).then(|| truth(false)));
+        }
+        let groups = platform.viridian.mask(plan.request.vgpu).and_then(crate::config::platform::viridian::groups_of);
+        hvm.put_some("viridian_enable", groups);
+        let hole = plan.layout.has_custom_hole().then(|| plan.layout.mmio_size.get() >> 10);
+        hvm.put_some("mmio_hole_memkb", hole);
+        // libxl refuses less video RAM for this card: it is then one of QEMU's own arguments.
+        let kind = if plan.memory.video < LEAST_VIDEO { "none" } else { "std" };
+        hvm.put("vga", json!({ "kind": kind }));
+        hvm.put("vnc", json!({ "enable": truth(false) }));
+        hvm.put("vkb_device", truth(false));
+        let own_serial = self.device_model.as_ref().is_none_or(|model| model.own_serial);
+        hvm.put_some("serial", (!own_serial).then_some("pty"));
+        Ok(hvm)
+    }
+}
+
+/// The fields of a JSON object.
+#[derive(Default)]
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn put_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+}
+
+impl From<Fields> for Value {
+    fn from(fields: Fields) -> Self {
+        Self::Object(fields.0)
+    }
+}
+
+/// A `libxl_defbool`.
+fn truth(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+/// The CPUs of a map, as a `libxl_bitmap`.
+fn bits(map: &[u8]) -> Vec<usize> {
+    (0..map.len() * 8).filter(|cpu| map[cpu / 8] >> (cpu % 8) & 1 == 1).collect()
+}
+
+fn cmdline(module: &Module) -> String {
+    module.cmdline.to_string_lossy().into_owned()
+}
+
+/// An absolute path: xl runs elsewhere.
+fn path(path: &Path) -> Result<String, Error> {
+    let absolute = absolute(path).map_err(Error::io(format!("make {} an absolute path", path.display())))?;
+    Ok(absolute.to_string_lossy().into_owned())
+}
+
+/// A `libxl_device_disk`.
+fn disk(disk: &Disk) -> Value {
+    let mut fields = Fields::default();
+    fields.put_some("pdev_path", disk.target.as_deref());
+    fields.put("vdev", disk.vdev.name.as_str());
+    fields.put_some(
+        "backend",
+        disk.backend.map(|backend| match backend {
+            DiskBackend::Phy => "phy",
+            DiskBackend::Qdisk => "qdisk",
+            DiskBackend::Tap => "tap",
+            DiskBackend::Standalone => "standalone",
+        }),
+    );
+    fields.put(
+        "format",
+        match disk.format {
+            _ if disk.target.is_none() => "empty",
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow => "qcow",
+            DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Vhd => "vhd",
+            DiskFormat::Qed => "qed",
+        },
+    );
+    fields.put_some("script", disk.script.as_deref());
+    fields.put_some("backend_domname", disk.backend_domain.as_deref());
+    fields.put_some("readwrite", disk.writable.then_some(1));
+    for name in ["removable", "is_cdrom"] {
+        fields.put_some(name, disk.cdrom.then_some(1));
+    }
+    fields.put_some("direct_io_safe", disk.direct_io_safe.then_some(true));
+    fields.put_some("discard_enable", disk.discard.map(truth));
+    fields.put_some("trusted", disk.trusted.map(truth));
+    fields.into()
+}
+
+/// A `libxl_device_nic`.
+fn nic(index: u32, nic: &Nic, kind: Kind) -> Value {
+    let mut fields = Fields::default();
+    fields.put("devid", nic.devid.unwrap_or(index));
+    fields.put_some("mac", nic.mac.map(|mac| mac.to_string()));
+    for (name, text) in [
+        ("bridge", &nic.bridge),
+        ("script", &nic.script),
+        ("ip", &nic.ip),
+        ("ifname", &nic.vifname),
+        ("gatewaydev", &nic.gatewaydev),
+        ("model", &nic.model),
+        ("backend_domname", &nic.backend_domain),
+    ] {
+        fields.put_some(name, text.as_deref());
+    }
+    let emulated = nic.emulated.unwrap_or(kind == Kind::Hvm);
+    fields.put("nictype", if emulated { "vif_ioemu" } else { "vif" });
+    fields.put_some("rate_bytes_per_interval", nic.rate.map(|rate| rate.bytes));
+    fields.put_some("rate_interval_usecs", nic.rate.map(|rate| rate.interval_us));
+    fields.put_some("mtu", nic.mtu);
+    fields.put_some("trusted", nic.trusted.map(truth));
+    fields.into()
+}
