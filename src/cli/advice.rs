@@ -95,9 +95,9 @@ fn of_device(error: &DeviceError) -> Option<String> {
     match error {
         DeviceError::NoBackendDriver { module, .. } => Some(format!("`modprobe {module}` loads it")),
         DeviceError::InUse { user: DiskUser::Mounted(_), .. } => Some("unmount it first".to_owned()),
-        DeviceError::InUse { .. } => {
-            Some("detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned())
-        }
+        DeviceError::InUse { .. } => Some(
+            "detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned(),
+        ),
         DeviceError::NoBridge { bridge, .. } => {
             Some(format!("`ip link add {bridge} type bridge` makes it; bridge=NAME in --vif names another"))
         }

@@ -200,12 +200,7 @@ fn plug_bridges(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) 
 }
 
 /// Runs the scripts of the devices that have one: all at once, then those of the tap devices.
-fn run_scripts(
-    context: &Context<'_>,
-    domid: DomId,
-    devices: &[PlannedDevice],
-    timeout: Duration,
-) -> Result<(), Error> {
+fn run_scripts(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice], timeout: Duration) -> Result<(), Error> {
     let calls = devices.iter().filter_map(|planned| match &planned.hotplug {
         Hotplug::Script(script) => {
             let device = &planned.device;

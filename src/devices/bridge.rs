@@ -42,7 +42,12 @@ impl BridgePort {
     ///
     /// # Errors
     /// [`DeviceError::InterfaceTaken`]; [`DeviceError::System`].
-    pub(crate) fn connect(&self, mut interface: NetworkInterface, name: Option<&str>, devid: u32) -> Result<u32, DeviceError> {
+    pub(crate) fn connect(
+        &self,
+        mut interface: NetworkInterface,
+        name: Option<&str>,
+        devid: u32,
+    ) -> Result<u32, DeviceError> {
         let failed = |action: &str, interface: &NetworkInterface| {
             let (device, action) = (format!("vif {devid}"), format!("{action} of {}", interface.name()));
             move |source| DeviceError::System { device, action, source }

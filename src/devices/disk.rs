@@ -63,7 +63,9 @@ pub fn server(disk: &Disk, kind: Kind) -> Server {
         Some(DiskBackend::Qdisk) => Server::Qemu,
         Some(_) => Server::Kernel,
         None if disk.cdrom && kind == Kind::Hvm => Server::Qemu,
-        None if disk.script.is_some() || disk.backend_domain.is_some() || disk.format == DiskFormat::Raw => Server::Kernel,
+        None if disk.script.is_some() || disk.backend_domain.is_some() || disk.format == DiskFormat::Raw => {
+            Server::Kernel
+        }
         None => Server::Qemu,
     }
 }

@@ -32,7 +32,13 @@ pub fn is_emulated(nic: &Nic, kind: Kind) -> bool {
 ///
 /// # Errors
 /// [`DeviceError`] if the bridge or the script cannot be used.
-pub fn device(nic: &Nic, devid: u32, mac: MacAddress, kind: Kind, backend: DomId) -> Result<(XenbusDevice, Hotplug), DeviceError> {
+pub fn device(
+    nic: &Nic,
+    devid: u32,
+    mac: MacAddress,
+    kind: Kind,
+    backend: DomId,
+) -> Result<(XenbusDevice, Hotplug), DeviceError> {
     let script = script_path(nic.script.as_deref().unwrap_or(VIF_BRIDGE));
     let bridge = nic.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
     let mut nodes = vec![("script", script.display().to_string())];
@@ -54,11 +60,7 @@ pub fn device(nic: &Nic, devid: u32, mac: MacAddress, kind: Kind, backend: DomId
         backend,
         devid,
         backend_nodes: nodes,
-        frontend_nodes: vec![
-            ("handle", devid.to_string()),
-            ("mac", mac.to_string()),
-            ("trusted", trusted.to_owned()),
-        ],
+        frontend_nodes: vec![("handle", devid.to_string()), ("mac", mac.to_string()), ("trusted", trusted.to_owned())],
         frontend_fixed: vec![("mtu", nic.mtu.unwrap_or(DEFAULT_MTU).to_string())],
     };
     if backend != DomId::DOM0 {

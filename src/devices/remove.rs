@@ -37,9 +37,8 @@ pub fn remove_at_once(store: &Store, domid: DomId, devices: &[ListedDevice]) -> 
     store.transaction(|transaction| close(transaction, devices)).map_err(text)?;
     let mut problems = wait_closed(domid, devices);
     run_scripts(domid, devices);
-    let removed = store.transaction(|transaction| {
-        devices.iter().try_for_each(|device| remove_nodes(transaction, domid, device))
-    });
+    let removed =
+        store.transaction(|transaction| devices.iter().try_for_each(|device| remove_nodes(transaction, domid, device)));
     problems.extend(removed.map_err(text).err());
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
@@ -60,7 +59,8 @@ fn close(transaction: &Transaction<'_>, devices: &[ListedDevice]) -> Result<(), 
 fn wait_closed(domid: DomId, devices: &[ListedDevice]) -> Vec<String> {
     let ours = devices.iter().filter(|device| device.backend_domid == DomId::DOM0);
     let ours = ours.filter(|device| KERNEL_KINDS.contains(&device.backend_kind.as_str()));
-    let mut open: Vec<_> = ours.map(|device| (device, kernel_backend(&device.backend_kind, domid, device.devid))).collect();
+    let mut open: Vec<_> =
+        ours.map(|device| (device, kernel_backend(&device.backend_kind, domid, device.devid))).collect();
     let end = Instant::now() + CLOSE_TIMEOUT;
     loop {
         open.retain(|(_, backend)| backend.exists() && !is_closed(backend));

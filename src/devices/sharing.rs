@@ -61,9 +61,9 @@ fn mount_of(devices: &[u64], writable: bool) -> io::Result<Option<Untrusted>> {
             continue;
         }
         let source = words.iter().position(|word| *word == "-").and_then(|at| words.get(at + 2)).copied();
-        let number = number.split_once(':').and_then(|(major, minor)| {
-            Some(nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?))
-        });
+        let number = number
+            .split_once(':')
+            .and_then(|(major, minor)| Some(nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?)));
         // File systems of several devices have a number of their own, and name one device as their source.
         let named = source.filter(|source| source.starts_with("/dev/")).and_then(|source| fs::metadata(source).ok());
         let named = named.filter(|status| status.file_type().is_block_device()).map(|status| status.rdev());

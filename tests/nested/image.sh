@@ -67,7 +67,7 @@ debian_sources() { # SUITE
 dom0_packages() {
     local version=$1
     echo "xen-hypervisor-$version-amd64" "xen-utils-$version" xenstore-utils qemu-system-xen seabios ovmf \
-        linux-image-amd64 kmod busybox-static libxen-dev strace procps iproute2 mount hostname less
+        linux-image-amd64 kmod busybox-static libxen-dev strace procps iproute2 mount hostname less qemu-utils
 }
 
 # ---- the recipe: the code of the functions from here to image_key, and guest-init, are part of the cache's key ----
@@ -82,7 +82,8 @@ make_root() {
     done
     for path in arch crypto lib fs/9p fs/ext4 fs/jbd2 'fs/mbcache*' fs/fscache fs/netfs fs/nls net/9p net/core net/bridge \
         net/802 net/llc drivers/xen drivers/virtio 'drivers/block/virtio*' 'drivers/block/loop*' drivers/block/xen-blkback \
-        'drivers/char/virtio*' 'drivers/net/tun*' drivers/net/xen-netback drivers/cpufreq; do
+        'drivers/block/xen-blkfront*' 'drivers/char/virtio*' 'drivers/net/tun*' drivers/net/xen-netback 'drivers/net/xen-netfront*' \
+        drivers/cpufreq; do
         opts+=(--dpkgopt="path-include=*/lib/modules/*/kernel/$path" --dpkgopt="path-include=*/lib/modules/*/kernel/$path/*")
     done
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
@@ -92,25 +93,34 @@ make_root() {
         "${opts[@]}" "$suite" "$root" - <<<"$sources"
 }
 
-# An initrd of busybox and a dozen modules: it boots 13 s faster than Debian's.
-make_initrd() {
-    local root=$1 initrd=$2 kernel tree module file name order=''
+# Puts modules of the kernel and those that they need into a folder, unpacked for busybox's insmod; prints their files in the
+# order in which they are loaded.
+unpack_modules() { # ROOT FOLDER MODULE...
+    local root=$1 folder=$2 kernel module file name order=''
+    shift 2
     kernel=$(ls "$root/usr/lib/modules")
-    tree=$(mktemp -d)
-    mkdir -p "$tree"/{bin,dev,proc,sys,modules,root}
-    cp "$root/bin/busybox" "$tree/bin/busybox"
-    for module in virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio virtio_console; do
+    for module; do
         while read -r _ file _; do
             name=$(basename "${file%.xz}")
             # Some need instructions that the emulated CPU lacks, and insmod would report that.
             [[ $name == *-intel.ko || " $order" == *" $name "* ]] && continue
             order+="$name "
-            case $file in # busybox's insmod wants them unpacked
+            case $file in
             *.xz) xz -dc "$root$file" ;;
             *) cat "$root$file" ;;
-            esac >"$tree/modules/$name"
+            esac >"$folder/$name"
         done < <(chroot "$root" modprobe -S "$kernel" --show-depends "$module" 2>/dev/null | grep ^insmod)
     done
+    echo "$order"
+}
+
+# An initrd of busybox and a dozen modules: it boots 13 s faster than Debian's.
+make_initrd() {
+    local root=$1 initrd=$2 tree order
+    tree=$(mktemp -d)
+    mkdir -p "$tree"/{bin,dev,proc,sys,modules,root}
+    cp "$root/bin/busybox" "$tree/bin/busybox"
+    order=$(unpack_modules "$root" "$tree/modules" virtio_pci virtio_blk crc32c_generic ext4 9p 9pnet_virtio virtio_console)
     cat >"$tree/init" <<-INIT
 	#!/bin/busybox sh
 	/bin/busybox --install -s /bin
@@ -133,7 +143,8 @@ make_initrd() {
 
 cpio_of() { (cd "$1" && find . | bin/busybox cpio -o -H newc 2>/dev/null); }
 
-# The kernel is dom0's own, packed and unpacked. Its initrd has guest-init and the busybox applets that it uses.
+# The kernel is dom0's own, packed and unpacked. Its initrd has guest-init, the busybox applets that it uses, and the drivers of
+# Xen's devices.
 make_guest() {
     local root=$1 guest=$1/srv/guest tree sectors offset length applet
     mkdir -p "$guest"
@@ -148,9 +159,10 @@ make_guest() {
     esac <"$guest/payload" >"$guest/vmlinux"
     rm "$guest/payload"
     tree=$(mktemp -d)
-    mkdir "$tree"/{bin,dev,proc,sys}
+    mkdir "$tree"/{bin,dev,proc,sys,modules}
     cp "$root/bin/busybox" "$tree/bin/busybox"
-    for applet in cat dmesg head mkdir mount poweroff sed seq sleep tr; do ln -s busybox "$tree/bin/$applet"; done
+    unpack_modules "$root" "$tree/modules" xen-blkfront xen-netfront 9p 9pnet_xen >"$tree/modules/order"
+    for applet in cat dd dmesg head insmod ip md5sum mkdir mount ping poweroff sed seq sleep sync tr; do ln -s busybox "$tree/bin/$applet"; done
     install -m 755 "$NESTED/guest-init" "$tree/init"
     cpio_of "$tree" | gzip >"$guest/initrd"
     rm -rf "$tree"
@@ -172,7 +184,7 @@ make_image() {
 image_key() { # VERSION SUITE SOURCES
     {
         echo "$@" && dom0_packages "$1" && cat "$NESTED/guest-init" &&
-            declare -f make_root make_initrd cpio_of make_guest make_image
+            declare -f make_root unpack_modules make_initrd cpio_of make_guest make_image
     } | sha256sum | cut -c -12
 }
 
