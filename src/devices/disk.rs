@@ -32,6 +32,8 @@ pub struct OpenImage {
     pub writable: bool,
     /// The image may be in use elsewhere.
     pub shared: bool,
+    /// The guest's own QEMU has it, too, for the emulated twin.
+    pub emulated: bool,
 }
 
 impl OpenImage {
@@ -91,7 +93,16 @@ pub fn open_image(disk: &Disk) -> Result<Option<OpenImage>, DeviceError> {
     }
     let block_device = status.file_type().is_block_device().then(|| status.rdev());
     let (writable, shared) = (disk.writable, disk.shared);
-    Ok(Some(OpenImage { vdev, path, file, block_device, identity: (status.dev(), status.ino()), writable, shared }))
+    Ok(Some(OpenImage {
+        vdev,
+        path,
+        file,
+        block_device,
+        identity: (status.dev(), status.ino()),
+        writable,
+        shared,
+        emulated: false,
+    }))
 }
 
 /// The size of a file or block device.
@@ -163,7 +174,7 @@ pub fn device(
                 script: script.clone(),
                 source,
             })?;
-            Hotplug::Script(Script { path: script, class: ScriptClass::Disk, gatewaydev: None })
+            Hotplug::Script(Script { path: script, class: ScriptClass::Disk, gatewaydev: None, tap: false })
         }
     };
     Ok((device, hotplug))

@@ -59,6 +59,8 @@ pub struct Script {
     pub class: ScriptClass,
     /// The gateway's interface, for network scripts.
     pub gatewaydev: Option<String>,
+    /// The card has an emulated twin, whose tap device is plugged as well.
+    pub tap: bool,
 }
 
 /// The class of a device, by which its script is called.
