@@ -319,15 +319,22 @@ fn restored_hvm() {
     xl(&["destroy", "t"]);
     assert_eq!(files_of_guests(), Vec::<String>::new());
 
-    // A QEMU without root's rights has none after the restore either, where libxl has a user for it.
+    // A QEMU without root's rights has none after the restore either, where libxl has a user for it and can start it.
     let users = LibxlUsers::new();
     let new = hvm_goes_on("--memory 64 --vcpus 2 --model libxl");
-    let user = (FIRST_LIBXL_USER + new.get()).to_string();
-    assert_eq!(status(device_model(new), "Uid"), vec![user; 4]);
+    let config = configuration(new).1;
+    let path = config["b_info"]["device_model"].as_str().expect("a path");
+    let version = run(path, &["--version"]).success().stdout;
+    let version =
+        version.split_whitespace().nth(3).and_then(|text| text.split('.').next()).and_then(|text| text.parse().ok());
+    let restricted = version.is_some_and(|major: u32| major < 9);
+    let user = if restricted { FIRST_LIBXL_USER + new.get() } else { 0 };
+    assert_eq!(status(device_model(new), "Uid"), vec![user.to_string(); 4], "QEMU {version:?}");
+    assert_eq!(config["b_info"]["dm_restrict"], if restricted { json!("True") } else { Value::Null });
     xl(&["destroy", "t"]);
     drop(users);
     // What xl leaves of every restricted QEMU.
-    shell("rm -r /run/xen/qemu-root-* /run/xen/dm-reaper-lock");
+    shell("rm -rf /run/xen/qemu-root-* /run/xen/dm-reaper-lock");
     assert_eq!(files_of_guests(), Vec::<String>::new());
 }
 
