@@ -36,6 +36,19 @@ pub struct PlannedDevices {
     pub emulated: Vec<EmulatedDevice>,
 }
 
+impl PlannedDevices {
+    /// The devices in one line; `None`: there are none.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let labels: Vec<_> = self.paravirtual.iter().map(|planned| planned.device.label()).collect();
+        let mut parts = if labels.is_empty() { Vec::new() } else { vec![labels.join(", ")] };
+        if !self.emulated.is_empty() {
+            parts.push(format!("{} emulated", self.emulated.len()));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
 /// The QEMU of a guest, as far as its devices depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuestQemu {

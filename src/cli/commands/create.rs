@@ -48,7 +48,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
         return print::finish(true, &value, "");
     }
     if arguments.dry_run {
-        return dry_run::run(reporter, &context, &config, arguments.domain.uuid, json);
+        return dry_run::run(reporter, &context, &config, &devices, arguments.domain.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
     let end = match start_and_tell(reporter, &context, &config, &devices, &mut domain, json) {
@@ -83,7 +83,7 @@ fn start_and_tell(
     let domid = domain.domid();
     let (built, mut model) = start(context, config, devices, domain)?;
     reporter.clear_line();
-    let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
+    let mut object = describe_json(config, devices, &built, model.as_ref()).at(Stage::Unpause)?;
     let printed =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
     if config.foreground {
@@ -109,12 +109,18 @@ fn start_and_tell(
     Ok(Done { object, summary })
 }
 
-fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {
+fn describe_json(
+    config: &Create,
+    devices: &PlannedDevices,
+    built: &Built,
+    model: Option<&DeviceModel>,
+) -> Result<Value, Error> {
     let mut object = serde_json::to_value(built)?;
     object["name"] = json!(config.name.as_str());
     object["uuid"] = json!(config.uuid);
     object["device_model_pid"] = json!(model.map(DeviceModel::pid));
     object["paused"] = json!(config.paused);
+    object["devices"] = devices.paravirtual.iter().map(|planned| planned.device.json(built.domid)).collect();
     Ok(object)
 }
 
