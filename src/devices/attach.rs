@@ -11,8 +11,8 @@ use nix::errno::Errno;
 
 use super::block::{BlockDevice, is_open, kernel_backend};
 use super::bridge::BridgePort;
-use super::disk::OpenImage;
 use super::hotplug::Hotplug;
+use super::image::OpenImage;
 use super::nic::interface_name;
 use super::plan::PlannedDevice;
 use super::script::{Action, Call, run_all};

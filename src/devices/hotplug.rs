@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::bridge::BridgePort;
-use super::disk::OpenImage;
+use super::image::OpenImage;
 
 /// The directory of Xen's hotplug scripts.
 pub const SCRIPTS: &str = "/etc/xen/scripts";

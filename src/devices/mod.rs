@@ -5,6 +5,7 @@ pub mod block;
 pub mod bridge;
 pub mod disk;
 pub mod hotplug;
+pub mod image;
 pub mod nic;
 pub mod pci;
 pub mod plan;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::disk::{OpenImage, Server};
+use super::disk::Server;
 use super::hotplug::Hotplug;
+use super::image::{OpenImage, open_image};
 use super::sharing::user_of;
 use super::xenbus::XenbusDevice;
 use super::{disk, nic};
@@ -94,7 +95,7 @@ fn plan_disk(
 ) -> Result<(), Error> {
     let label = format!("vbd {}", disk.vdev.number);
     let backend = backend_domain(xen, store, disk.backend_domain.as_deref(), &label)?;
-    let mut image = disk::open_image(disk)?;
+    let mut image = open_image(disk)?;
     if let Some(image) = &image {
         let user = user_of(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
         if let Some(user) = user {
@@ -137,7 +138,12 @@ fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<Emulat
                 path: image.path.clone(),
                 source,
             })?;
-            Some(DriveImage { path: image.path.clone(), file, format: disk.format })
+            Some(DriveImage {
+                path: image.path.clone(),
+                file,
+                block_device: image.block_device.is_some(),
+                format: disk.format,
+            })
         }
         None => None,
     };

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::block::opened_by_blkback;
-use super::disk::OpenImage;
+use super::image::OpenImage;
 use crate::error::device::DiskUser;
 use crate::os::Untrusted;
 use crate::os::loop_device::loop_devices_of;

@@ -64,6 +64,8 @@ pub struct DriveImage {
     /// The open file. QEMU gets it as a descriptor if it is raw. QEMU opens other formats by their path, because it looks for
     /// a backing file beside it; it does so before it drops its rights.
     pub file: File,
+    /// It is a block device.
+    pub block_device: bool,
     /// Its format.
     pub format: DiskFormat,
 }
@@ -122,11 +124,11 @@ impl EmulatedDevices {
         let format = image.format.as_str();
         let drive = match place {
             DrivePlace::Ide(index) => {
-                format!("file={file},if=ide,index={index},media=disk,format={format},cache=writeback")
+                format!("{file},if=ide,index={index},media=disk,format={format},cache=writeback")
             }
             DrivePlace::Scsi(unit) => {
                 let readonly = if writable { "off" } else { "on" };
-                format!("file={file},if=scsi,bus=0,unit={unit},format={format},readonly={readonly},cache=writeback")
+                format!("{file},if=scsi,bus=0,unit={unit},format={format},readonly={readonly},cache=writeback")
             }
         };
         self.add(&["-drive", &drive]);
@@ -135,7 +137,7 @@ impl EmulatedDevices {
 
     fn add_cdrom(&mut self, ide: u32, number: u32, image: Option<&DriveImage>) -> Result<(), DeviceError> {
         let medium = match image {
-            Some(image) => format!(",file={},format={}", self.file(image, false)?, image.format.as_str()),
+            Some(image) => format!(",{},format={}", self.file(image, false)?, image.format.as_str()),
             None => String::new(),
         };
         self.add(&["-drive", &format!("if=none,readonly=on,id=ide-{number}{medium}")]);
@@ -144,11 +146,11 @@ impl EmulatedDevices {
         Ok(())
     }
 
-    /// What QEMU opens as the file of a drive.
+    /// The option that names the file of a drive.
     fn file(&mut self, image: &DriveImage, writable: bool) -> Result<String, DeviceError> {
         if image.format != DiskFormat::Raw {
             // QEMU ends a value at a comma, and reads two as one.
-            return Ok(image.path.to_string_lossy().replace(',', ",,"));
+            return Ok(format!("file={}", image.path.to_string_lossy().replace(',', ",,")));
         }
         let failed = |source: io::Error| DeviceError::System {
             device: image.path.display().to_string(),
@@ -165,6 +167,8 @@ impl EmulatedDevices {
             self.add(&["-add-fd", &format!("fd={},set={set}", copy.as_raw_fd())]);
             self.descriptors.push(copy.into());
         }
-        Ok(format!("/dev/fdset/{set}"))
+        // QEMU finds the driver by the path, and this one shows no block device.
+        let driver = if image.block_device { "host_device" } else { "file" };
+        Ok(format!("file.driver={driver},file.filename=/dev/fdset/{set}"))
     }
 }
