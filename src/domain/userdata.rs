@@ -55,7 +55,7 @@ pub fn write(context: &Context<'_>, domain: DomainRef, configuration: &Value) ->
 /// whose file is not JSON, stays as it is.
 ///
 /// # Errors
-/// Those of [`write`], and [`HostError::Userdata`] if the file cannot be read.
+/// Those of [`write()`], and [`HostError::Userdata`] if the file cannot be read.
 pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
     let file = configuration_path(domain);
     if !file.exists() {
