@@ -34,6 +34,7 @@ mod parallel;
 mod passthrough;
 mod placement;
 mod platform;
+mod qemu_devices;
 mod sample;
 mod sick_store;
 mod soak;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         linux::TESTS,
         limits::TESTS,
         passthrough::TESTS,
+        qemu_devices::TESTS,
         agreement::TESTS,
         platform::TESTS,
         toolstack::TESTS,
