@@ -51,7 +51,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
         return dry_run::run(reporter, &context, &config, &devices, arguments.domain.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
-    let end = match start_and_tell(reporter, &context, &config, &devices, &mut domain, json) {
+    let end = match start_and_tell(reporter, &context, &config, devices, &mut domain, json) {
         Ok(end) => end,
         Err(failure) => return Err(domain.undo(reporter, failure).into()),
     };
@@ -76,14 +76,16 @@ fn start_and_tell(
     reporter: &Reporter,
     context: &Context<'_>,
     config: &Create,
-    devices: &PlannedDevices,
+    devices: PlannedDevices,
     domain: &mut NewDomain<'_>,
     json: bool,
 ) -> Result<Done, Failure> {
     let domid = domain.domid();
-    let (built, mut model) = start(context, config, devices, domain)?;
+    let (built, mut model) = start(context, config, &devices, domain)?;
     reporter.clear_line();
-    let mut object = describe_json(config, devices, &built, model.as_ref()).at(Stage::Unpause)?;
+    let mut object = describe_json(config, &devices, &built, model.as_ref()).at(Stage::Unpause)?;
+    // Backend and QEMU have opened the images: the guest's life must not depend on the descriptors of this run.
+    drop(devices);
     let printed =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
     if config.foreground {
