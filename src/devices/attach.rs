@@ -62,6 +62,7 @@ pub fn attach(
             Ok::<_, XenError>(())
         })?;
         wait_for_backends(context, domid, devices)?;
+        wait_for_interfaces(context, domid, devices)?;
         plug_blocks(context, domid, devices)?;
         plug_bridges(context, domid, devices)?;
         run_scripts(context, domid, devices, script_timeout)
@@ -106,6 +107,30 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
         }
         context.store.wait(Duration::from_millis(250))?;
     }
+}
+
+/// Waits until the network cards have their interfaces: netback makes one after it has set the state `InitWait`
+/// (`netback_probe`, drivers/net/xen-netback/xenbus.c, Linux 6.1).
+fn wait_for_interfaces(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -> Result<(), Error> {
+    let end = Instant::now() + BACKEND_TIMEOUT;
+    let cards = devices.iter().map(|planned| &planned.device);
+    for card in cards.filter(|device| device.backend_kind == "vif" && device.backend == DomId::DOM0) {
+        while NetworkInterface::find(&interface_name(domid, card.devid)).is_none() {
+            check_error(context.store, card, &card.paths(domid).backend)?;
+            context.cancel.check()?;
+            if Instant::now() >= end {
+                return Err(DeviceError::TimedOut {
+                    device: card.label(),
+                    what: "its backend did not make an interface".to_owned(),
+                    state: Untrusted::from(state::INIT_WAIT),
+                    after: BACKEND_TIMEOUT,
+                }
+                .into());
+            }
+            thread::sleep(POLL);
+        }
+    }
+    Ok(())
 }
 
 /// Fails if the kernel has reported an error of the backend (`xenbus_dev_error` writes below `error`).

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::devices::disk::Disk;
 use crate::error::device::DeviceError;
+use crate::os::loop_device::{FilePart, part_of};
 
 /// The image of a disk, opened.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub struct OpenImage {
     pub file: File,
     /// The number of the block device; `None`: it is a file.
     pub block_device: Option<u64>,
-    /// The device of the file system, and the inode.
-    pub identity: (u64, u64),
+    /// The part of a file that it is: of itself, or of the file below a loop device. `None`: it is another block device.
+    pub part: Option<FilePart>,
     /// The guest may write.
     pub writable: bool,
     /// The image may be in use elsewhere.
@@ -33,11 +34,9 @@ impl OpenImage {
     /// Whether two disks of one guest cannot have these images: they are one image, and one of them may write.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {
-        let same = match (self.block_device, other.block_device) {
-            (None, None) => self.identity == other.identity,
-            (one, other) => one == other,
-        };
-        same && (self.writable || other.writable) && !(self.shared && other.shared)
+        let same_device = self.block_device.is_some() && self.block_device == other.block_device;
+        let same_file = self.part.as_ref().zip(other.part.as_ref()).is_some_and(|(one, other)| one.overlaps(other));
+        (same_device || same_file) && (self.writable || other.writable) && !(self.shared && other.shared)
     }
 }
 
@@ -61,17 +60,12 @@ pub fn open_image(disk: &Disk) -> Result<Option<OpenImage>, DeviceError> {
         return Err(DeviceError::EmptyDisk { vdev, path });
     }
     let block_device = status.file_type().is_block_device().then(|| status.rdev());
+    let part = match block_device {
+        Some(_) => part_of(&file),
+        None => Some(FilePart { device: status.dev(), inode: status.ino(), bytes: 0..u64::MAX }),
+    };
     let (writable, shared) = (disk.writable, disk.shared);
-    Ok(Some(OpenImage {
-        vdev,
-        path,
-        file,
-        block_device,
-        identity: (status.dev(), status.ino()),
-        writable,
-        shared,
-        emulated: false,
-    }))
+    Ok(Some(OpenImage { vdev, path, file, block_device, part, writable, shared, emulated: false }))
 }
 
 /// The size of a file or block device.

@@ -30,10 +30,9 @@ pub(crate) fn user_of(image: &OpenImage) -> io::Result<Option<DiskUser>> {
     if image.shared {
         return Ok(None);
     }
-    let devices = match image.block_device {
-        Some(number) => vec![number],
-        None => loop_devices_of(image.identity.0, image.identity.1)?,
-    };
+    // A loop device shares its file with other loop devices.
+    let mut devices = image.part.as_ref().map_or(Ok(Vec::new()), loop_devices_of)?;
+    devices.extend(image.block_device);
     if let Some(path) = mount_of(&devices, image.writable)? {
         return Ok(Some(DiskUser::Mounted(path)));
     }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -100,11 +101,43 @@ fn configure(device: &File, file: &File, writable: bool) -> Result<(), Errno> {
     Errno::result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) }).map(drop)
 }
 
-/// The numbers (as stat(2) has them) of the loop devices of a file, with the file's device and inode.
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePart {
+    /// The device of the file system.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+    /// The bytes; the end of a part without a limit is `u64::MAX`.
+    pub bytes: Range<u64>,
+}
+
+impl FilePart {
+    /// Whether two parts have a byte in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+            && self.bytes.start < other.bytes.end
+            && other.bytes.start < self.bytes.end
+    }
+}
+
+/// The part of a file that an open block device is; `None`: it is no loop device, or has no file.
+#[must_use]
+pub fn part_of(opened: &File) -> Option<FilePart> {
+    // SAFETY: a struct of integers, for which zero is valid.
+    let mut info: Info = unsafe { mem::zeroed() };
+    // SAFETY: the struct has the size and layout that linux/loop.h gives it, and outlives the call.
+    let status = unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    let end = if info.size_limit == 0 { u64::MAX } else { info.offset.saturating_add(info.size_limit) };
+    (status == 0).then_some(FilePart { device: info.device, inode: info.inode, bytes: info.offset..end })
+}
+
+/// The numbers (as stat(2) has them) of the loop devices that overlap a part of a file.
 ///
 /// # Errors
 /// If /sys/block cannot be read. A loop device that is released meanwhile is left out.
-pub fn loop_devices_of(device: u64, inode: u64) -> io::Result<Vec<u64>> {
+pub fn loop_devices_of(part: &FilePart) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
         let name = entry?.file_name();
@@ -113,11 +146,7 @@ pub fn loop_devices_of(device: u64, inode: u64) -> io::Result<Vec<u64>> {
             continue;
         }
         let Ok(opened) = File::open(Path::new("/dev").join(name)) else { continue };
-        // SAFETY: a struct of integers, for which zero is valid.
-        let mut info: Info = unsafe { mem::zeroed() };
-        // SAFETY: the struct has the size and layout that linux/loop.h gives it, and outlives the call.
-        let status = unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
-        if status == 0 && (info.device, info.inode) == (device, inode) {
+        if part_of(&opened).is_some_and(|other| part.overlaps(&other)) {
             found.push(opened.metadata()?.rdev());
         }
     }
@@ -134,10 +163,24 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(1 << 20).expect("sized");
         let status = file.metadata().expect("there");
+        let part = |bytes| FilePart { device: status.dev(), inode: status.ino(), bytes };
         let Ok(made) = LoopDevice::attach(&file, true) else { return };
         let number = made.number().expect("there");
-        assert_eq!(loop_devices_of(status.dev(), status.ino()).expect("listed"), [number]);
+        let whole = part(0..u64::MAX);
+        assert_eq!(part_of(&made.device), Some(whole.clone()));
+        assert_eq!(loop_devices_of(&part(512..1024)).expect("listed"), [number]);
         drop(made);
-        assert_eq!(loop_devices_of(status.dev(), status.ino()).expect("listed"), [0; 0]);
+        assert_eq!(loop_devices_of(&whole).expect("listed"), [0; 0]);
+        assert_eq!(part_of(&file), None);
+    }
+
+    #[test]
+    fn parts_of_a_file_overlap_or_not() {
+        let part = |inode, bytes| FilePart { device: 1, inode, bytes };
+        let whole = part(1, 0..u64::MAX);
+        assert!(
+            whole.overlaps(&whole) && whole.overlaps(&part(1, 512..513)) && part(1, 0..10).overlaps(&part(1, 9..20))
+        );
+        assert!(!whole.overlaps(&part(2, 0..u64::MAX)) && !part(1, 0..10).overlaps(&part(1, 10..20)));
     }
 }
