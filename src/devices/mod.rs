@@ -4,6 +4,7 @@ pub mod attach;
 pub mod block;
 pub mod bridge;
 pub mod disk;
+pub mod follow;
 pub mod hotplug;
 pub mod nic;
 pub mod pci;

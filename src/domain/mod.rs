@@ -1,8 +1,10 @@
 //! One domain, as Xen and xenstore report it.
 
+pub mod device_details;
 pub mod devices;
 pub mod find;
 pub mod identity;
+pub mod libxl_devices;
 pub mod libxl_json;
 pub mod measure;
 pub mod paths;

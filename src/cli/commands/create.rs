@@ -154,7 +154,7 @@ fn start(
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
-    attach(context, domid, devices, config.hotplug_timeout)?;
+    attach(context, domid, devices, None, config.hotplug_timeout)?;
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
