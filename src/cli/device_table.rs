@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::domain::device_details::{DeviceDetails, EndState};
+use crate::devices::details::{DeviceDetails, EndState};
 use crate::os::Untrusted;
 use crate::xen::DomId;
 

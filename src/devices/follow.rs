@@ -1,14 +1,16 @@
 //! Waits for a guest that runs: until it has connected a device, or released one.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::details::EndState;
 use super::xenbus::state;
 use crate::context::Context;
-use crate::domain::device_details::EndState;
 use crate::domain::devices::ListedDevice;
 use crate::error::Error;
 use crate::error::device::{DeviceError, GuestPart};
-use crate::xen::{DomainRef, XenError};
+use crate::os::Untrusted;
+use crate::xen::{DomainRef, Transaction, XenError};
 
 /// The longest wait between two looks at the domain itself.
 const POLL: Duration = Duration::from_millis(250);
@@ -85,7 +87,7 @@ struct Ends {
 }
 
 impl Ends {
-    fn read(transaction: &crate::xen::Transaction<'_>, device: &ListedDevice) -> Result<Self, XenError> {
+    fn read(transaction: &Transaction<'_>, device: &ListedDevice) -> Result<Self, XenError> {
         let paths = [format!("{}/state", device.frontend), format!("{}/state", device.backend)];
         let [frontend, backend] = transaction.read_all(&paths)?.try_into().unwrap_or_default();
         Ok(Self { frontend: EndState(frontend), backend: EndState(backend) })
@@ -96,6 +98,12 @@ impl Ends {
             GuestPart::Connect => self.frontend.is(state::CONNECTED) && self.backend.is(state::CONNECTED),
             GuestPart::Release => self.backend.0.is_none() || self.backend.is(state::CLOSED),
         }
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guest's end is {}, the backend's is {}", self.frontend, self.backend)
     }
 }
 
@@ -124,8 +132,7 @@ fn wait(
                 domid: domain.domid,
                 device: device.label(),
                 part,
-                frontend: ends.frontend,
-                backend: ends.backend,
+                ends: Untrusted::from(ends.to_string()),
                 paused: info.paused,
                 after: timeout,
             }

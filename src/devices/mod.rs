@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod block;
 pub mod bridge;
+pub mod details;
 pub mod disk;
 pub mod follow;
 pub mod hotplug;

@@ -1,6 +1,5 @@
 //! One domain, as Xen and xenstore report it.
 
-pub mod device_details;
 pub mod devices;
 pub mod find;
 pub mod identity;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
-use crate::domain::device_details::EndState;
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
@@ -202,7 +201,7 @@ pub enum DeviceError {
     },
     /// The guest did not do its part.
     #[error(
-        "domain {domid} has not {part} {device} within {} seconds (the guest's end is {frontend}, the backend's is {backend})",
+        "domain {domid} has not {part} {device} within {} seconds ({ends})",
         after.as_secs()
     )]
     GuestTimedOut {
@@ -212,10 +211,8 @@ pub enum DeviceError {
         device: String,
         /// What it did not do.
         part: GuestPart,
-        /// The state of the guest's end.
-        frontend: EndState,
-        /// The state of the backend.
-        backend: EndState,
+        /// The states of both ends, for people.
+        ends: Untrusted,
         /// Whether the domain is paused, and so cannot.
         paused: bool,
         /// The time limit.

@@ -9,7 +9,7 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::config::devices::nic::MacAddress;
 use crate::config::devices::virtual_device::VirtualDevice;
-use crate::domain::device_details::{DeviceDetails, details_of};
+use crate::devices::details::{DeviceDetails, details_of};
 use crate::error::device::DeviceError;
 use crate::error::{AtStage, Error};
 use crate::lifecycle::detach_device::{Consent, detach_device};

@@ -11,7 +11,7 @@ use crate::cli::connection::{Connection, find_domain};
 use crate::cli::device_table::{DeviceRow, DeviceTable};
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
-use crate::domain::device_details::details_of;
+use crate::devices::details::details_of;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::find_request;

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::devices::{ListedDevice, devices_of};
-use super::paths::XenstorePaths;
-use crate::devices::nic::interface_name;
-use crate::devices::xenbus::state;
+use super::nic::interface_name;
+use super::xenbus::state;
+use crate::domain::devices::{ListedDevice, devices_of};
+use crate::domain::paths::XenstorePaths;
 use crate::os::Untrusted;
 use crate::xen::{DomId, Transaction, XenError};
 
