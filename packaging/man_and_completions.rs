@@ -20,7 +20,7 @@ const FILES: [(&str, &str, &[&str]); 13] = [
     (
         "/run/dombuild",
         "One record for each run that is under way. cleanup finds by it what a killed run left.",
-        &["create", "build", "destroy", "cleanup", "balloon"],
+        &["create", "build", "destroy", "cleanup", "balloon", "attach"],
     ),
     ("/run/dombuild/empty", "The root directory of every QEMU: empty, and mode 0.", &["create"]),
     ("/var/cache/dombuild/kernels", "Kernels that were unpacked before.", &["create", "build", "xenguest", "cleanup"]),
@@ -35,12 +35,18 @@ const FILES: [(&str, &str, &[&str]); 13] = [
     (
         "/run/xenstored/socket",
         "xenstored. XENSTORED_PATH names another socket.",
-        &["create", "build", "inspect", "balloon", "destroy", "cleanup", "xenguest", "features"],
+        &[
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
+            "features",
+        ],
     ),
     (
         "/dev/xen/xenbus",
         "xenstored, if there is no socket.",
-        &["create", "build", "inspect", "balloon", "destroy", "cleanup", "xenguest", "features"],
+        &[
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
+            "features",
+        ],
     ),
     ("/sys/fs/cgroup", "In it, dombuild/: one cgroup for each guest's QEMU.", &["create", "destroy", "cleanup"]),
     (

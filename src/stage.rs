@@ -62,6 +62,10 @@ pub enum Stage {
     BalloonTarget,
     /// The run waits until the guest has reached its target.
     WaitBalloon,
+    /// The run waits until the guest has connected a device, or given it back.
+    WaitDevice,
+    /// A device is taken away from a guest.
+    RemoveDevice,
     /// Xen is asked for the page counts of a domain.
     Inspect,
     /// The run waits until QEMU is ready.
@@ -80,7 +84,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -109,6 +113,8 @@ impl Stage {
         Self::PodTarget,
         Self::BalloonTarget,
         Self::WaitBalloon,
+        Self::WaitDevice,
+        Self::RemoveDevice,
         Self::Inspect,
         Self::DeviceModel,
         Self::Userdata,
@@ -149,6 +155,8 @@ impl Stage {
             Self::PodTarget => "pod-target",
             Self::BalloonTarget => "balloon-target",
             Self::WaitBalloon => "wait-balloon",
+            Self::WaitDevice => "wait-device",
+            Self::RemoveDevice => "remove-device",
             Self::Inspect => "inspect",
             Self::StartDeviceModel => "start-device-model",
             Self::DeviceModel => "device-model",

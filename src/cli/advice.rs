@@ -2,7 +2,7 @@
 
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
-use crate::error::device::{DeviceError, DiskUser};
+use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
@@ -110,6 +110,20 @@ fn of_device(error: &DeviceError) -> Option<String> {
         DeviceError::InterfaceTaken { .. } => Some("give another vifname".to_owned()),
         DeviceError::ScriptTimedOut { .. } => Some("--hotplug-timeout gives it longer".to_owned()),
         DeviceError::Script { .. } => Some("/var/log/xen/xen-hotplug.log may have more".to_owned()),
+        DeviceError::NumberTaken { .. } | DeviceError::MacTaken { .. } | DeviceError::NoSuchDevice { .. } => {
+            Some("`dombuild list --devices` shows which there are".to_owned())
+        }
+        DeviceError::GuestTimedOut { paused: true, .. } => {
+            Some("it is paused: `xl unpause` lets it follow".to_owned())
+        }
+        DeviceError::GuestTimedOut { part: GuestPart::Connect, .. } => Some(
+            "does it have Xen's drivers? --timeout gives it longer, --no-wait leaves the device attached".to_owned(),
+        ),
+        DeviceError::GuestTimedOut { part: GuestPart::Release, .. } => Some(
+            "does it still use the device? --timeout gives it longer, --force takes the device away without its consent"
+                .to_owned(),
+        ),
+        DeviceError::LeftBehind { .. } => Some("`dombuild detach --force` tries again".to_owned()),
         DeviceError::NoBackendDomain { .. } => Some("`dombuild list` shows which there are".to_owned()),
         _ => None,
     }

@@ -18,10 +18,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use boot::BootArgs;
-use devices::VirtualDeviceArgs;
+use devices::{AttachArgs, DetachArgs, VirtualDeviceArgs};
 use help::{
-    AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_FEATURES, AFTER_HELP, AFTER_INSPECT,
-    AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
+    AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH, AFTER_FEATURES,
+    AFTER_HELP, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
@@ -69,6 +69,12 @@ pub enum Command {
     /// Change the memory of a running guest, and wait until it has that size
     #[command(after_help = AFTER_BALLOON)]
     Balloon(BalloonArgs),
+    /// Attach a disk or a network card to a guest, and wait until the guest has connected it
+    #[command(after_help = AFTER_ATTACH)]
+    Attach(AttachArgs),
+    /// Detach a disk or a network card from a guest, which is asked to release it
+    #[command(after_help = AFTER_DETACH)]
+    Detach(DetachArgs),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),
@@ -78,7 +84,7 @@ pub enum Command {
     /// Replace XenServer's helper xenguest, for toolstacks that call it; a link to dombuild named xenguest does the same
     #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
     Xenguest(XenguestArgs),
-    /// List every domain: its kind, its memory and its plan, how long it runs, and who created it
+    /// List every domain: its kind, its memory and its plan, how long it runs, and who created it; or their devices
     #[command(after_help = AFTER_LIST)]
     List(ListArgs),
     /// Show what this dombuild and this host can do; needs no Xen
@@ -193,6 +199,12 @@ pub struct InspectArgs {
 /// `list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
+    /// List the devices of the guests instead
+    #[arg(long)]
+    pub devices: bool,
+    /// Only those of this guest
+    #[arg(value_name = "DOMID|NAME", requires = "devices", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: Option<String>,
     /// xenstored
     #[command(flatten)]
     pub store: StoreArgs,

@@ -10,7 +10,7 @@ use crate::lifecycle::teardown::teardown;
 use crate::observer;
 use crate::qemu::helpers::Ending;
 use crate::stage::Stage;
-use crate::xen::{DomId, DomainRef, Interface, Store};
+use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store};
 
 /// The handles that every verb on a real Xen needs.
 pub(crate) struct Connection<'a> {
@@ -55,4 +55,13 @@ pub(crate) fn find_domain(connection: &Connection<'_>, text: &str) -> Result<Dom
         return connection.xen.domain(domid)?.map(|info| info.domid).ok_or_else(unknown);
     }
     crate::domain::find::find_by_name(&connection.xen, &connection.store.plain(), text)?.ok_or_else(unknown)
+}
+
+/// The guest that a user means by a number or a name; dom0 is none.
+pub(crate) fn find_guest(connection: &Connection<'_>, text: &str) -> Result<DomainInfo, Error> {
+    let domid = find_domain(connection, text)?;
+    if domid == DomId::DOM0 {
+        return Err(Error::BadConfig("domain 0 is the one that this runs in: it is no guest".to_owned()));
+    }
+    connection.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(text.to_owned()))
 }

@@ -27,7 +27,15 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
 }
 
 fn parse<T: FromStr<Err = DeviceSpecError>>(flag: &str, specs: &[String]) -> Result<Vec<T>, Error> {
-    specs.iter().map(|spec| spec.parse().map_err(|error| Error::BadConfig(message(flag, spec, &error)))).collect()
+    specs.iter().map(|spec| parse_one(flag, spec)).collect()
+}
+
+/// The device of a text that stands behind `flag`.
+///
+/// # Errors
+/// [`Error::BadConfig`] with the column of what is wrong.
+pub(crate) fn parse_one<T: FromStr<Err = DeviceSpecError>>(flag: &str, spec: &str) -> Result<T, Error> {
+    spec.parse().map_err(|error| Error::BadConfig(message(flag, spec, &error)))
 }
 
 fn message(flag: &str, spec: &str, error: &DeviceSpecError) -> String {

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
-use super::commands::{balloon, build, cleanup, create, destroy, features, inspect, list, plan};
+use super::commands::{attach, balloon, build, cleanup, create, destroy, detach, features, inspect, list, plan};
 use super::events::Events;
 use super::print::{self, Code, Done};
 use super::reporter::Reporter;
@@ -205,6 +205,8 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Create(arguments) => create::run(reporter, arguments, cli.json),
         Command::Build(arguments) => build::run(reporter, arguments, cli.json),
         Command::Balloon(arguments) => balloon::run(reporter, arguments, cli.json),
+        Command::Attach(arguments) => attach::run(reporter, arguments, cli.json),
+        Command::Detach(arguments) => detach::run(reporter, arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),

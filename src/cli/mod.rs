@@ -8,6 +8,7 @@ pub mod commands;
 pub mod connection;
 pub mod create_request;
 mod device_flags;
+mod device_table;
 pub mod dispatch;
 pub mod events;
 pub mod exit_codes;

@@ -81,8 +81,17 @@ fn code_of_device(error: &DeviceError) -> Code {
         | DeviceError::NoBridge { .. }
         | DeviceError::NotABridge { .. }
         | DeviceError::InterfaceTaken { .. }
+        | DeviceError::NumberTaken { .. }
+        | DeviceError::MacTaken { .. }
+        | DeviceError::TooManyNics { .. }
+        | DeviceError::NotHotplugged { .. }
+        | DeviceError::NoSuchDevice { .. }
+        | DeviceError::Stopped { .. }
         | DeviceError::NoBackendDomain { .. } => Code::BAD_CONFIG,
-        DeviceError::TimedOut { .. } | DeviceError::ScriptTimedOut { .. } => Code::TIMED_OUT,
+        DeviceError::TimedOut { .. } | DeviceError::ScriptTimedOut { .. } | DeviceError::GuestTimedOut { .. } => {
+            Code::TIMED_OUT
+        }
+        DeviceError::LeftBehind { .. } => Code::LEFT_BEHIND,
         _ => Code::DEVICE_FAILED,
     }
 }

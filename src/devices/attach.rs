@@ -17,10 +17,10 @@ use super::nic::interface_name;
 use super::plan::PlannedDevice;
 use super::script::{Action, Call, run_all};
 use super::sharing::user_of;
-use super::xenbus::{XenbusDevice, state};
+use super::xenbus::{DevicePaths, XenbusDevice, state};
 use crate::config::devices::nic::Nic;
 use crate::context::Context;
-use crate::domain::paths::XenstorePaths;
+use crate::domain::devices::{NATIVE_NODE, RUN_NODE};
 use crate::error::device::{DeviceError, DiskUser};
 use crate::error::{Error, Failure, Wait};
 use crate::os::network_interface::NetworkInterface;
@@ -37,7 +37,8 @@ const POLL: Duration = Duration::from_millis(1);
 /// The lock of Xen's script `block` (tools/hotplug/Linux/locking.sh): while it is held, no other program gives out images.
 const BLOCK_LOCK: &str = "/run/xen-hotplug/block";
 
-/// Attaches the devices. Each script may take `script_timeout`.
+/// Attaches the devices, with the mark of this run if it adds them to a guest that exists. Each script may take
+/// `script_timeout`.
 ///
 /// # Errors
 /// [`DeviceError`] with the device and what its backend or script reports. Everything that was done stays for
@@ -46,6 +47,7 @@ pub fn attach(
     context: &Context<'_>,
     domid: DomId,
     devices: &[PlannedDevice],
+    mark: Option<&str>,
     script_timeout: Duration,
 ) -> Result<(), Failure> {
     if devices.is_empty() {
@@ -54,12 +56,20 @@ pub fn attach(
     context.step(Stage::Devices, || {
         context.store.transaction(|transaction| {
             for planned in devices {
+                let DevicePaths { frontend, backend, libxl } = planned.device.paths(domid);
+                // Another program may have attached one since the checks.
+                if mark.is_some() && transaction.read_all(&[&frontend, &backend, &libxl])?.iter().any(Option::is_some) {
+                    return Err(DeviceError::NumberTaken { device: planned.device.label() }.into());
+                }
                 planned.device.write(transaction, domid)?;
                 if !matches!(planned.hotplug, Hotplug::Script(_)) {
-                    transaction.write(&native_tag(&planned.device, domid), "")?;
+                    transaction.write(&format!("{libxl}/{NATIVE_NODE}"), "")?;
+                }
+                if let Some(mark) = mark {
+                    transaction.write(&format!("{libxl}/{RUN_NODE}"), mark)?;
                 }
             }
-            Ok::<_, XenError>(())
+            Ok::<_, Error>(())
         })?;
         wait_for_backends(context, domid, devices)?;
         wait_for_interfaces(context, domid, devices)?;
@@ -67,11 +77,6 @@ pub fn attach(
         plug_bridges(context, domid, devices)?;
         run_scripts(context, domid, devices, script_timeout)
     })
-}
-
-/// The node that shows that no script has plugged the device, and that none has to unplug it.
-pub(super) fn native_tag(device: &XenbusDevice, domid: DomId) -> String {
-    format!("{}/native/{}/{}", XenstorePaths::new(domid).owner_tag(), device.kind, device.devid)
 }
 
 /// Waits until every backend that no QEMU serves is in the state `InitWait`.

@@ -3,7 +3,9 @@
 pub mod attach;
 pub mod block;
 pub mod bridge;
+pub mod details;
 pub mod disk;
+pub mod follow;
 pub mod hotplug;
 pub mod image;
 pub mod nic;

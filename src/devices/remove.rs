@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(2);
 /// The classes of backends that dom0's kernel serves.
 const KERNEL_KINDS: [&str; 2] = ["vbd", "vif"];
 
-/// Removes devices of a domain that no longer runs. The guest is not asked.
+/// Removes devices of a domain, such as one that no longer runs. The guest is not asked.
 ///
 /// # Errors
 /// Everything that could not be removed, in one sentence. The failure of a script is logged only, as in libxl.
@@ -125,7 +125,6 @@ fn remove_nodes(transaction: &Transaction<'_>, domid: DomId, device: &ListedDevi
         device.frontend.clone(),
         device.backend.clone(),
         format!("{}/device/{}/{}", keys.libxl, device.kind, device.devid),
-        format!("{}/native/{}/{}", keys.owner_tag(), device.kind, device.devid),
     ] {
         transaction.remove(&path)?;
     }

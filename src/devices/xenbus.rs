@@ -17,6 +17,22 @@ pub mod state {
     pub const CLOSING: &str = "5";
     /// The end is closed.
     pub const CLOSED: &str = "6";
+
+    /// The name of a state; `None` if it is none.
+    #[must_use]
+    pub fn name(state: &str) -> Option<&'static str> {
+        Some(match state {
+            INITIALISING => "initialising",
+            INIT_WAIT => "init-wait",
+            "3" => "initialised",
+            CONNECTED => "connected",
+            CLOSING => "closing",
+            CLOSED => "closed",
+            "7" => "reconfiguring",
+            "8" => "reconfigured",
+            _ => return None,
+        })
+    }
 }
 
 /// A device with the nodes that its class adds to those that every device has.

@@ -3,6 +3,14 @@
 use super::paths::XenstorePaths;
 use crate::xen::{DomId, Transaction, XenError};
 
+/// The node in libxl's copy of a device that dombuild has plugged without a script: none has to unplug it. It goes with the
+/// device, whoever removes that.
+pub const NATIVE_NODE: &str = "dombuild-native";
+
+/// The node in libxl's copy of a device whose attachment is not complete. Its value is that of
+/// [`JournalEntry::mark`](crate::runs::journal::JournalEntry::mark).
+pub const RUN_NODE: &str = "dombuild-run";
+
 /// A device of a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedDevice {
@@ -26,6 +34,16 @@ pub struct ListedDevice {
     pub vifname: Option<String>,
     /// dombuild has plugged the device without its script.
     pub native: bool,
+    /// The run that is attaching the device, or was killed while it did.
+    pub run: Option<String>,
+}
+
+impl ListedDevice {
+    /// The device in messages, as in `vbd 51712`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} {}", self.kind, self.devid)
+    }
 }
 
 /// The devices of a domain, except its first console. A device whose paths are not those of this domain is left out.
@@ -45,16 +63,15 @@ pub fn devices_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Lis
     if places.is_empty() {
         return Ok(Vec::new());
     }
-    const NODES: [&str; 5] = ["frontend", "backend", "script", "gatewaydev", "vifname"];
+    const NODES: [&str; 7] = ["frontend", "backend", "script", "gatewaydev", "vifname", NATIVE_NODE, RUN_NODE];
     let mut paths = Vec::new();
     for (kind, devid) in &places {
         paths.extend(NODES.map(|node| format!("{root}/{kind}/{devid}/{node}")));
-        paths.push(format!("{}/native/{kind}/{devid}", keys.owner_tag()));
     }
     let values = transaction.read_all(&paths)?;
     let mut found = Vec::new();
-    for ((kind, devid), values) in places.iter().zip(values.chunks(NODES.len() + 1)) {
-        let [frontend, backend, script, gatewaydev, vifname, native] = values else { continue };
+    for ((kind, devid), values) in places.iter().zip(values.chunks(NODES.len())) {
+        let [frontend, backend, script, gatewaydev, vifname, native, run] = values else { continue };
         let (Some(frontend), Some(backend)) = (frontend.clone(), backend.clone()) else { continue };
         let Some((backend_domid, backend_kind)) = place_of_backend(&backend, domid, *devid) else {
             log::warn!("the {kind} {devid} of domain {domid} names a backend of another domain: it is left alone");
@@ -71,6 +88,7 @@ pub fn devices_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Lis
             gatewaydev: gatewaydev.clone(),
             vifname: vifname.clone(),
             native: native.is_some(),
+            run: run.clone(),
         });
     }
     Ok(found)

@@ -312,7 +312,7 @@ fn path(path: &Path) -> Result<String, Error> {
 }
 
 /// A `libxl_device_disk`.
-fn disk(disk: &Disk) -> Value {
+pub(super) fn disk(disk: &Disk) -> Value {
     let mut fields = Fields::default();
     fields.put_some("pdev_path", disk.target.as_deref());
     fields.put("vdev", disk.vdev.name.as_str());
@@ -349,7 +349,7 @@ fn disk(disk: &Disk) -> Value {
 }
 
 /// A `libxl_device_nic`.
-fn nic(index: u32, nic: &Nic, kind: Kind) -> Value {
+pub(super) fn nic(index: u32, nic: &Nic, kind: Kind) -> Value {
     let mut fields = Fields::default();
     fields.put("devid", nic.devid.unwrap_or(index));
     fields.put_some("mac", nic.mac.map(|mac| mac.to_string()));

@@ -3,6 +3,7 @@
 pub mod devices;
 pub mod find;
 pub mod identity;
+pub mod libxl_devices;
 pub mod libxl_json;
 pub mod measure;
 pub mod paths;

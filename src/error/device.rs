@@ -1,9 +1,11 @@
 //! Why a device cannot be given to a guest.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Failure;
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
@@ -161,6 +163,80 @@ pub enum DeviceError {
         /// The time limit.
         after: Duration,
     },
+    /// The guest has a device of that class and number.
+    #[error("the guest has a {device} already")]
+    NumberTaken {
+        /// The device, as in `vbd 51712`.
+        device: String,
+    },
+    /// A network card of the guest has the address.
+    #[error("the guest's {device} has the address {mac} already")]
+    MacTaken {
+        /// The card that has it.
+        device: String,
+        /// The address.
+        mac: String,
+    },
+    /// The guest has network cards of all numbers.
+    #[error("the guest has {most} network cards, which is the most")]
+    TooManyNics {
+        /// The most network cards.
+        most: u32,
+    },
+    /// The device cannot be attached to a guest that runs.
+    #[error("{device} cannot be attached to a guest that exists: {reason}")]
+    NotHotplugged {
+        /// The device, as in `disk xvdb`.
+        device: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The guest has no such device.
+    #[error("domain {domid} has no {device}")]
+    NoSuchDevice {
+        /// The domain.
+        domid: DomId,
+        /// The device, as in `disk xvdb`.
+        device: String,
+    },
+    /// The domain has stopped, so that it cannot connect or release a device.
+    #[error("domain {domid} has stopped")]
+    Stopped {
+        /// The domain.
+        domid: DomId,
+    },
+    /// The guest did not do its part.
+    #[error(
+        "domain {domid} has not {part} {device} within {} seconds ({ends})",
+        after.as_secs()
+    )]
+    GuestTimedOut {
+        /// The domain.
+        domid: DomId,
+        /// The device, as in `vbd 51712`.
+        device: String,
+        /// What it did not do.
+        part: GuestPart,
+        /// The states of both ends, for people.
+        ends: Untrusted,
+        /// Whether the domain is paused, and so cannot.
+        paused: bool,
+        /// The time limit.
+        after: Duration,
+    },
+    /// A device could not be taken away.
+    #[error("{device} of domain {domid} was left behind, because {problem}{}",
+        cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
+    LeftBehind {
+        /// The domain.
+        domid: DomId,
+        /// The device, as in `vbd 51712`.
+        device: String,
+        /// Why it could not be removed.
+        problem: String,
+        /// The error that led to the removal. `None` if the user asked for the removal.
+        cause: Option<Box<Failure>>,
+    },
     /// There is no domain of this name to serve the device.
     #[error("device {device}: there is no domain {name:?} to serve it")]
     NoBackendDomain {
@@ -169,6 +245,24 @@ pub enum DeviceError {
         /// The name.
         name: String,
     },
+}
+
+/// The part of a guest when a device comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestPart {
+    /// It connects the device.
+    Connect,
+    /// It releases the device.
+    Release,
+}
+
+impl fmt::Display for GuestPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connected",
+            Self::Release => "released",
+        })
+    }
 }
 
 /// Who uses the image of a disk.
@@ -194,8 +288,8 @@ pub enum DiskUser {
     },
 }
 
-impl std::fmt::Display for DiskUser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for DiskUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = |writable: &bool| if *writable { "for writing" } else { "for reading" };
         match self {
             Self::Mounted(path) => write!(f, "dom0 has mounted it at {path:?}"),

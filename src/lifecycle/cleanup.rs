@@ -4,12 +4,15 @@
 //! never touches a domain whose guest was completed, a domain of a living run, or a domain of another toolstack.
 
 use std::path::PathBuf;
+use std::slice;
 use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::teardown::{files_of, remove, remove_rest, teardown};
+use crate::devices::remove::remove_at_once;
+use crate::domain::devices::devices_of;
 use crate::domain::identity::owner_tag;
 use crate::domain::paths::XenstorePaths;
 use crate::error::{Error, Wait};
@@ -58,6 +61,8 @@ pub enum LeftoverKind {
     Keys,
     /// The sockets and files of a domain that is gone.
     Files,
+    /// A device of a domain, which was not attached completely.
+    Device,
     /// The journal entry of the run, and nothing else.
     Record,
 }
@@ -111,10 +116,11 @@ impl Findings<'_> {
         let now = |(handle, number): &(Uuid, Option<DomId>)| {
             *handle == run.uuid && (run.domid().is_none() || *number == run.domid())
         };
-        if !self.living.iter().any(now) {
+        // The mark on a device names its run: no other run has to do with it.
+        if run.verb == RunVerb::Attach || !self.living.iter().any(now) {
             match self.domain_of(run)? {
-                Some(domain) => self.domain(run, &domain),
-                None if run.verb == RunVerb::Build => {}
+                Some(domain) => self.domain(run, &domain)?,
+                None if matches!(run.verb, RunVerb::Build | RunVerb::Attach) => {}
                 None => {
                     if let Some(domid) = run.domid() {
                         self.rest(run.uuid, domid, Some(run))?;
@@ -164,7 +170,7 @@ impl Findings<'_> {
     }
 
     /// Handles the existing domain of a dead run.
-    fn domain(&mut self, run: &RunRecord, domain: &DomainInfo) {
+    fn domain(&mut self, run: &RunRecord, domain: &DomainInfo) -> Result<(), XenError> {
         let (xen, store, domid, held) = (self.xen, self.store, domain.domid, domain.held());
         match run.verb {
             RunVerb::Create => {
@@ -185,7 +191,16 @@ impl Findings<'_> {
                 let found = xen.find(held).map_err(|error| error.to_string())?;
                 found.map_or(Ok(()), |_| xen.claim(domid, Pages(0))).map_err(|error| error.to_string())
             }),
+            RunVerb::Attach => {
+                let devices = devices_of(&store.plain(), domid)?.into_iter();
+                for device in devices.filter(|device| device.run.as_ref() == Some(&run.mark())) {
+                    self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Device, || {
+                        remove_at_once(store, domid, slice::from_ref(&device))
+                    });
+                }
+            }
         }
+        Ok(())
     }
 
     /// Handles owner tags of domains that are gone and have no journal entry.

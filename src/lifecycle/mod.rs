@@ -1,7 +1,9 @@
-//! Everything that happens to a domain besides its build: cleanup, resizing and removal.
+//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, and removal.
 
+pub mod attach_device;
 pub mod balloon;
 pub mod cleanup;
+pub mod detach_device;
 pub mod guard;
 pub mod teardown;
 pub mod zombie;

@@ -31,6 +31,8 @@ pub enum RunVerb {
     Build,
     /// Removes a domain.
     Destroy,
+    /// Attaches a device to a domain.
+    Attach,
 }
 
 /// A run, as its file in the journal stores it.
@@ -57,6 +59,12 @@ impl RunRecord {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let process = ProcessId::of(pid)?.ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
         Ok(Self { uuid, verb, process, domid: domid.map(DomId::get), promised: 0, claims: false })
+    }
+
+    /// The value of [`RUN_NODE`](crate::domain::devices::RUN_NODE) that devices of this run have until it ends.
+    #[must_use]
+    pub(crate) fn mark(&self) -> String {
+        format!("{} {}", self.process.pid, self.process.start)
     }
 
     /// The domid. `None` before the domain exists.
@@ -128,6 +136,12 @@ impl JournalEntry {
         self.run.promised = pages.0;
         self.run.claims |= claims;
         self.update()
+    }
+
+    /// The mark of this run on the devices that it attaches, by which cleanup finds them.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        self.run.mark()
     }
 
     /// Whether this run has claimed memory or tried to.
@@ -229,7 +243,9 @@ fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
 pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
-    Ok(others()?.iter().any(|entry| entry.run.verb != RunVerb::Build && entry.run.is_about(domain)))
+    Ok(others()?
+        .iter()
+        .any(|entry| !matches!(entry.run.verb, RunVerb::Build | RunVerb::Attach) && entry.run.is_about(domain)))
 }
 
 /// Removes the entries of dead runs for a domain that is completely gone, or that a later run has recorded. Entries for

@@ -2,8 +2,10 @@
 
 use super::run::line;
 
-const VERBS: [&str; 10] =
-    ["plan", "create", "build", "inspect", "list", "balloon", "destroy", "cleanup", "xenguest", "features"];
+const VERBS: [&str; 12] = [
+    "plan", "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
+    "features",
+];
 
 #[test]
 fn the_help_of_the_program_teaches() {
@@ -138,7 +140,9 @@ fn the_flags_of_each_verb() {
         ("cleanup", "--apply --store-timeout".to_owned()),
         ("balloon", "--timeout --model --force --store-timeout".to_owned()),
         ("inspect", "--watch --svg --model --store-timeout".to_owned()),
-        ("list", "--store-timeout".to_owned()),
+        ("attach", "--timeout --no-wait --hotplug-timeout --store-timeout".to_owned()),
+        ("detach", "--timeout --force --store-timeout".to_owned()),
+        ("list", "--devices --store-timeout".to_owned()),
         ("features", String::new()),
     ];
     for (verb, flags) in table {

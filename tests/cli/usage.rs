@@ -38,6 +38,16 @@ fn what_cannot_be_understood_is_a_usage_error() {
         ("destroy", "DOMID|NAME"),
         ("destroy web db", "db"),
         ("destroy --all", "--all"),
+        ("attach disk web", "SPEC"),
+        ("attach web /a,raw,xvda,w", "disk|vif"),
+        ("attach nic web bridge=xenbr0", "'nic'"),
+        ("attach vif web bridge=xenbr0 --timeout soon", "number of seconds"),
+        ("attach vif web bridge=xenbr0 --timeout 1 --no-wait", "--no-wait"),
+        ("attach vif web bridge=xenbr0 --force", "--force"),
+        ("detach disk web", "DEVICE"),
+        ("detach disk web xvda xvdb", "xvdb"),
+        ("detach disk web xvda --timeout 1 --force", "--force"),
+        ("list web", "--devices"),
         ("features --memory 256", "--memory"),
     ] {
         let error = refused(&arguments.split_whitespace().collect::<Vec<_>>(), 2, "usage");

@@ -83,6 +83,26 @@ fn devices_that_are_right_are_taken() {
     assert!(ran.stderr.contains("disk xvde: only the guest's Xen drivers see it"), "{ran:?}");
 }
 
+/// What comes to a guest that exists is read like what it is created with, before Xen is touched.
+#[test]
+fn attach_and_detach_read_their_device_first() {
+    for (arguments, expected) in [
+        (&["attach", "vif", "web", "mac=00:16:3e:00:00"][..], "vif \"mac=00:16:3e:00:00\", column 5: mac is"),
+        (&["attach", "disk", "web", ""], "disk \"\", column 1: there is no vdev"),
+        (&["attach", "disk", "web", "/a,raw,xvda,w\x1b[m"], "is a control character"),
+        (&["detach", "disk", "web", "vda"], "disk \"vda\", column 1: vdev is \"vda\"; it takes xvda"),
+        (&["detach", "vif", "web", "99999999999"], "99999999999 is no number of a network card"),
+        (&["detach", "vif", "web", "eth0"], "vif \"eth0\", column 1: mac is"),
+        (&["detach", "vif", "web", "\x1b[31m"], "mac is \"\\u{1b}[31m\""),
+    ] {
+        let error = refused(arguments, 3, "bad-config");
+        assert_eq!(error["stage"], "check-input", "{error}");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert!(!message.contains(['\n', '\x1b']), "shown as it is: {message:?}");
+    }
+}
+
 #[test]
 fn only_create_has_them() {
     for verb in ["plan --memory 256", "build --domid 7 --memory 256"] {

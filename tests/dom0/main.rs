@@ -15,6 +15,7 @@ mod failures;
 mod faults;
 mod foreign_domain;
 mod host_memory;
+mod hotplug;
 mod images;
 mod interrupts;
 mod kills;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         twin::TESTS,
         foreign_domain::TESTS,
         linux::TESTS,
+        hotplug::TESTS,
         limits::TESTS,
         passthrough::TESTS,
         qemu_devices::TESTS,

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueEnum};
 
+use super::host::StoreArgs;
 use super::time::seconds;
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
@@ -51,4 +53,62 @@ pub struct VirtualDeviceArgs {
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,
+}
+
+/// The class of a device that comes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceClass {
+    /// A disk or CD drive
+    Disk,
+    /// A network card
+    Vif,
+}
+
+/// `attach`.
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    /// Class of the device
+    #[arg(value_name = "disk|vif", hide_possible_values = true)]
+    pub class: DeviceClass,
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// The device, as in --disk and --vif of create: /srv/b.img,raw,xvdb,w or bridge=xenbr0 or '' for a network card with
+    /// all defaults. docs/devices.md lists the words
+    pub spec: String,
+    /// How long the guest may take to connect it; a device that it does not connect is taken away again
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Do not wait for the guest: it may be paused, or have no drivers yet
+    #[arg(long, conflicts_with = "timeout")]
+    pub no_wait: bool,
+    /// How long the hotplug script of the device may take
+    #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
+    pub hotplug_timeout: Duration,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `detach`.
+#[derive(Debug, Clone, Args)]
+pub struct DetachArgs {
+    /// Class of the device
+    #[arg(value_name = "disk|vif", hide_possible_values = true)]
+    pub class: DeviceClass,
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub device: String,
+    /// How long the guest may take to release it; a guest that does not begin to keeps it
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Do not ask the guest: what it has not written yet is lost
+    #[arg(long, conflicts_with = "timeout")]
+    pub force: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
 }

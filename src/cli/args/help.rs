@@ -111,6 +111,32 @@ Exit codes:
   4 the host lacks the memory         130, 143 after SIGINT, SIGTERM"
 );
 
+pub(super) const AFTER_ATTACH: &str = "\
+Examples:
+  dombuild attach disk web /srv/b.img,raw,xvdb,w
+  dombuild attach vif web bridge=xenbr0 --timeout 10 --json
+
+Exit codes:
+  0 done: the guest has connected it    5 Xen refused
+  1 a script or a backend failed        6 xenstore
+  2 usage                               7 the device was left behind
+  3 no such guest, or a bad device      8 timed out waiting
+  130, 143 after SIGINT, SIGTERM
+attach takes the device away again after every failure except 7.";
+
+pub(super) const AFTER_DETACH: &str = "\
+Examples:
+  dombuild detach disk web xvdb
+  dombuild detach vif web 00:16:3e:12:34:56 --timeout 10
+  dombuild detach disk 7 51728 --force
+
+Exit codes:
+  0 done                             6 xenstore
+  1 internal                         7 the device was left behind
+  2 usage                            8 the guest has not released it
+  3 no such guest, or no such device
+  5 Xen refused                      130, 143 after SIGINT, SIGTERM";
+
 pub(super) const AFTER_DESTROY: &str = "\
 Examples:
   dombuild destroy web
@@ -146,9 +172,10 @@ keys in xenstore best; a guest that was resized differs from it.
 Examples:
   dombuild list
   dombuild list --json
+  dombuild list --devices web
 
 Exit codes:
-  0 done   2 usage   5 Xen is absent or refused   6 xenstore";
+  0 done   2 usage   3 no such guest   5 Xen is absent or refused   6 xenstore";
 
 pub(super) const AFTER_FEATURES: &str = "\
 Examples:

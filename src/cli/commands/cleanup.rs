@@ -36,6 +36,7 @@ fn name(left: &Leftover) -> String {
         LeftoverKind::DeviceModel => format!("the device model of {of}"),
         LeftoverKind::Keys => format!("the keys of {of}"),
         LeftoverKind::Files => format!("the files of {of}"),
+        LeftoverKind::Device => format!("a device of {of}"),
         LeftoverKind::Record => format!("the record of {of}"),
     }
 }
@@ -52,6 +53,7 @@ fn text(found: &[Leftover], apply: bool) -> String {
             RunVerb::Create => "create",
             RunVerb::Build => "build",
             RunVerb::Destroy => "destroy",
+            RunVerb::Attach => "attach",
         });
         let by = verb.zip(left.pid).map(|(verb, pid)| format!(", by {verb}, process {pid}")).unwrap_or_default();
         lines.push(format!("  {}{by}", name(left)));

@@ -165,7 +165,7 @@ fn start(
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
-    attach(context, domid, &devices.paravirtual, config.hotplug_timeout).map_err(|failure| {
+    attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
         // Without its QEMU, a guest has no tap devices.
         let ended = model.as_mut().and_then(|model| model.check().err());
         ended.map_or(failure, |error| Failure { stage: Stage::DeviceModel, error, aftermath: None })

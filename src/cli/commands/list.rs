@@ -1,4 +1,4 @@
-//! `list`: every domain, its memory against its plan, and who created it.
+//! `list`: every domain, its memory against its plan, and who created it; or the devices of guests.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,9 +7,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cli::args::ListArgs;
-use crate::cli::connection::Connection;
+use crate::cli::connection::{Connection, find_domain};
+use crate::cli::device_table::{DeviceRow, DeviceTable};
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
+use crate::devices::details::details_of;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::find_request;
@@ -23,9 +25,30 @@ use crate::xen::{DomId, DomainInfo};
 pub(crate) fn run(reporter: &Reporter, arguments: &ListArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(reporter, false, arguments.store.store_timeout)?;
     let running = Running::begin(reporter, Stage::Inspect);
+    if arguments.devices {
+        let table = devices(&connection, arguments.domain.as_deref()).at(Stage::Inspect)?;
+        running.done();
+        return print::finish(json, &table.0, &table.to_string());
+    }
     let list = List::of(&connection).at(Stage::Inspect)?;
     running.done();
     print::finish(json, &list.domains, &list.to_string())
+}
+
+/// The devices of all guests, or of one.
+fn devices(connection: &Connection<'_>, domain: Option<&str>) -> Result<DeviceTable, Error> {
+    let domids = match domain {
+        Some(domain) => vec![find_domain(connection, domain)?],
+        None => connection.xen.domains()?.iter().map(|domain| domain.domid).collect(),
+    };
+    let store = connection.store.plain();
+    let paths: Vec<_> = domids.iter().map(|domid| XenstorePaths::new(*domid).of_domain("name")).collect();
+    let mut rows = Vec::new();
+    for (domid, name) in domids.into_iter().zip(store.read_all(&paths)?) {
+        let name = name.map(Untrusted::from);
+        rows.extend(details_of(&store, domid)?.into_iter().map(|details| DeviceRow::new(domid, name.clone(), details)));
+    }
+    Ok(DeviceTable(rows))
 }
 
 /// The toolstack that created a domain, as far as xenstore shows it.

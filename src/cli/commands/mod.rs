@@ -1,10 +1,12 @@
 //! One file for each verb.
 
+pub mod attach;
 pub mod balloon;
 pub mod build;
 pub mod cleanup;
 pub mod create;
 pub mod destroy;
+pub mod detach;
 pub mod dry_run;
 pub mod features;
 pub mod inspect;

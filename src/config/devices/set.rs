@@ -11,7 +11,7 @@ use super::virtual_device::DiskClass;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
-const MOST_NICS: u32 = 100;
+pub const MOST_NICS: u32 = 100;
 
 /// The disks and network cards of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

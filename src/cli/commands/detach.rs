@@ -1,0 +1,84 @@
+//! `detach`: a disk or a network card goes from a guest that runs.
+
+use serde_json::json;
+
+use crate::cli::args::devices::{DetachArgs, DeviceClass};
+use crate::cli::connection::{Connection, find_guest};
+use crate::cli::device_flags::parse_one;
+use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
+use crate::config::devices::nic::MacAddress;
+use crate::config::devices::virtual_device::VirtualDevice;
+use crate::devices::details::{DeviceDetails, details_of};
+use crate::error::device::DeviceError;
+use crate::error::{AtStage, Error};
+use crate::lifecycle::detach_device::{Consent, detach_device};
+use crate::memory::Kind;
+use crate::observer;
+use crate::stage::Stage;
+use crate::xen::DomainInfo;
+
+pub(crate) fn run(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> anyhow::Result<Done> {
+    let wanted = observer::step(reporter, Stage::CheckInput, || Wanted::parse(arguments.class, &arguments.device))?;
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let domain = find_guest(&connection, &arguments.domain).at(Stage::CheckInput)?;
+    let details = find(&connection, &domain, &wanted).at(Stage::CheckInput)?;
+    let context = connection.context();
+    let consent = if arguments.force { Consent::Forced } else { Consent::Asked(arguments.timeout) };
+    detach_device(&context, &domain, &details.device, consent)?;
+    reporter.clear_line();
+
+    let (domid, device) = (domain.domid, &details.device);
+    let object = json!({ "domid": domid, "kind": device.kind, "devid": device.devid, "forced": arguments.force });
+    print::finish(json, &object, &format!("{} of domain {domid} is detached", device.label()))
+}
+
+/// The device that a user means.
+enum Wanted {
+    Disk(VirtualDevice),
+    Card(u32),
+    Address(MacAddress),
+}
+
+impl Wanted {
+    fn parse(class: DeviceClass, text: &str) -> Result<Self, Error> {
+        match class {
+            DeviceClass::Disk => parse_one("disk", text).map(Self::Disk),
+            DeviceClass::Vif if text.bytes().all(|byte| byte.is_ascii_digit()) => text
+                .parse()
+                .map(Self::Card)
+                .map_err(|_| Error::BadConfig(format!("{text} is no number of a network card"))),
+            DeviceClass::Vif => parse_one("vif", text).map(Self::Address),
+        }
+    }
+
+    fn is(&self, details: &DeviceDetails) -> bool {
+        let device = &details.device;
+        match self {
+            Self::Disk(vdev) => device.kind == "vbd" && device.devid == vdev.number,
+            Self::Card(devid) => device.kind == "vif" && device.devid == *devid,
+            Self::Address(mac) => {
+                let address = details.mac.as_ref().and_then(|mac| mac.raw_for_comparison().parse().ok());
+                device.kind == "vif" && address == Some(*mac)
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Disk(vdev) => format!("disk {vdev}"),
+            Self::Card(devid) => format!("vif {devid}"),
+            Self::Address(mac) => format!("vif with the address {mac}"),
+        }
+    }
+}
+
+fn find(connection: &Connection<'_>, domain: &DomainInfo, wanted: &Wanted) -> Result<DeviceDetails, Error> {
+    let domid = domain.domid;
+    let found = details_of(&connection.store.plain(), domid)?.into_iter().find(|details| wanted.is(details));
+    let found = found.ok_or_else(|| DeviceError::NoSuchDevice { domid, device: wanted.name() })?;
+    if domain.kind == Kind::Hvm && found.cdrom == Some(true) {
+        return Err(Error::BadConfig(format!("{} is an emulated CD drive, which stays in its guest", wanted.name())));
+    }
+    Ok(found)
+}
