@@ -69,7 +69,8 @@ build_outside() {
     for package in "$REPO/target/xen-$version/package"/*.crate; do
         name=$(basename "$package" .crate)
         mkdir "$room/${name%-*}"
-        tar -xzf "$package" -C "$room/${name%-*}" --strip-components=1 || return
+        # A package has old dates: cargo would take a changed file for one that it has compiled.
+        tar -xmzf "$package" -C "$room/${name%-*}" --strip-components=1 || return
     done
     cp -r "$REPO/tests/outside" "$room/program"
     cp "$REPO/Cargo.lock" "$room/program/"
