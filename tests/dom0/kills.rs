@@ -41,7 +41,7 @@ fn found() -> Vec<Value> {
 }
 
 /// Removes it, and checks that nothing is left after that.
-fn clean() -> Vec<Value> {
+pub(crate) fn clean() -> Vec<Value> {
     let found = found();
     let removed = dombuild(&["cleanup", "--apply"]).success().json();
     let removed = removed.as_array().expect("a list").clone();
@@ -182,7 +182,7 @@ fn killed_foreground() {
 }
 
 /// Starts a run, and kills it this long after the event that begins this step.
-fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
+pub(crate) fn kill_in(step: &str, arguments: &[&str], delay: Duration) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
     let mut child = start_silently(&[&["--events-fd", &events.to_string()], arguments].concat());

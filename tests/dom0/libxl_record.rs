@@ -54,7 +54,7 @@ fn configuration(domid: DomId) -> (PathBuf, Value) {
 }
 
 /// What `xl list -l` prints of a domain.
-fn listed(name: &str) -> Value {
+pub(crate) fn listed(name: &str) -> Value {
     let all: Value = serde_json::from_str(&run("xl", &["list", "-l", name]).success().stdout).expect("JSON");
     all.get(0).unwrap_or_else(|| panic!("xl does not know the configuration of {name}: {all}"))["config"].clone()
 }

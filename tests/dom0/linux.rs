@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// What the kernel does at every start and no test is about, left out: guards against speculation, tests of its ciphers, a
 /// search for PCI devices and a table of kprobes. Emulated, these take much of the time.
-const QUICK: &str = "mitigations=off cryptomgr.notests pci=noearly initcall_blacklist=init_kprobe_trace";
+pub(crate) const QUICK: &str = "mitigations=off cryptomgr.notests pci=noearly initcall_blacklist=init_kprobe_trace";
 
 /// Starts the small Linux guest and waits until it is up.
 pub(crate) fn start(arguments: &[&str], words: &str) -> Value {

@@ -6,7 +6,10 @@ mod agreement;
 mod bounds;
 mod cage;
 mod create;
+mod device_failures;
 mod device_model;
+mod device_scripts;
+mod devices;
 mod documentation;
 mod dom0_memory;
 mod dry_run;
@@ -73,6 +76,9 @@ fn main() -> ExitCode {
     let trials = [
         create::TESTS,
         device_model::TESTS,
+        devices::TESTS,
+        device_failures::TESTS,
+        device_scripts::TESTS,
         cage::TESTS,
         dry_run::TESTS,
         library::TESTS,

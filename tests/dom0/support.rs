@@ -254,6 +254,7 @@ pub(crate) struct Host {
     xenstore: BTreeSet<String>,
     processes: BTreeSet<String>,
     files: BTreeSet<String>,
+    devices: BTreeSet<String>,
     free_kib: u64,
     claimed_kib: u64,
 }
@@ -283,6 +284,7 @@ impl Host {
                         .map(|name| format!("cgroup {}", name.display())),
                 )
                 .collect(),
+            devices: devices(),
             free_kib: info.free_kib.0,
             claimed_kib: info.claimed_kib.0,
         }
@@ -312,6 +314,7 @@ impl Host {
             ("key", &self.xenstore, &now.xenstore),
             ("process", &self.processes, &now.processes),
             ("file", &self.files, &now.files),
+            ("device", &self.devices, &now.devices),
         ] {
             found.extend(after.difference(before).map(|new| format!("new {what}: {new}")));
             found.extend(before.difference(after).map(|gone| format!("lost {what}: {gone}")));
@@ -358,6 +361,19 @@ fn is_lasting(line: &str) -> bool {
     let path = line.split(" = ").next().unwrap_or(line);
     let kind = path.strip_prefix("/local/domain/0/backend/").filter(|kind| !kind.contains('/'));
     kind.is_none() && !["/libxl", "/vm", "/local/domain/0/device-model", "/local/domain/0/backend"].contains(&path)
+}
+
+/// The network interfaces, and the loop devices that have a file.
+fn devices() -> BTreeSet<String> {
+    let names = |directory: &str| {
+        let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory}: {error}"));
+        entries.map(|entry| entry.expect("an entry").path())
+    };
+    let loops = names("/sys/block").filter_map(|device| {
+        let file = fs::read_to_string(device.join("loop/backing_file")).ok()?;
+        Some(format!("{} {}", device.display(), file.trim()))
+    });
+    loops.chain(names("/sys/class/net").map(|interface| interface.display().to_string())).collect()
 }
 
 /// Programs that a guest brings along: anything of QEMU's or ours, and whatever names a domain on its command line.

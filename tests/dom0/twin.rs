@@ -156,7 +156,12 @@ fn same_context(xen: &Interface, theirs: DomId, ours: DomId) -> usize {
 
 /// Compares the domains' keys, names and permissions included. What QEMU's VNC server and its keyboard add to xl's guest,
 /// and our own mark and serial port, are not part of it.
-fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize {
+pub(crate) fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize {
+    same_keys_but(theirs, ours, differing, &[])
+}
+
+/// The same, where each guest has texts of its own: pairs of xl's and ours.
+pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pairs: &[(&str, &str)]) -> usize {
     let all = shell("xenstore-ls -f -p");
     let of = |domid: DomId| -> Vec<String> {
         let vm = shell(&format!("xenstore-read /local/domain/{domid}/vm"));
@@ -164,6 +169,8 @@ fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize {
             format!("/local/domain/{domid}"),
             format!("/libxl/{domid}"),
             format!("/local/domain/0/backend/console/{domid}"),
+            format!("/local/domain/0/backend/vbd/{domid}"),
+            format!("/local/domain/0/backend/vif/{domid}"),
             format!("/local/domain/0/device-model/{domid}"),
             vm.trim().to_owned(),
         ];
@@ -186,6 +193,8 @@ fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize {
                     (format!("domain/{domid}/"), "domain/N/"),
                     (format!("domain/{domid}\""), "domain/N\""),
                     (format!("console/{domid}/"), "console/N/"),
+                    (format!("backend/vbd/{domid}/"), "backend/vbd/N/"),
+                    (format!("backend/vif/{domid}/"), "backend/vif/N/"),
                     (format!("n{domid})"), "nN)"),
                     (format!("n{domid},"), "nN,"),
                     (format!("r{domid})"), "rN)"),
@@ -193,6 +202,9 @@ fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize {
                     (format!("frontend-id = \"{domid}\""), "frontend-id = N"),
                 ] {
                     rest = rest.replace(&old, new);
+                }
+                for (index, (their, our)) in pairs.iter().enumerate() {
+                    rest = rest.replace(if domid == theirs { their } else { our }, &format!("OWN{index}"));
                 }
                 Some(format!("{root} {rest}"))
             })
