@@ -90,7 +90,7 @@ pub enum Error {
     Host(#[from] HostError),
     /// A device cannot be given to the guest.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(Box<DeviceError>),
     /// QEMU cannot run as a user.
     #[error(transparent)]
     DeviceUser(#[from] DeviceUserError),
@@ -273,6 +273,12 @@ pub trait AtStage<T> {
 impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
         self.map_err(|error| Failure { stage, error: error.into(), aftermath: None })
+    }
+}
+
+impl From<DeviceError> for Error {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(Box::new(error))
     }
 }
 

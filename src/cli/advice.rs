@@ -98,6 +98,11 @@ fn of_device(error: &DeviceError) -> Option<String> {
         DeviceError::InUse { .. } => Some(
             "detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned(),
         ),
+        DeviceError::NoQemu { .. } => Some(
+            "place it at hda to hdd or sda to sdp, where an HVM guest's QEMU emulates it, or let that QEMU serve it \
+             with --device-model-root"
+                .to_owned(),
+        ),
         DeviceError::NoBridge { bridge, .. } => {
             Some(format!("`ip link add {bridge} type bridge` makes it; bridge=NAME in --vif names another"))
         }

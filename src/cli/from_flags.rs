@@ -16,13 +16,15 @@ use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
 use crate::config::platform::Platform;
+use crate::devices::disk::{Server, server};
 use crate::devices::pci::{agree, needed_hole};
+use crate::devices::plan::GuestQemu;
 use crate::error::Error;
 use crate::memory::{Kib, Kind, Plan, Request};
 use crate::payload::kernel::Keep;
 use crate::payload::search::resolve_device_model;
 use crate::qemu::command_line::is_option;
-use crate::qemu::config::DeviceModelConfig;
+use crate::qemu::config::{DeviceModelConfig, QemuRole};
 use crate::qemu::confinement::RunAs;
 use crate::qemu::needs::Needs;
 use crate::xen::{DomId, EventPort, ImageLimits};
@@ -42,6 +44,8 @@ pub struct Create {
     pub hotplug_timeout: Duration,
     /// QEMU, where it is to have one.
     pub device_model: Option<DeviceModelConfig>,
+    /// The QEMU that serves disks of a PVH or PV guest, if there are such disks.
+    pub backend: Option<DeviceModelConfig>,
     /// It stays paused.
     pub paused: bool,
     /// The run lasts as long as the guest.
@@ -71,6 +75,17 @@ pub struct FirmwareFiles {
     pub smbios: Option<PathBuf>,
     /// ACPI tables.
     pub acpi: Option<PathBuf>,
+}
+
+impl Create {
+    /// What the guest's QEMU can do for its devices.
+    pub(crate) fn guest_qemu(&self) -> GuestQemu {
+        match (&self.device_model, &self.backend) {
+            (Some(DeviceModelConfig { run_as: RunAs::User(_), .. }), _) => GuestQemu::Confined,
+            (Some(_), _) | (None, Some(_)) => GuestQemu::Serves,
+            (None, None) => GuestQemu::Absent,
+        }
+    }
 }
 
 /// `build`, ready to be carried out.
@@ -186,6 +201,7 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
         log::info!("QEMU is confined: {needs}");
     }
     Ok(DeviceModelConfig {
+        role: QemuRole::DeviceModel,
         path,
         arguments: arguments.qemu.dm_arg.clone(),
         timeout: arguments.qemu.dm_timeout,
@@ -193,6 +209,23 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
         needs,
         filter: arguments.qemu.device_model_filter == Switch::On,
     })
+}
+
+/// The QEMU that serves disks of a PVH or PV guest. It needs Xen's and xenstore's rights, and so runs as root.
+fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Option<DeviceModelConfig>, Error> {
+    if kind == Kind::Hvm || !devices.disks.iter().any(|disk| server(disk, kind) == Server::Qemu) {
+        return Ok(None);
+    }
+    let path = resolve_device_model(None)?;
+    Ok(path.map(|path| DeviceModelConfig {
+        role: QemuRole::Backend,
+        path,
+        arguments: Vec::new(),
+        timeout: arguments.qemu.dm_timeout,
+        run_as: RunAs::Root,
+        needs: Needs::default(),
+        filter: true,
+    }))
 }
 
 /// Checks the flags of `create` and reads the files.
@@ -247,6 +280,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     // All flags are checked: from here on it is files.
     let device_model =
         if has_device_model { resolve_device_model(arguments.qemu.device_model.as_deref())? } else { None };
+    let backend = backend(arguments, &devices, plan.request.kind)?;
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
     Ok(Create {
         name,
@@ -255,6 +289,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
         device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
+        backend,
         paused: arguments.paused,
         foreground: arguments.foreground,
         seclabel: arguments.domain.seclabel.clone(),

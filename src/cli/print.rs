@@ -77,6 +77,7 @@ fn code_of_device(error: &DeviceError) -> Code {
         | DeviceError::NoScript { .. } => Code::BAD_FILE,
         DeviceError::NoBackendDriver { .. }
         | DeviceError::InUse { .. }
+        | DeviceError::NoQemu { .. }
         | DeviceError::NoBridge { .. }
         | DeviceError::NotABridge { .. }
         | DeviceError::InterfaceTaken { .. }

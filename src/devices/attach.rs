@@ -11,19 +11,21 @@ use nix::errno::Errno;
 
 use super::block::{BlockDevice, is_open, kernel_backend};
 use super::bridge::BridgePort;
-use super::disk::OpenImage;
 use super::hotplug::Hotplug;
+use super::image::OpenImage;
 use super::nic::interface_name;
 use super::plan::PlannedDevice;
 use super::script::{Action, Call, run_all};
 use super::sharing::user_of;
 use super::xenbus::{DevicePaths, XenbusDevice, state};
+use crate::config::devices::nic::Nic;
 use crate::context::Context;
 use crate::domain::devices::{NATIVE_NODE, RUN_NODE};
 use crate::error::device::{DeviceError, DiskUser};
 use crate::error::{Error, Failure, Wait};
 use crate::os::network_interface::NetworkInterface;
 use crate::os::{Untrusted, shared_file};
+use crate::qemu::emulated::tap_name;
 use crate::stage::Stage;
 use crate::xen::{DomId, Store, XenError};
 
@@ -181,17 +183,13 @@ fn plug_bridges(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) 
     }
     let mut mtus = Vec::with_capacity(ports.len());
     for (device, port) in &ports {
-        let name = interface_name(domid, device.devid);
-        let Some(interface) = NetworkInterface::find(&name) else {
-            let source = Errno::ENODEV.into();
-            return Err(DeviceError::System {
-                device: device.label(),
-                action: format!("find the interface {name}"),
-                source,
-            }
-            .into());
-        };
+        let interface = find_interface(device, &interface_name(domid, device.devid))?;
         mtus.push(port.connect(interface, port.vifname.as_deref(), device.devid)?);
+        if port.tap {
+            let tap = find_interface(device, &tap_name(domid, device.devid))?;
+            let name = port.vifname.as_ref().map(|name| format!("{name}{}", Nic::EMULATED_SUFFIX));
+            port.connect(tap, name.as_deref(), device.devid)?;
+        }
     }
     context.store.transaction(|transaction| {
         for ((device, _), mtu) in ports.iter().zip(&mtus) {
@@ -204,21 +202,31 @@ fn plug_bridges(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) 
     Ok(())
 }
 
+fn find_interface(device: &XenbusDevice, name: &str) -> Result<NetworkInterface, DeviceError> {
+    NetworkInterface::find(name).ok_or_else(|| DeviceError::System {
+        device: device.label(),
+        action: format!("find the interface {name}"),
+        source: Errno::ENODEV.into(),
+    })
+}
+
 /// Runs the scripts of the devices that have one: all at once, then those of the tap devices.
 fn run_scripts(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice], timeout: Duration) -> Result<(), Error> {
-    let calls = devices.iter().filter_map(|planned| match &planned.hotplug {
-        Hotplug::Script(script) => {
-            let device = &planned.device;
-            Some(Call { script, action: Action::Plug, domid, backend_kind: device.backend_kind, devid: device.devid })
+    for action in [Action::Plug, Action::PlugTap] {
+        let calls = devices.iter().filter_map(|planned| match &planned.hotplug {
+            Hotplug::Script(script) if action == Action::Plug || script.tap => {
+                let (backend_kind, devid) = (planned.device.backend_kind, planned.device.devid);
+                Some(Call { script, action, domid, backend_kind, devid })
+            }
+            _ => None,
+        });
+        let calls: Vec<_> = calls.collect();
+        let outcomes = run_all(&calls, timeout, || context.cancel.check())?;
+        for (call, outcome) in calls.iter().zip(outcomes) {
+            let node = format!("/local/domain/0/backend/{}/{domid}/{}/hotplug-error", call.backend_kind, call.devid);
+            let noted = context.store.plain().read(&node)?.map(Untrusted::from);
+            outcome.check(call, noted, timeout)?;
         }
-        _ => None,
-    });
-    let calls: Vec<_> = calls.collect();
-    let outcomes = run_all(&calls, timeout, || context.cancel.check())?;
-    for (call, outcome) in calls.iter().zip(outcomes) {
-        let node = format!("/local/domain/0/backend/{}/{domid}/{}/hotplug-error", call.backend_kind, call.devid);
-        let noted = context.store.plain().read(&node)?.map(Untrusted::from);
-        outcome.check(call, noted, timeout)?;
     }
     Ok(())
 }

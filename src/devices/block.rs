@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::disk::OpenImage;
+use super::image::OpenImage;
 use crate::error::device::DeviceError;
 use crate::os::loop_device::LoopDevice;
 use crate::xen::{Transaction, XenError};

@@ -17,6 +17,8 @@ pub struct BridgePort {
     pub vifname: Option<String>,
     /// Its MTU in bytes; `None`: the bridge's.
     pub mtu: Option<u32>,
+    /// The card has an emulated twin, whose tap device becomes a port as well.
+    pub tap: bool,
 }
 
 /// Finds a bridge by name. The script takes `ethN` for a missing `xenbrN`, which hosts of Xen 3 have.

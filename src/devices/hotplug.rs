@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::bridge::BridgePort;
-use super::disk::OpenImage;
+use super::image::OpenImage;
 
 /// The directory of Xen's hotplug scripts.
 pub const SCRIPTS: &str = "/etc/xen/scripts";
@@ -59,6 +59,8 @@ pub struct Script {
     pub class: ScriptClass,
     /// The gateway's interface, for network scripts.
     pub gatewaydev: Option<String>,
+    /// The card has an emulated twin, whose tap device is plugged as well.
+    pub tap: bool,
 }
 
 /// The class of a device, by which its script is called.

@@ -7,6 +7,7 @@ pub mod details;
 pub mod disk;
 pub mod follow;
 pub mod hotplug;
+pub mod image;
 pub mod nic;
 pub mod pci;
 pub mod plan;

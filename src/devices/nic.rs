@@ -28,7 +28,8 @@ pub fn is_emulated(nic: &Nic, kind: Kind) -> bool {
     kind == Kind::Hvm && nic.emulated.unwrap_or(true)
 }
 
-/// The device in xenstore (libxl__set_xenstore_nic, Xen 4.17) and how it is plugged. The card has its number and address.
+/// The device in xenstore (libxl__set_xenstore_nic, Xen 4.17) and how it is plugged, with its number and address. `tap`: QEMU
+/// has a tap device for its emulated twin.
 ///
 /// # Errors
 /// [`DeviceError`] if the bridge or the script cannot be used.
@@ -38,6 +39,7 @@ pub fn device(
     mac: MacAddress,
     kind: Kind,
     backend: DomId,
+    tap: bool,
 ) -> Result<(XenbusDevice, Hotplug), DeviceError> {
     let script = script_path(nic.script.as_deref().unwrap_or(VIF_BRIDGE));
     let bridge = nic.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
@@ -69,7 +71,7 @@ pub fn device(
     let is_bridge_script = script.file_name().is_some_and(|name| name == VIF_BRIDGE);
     let hotplug = if is_bridge_script && is_stock_bridge(&script) {
         let bridge = find_bridge(devid, bridge)?;
-        Hotplug::Bridge(BridgePort { bridge, vifname: nic.vifname.clone(), mtu: nic.mtu })
+        Hotplug::Bridge(BridgePort { bridge, vifname: nic.vifname.clone(), mtu: nic.mtu, tap })
     } else {
         if is_bridge_script {
             find_bridge(devid, bridge)?;
@@ -80,7 +82,7 @@ pub fn device(
             source,
         })?;
         let gatewaydev = Some(nic.gatewaydev.clone().unwrap_or_default());
-        Hotplug::Script(Script { path: script, class: ScriptClass::Nic, gatewaydev })
+        Hotplug::Script(Script { path: script, class: ScriptClass::Nic, gatewaydev, tap })
     };
     Ok((device, hotplug))
 }

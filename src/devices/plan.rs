@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
+use super::disk::Server;
 use super::hotplug::Hotplug;
+use super::image::{OpenImage, open_image};
+use super::sharing::user_of;
 use super::xenbus::XenbusDevice;
 use super::{disk, nic};
 use crate::config::devices::disk::Disk;
 use crate::config::devices::nic::Nic;
 use crate::config::devices::set::Devices;
+use crate::config::devices::virtual_device::DiskClass;
 use crate::domain::find::find_by_name;
 use crate::error::Error;
 use crate::error::device::DeviceError;
 use crate::memory::Kind;
+use crate::qemu::emulated::{DriveImage, DrivePlace, EmulatedDevice};
 use crate::xen::{DomId, Interface, Store};
 
 /// A device, and what dom0 does for it.
@@ -23,6 +28,39 @@ pub struct PlannedDevice {
     pub hotplug: Hotplug,
 }
 
+/// The devices of a guest.
+#[derive(Debug, Default)]
+pub struct PlannedDevices {
+    /// The paravirtual devices.
+    pub paravirtual: Vec<PlannedDevice>,
+    /// The devices that QEMU emulates.
+    pub emulated: Vec<EmulatedDevice>,
+}
+
+impl PlannedDevices {
+    /// The devices in one line; `None`: there are none.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let labels: Vec<_> = self.paravirtual.iter().map(|planned| planned.device.label()).collect();
+        let mut parts = if labels.is_empty() { Vec::new() } else { vec![labels.join(", ")] };
+        if !self.emulated.is_empty() {
+            parts.push(format!("{} emulated", self.emulated.len()));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// The QEMU of a guest, as far as its devices depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestQemu {
+    /// An HVM guest has no QEMU: nothing is emulated.
+    Absent,
+    /// The QEMU of an HVM guest that has no rights on xenstore: it emulates devices and cannot serve paravirtual ones.
+    Confined,
+    /// A QEMU that serves paravirtual devices.
+    Serves,
+}
+
 /// The drivers of dom0's kernel, by the class of the backend, and the modules that have them.
 const DRIVERS: [(&str, &str); 2] = [("vbd", "xen-blkback"), ("vif", "xen-netback")];
 
@@ -30,39 +68,118 @@ const DRIVERS: [(&str, &str); 2] = [("vbd", "xen-blkback"), ("vif", "xen-netback
 ///
 /// # Errors
 /// [`DeviceError`] for what the host lacks; an error of Xen or xenstored.
-pub fn plan(xen: &Interface, store: &Store, devices: &Devices, kind: Kind) -> Result<Vec<PlannedDevice>, Error> {
-    let mut planned = Vec::new();
+pub fn plan(
+    xen: &Interface,
+    store: &Store,
+    devices: &Devices,
+    kind: Kind,
+    qemu: GuestQemu,
+) -> Result<PlannedDevices, Error> {
+    let mut planned = PlannedDevices::default();
     for disk in &devices.disks {
-        planned.extend(plan_disk(xen, store, disk, kind)?);
+        plan_disk(xen, store, disk, kind, qemu, &mut planned)?;
     }
     for nic in &devices.nics {
-        planned.push(plan_nic(xen, store, nic, kind)?);
+        plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
     }
     Ok(planned)
 }
 
-fn plan_disk(xen: &Interface, store: &Store, disk: &Disk, kind: Kind) -> Result<Option<PlannedDevice>, Error> {
+fn plan_disk(
+    xen: &Interface,
+    store: &Store,
+    disk: &Disk,
+    kind: Kind,
+    qemu: GuestQemu,
+    planned: &mut PlannedDevices,
+) -> Result<(), Error> {
     let label = format!("vbd {}", disk.vdev.number);
     let backend = backend_domain(xen, store, disk.backend_domain.as_deref(), &label)?;
-    let image = disk::open_image(disk)?;
+    let mut image = open_image(disk)?;
+    if let Some(image) = &image {
+        let user = user_of(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
+        if let Some(user) = user {
+            return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());
+        }
+    }
+    let emulated =
+        if kind == Kind::Hvm && qemu != GuestQemu::Absent { emulated_disk(disk, image.as_ref())? } else { None };
+    let is_emulated = emulated.is_some();
+    if let Some(image) = &mut image {
+        image.emulated = is_emulated;
+    }
+    planned.emulated.extend(emulated);
     if disk.target.is_none() && disk.script.is_none() {
         // A drive without a medium is QEMU's alone: QEMU 7.2 ends when a medium comes into a drive with nodes.
-        return Ok(None);
+        return match is_emulated {
+            true => Ok(()),
+            false => Err(DeviceError::NoQemu { vdev: disk.vdev.name.clone() }.into()),
+        };
+    }
+    if disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves {
+        // QEMU's own drivers see the disk; nothing serves a paravirtual twin.
+        return match is_emulated {
+            true => Ok(()),
+            false => Err(DeviceError::NoQemu { vdev: disk.vdev.name.clone() }.into()),
+        };
     }
     let (device, hotplug) = disk::device(disk, kind, backend, image)?;
     check_driver(&device)?;
-    Ok(Some(PlannedDevice { device, hotplug }))
+    planned.paravirtual.push(PlannedDevice { device, hotplug });
+    Ok(())
 }
 
-fn plan_nic(xen: &Interface, store: &Store, nic: &Nic, kind: Kind) -> Result<PlannedDevice, Error> {
+/// The emulated twin of a disk, if QEMU can open its image and has a place for it.
+fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<EmulatedDevice>, DeviceError> {
+    let image = match image {
+        Some(image) => {
+            let file = image.file.try_clone().map_err(|source| DeviceError::Open {
+                vdev: image.vdev.clone(),
+                path: image.path.clone(),
+                source,
+            })?;
+            Some(DriveImage {
+                path: image.path.clone(),
+                file,
+                block_device: image.block_device.is_some(),
+                format: disk.format,
+            })
+        }
+        None => None,
+    };
+    Ok(match (disk.vdev.ide_place(), image) {
+        (Some(ide), image) if disk.cdrom => Some(EmulatedDevice::Cdrom { ide, number: disk.vdev.number, image }),
+        (Some(ide), Some(image)) => {
+            Some(EmulatedDevice::Disk { place: DrivePlace::Ide(ide), image, writable: disk.writable })
+        }
+        (None, Some(image)) if disk.vdev.class == DiskClass::Scsi => {
+            Some(EmulatedDevice::Disk { place: DrivePlace::Scsi(disk.vdev.disk), image, writable: disk.writable })
+        }
+        _ => None,
+    })
+}
+
+fn plan_nic(
+    xen: &Interface,
+    store: &Store,
+    nic: &Nic,
+    kind: Kind,
+    qemu: GuestQemu,
+    planned: &mut PlannedDevices,
+) -> Result<(), Error> {
     // `Devices::complete` has given the card both.
     let (Some(devid), Some(mac)) = (nic.devid, nic.mac) else {
         return Err(Error::Internal("a network card has no number or no address".to_owned()));
     };
     let backend = backend_domain(xen, store, nic.backend_domain.as_deref(), &format!("vif {devid}"))?;
-    let (device, hotplug) = nic::device(nic, devid, mac, kind, backend)?;
+    let has_tap = nic::is_emulated(nic, kind) && qemu != GuestQemu::Absent && backend == DomId::DOM0;
+    let (device, hotplug) = nic::device(nic, devid, mac, kind, backend, has_tap)?;
     check_driver(&device)?;
-    Ok(PlannedDevice { device, hotplug })
+    planned.paravirtual.push(PlannedDevice { device, hotplug });
+    if has_tap {
+        planned.emulated.push(EmulatedDevice::Nic { devid, mac, model: nic.model.clone() });
+    }
+    Ok(())
 }
 
 /// The domain that serves a device: dom0, or the one of this name or number.

@@ -94,7 +94,7 @@ fn run_scripts(domid: DomId, devices: &[ListedDevice]) {
                 _ => return None,
             };
             let path = script_path(device.script.as_deref()?);
-            Some((device, Script { path, class, gatewaydev: device.gatewaydev.clone() }))
+            Some((device, Script { path, class, gatewaydev: device.gatewaydev.clone(), tap: false }))
         })
         .collect();
     let calls: Vec<_> = scripts

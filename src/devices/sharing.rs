@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::block::opened_by_blkback;
-use super::disk::OpenImage;
+use super::image::OpenImage;
 use crate::error::device::DiskUser;
 use crate::os::Untrusted;
 use crate::os::loop_device::loop_devices_of;
@@ -45,7 +45,8 @@ pub(crate) fn user_of(image: &OpenImage) -> io::Result<Option<DiskUser>> {
     {
         return Ok(Some(DiskUser::Guest { domid, writable: opened.writable }));
     }
-    locked_by_qemu(image)
+    // The locks of this guest's own QEMU do not count; there were no others when the image was opened.
+    if image.emulated { Ok(None) } else { locked_by_qemu(image) }
 }
 
 /// Where one of these devices is mounted; where the image will be read only, a read-only mount does not count.

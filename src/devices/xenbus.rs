@@ -1,5 +1,7 @@
 //! A device in xenstore: the nodes of its frontend, its backend and libxl's copy.
 
+use serde_json::{Value, json};
+
 use crate::domain::paths::XenstorePaths;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 
@@ -82,6 +84,19 @@ impl XenbusDevice {
         }
     }
 
+    /// The device as `create` prints it.
+    #[must_use]
+    pub fn json(&self, domid: DomId) -> Value {
+        let paths = self.paths(domid);
+        json!({
+            "kind": self.kind,
+            "devid": self.devid,
+            "backend_domid": self.backend,
+            "backend": paths.backend,
+            "frontend": paths.frontend,
+        })
+    }
+
     /// Writes the device's nodes as libxl does (tools/libs/light/libxl_device.c, libxl__device_generic_add, Xen 4.17). Nodes
     /// of an earlier device of that number are removed.
     ///
@@ -120,5 +135,28 @@ impl XenbusDevice {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_are_those_of_libxl() {
+        let device = XenbusDevice {
+            kind: "vbd",
+            backend_kind: "qdisk",
+            backend: DomId::DOM0,
+            devid: 51712,
+            backend_nodes: Vec::new(),
+            frontend_nodes: Vec::new(),
+            frontend_fixed: Vec::new(),
+        };
+        let paths = device.paths(DomId::new(7).expect("a domid"));
+        assert_eq!(paths.frontend, "/local/domain/7/device/vbd/51712");
+        assert_eq!(paths.backend, "/local/domain/0/backend/qdisk/7/51712");
+        assert_eq!(paths.libxl, "/libxl/7/device/vbd/51712");
+        assert_eq!(device.label(), "vbd 51712");
     }
 }

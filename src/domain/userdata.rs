@@ -55,7 +55,7 @@ pub fn write(context: &Context<'_>, domain: DomainRef, configuration: &Value) ->
 /// whose file is not JSON, stays as it is.
 ///
 /// # Errors
-/// Those of [`write`], and [`HostError::Userdata`] if the file cannot be read.
+/// Those of [`write()`], and [`HostError::Userdata`] if the file cannot be read.
 pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
     let file = configuration_path(domain);
     if !file.exists() {
@@ -66,7 +66,7 @@ pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read.map_err(failed("read", &file))?,
     };
-    match serde_json::from_slice::<Value>(&text) {
+    match parse(&text) {
         Ok(mut configuration) => {
             change(&mut configuration);
             store(Path::new(DIRECTORY), domain, &configuration)
@@ -78,10 +78,20 @@ pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut
     }
 }
 
+/// The configuration in a file's content, which ends with a NUL.
+///
+/// # Errors
+/// If it is not JSON.
+pub fn parse(content: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(content.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
 /// Writes the file, with the lock held.
 fn store(directory: &Path, domain: DomainRef, configuration: &Value) -> Result<(), Error> {
     let (new, file) = (path(directory, 'n', domain, "libxl-json"), path(directory, 'd', domain, "libxl-json"));
-    let text = serde_json::to_vec_pretty(configuration)?;
+    // libxl parses what it has read up to a NUL, and has no NUL but the file's (libxl__get_domain_configuration).
+    let mut text = serde_json::to_vec_pretty(configuration)?;
+    text.push(0);
     let write = || {
         // A run that was killed may have left one.
         remove_file(&new)?;
@@ -175,4 +185,77 @@ fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
 /// The error of an operation on one of the files.
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
     move |source| HostError::Userdata { action, path: path.to_owned(), source }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn domain(number: u32, uuid: u128) -> DomainRef {
+        DomainRef { domid: DomId::new(number).expect("a domid"), uuid: Uuid::from_u128(uuid) }
+    }
+
+    #[test]
+    fn only_root_reads_the_file_and_its_end_is_a_nul() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = domain(7, 1);
+        // A run was killed here.
+        let half = path(folder.path(), 'n', held, "libxl-json");
+        fs::write(&half, "{").expect("written");
+        fs::set_permissions(&half, fs::Permissions::from_mode(0o666)).expect("set");
+        for content in [json!({"a": [1]}), json!({"a": "shorter"})] {
+            store(folder.path(), held, &content).expect("written");
+            let file = path(folder.path(), 'd', held, "libxl-json");
+            let text = fs::read(&file).expect("read");
+            assert_eq!(text.last(), Some(&0));
+            assert_eq!(parse(&text).expect("JSON"), content);
+            assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o7777, 0o600);
+            assert!(!half.exists());
+        }
+        store(&folder.path().join("missing"), held, &json!(1)).expect_err("no directory");
+    }
+
+    #[test]
+    fn the_lock_is_held_once_and_its_file_is_gone_after_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let lock = try_lock(&path).expect("made").expect("free");
+        assert!(try_lock(&path).expect("opened").is_none(), "held");
+        // Another program opened the file while it had its name.
+        let late = File::open(&path).expect("opened");
+        drop(lock);
+        assert!(!path.exists());
+        late.try_lock().expect("free");
+        let next = try_lock(&path).expect("made").expect("another file");
+        drop(next);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_files_are_those_of_one_domain() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (held, earlier, other) = (domain(7, 1), domain(7, 2), domain(71, 1));
+        for (purpose, domain, name) in [
+            ('d', held, "libxl-json"),
+            ('n', held, "libxl-json"),
+            ('l', held, "domain-userdata-lock"),
+            ('d', held, "xl.cfg"),
+            ('d', earlier, "libxl-json"),
+            ('d', other, "libxl-json"),
+        ] {
+            fs::write(path(folder.path(), purpose, domain, name), "").expect("written");
+        }
+        for odd in ["userdata-", "userdata-d.7", "userdata", "domid-history", "7"] {
+            fs::write(folder.path().join(odd), "").expect("written");
+        }
+        let found = files_in(folder.path(), held.domid, Some(held.uuid));
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(found.iter().all(|path| path.to_string_lossy().contains(&format!(".7.{}.", held.uuid))), "{found:?}");
+        assert_eq!(files_in(folder.path(), held.domid, None).len(), 5);
+    }
 }

@@ -49,6 +49,12 @@ pub enum DeviceError {
         /// The path.
         path: PathBuf,
     },
+    /// Only a QEMU can serve the disk, and the guest has none that can.
+    #[error("disk {vdev}: only QEMU can serve it, and the guest's QEMU does not")]
+    NoQemu {
+        /// The disk.
+        vdev: String,
+    },
     /// The image is in use.
     #[error("disk {vdev}: {path} is in use: {user}")]
     InUse {

@@ -11,7 +11,7 @@ use crate::devices::attach::attach;
 use crate::devices::details::{DeviceDetails, details_of};
 use crate::devices::disk::{Server, server};
 use crate::devices::follow::wait_connected;
-use crate::devices::plan::{PlannedDevice, plan};
+use crate::devices::plan::{GuestQemu, PlannedDevice, plan};
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::{ListedDevice, RUN_NODE, devices_of};
 use crate::domain::paths::XenstorePaths;
@@ -222,7 +222,8 @@ fn prepare(
             }
         }
     }
-    let planned = plan(context.xen, context.store, &devices, domain.kind)?.pop();
+    // Nothing of it is emulated, and no QEMU of the guest serves it.
+    let planned = plan(context.xen, context.store, &devices, domain.kind, GuestQemu::Absent)?.paravirtual.pop();
     let planned = planned.ok_or_else(|| Error::Internal("the device has no backend".to_owned()))?;
     Ok((device, planned))
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::launch::Step;
 
@@ -23,6 +24,23 @@ pub fn withhold_descriptors() -> io::Result<Step> {
         })
     };
     Ok(step)
+}
+
+/// Returns the step that passes descriptors to the program, under the same numbers. It follows
+/// [`withhold_descriptors`].
+#[must_use]
+pub fn pass_descriptors(descriptors: Vec<OwnedFd>) -> Step {
+    // SAFETY: between fork and exec, the closure only makes system calls that take numbers, and it owns the descriptors.
+    unsafe {
+        Step::new(move || {
+            for fd in &descriptors {
+                if libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Every open descriptor above 2. The list's own descriptor is among them, and closed by the time of the return.
@@ -65,6 +83,17 @@ mod tests {
         };
         assert!(passed_on(false));
         assert!(!passed_on(true));
+    }
+
+    #[test]
+    fn what_is_passed_arrives_under_its_number() {
+        let (_reader, writer) = io::pipe().expect("a pipe");
+        let number = writer.as_raw_fd();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("echo x >&{number}")]);
+        withhold_descriptors().expect("listed").put_into(&mut command);
+        pass_descriptors(vec![writer.into()]).put_into(&mut command);
+        assert!(command.status().expect("sh").success());
     }
 
     #[test]

@@ -11,15 +11,8 @@ use crate::xen::DomId;
 /// QEMU's monitors: one for dombuild as the toolstack, one for `xentop`.
 pub(crate) const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 
-/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17) without its VNC
-/// server, then those of the confinement, then the user's.
-pub(crate) fn arguments(
-    domid: DomId,
-    name: &DomainName,
-    plan: &Plan,
-    confinement: &[String],
-    own: &[String],
-) -> Vec<String> {
+/// The arguments that every QEMU of a guest has: its guest and its monitors.
+fn common(domid: DomId) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
     let monitor = |id: &str| {
@@ -34,7 +27,35 @@ pub(crate) fn arguments(
         let (chardev, mon) = monitor(id);
         add(&["-chardev", &chardev, "-mon", &mon]);
     }
-    add(&["-nodefaults", "-no-user-config", "-name", &name.qemu_option(), "-display", "none"]);
+    add(&["-nodefaults", "-no-user-config"]);
+    all
+}
+
+/// The arguments that libxl gives a QEMU that only serves Xen's devices (libxl__build_device_model_args_new for PV, Xen
+/// 4.17).
+pub(crate) fn of_backend(domid: DomId, name: &DomainName, plan: &Plan) -> Vec<String> {
+    let mut all = common(domid);
+    let mib = plan.memory.build_max.get() / KIB_PER_MIB;
+    let rest = ["-xen-attach", "-name", &name.qemu_option(), "-display", "none", "-machine", "xenpv", "-m"];
+    all.extend(rest.iter().map(|word| (*word).to_owned()));
+    all.push(mib.to_string());
+    all
+}
+
+/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17) without its VNC
+/// server, with those of its emulated devices, then those of the confinement, then the user's.
+pub(crate) fn of_device_model(
+    domid: DomId,
+    name: &DomainName,
+    plan: &Plan,
+    emulated: &[String],
+    confinement: &[String],
+    own: &[String],
+) -> Vec<String> {
+    let mut all = common(domid);
+    let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
+
+    add(&["-name", &name.qemu_option(), "-display", "none"]);
     if !own.iter().any(|argument| is_option(argument, "serial")) {
         add(&["-serial", "pty"]);
     }
@@ -48,13 +69,16 @@ pub(crate) fn arguments(
     if plan.vcpus > 1 {
         add(&["-smp", &format!("{0},maxcpus={0}", plan.vcpus)]);
     }
-    add(&["-net", "none"]);
+    if !emulated.iter().any(|argument| argument == "-netdev") {
+        add(&["-net", "none"]);
+    }
     let mut machine = "xenfv,suppress-vmdesc=on".to_owned();
     if plan.layout.has_custom_hole() {
         machine = format!("{machine},max-ram-below-4g={}", plan.layout.mmio_start.get());
     }
     // QEMU places its video RAM directly after this size, so it must match what the builder populated.
     add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
+    all.extend_from_slice(emulated);
     all.extend_from_slice(confinement);
     all.extend_from_slice(own);
     all

@@ -6,9 +6,20 @@ use std::time::Duration;
 use super::confinement::RunAs;
 use super::needs::Needs;
 
+/// What a QEMU does for its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QemuRole {
+    /// It emulates the devices of an HVM guest.
+    DeviceModel,
+    /// It serves Xen's devices to a PVH or PV guest: disks of formats that the kernel does not know.
+    Backend,
+}
+
 /// The configuration of QEMU.
 #[derive(Debug)]
 pub struct DeviceModelConfig {
+    /// What it does for the guest.
+    pub role: QemuRole,
     /// The program.
     pub path: PathBuf,
     /// The user's own arguments.

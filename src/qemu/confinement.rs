@@ -179,8 +179,15 @@ impl Confinement {
     }
 
     /// The user in libxl's terms. libxl can name only users that have a name, and has a range of its own.
+    ///
+    /// libxl limits the files of a restricted QEMU to 256 KiB (`RLIMIT_FSIZE`, tools/libs/light/libxl_linux.c, Xen 4.17 and 4.20).
+    /// A VGA card's picture is such a file since QEMU 9.2, and SIGXFSZ kills the QEMU: `-run-with user=`, which is hardly older,
+    /// shows that it is one of these.
     #[must_use]
     pub fn in_libxl(&self) -> LibxlUser {
+        if self.abilities.run_with_user {
+            return LibxlUser::Root;
+        }
         match self.user {
             DeviceUser::Chosen { uid, gid } => match User::from_uid(Uid::from_raw(uid)) {
                 Ok(Some(user)) if user.gid.as_raw() == gid => LibxlUser::Named(user.name),

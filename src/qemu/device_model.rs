@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::command_line::{MONITORS, arguments, socket};
+use super::command_line::{MONITORS, of_backend, of_device_model, socket};
+use super::emulated::EmulatedDevices;
 use super::log::{last_line, open_log};
 use crate::builder::shortage::device_memory;
 use crate::config::name::DomainName;
@@ -31,7 +33,7 @@ use crate::os::process;
 use crate::os::restrict::{Restriction, restrict_device_model};
 use crate::os::shared_file::remove_file;
 use crate::os::system_call_filter::{Additional, SystemCallFilter};
-use crate::qemu::config::DeviceModelConfig;
+use crate::qemu::config::{DeviceModelConfig, QemuRole};
 use crate::qemu::confinement::{EMPTY_DIRECTORY, RunAs};
 use crate::qemu::helpers::make_cgroup;
 use crate::qemu::qmp::QmpQuery;
@@ -82,13 +84,19 @@ impl DeviceModel {
         name: &DomainName,
         plan: &Plan,
         config: &DeviceModelConfig,
+        emulated: EmulatedDevices,
     ) -> Result<Self, Failure> {
         context.step(Stage::StartDeviceModel, || {
             let domid = domain.domid;
             let keys = XenstorePaths::new(domid);
             let (log, output) = open_log(name)?;
             let confinement = confinement(domid, &config.run_as)?;
-            let arguments = arguments(domid, name, plan, &confinement, &config.arguments);
+            let arguments = match config.role {
+                QemuRole::DeviceModel => {
+                    of_device_model(domid, name, plan, &emulated.arguments, &confinement, &config.arguments)
+                }
+                QemuRole::Backend => of_backend(domid, name, plan),
+            };
             log::debug!("{} {}", config.path.display(), arguments.join(" "));
             context.store.transaction(|transaction| {
                 transaction.remove(&keys.device_model)?;
@@ -99,10 +107,14 @@ impl DeviceModel {
                 {
                     transaction.write(&keys.of_domain("image/device-model-kill-uid"), &uid.to_string())?;
                 }
-                transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen")
+                match config.role {
+                    QemuRole::DeviceModel => transaction.write(&keys.of_domain("platform/device-model"), "qemu_xen"),
+                    QemuRole::Backend => Ok(()),
+                }
             })?;
             let confined = !confinement.is_empty();
-            let restriction = confined.then(|| restriction(config));
+            // A backend needs Xen's and xenstore's rights, but neither the network nor programs.
+            let restriction = (confined || config.role == QemuRole::Backend).then(|| restriction(config));
             // QEMU would otherwise take the remains of an earlier guest's QEMU for its own.
             for id in MONITORS {
                 {
@@ -111,15 +123,16 @@ impl DeviceModel {
                 };
             }
             let cgroup = make_cgroup(context.xen, domain)?;
-            let (process, parent_death) = spawn(&config.path, &arguments, domid, &output, restriction, cgroup.as_ref())
-                .map_err(|error| {
-                    let program = config.path.clone();
-                    if confined && is_of_confinement(&error) {
-                        return DeviceUserError::NoConfinement { program, source: error }.into();
-                    }
-                    let reason = format!("cannot be started: {error}");
-                    Error::BadFile { what: "device model", path: program, reason }
-                })?;
+            let (process, parent_death) =
+                spawn(&config.path, &arguments, domid, &output, emulated.descriptors, restriction, cgroup.as_ref())
+                    .map_err(|error| {
+                        let program = config.path.clone();
+                        if confined && is_of_confinement(&error) {
+                            return DeviceUserError::NoConfinement { program, source: error }.into();
+                        }
+                        let reason = format!("cannot be started: {error}");
+                        Error::BadFile { what: "device model", path: program, reason }
+                    })?;
             let mut model = Self {
                 process,
                 cgroup,
@@ -127,7 +140,7 @@ impl DeviceModel {
                 parent_death: Some(parent_death),
                 log,
                 confined,
-                filtered: confined && config.filter,
+                filtered: (confined || config.role == QemuRole::Backend) && config.filter,
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
             };
@@ -346,6 +359,7 @@ fn spawn(
     arguments: &[String],
     domid: DomId,
     output: &File,
+    descriptors: Vec<OwnedFd>,
     restriction: Option<Restriction>,
     cgroup: Option<&Cgroup>,
 ) -> std::io::Result<(Child, KillOnParentDeath)> {
@@ -363,6 +377,7 @@ fn spawn(
     launch.variable("XEN_DOMAIN_ID", domid.to_string())?;
     cgroup.map_or(Ok(()), |cgroup| launch.cgroup(cgroup))?;
     launch.step(process::withhold_descriptors()?);
+    launch.step(process::pass_descriptors(descriptors));
     launch.step(tie);
     if let Some(restriction) = restriction {
         launch.step(restrict_device_model(restriction));

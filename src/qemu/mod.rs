@@ -4,6 +4,7 @@ pub mod command_line;
 pub mod config;
 pub mod confinement;
 pub mod device_model;
+pub mod emulated;
 pub mod helpers;
 pub mod log;
 pub mod needs;

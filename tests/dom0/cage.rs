@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const SMALL: [&str; 3] = ["--memory", "64", "--paused"];
 
-fn namespace(pid: &str, space: &str) -> String {
+pub(crate) fn namespace(pid: &str, space: &str) -> String {
     fs::read_link(format!("/proc/{pid}/ns/{space}")).expect("a namespace").display().to_string()
 }
 
@@ -53,7 +53,7 @@ fn reachable(pid: u64) -> [bool; 2] {
     thread::spawn(move || witness(Some(space))).join().expect("a thread")
 }
 
-fn assert_filtered(pid: u64) {
+pub(crate) fn assert_filtered(pid: u64) {
     assert_eq!(status(pid, "Seccomp"), ["2"]);
     assert_eq!(status(pid, "Seccomp_filters"), ["1"]);
     assert_eq!(status(pid, "NoNewPrivs"), ["1"]);

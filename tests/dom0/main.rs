@@ -35,6 +35,7 @@ mod parallel;
 mod passthrough;
 mod placement;
 mod platform;
+mod qemu_devices;
 mod sample;
 mod sick_store;
 mod soak;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         hotplug::TESTS,
         limits::TESTS,
         passthrough::TESTS,
+        qemu_devices::TESTS,
         agreement::TESTS,
         platform::TESTS,
         toolstack::TESTS,

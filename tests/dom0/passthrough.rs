@@ -22,9 +22,10 @@ use dombuild::payload::firmware::FirmwareChoice;
 use dombuild::payload::read::hvm_boot_files;
 use dombuild::payload::search::resolve_device_model;
 use dombuild::payload::smbios;
-use dombuild::qemu::config::DeviceModelConfig;
+use dombuild::qemu::config::{DeviceModelConfig, QemuRole};
 use dombuild::qemu::confinement::RunAs;
 use dombuild::qemu::device_model::DeviceModel;
+use dombuild::qemu::emulated::EmulatedDevices;
 use dombuild::qemu::needs::Needs;
 use dombuild::runs::journal::{JournalEntry, RunVerb};
 use dombuild::xen::{DomId, Interface, Store};
@@ -152,10 +153,25 @@ fn reserved_memory() {
 
     let path = resolve_device_model(None).expect("QEMU").expect("not none");
     let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
-    let config = DeviceModelConfig { path, arguments, timeout, run_as, needs: Needs::default(), filter: true };
+    let config = DeviceModelConfig {
+        role: QemuRole::DeviceModel,
+        path,
+        arguments,
+        timeout,
+        run_as,
+        needs: Needs::default(),
+        filter: true,
+    };
     let held = xen.domain(domid).expect("asked").expect("there").held();
-    let mut model = DeviceModel::start(&context, held, &"t".parse().expect("a name"), &guest.plan, &config)
-        .expect("QEMU is started");
+    let mut model = DeviceModel::start(
+        &context,
+        held,
+        &"t".parse().expect("a name"),
+        &guest.plan,
+        &config,
+        EmulatedDevices::default(),
+    )
+    .expect("QEMU is started");
     model.get_ready(&context, domid, &guest.plan).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");

@@ -21,7 +21,7 @@ use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::attach::attach;
 use crate::devices::pci::plan_around_reserved;
-use crate::devices::plan::{PlannedDevice, plan};
+use crate::devices::plan::{PlannedDevices, plan};
 use crate::domain::measure::measure;
 use crate::domain::userdata;
 use crate::error::{AtStage, Error, Failure};
@@ -29,6 +29,7 @@ use crate::lifecycle::guard::NewDomain;
 use crate::memory::Pages;
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
+use crate::qemu::emulated::EmulatedDevices;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
@@ -39,14 +40,15 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     let context = connection.context();
 
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
-    let devices = plan(context.xen, context.store, &config.devices, config.guest.plan.request.kind);
+    let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
+    let devices = plan(context.xen, context.store, &config.devices, kind, qemu);
     let devices = devices.at(Stage::CreateDomain)?;
     if arguments.libxl_json {
         let value = context.step(Stage::CheckInput, || libxl_configuration::of(&context, &config))?;
         return print::finish(true, &value, "");
     }
     if arguments.dry_run {
-        return dry_run::run(reporter, &context, &config, arguments.domain.uuid, json);
+        return dry_run::run(reporter, &context, &config, &devices, arguments.domain.uuid, json);
     }
     let mut domain = create_domain(&context, &config)?;
     let end = match start_and_tell(reporter, &context, &config, &devices, &mut domain, json) {
@@ -74,14 +76,14 @@ fn start_and_tell(
     reporter: &Reporter,
     context: &Context<'_>,
     config: &Create,
-    devices: &[PlannedDevice],
+    devices: &PlannedDevices,
     domain: &mut NewDomain<'_>,
     json: bool,
 ) -> Result<Done, Failure> {
     let domid = domain.domid();
     let (built, mut model) = start(context, config, devices, domain)?;
     reporter.clear_line();
-    let mut object = describe_json(config, &built, model.as_ref()).at(Stage::Unpause)?;
+    let mut object = describe_json(config, devices, &built, model.as_ref()).at(Stage::Unpause)?;
     let printed =
         |outcome: anyhow::Result<()>| outcome.map_err(|error| Error::Internal(format!("{error:#}"))).at(Stage::Unpause);
     if config.foreground {
@@ -107,12 +109,18 @@ fn start_and_tell(
     Ok(Done { object, summary })
 }
 
-fn describe_json(config: &Create, built: &Built, model: Option<&DeviceModel>) -> Result<Value, Error> {
+fn describe_json(
+    config: &Create,
+    devices: &PlannedDevices,
+    built: &Built,
+    model: Option<&DeviceModel>,
+) -> Result<Value, Error> {
     let mut object = serde_json::to_value(built)?;
     object["name"] = json!(config.name.as_str());
     object["uuid"] = json!(config.uuid);
     object["device_model_pid"] = json!(model.map(DeviceModel::pid));
     object["paused"] = json!(config.paused);
+    object["devices"] = devices.paravirtual.iter().map(|planned| planned.device.json(built.domid)).collect();
     Ok(object)
 }
 
@@ -132,7 +140,7 @@ fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain
 fn start(
     context: &Context<'_>,
     config: &Create,
-    devices: &[PlannedDevice],
+    devices: &PlannedDevices,
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
@@ -145,7 +153,8 @@ fn start(
     let start_device_model = config.device_model.as_ref().map(|wanted| {
         let model = &mut model;
         Box::new(move || {
-            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted)?);
+            let emulated = EmulatedDevices::of(domid, &devices.emulated).at(Stage::StartDeviceModel)?;
+            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, emulated)?);
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });
@@ -154,11 +163,20 @@ fn start(
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
-    attach(context, domid, devices, None, config.hotplug_timeout)?;
+    attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
+        // Without its QEMU, a guest has no tap devices.
+        let ended = model.as_mut().and_then(|model| model.check().err());
+        ended.map_or(failure, |error| Failure { stage: Stage::DeviceModel, error, aftermath: None })
+    })?;
+    if let Some(wanted) = &config.backend {
+        // It finds its devices in xenstore when it starts.
+        let emulated = EmulatedDevices::default();
+        model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, emulated)?);
+    }
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
-    let measured_running = model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
+    let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     context.step(Stage::Userdata, || userdata::write(context, held, &libxl_configuration::of(context, config)?))?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;

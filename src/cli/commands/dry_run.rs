@@ -16,6 +16,7 @@ use crate::cli::from_flags::Create;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::context::Context;
+use crate::devices::plan::PlannedDevices;
 use crate::error::Error;
 use crate::memory::{Kib, Kind};
 use crate::picture::text::render;
@@ -33,6 +34,7 @@ pub(crate) fn run(
     reporter: &Reporter,
     context: &Context<'_>,
     config: &Create,
+    devices: &PlannedDevices,
     uuid: Option<Uuid>,
     json: bool,
 ) -> anyhow::Result<Done> {
@@ -49,6 +51,9 @@ pub(crate) fn run(
     checks.push(format!("the host runs {} guests", config.guest.plan.request.kind));
     checks.push(format!("the name {} and the UUID are free", config.name));
     checks.push(format!("CPU pool {}, vCPU affinity and label", config.cpupool));
+    if let Some(found) = devices.summary() {
+        checks.push(format!("devices: {found}"));
+    }
     let memory = &config.guest.plan.memory;
     let free = context.step(Stage::WaitFreeMemory, || {
         let free = free_memory(context)?;
@@ -79,7 +84,7 @@ pub(crate) fn run(
     }
     reporter.clear_line();
 
-    let steps: Vec<&str> = steps(config).into_iter().map(Stage::name).collect();
+    let steps: Vec<&str> = steps(config, devices).into_iter().map(Stage::name).collect();
     let name = config.name.as_str();
     let summary = format!("{name} can be created now; nothing was changed");
     let object = json!({
@@ -152,11 +157,12 @@ fn check_directories() -> Result<(), Error> {
 }
 
 /// What `create` would do, step by step.
-fn steps(config: &Create) -> Vec<Stage> {
+fn steps(config: &Create, devices: &PlannedDevices) -> Vec<Stage> {
     use Stage::{
-        BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, EventChannels, GrantTable,
-        HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage, PlatformParams,
-        Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, Userdata, WaitFreeMemory, Xenstore,
+        BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, Devices, EventChannels,
+        GrantTable, HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage,
+        PlatformParams, Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, Userdata, WaitFreeMemory,
+        Xenstore,
     };
     let kind = config.guest.plan.request.kind;
     let pv = kind == Kind::Pv;
@@ -186,7 +192,9 @@ fn steps(config: &Create) -> Vec<Stage> {
         (CheckPagingPool, !pv),
         (Xenstore, true),
         (Introduce, true),
-        (DeviceModel, config.device_model.is_some()),
+        (Devices, !devices.paravirtual.is_empty()),
+        (StartDeviceModel, config.backend.is_some()),
+        (DeviceModel, config.device_model.is_some() || config.backend.is_some()),
         (Userdata, true),
         (Unpause, !config.paused),
     ];

@@ -1,0 +1,174 @@
+//! The emulated twins of an HVM guest's disks and network cards, which its firmware and its first kernel use: QEMU's arguments,
+//! and the descriptors that QEMU gets with them.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::config::devices::disk::DiskFormat;
+use crate::config::devices::nic::{MacAddress, Nic};
+use crate::error::device::DeviceError;
+use crate::os::network_interface::make_tap;
+use crate::xen::DomId;
+
+/// The card that QEMU emulates if none was chosen (libxl__device_nic_setdefault, tools/libs/light/libxl_nic.c, Xen 4.17).
+const DEFAULT_MODEL: &str = "rtl8139";
+
+/// An emulated device.
+#[derive(Debug)]
+pub enum EmulatedDevice {
+    /// A disk.
+    Disk {
+        /// Its place.
+        place: DrivePlace,
+        /// Its image.
+        image: DriveImage,
+        /// The guest may write.
+        writable: bool,
+    },
+    /// An IDE CD drive.
+    Cdrom {
+        /// Its place among the four IDE drives.
+        ide: u32,
+        /// Its number in xenstore, by which libxl names it to QEMU.
+        number: u32,
+        /// Its medium; `None`: it is empty.
+        image: Option<DriveImage>,
+    },
+    /// A network card.
+    Nic {
+        /// Its number.
+        devid: u32,
+        /// Its address.
+        mac: MacAddress,
+        /// The card, as QEMU names it.
+        model: Option<String>,
+    },
+}
+
+/// The place of a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrivePlace {
+    /// One of four IDE drives.
+    Ide(u32),
+    /// A unit of the SCSI controller.
+    Scsi(u32),
+}
+
+/// The image of a drive.
+#[derive(Debug)]
+pub struct DriveImage {
+    /// Its path.
+    pub path: PathBuf,
+    /// The open file. QEMU gets it as a descriptor if it is raw. QEMU opens other formats by their path, because it looks for
+    /// a backing file beside it; it does so before it drops its rights.
+    pub file: File,
+    /// It is a block device.
+    pub block_device: bool,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// QEMU's arguments for emulated devices, and the descriptors that go with them.
+#[derive(Debug, Default)]
+pub struct EmulatedDevices {
+    /// The arguments.
+    pub arguments: Vec<String>,
+    /// The descriptors, which have the same numbers in QEMU.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// The name of the tap device of an emulated card.
+#[must_use]
+pub fn tap_name(domid: DomId, devid: u32) -> String {
+    format!("vif{domid}.{devid}{}", Nic::EMULATED_SUFFIX)
+}
+
+impl EmulatedDevices {
+    /// The arguments for the devices of `domid` (tools/libs/light/libxl_dm.c, Xen 4.17). Makes the tap devices of the cards,
+    /// which last as long as their descriptors.
+    ///
+    /// # Errors
+    /// [`DeviceError::System`] if a tap device cannot be made or a descriptor copied.
+    pub fn of(domid: DomId, devices: &[EmulatedDevice]) -> Result<Self, DeviceError> {
+        let mut all = Self::default();
+        for device in devices {
+            match device {
+                EmulatedDevice::Disk { place, image, writable } => all.add_disk(*place, image, *writable)?,
+                EmulatedDevice::Cdrom { ide, number, image } => all.add_cdrom(*ide, *number, image.as_ref())?,
+                EmulatedDevice::Nic { devid, mac, model } => {
+                    let name = tap_name(domid, *devid);
+                    let failed = |source| DeviceError::System {
+                        device: format!("vif {devid}"),
+                        action: format!("make the tap device {name}"),
+                        source,
+                    };
+                    let (_, tap) = make_tap(&name).map_err(failed)?;
+                    let model = model.as_deref().unwrap_or(DEFAULT_MODEL);
+                    all.add(&["-netdev", &format!("tap,id=net{devid},fd={}", tap.as_raw_fd())]);
+                    all.add(&["-device", &format!("{model},id=nic{devid},netdev=net{devid},mac={mac}")]);
+                    all.descriptors.push(tap);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, words: &[&str]) {
+        self.arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+
+    fn add_disk(&mut self, place: DrivePlace, image: &DriveImage, writable: bool) -> Result<(), DeviceError> {
+        let file = self.file(image, writable)?;
+        let format = image.format.as_str();
+        let drive = match place {
+            DrivePlace::Ide(index) => {
+                format!("{file},if=ide,index={index},media=disk,format={format},cache=writeback")
+            }
+            DrivePlace::Scsi(unit) => {
+                let readonly = if writable { "off" } else { "on" };
+                format!("{file},if=scsi,bus=0,unit={unit},format={format},readonly={readonly},cache=writeback")
+            }
+        };
+        self.add(&["-drive", &drive]);
+        Ok(())
+    }
+
+    fn add_cdrom(&mut self, ide: u32, number: u32, image: Option<&DriveImage>) -> Result<(), DeviceError> {
+        let medium = match image {
+            Some(image) => format!(",{},format={}", self.file(image, false)?, image.format.as_str()),
+            None => String::new(),
+        };
+        self.add(&["-drive", &format!("if=none,readonly=on,id=ide-{number}{medium}")]);
+        let (bus, unit) = (ide / 2, ide % 2);
+        self.add(&["-device", &format!("ide-cd,id=ide-{number},drive=ide-{number},bus=ide.{bus},unit={unit}")]);
+        Ok(())
+    }
+
+    /// The option that names the file of a drive.
+    fn file(&mut self, image: &DriveImage, writable: bool) -> Result<String, DeviceError> {
+        if image.format != DiskFormat::Raw {
+            // QEMU ends a value at a comma, and reads two as one.
+            return Ok(format!("file={}", image.path.to_string_lossy().replace(',', ",,")));
+        }
+        let failed = |source: io::Error| DeviceError::System {
+            device: image.path.display().to_string(),
+            action: "copy its descriptor".to_owned(),
+            source,
+        };
+        let set = self.descriptors.len();
+        let mut copies = vec![image.file.try_clone().map_err(failed)?];
+        if writable {
+            // QEMU opens an image for reading only until the guest's drive has it (dynamic auto-read-only).
+            copies.push(File::open(format!("/proc/self/fd/{}", image.file.as_raw_fd())).map_err(failed)?);
+        }
+        for copy in copies {
+            self.add(&["-add-fd", &format!("fd={},set={set}", copy.as_raw_fd())]);
+            self.descriptors.push(copy.into());
+        }
+        // QEMU finds the driver by the path, and this one shows no block device.
+        let driver = if image.block_device { "host_device" } else { "file" };
+        Ok(format!("file.driver={driver},file.filename=/dev/fdset/{set}"))
+    }
+}
