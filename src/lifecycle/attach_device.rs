@@ -222,6 +222,7 @@ fn prepare(
             }
         }
     }
+    // Nothing of it is emulated, and no QEMU of the guest serves it.
     let planned = plan(context.xen, context.store, &devices, domain.kind, GuestQemu::Absent)?.paravirtual.pop();
     let planned = planned.ok_or_else(|| Error::Internal("the device has no backend".to_owned()))?;
     Ok((device, planned))
