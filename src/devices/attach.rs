@@ -17,7 +17,7 @@ use super::nic::interface_name;
 use super::plan::PlannedDevice;
 use super::script::{Action, Call, run_all};
 use super::sharing::user_of;
-use super::xenbus::{DevicePaths, XenbusDevice, state};
+use super::xenbus::{DevicePaths, XenbusDevice, error_directory, state};
 use crate::config::devices::nic::Nic;
 use crate::context::Context;
 use crate::domain::devices::{NATIVE_NODE, RUN_NODE};
@@ -98,8 +98,8 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
             last = if waits { state } else { last.take() };
             waits
         });
-        let Some((device, backend)) = waiting.first() else { return Ok(()) };
-        check_error(context.store, device, backend)?;
+        let Some((device, _)) = waiting.first() else { return Ok(()) };
+        check_error(context.store, domid, device)?;
         context.cancel.check()?;
         if Instant::now() >= end {
             return Err(DeviceError::TimedOut {
@@ -121,7 +121,7 @@ fn wait_for_interfaces(context: &Context<'_>, domid: DomId, devices: &[PlannedDe
     let cards = devices.iter().map(|planned| &planned.device);
     for card in cards.filter(|device| device.backend_kind == "vif" && device.backend == DomId::DOM0) {
         while NetworkInterface::find(&interface_name(domid, card.devid)).is_none() {
-            check_error(context.store, card, &card.paths(domid).backend)?;
+            check_error(context.store, domid, card)?;
             context.cancel.check()?;
             if Instant::now() >= end {
                 return Err(DeviceError::TimedOut {
@@ -138,11 +138,10 @@ fn wait_for_interfaces(context: &Context<'_>, domid: DomId, devices: &[PlannedDe
     Ok(())
 }
 
-/// Fails if the kernel has reported an error of the backend (`xenbus_dev_error` writes below `error`).
-fn check_error(store: &Store, device: &XenbusDevice, backend: &str) -> Result<(), Error> {
-    let home = format!("/local/domain/{}/", device.backend);
-    let Some(path) = backend.strip_prefix(&home) else { return Ok(()) };
-    match store.plain().read(&format!("{home}error/{path}/error"))? {
+/// Fails if the kernel has reported an error of the backend.
+fn check_error(store: &Store, domid: DomId, device: &XenbusDevice) -> Result<(), Error> {
+    let errors = error_directory(device.backend, device.backend_kind, domid, device.devid);
+    match store.plain().read(&format!("{errors}/error"))? {
         Some(says) => Err(DeviceError::Backend { device: device.label(), says: Untrusted::from(says) }.into()),
         None => Ok(()),
     }
@@ -177,9 +176,9 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
     })?;
     let end = Instant::now() + BACKEND_TIMEOUT;
     for (device, _) in &opened {
-        let (directory, backend) = (kernel_backend("vbd", domid, device.devid), device.paths(domid).backend);
+        let directory = kernel_backend("vbd", domid, device.devid);
         while !is_open(&directory) {
-            check_error(context.store, device, &backend)?;
+            check_error(context.store, domid, device)?;
             context.cancel.check()?;
             if Instant::now() >= end {
                 return Err(DeviceError::TimedOut {

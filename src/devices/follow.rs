@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::details::EndState;
 use super::xenbus::state;
 use crate::context::Context;
@@ -115,7 +117,11 @@ fn wait(
     timeout: Duration,
 ) -> Result<(), Error> {
     for end in [&device.frontend, &device.backend] {
-        context.store.watch(&format!("{end}/state"))?;
+        match context.store.watch(&format!("{end}/state")) {
+            // The attachment of the device watches its backend already.
+            Err(error) if error.errno == Some(Errno::EEXIST) => {}
+            watched => watched?,
+        }
     }
     let end = Instant::now() + timeout;
     loop {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::block::kernel_backend;
 use super::hotplug::{Script, ScriptClass, script_path};
 use super::script::{Action, Call, run_all};
-use super::xenbus::state;
+use super::xenbus::{error_directory, state};
 use crate::domain::devices::ListedDevice;
 use crate::domain::paths::XenstorePaths;
 use crate::error::device::DeviceError;
@@ -132,8 +132,21 @@ fn remove_nodes(transaction: &Transaction<'_>, domid: DomId, device: &ListedDevi
     if let Some(name) = device.vifname.as_deref().filter(|name| is_stray(name)) {
         transaction.remove(&format!("/local/domain/{name}"))?;
     }
+    // A kernel that has reported an error has made all of these.
+    let errors = error_directory(device.backend_domid, &device.backend_kind, domid, device.devid);
+    if transaction.read(&errors)?.is_some() {
+        transaction.remove(&errors)?;
+        let home = format!("/local/domain/{}/error", device.backend_domid);
+        let kind = format!("{home}/backend/{}", device.backend_kind);
+        remove_empty(transaction, [format!("{kind}/{domid}"), kind, format!("{home}/backend"), home])?;
+    }
     let backends = format!("/local/domain/{}/backend/{}", device.backend_domid, device.backend_kind);
-    for directory in [format!("{backends}/{domid}"), backends] {
+    remove_empty(transaction, [format!("{backends}/{domid}"), backends])
+}
+
+/// Removes directories, each in the next one, up to the first that is not empty.
+fn remove_empty(transaction: &Transaction<'_>, directories: impl IntoIterator<Item = String>) -> Result<(), XenError> {
+    for directory in directories {
         if !transaction.children(&directory)?.is_empty() {
             break;
         }

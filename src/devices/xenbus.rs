@@ -35,6 +35,12 @@ pub mod state {
     }
 }
 
+/// The directory of the errors that a backend's kernel reports of a device (`xenbus_dev_error` in Linux).
+#[must_use]
+pub fn error_directory(backend: DomId, backend_kind: &str, domid: DomId, devid: u32) -> String {
+    format!("/local/domain/{backend}/error/backend/{backend_kind}/{domid}/{devid}")
+}
+
 /// A device with the nodes that its class adds to those that every device has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XenbusDevice {
@@ -104,7 +110,8 @@ impl XenbusDevice {
     /// An error of xenstored.
     pub fn write(&self, transaction: &Transaction<'_>, domid: DomId) -> Result<(), XenError> {
         let DevicePaths { frontend, backend, libxl } = self.paths(domid);
-        for directory in [&libxl, &frontend, &backend] {
+        let errors = error_directory(self.backend, self.backend_kind, domid, self.devid);
+        for directory in [&libxl, &frontend, &backend, &errors] {
             transaction.remove(directory)?;
         }
         transaction.write(&format!("{libxl}/frontend"), &frontend)?;

@@ -86,7 +86,7 @@ fn message(error: &Value) -> &str {
 }
 
 fn paused(kind: &str) {
-    create("t", &["--kind", kind, "--memory", "64", "--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD, "--paused"]);
+    create("t", &["--kind", kind, "--memory", "96", "--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD, "--paused"]);
 }
 
 fn come_and_go() {
