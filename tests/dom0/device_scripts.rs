@@ -72,27 +72,28 @@ fn as_xl_calls_them() {
         calls.sort();
         calls
     };
-    for card in [CARD, "bridge=test0,script=dombuild-test,gatewaydev=lo,vifname=other"] {
-        let config =
-            format!("type=\"pvh\"\nname=\"x\"\nmemory=64\nkernel=\"{kernel}\"\ndisk=[{DISK:?}]\nvif=[{card:?}]\n");
-        let config = file(config.as_bytes());
-        shell(&format!("xl create -p {}", path_text(&config)));
-        let theirs = shell("xl domid x");
-        let plugged = calls(theirs.trim());
-        shell("xl destroy x");
-        let unplugged = calls(theirs.trim());
+    let other = "bridge=test0,script=dombuild-test,gatewaydev=lo,vifname=other";
+    let config = format!(
+        "type=\"pvh\"\nname=\"x\"\nmemory=64\nkernel=\"{kernel}\"\ndisk=[{DISK:?}]\nvif=[{CARD:?}, {other:?}]\n"
+    );
+    let config = file(config.as_bytes());
+    shell(&format!("xl create -p {}", path_text(&config)));
+    let theirs = shell("xl domid x");
+    let plugged = calls(theirs.trim());
+    shell("xl destroy x");
+    let unplugged = calls(theirs.trim());
 
-        create_with("t", &["--disk", DISK, "--vif", card]).success();
-        let ours = shell("xl domid t");
-        assert_eq!(calls(ours.trim()), plugged);
-        dombuild(&["destroy", "t"]).success();
-        assert_eq!(calls(ours.trim()), unplugged);
+    create_with("t", &["--disk", DISK, "--vif", CARD, "--vif", other]).success();
+    let ours = shell("xl domid t");
+    assert_eq!(calls(ours.trim()), plugged);
+    dombuild(&["destroy", "t"]).success();
+    assert_eq!(calls(ours.trim()), unplugged);
 
-        let first: Vec<&str> = plugged.iter().chain(&unplugged).map(|call| call[0].as_str()).collect();
-        let expected = ["add", "online type_if=vif", "offline type_if=vif", "remove"];
-        assert_eq!(first, expected.map(|words| format!("/etc/xen/scripts/dombuild-test {words}")));
-        assert!(plugged[0].len() >= 4 && plugged[1].len() >= 6, "{plugged:#?}");
-    }
+    let first: Vec<&str> = plugged.iter().chain(&unplugged).map(|call| call[0].as_str()).collect();
+    let (online, offline) = ("online type_if=vif", "offline type_if=vif");
+    let expected = ["add", online, online, offline, offline, "remove"];
+    assert_eq!(first, expected.map(|words| format!("/etc/xen/scripts/dombuild-test {words}")));
+    assert!(plugged[0].len() >= 4 && plugged[1].len() >= 6, "{plugged:#?}");
 }
 
 /// Asks for a guest whose script does not plug the device.
