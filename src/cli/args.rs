@@ -52,7 +52,9 @@ pub struct Cli {
 }
 
 /// The verbs.
+// The flags of a verb are made when it is called: those of all verbs are a part of what every start costs.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
     #[command(after_help = AFTER_PLAN)]

@@ -25,7 +25,8 @@ pub struct Given {
 /// another flag is none of them. Values that are no good are left out: they may be the very error.
 #[must_use]
 pub fn parse_lenient(arguments: &[OsString]) -> Given {
-    let command = Cli::command();
+    let mut command = Cli::command();
+    command.build();
     let all = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
     let flags: BTreeMap<&str, &Arg> = all.filter_map(|arg| Some((arg.get_long()?, arg))).collect();
 
@@ -74,7 +75,8 @@ fn takes(arg: &Arg, next: &OsString) -> bool {
 /// Every setting of the verb, one by one: its value, and whether that was given or is the default.
 #[must_use]
 pub fn settings(matches: &ArgMatches) -> Vec<String> {
-    let command = Cli::command();
+    let mut command = Cli::command();
+    command.build();
     let Some((verb, matches)) = matches.subcommand() else { return Vec::new() };
     let Some(subcommand) = command.find_subcommand(verb) else { return Vec::new() };
     let all = subcommand.get_arguments().chain(command.get_arguments());
