@@ -29,7 +29,8 @@ use crate::qemu::emulated::tap_name;
 use crate::stage::Stage;
 use crate::xen::{DomId, Store, XenError};
 
-/// How long dom0's kernel may take to make a backend, and to open its block device (`LIBXL_INIT_TIMEOUT`, Xen 4.17).
+/// How long dom0's kernel may take to make a backend, and to open its block device (`LIBXL_INIT_TIMEOUT`, Xen 4.17). It makes
+/// one after the other, so that each has this time after the one before it.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 const POLL: Duration = Duration::from_millis(1);
@@ -86,8 +87,9 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
     for (_, backend) in &waiting {
         context.store.watch(&format!("{backend}/state"))?;
     }
-    let end = Instant::now() + BACKEND_TIMEOUT;
+    let mut end = Instant::now() + BACKEND_TIMEOUT;
     loop {
+        let count = waiting.len();
         let paths: Vec<_> = waiting.iter().map(|(_, backend)| format!("{backend}/state")).collect();
         let states = context.store.plain().read_all(&paths)?;
         let mut states = states.into_iter();
@@ -99,6 +101,9 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
             waits
         });
         let Some((device, _)) = waiting.first() else { return Ok(()) };
+        if waiting.len() < count {
+            end = Instant::now() + BACKEND_TIMEOUT;
+        }
         check_error(context.store, domid, device)?;
         context.cancel.check()?;
         if Instant::now() >= end {
@@ -117,9 +122,9 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
 /// Waits until the network cards have their interfaces: netback makes one after it has set the state `InitWait`
 /// (`netback_probe`, drivers/net/xen-netback/xenbus.c, Linux 6.1).
 fn wait_for_interfaces(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -> Result<(), Error> {
-    let end = Instant::now() + BACKEND_TIMEOUT;
     let cards = devices.iter().map(|planned| &planned.device);
     for card in cards.filter(|device| device.backend_kind == "vif" && device.backend == DomId::DOM0) {
+        let end = Instant::now() + BACKEND_TIMEOUT;
         while NetworkInterface::find(&interface_name(domid, card.devid)).is_none() {
             check_error(context.store, domid, card)?;
             context.cancel.check()?;
@@ -174,8 +179,8 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
     context.store.transaction(|transaction| {
         opened.iter().try_for_each(|(device, block)| block.publish(transaction, &device.paths(domid).backend))
     })?;
-    let end = Instant::now() + BACKEND_TIMEOUT;
     for (device, _) in &opened {
+        let end = Instant::now() + BACKEND_TIMEOUT;
         let directory = kernel_backend("vbd", domid, device.devid);
         while !is_open(&directory) {
             check_error(context.store, domid, device)?;
