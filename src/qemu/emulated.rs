@@ -15,6 +15,9 @@ use crate::xen::DomId;
 /// The card that QEMU emulates if none was chosen (libxl__device_nic_setdefault, tools/libs/light/libxl_nic.c, Xen 4.17).
 const DEFAULT_MODEL: &str = "rtl8139";
 
+/// The SCSI controller that libxl's documentation names for `sd` disks.
+const SCSI_CONTROLLER: &str = "lsi53c895a,id=scsi0";
+
 /// An emulated device.
 #[derive(Debug)]
 pub enum EmulatedDevice {
@@ -122,16 +125,21 @@ impl EmulatedDevices {
     fn add_disk(&mut self, place: DrivePlace, image: &DriveImage, writable: bool) -> Result<(), DeviceError> {
         let file = self.file(image, writable)?;
         let format = image.format.as_str();
-        let drive = match place {
-            DrivePlace::Ide(index) => {
-                format!("{file},if=ide,index={index},media=disk,format={format},cache=writeback")
-            }
+        match place {
+            DrivePlace::Ide(index) => self
+                .add(&["-drive", &format!("{file},if=ide,index={index},media=disk,format={format},cache=writeback")]),
+            // QEMU 7.2 and later take no `if=scsi` here: the machine has no SCSI controller of its own.
             DrivePlace::Scsi(unit) => {
                 let readonly = if writable { "off" } else { "on" };
-                format!("{file},if=scsi,bus=0,unit={unit},format={format},readonly={readonly},cache=writeback")
+                let drive =
+                    format!("{file},if=none,id=scsi0-hd{unit},format={format},readonly={readonly},cache=writeback");
+                let disk = format!("scsi-hd,drive=scsi0-hd{unit},bus=scsi0.0,scsi-id={unit}");
+                if !self.arguments.iter().any(|argument| argument == SCSI_CONTROLLER) {
+                    self.add(&["-device", SCSI_CONTROLLER]);
+                }
+                self.add(&["-drive", &drive, "-device", &disk]);
             }
-        };
-        self.add(&["-drive", &drive]);
+        }
         Ok(())
     }
 
