@@ -63,7 +63,7 @@ fn every_step() {
     let (status, result, events) = told(&["create", "--name", "t", "--memory", "128", "--paused"]);
     assert_eq!(status, Some(0), "{events:?}");
     assert_eq!(events[0]["verb"], "create");
-    assert_eq!(steps(&events), done(&format!("{BUILD} device-model")));
+    assert_eq!(steps(&events), done(&format!("{BUILD} device-model userdata")));
     let last = events.last().expect("an event");
     assert_eq!((&last["event"], &last["result"]), (&"result".into(), &result));
     // The pipe has ended though QEMU lives on: it has no end of it.
@@ -79,7 +79,7 @@ fn every_step() {
 fn large_guest() {
     let arguments = ["create", "--name", "t", "--memory", "3GiB", "--paused"];
     let before = "start-device-model populate";
-    let expected = format!("{} device-model", BUILD.replace(before, &format!("populate {before}")));
+    let expected = format!("{} device-model userdata", BUILD.replace(before, &format!("populate {before}")));
     let planned = dombuild(&[&arguments[..], &["--dry-run"]].concat()).success().json();
     let planned: Vec<_> = planned["steps"].as_array().expect("steps").iter().filter_map(Value::as_str).collect();
     // The dry run itself has gone through the first two.
