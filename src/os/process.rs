@@ -90,7 +90,7 @@ mod tests {
         let (_reader, writer) = io::pipe().expect("a pipe");
         let number = writer.as_raw_fd();
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("echo x >&{number}")]);
+        command.args(["-c", &format!("test -p /proc/self/fd/{number}")]);
         withhold_descriptors().expect("listed").put_into(&mut command);
         pass_descriptors(vec![writer.into()]).put_into(&mut command);
         assert!(command.status().expect("sh").success());
