@@ -90,8 +90,11 @@ fn emulated_twins() {
     let built = create("t", &words);
     let domid = number(&built, "domid");
 
-    let blocks = ask(domid, &json!({ "execute": "query-block" })).expect("QEMU lives")["return"].to_string();
-    for file in ["host_device", "qcow2", "ide0-hd0", "ide0-hd1", "ide1-hd0", "ide-5696", "scsi0-hd0"] {
+    let query = |command: &str| ask(domid, &json!({ "execute": command })).expect("QEMU lives")["return"].to_string();
+    let nodes = query("query-named-block-nodes");
+    assert!(nodes.contains("host_device"), "the block device: {nodes}");
+    let blocks = query("query-block");
+    for file in ["qcow2", "ide0-hd0", "ide0-hd1", "ide1-hd0", "ide-5696", "scsi0-hd0"] {
         assert!(blocks.contains(file), "{file} is not in {blocks}");
     }
     let pid = number(&built, "device_model_pid");
