@@ -124,21 +124,35 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
 fn wait_for_interfaces(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -> Result<(), Error> {
     let cards = devices.iter().map(|planned| &planned.device);
     for card in cards.filter(|device| device.backend_kind == "vif" && device.backend == DomId::DOM0) {
-        let end = Instant::now() + BACKEND_TIMEOUT;
-        while NetworkInterface::find(&interface_name(domid, card.devid)).is_none() {
-            check_error(context.store, domid, card)?;
-            context.cancel.check()?;
-            if Instant::now() >= end {
-                return Err(DeviceError::TimedOut {
-                    device: card.label(),
-                    what: "its backend did not make an interface".to_owned(),
-                    state: Untrusted::from(state::INIT_WAIT),
-                    after: BACKEND_TIMEOUT,
-                }
-                .into());
+        wait_until(context, domid, card, "its backend did not make an interface", || {
+            NetworkInterface::find(&interface_name(domid, card.devid)).is_some()
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits until dom0's kernel has done its part for a device whose backend is ready.
+fn wait_until(
+    context: &Context<'_>,
+    domid: DomId,
+    device: &XenbusDevice,
+    what: &str,
+    done: impl Fn() -> bool,
+) -> Result<(), Error> {
+    let end = Instant::now() + BACKEND_TIMEOUT;
+    while !done() {
+        check_error(context.store, domid, device)?;
+        context.cancel.check()?;
+        if Instant::now() >= end {
+            return Err(DeviceError::TimedOut {
+                device: device.label(),
+                what: what.to_owned(),
+                state: Untrusted::from(state::INIT_WAIT),
+                after: BACKEND_TIMEOUT,
             }
-            thread::sleep(POLL);
+            .into());
         }
+        thread::sleep(POLL);
     }
     Ok(())
 }
@@ -180,22 +194,8 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
         opened.iter().try_for_each(|(device, block)| block.publish(transaction, &device.paths(domid).backend))
     })?;
     for (device, _) in &opened {
-        let end = Instant::now() + BACKEND_TIMEOUT;
         let directory = kernel_backend("vbd", domid, device.devid);
-        while !is_open(&directory) {
-            check_error(context.store, domid, device)?;
-            context.cancel.check()?;
-            if Instant::now() >= end {
-                return Err(DeviceError::TimedOut {
-                    device: device.label(),
-                    what: "its backend did not open the image".to_owned(),
-                    state: Untrusted::from(state::INIT_WAIT),
-                    after: BACKEND_TIMEOUT,
-                }
-                .into());
-            }
-            thread::sleep(POLL);
-        }
+        wait_until(context, domid, device, "its backend did not open the image", || is_open(&directory))?;
     }
     Ok(())
 }

@@ -109,15 +109,10 @@ fn plan_disk(
         image.emulated = is_emulated;
     }
     planned.emulated.extend(emulated);
-    if disk.target.is_none() && disk.script.is_none() {
-        // A drive without a medium is QEMU's alone: QEMU 7.2 ends when a medium comes into a drive with nodes.
-        return match is_emulated {
-            true => Ok(()),
-            false => Err(DeviceError::NoQemu { vdev: disk.vdev.name.clone() }.into()),
-        };
-    }
-    if disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves {
-        // QEMU's own drivers see the disk; nothing serves a paravirtual twin.
+    // A drive without a medium is QEMU's alone: QEMU 7.2 ends when a medium comes into a drive with nodes.
+    let empty = disk.target.is_none() && disk.script.is_none();
+    if empty || (disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves) {
+        // The emulated drive has no paravirtual twin: nothing would serve it.
         return match is_emulated {
             true => Ok(()),
             false => Err(DeviceError::NoQemu { vdev: disk.vdev.name.clone() }.into()),

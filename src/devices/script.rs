@@ -21,6 +21,9 @@ use crate::xen::DomId;
 /// How many bytes of a script's output are kept, from its end.
 const KEPT: usize = 2000;
 
+/// How long a killed script may take to disappear.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
 const POLL: Duration = Duration::from_millis(5);
 
 /// How a script is called.
@@ -214,6 +217,14 @@ impl Running<'_> {
         if !matches!(killed, Ok(Ok(()))) {
             let _ = self.child.kill();
         }
-        let _ = self.child.wait();
+        let end = Instant::now() + KILL_TIMEOUT;
+        while !matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+            if Instant::now() >= end {
+                // It waits for a disk, and ends when the disk answers.
+                log::warn!("{} of {} has not ended after SIGKILL", self.call.script.path.display(), self.call.device());
+                return;
+            }
+            thread::sleep(POLL);
+        }
     }
 }

@@ -65,7 +65,7 @@ pub struct DriveImage {
     /// Its path.
     pub path: PathBuf,
     /// The open file. QEMU gets it as a descriptor if it is raw. QEMU opens other formats by their path, because it looks for
-    /// a backing file beside it; it does so before it drops its rights.
+    /// a backing file next to the image; it does so before it drops its rights.
     pub file: File,
     /// It is a block device.
     pub block_device: bool,

@@ -55,14 +55,14 @@ fn bad_input() {
     refused(&["--vif", ""], "bad-config", &["no bridge \"xenbr0\"", "bridge=NAME in --vif"]);
     refused(&["--vif", "bridge=lo"], "bad-config", &["\"lo\" is not a bridge", "ip link show type bridge"]);
     refused_disk(
-        &format!("{},backend=nobody", disk("").replace("target=", "backendtype=phy")),
+        &format!("{},backend=missing", disk("").replace("target=", "backendtype=phy")),
         "bad-config",
         &["target"],
     );
     refused(
-        &["--disk", &format!("vdev=xvda,backend=nobody,target={image}")],
+        &["--disk", &format!("vdev=xvda,backend=missing,target={image}")],
         "bad-config",
-        &["no domain \"nobody\"", "dombuild list"],
+        &["no domain \"missing\"", "dombuild list"],
     );
     refused(&["--vif", "bridge=test0,backend=32000"], "bad-config", &["no domain \"32000\""]);
     for (script, says) in
