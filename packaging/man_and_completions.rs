@@ -36,16 +36,16 @@ const FILES: [(&str, &str, &[&str]); 13] = [
         "/run/xenstored/socket",
         "xenstored. XENSTORED_PATH names another socket.",
         &[
-            "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
-            "features",
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
+            "cleanup", "xenguest", "features",
         ],
     ),
     (
         "/dev/xen/xenbus",
         "xenstored, if there is no socket.",
         &[
-            "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
-            "features",
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
+            "cleanup", "xenguest", "features",
         ],
     ),
     ("/sys/fs/cgroup", "In it, dombuild/: one cgroup for each guest's QEMU.", &["create", "destroy", "cleanup"]),

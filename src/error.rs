@@ -4,6 +4,7 @@ pub mod device;
 pub mod device_user;
 pub mod domain;
 pub mod host;
+pub mod monitor;
 
 use std::fmt;
 use std::io;
@@ -69,6 +70,8 @@ pub enum DeviceModelCause {
     Filtered,
     /// It does not know an option that confines it, or needs a right that it lacks.
     Confined,
+    /// Its libraries cannot check the passwords of VNC.
+    VncPassword,
     /// Unknown.
     Unknown,
 }

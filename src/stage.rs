@@ -66,6 +66,8 @@ pub enum Stage {
     WaitDevice,
     /// A device is taken away from a guest.
     RemoveDevice,
+    /// The medium of a CD drive is changed.
+    ChangeMedium,
     /// Xen is asked for the page counts of a domain.
     Inspect,
     /// The run waits until QEMU is ready.
@@ -84,7 +86,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -115,6 +117,7 @@ impl Stage {
         Self::WaitBalloon,
         Self::WaitDevice,
         Self::RemoveDevice,
+        Self::ChangeMedium,
         Self::Inspect,
         Self::DeviceModel,
         Self::Userdata,
@@ -157,6 +160,7 @@ impl Stage {
             Self::WaitBalloon => "wait-balloon",
             Self::WaitDevice => "wait-device",
             Self::RemoveDevice => "remove-device",
+            Self::ChangeMedium => "change-medium",
             Self::Inspect => "inspect",
             Self::StartDeviceModel => "start-device-model",
             Self::DeviceModel => "device-model",

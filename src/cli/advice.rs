@@ -6,6 +6,7 @@ use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
+use crate::error::monitor::MonitorError;
 use crate::error::{DeviceModelCause, Error, Relief, Wait};
 use crate::memory::Kib;
 use crate::payload::error::FileError;
@@ -64,6 +65,10 @@ fn of_device_model(cause: DeviceModelCause) -> Option<&'static str> {
             Some("--device-model-filter off runs it without the filter, --device-model-root with every right")
         }
         DeviceModelCause::Confined => Some("--device-model-root runs it with every right"),
+        DeviceModelCause::VncPassword => Some(
+            "this QEMU is built without passwords for VNC: leave vncpasswd out, keep vnclisten=127.0.0.1 and reach it through \
+             ssh",
+        ),
         _ => None,
     }
 }
@@ -98,11 +103,20 @@ fn of_device(error: &DeviceError) -> Option<String> {
         DeviceError::InUse { .. } => Some(
             "detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned(),
         ),
-        DeviceError::NoQemu { .. } => Some(
+        DeviceError::NoQemu { device } if device.starts_with("disk ") => Some(
             "place it at hda to hdd or sda to sdp, where an HVM guest's QEMU emulates it, or let that QEMU serve it \
              with --device-model-root"
                 .to_owned(),
         ),
+        DeviceError::NoQemu { .. } => {
+            Some("an HVM guest's QEMU serves it with --device-model-root, where it has rights on xenstore".to_owned())
+        }
+        DeviceError::Monitor { error: MonitorError::Io { .. }, .. } => Some(
+            "is the guest's QEMU there, and does no other program hold its monitor? `dombuild inspect` shows it".to_owned(),
+        ),
+        DeviceError::SocketTaken { path, .. } => {
+            Some(format!("if no program uses it, `rm {}` removes it", path.display()))
+        }
         DeviceError::NoBridge { bridge, .. } => {
             Some(format!("`ip link add {bridge} type bridge` makes it; bridge=NAME in --vif names another"))
         }

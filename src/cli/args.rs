@@ -18,10 +18,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use boot::BootArgs;
-use devices::{AttachArgs, DetachArgs, VirtualDeviceArgs};
+use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
-    AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH, AFTER_FEATURES,
-    AFTER_HELP, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
+    AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH, AFTER_EJECT,
+    AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
@@ -77,6 +77,12 @@ pub enum Command {
     /// Detach a disk or a network card from a guest, which is asked to release it
     #[command(after_help = AFTER_DETACH)]
     Detach(DetachArgs),
+    /// Put an image into a CD drive of an HVM guest; what is in it comes out
+    #[command(after_help = AFTER_INSERT)]
+    Insert(InsertArgs),
+    /// Take the medium out of a CD drive of an HVM guest
+    #[command(after_help = AFTER_EJECT)]
+    Eject(EjectArgs),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),

@@ -1,4 +1,4 @@
-//! Converts `--disk` and `--vif` to the devices of a guest.
+//! Converts `--disk`, `--vif` and the other flags of devices to the devices of a guest.
 
 use std::str::FromStr;
 
@@ -14,7 +14,13 @@ use crate::memory::Kind;
 /// # Errors
 /// A text that describes no device, and devices that a guest of this kind cannot have together.
 pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices, Error> {
-    let mut devices = Devices { disks: parse("--disk", &arguments.disk)?, nics: parse("--vif", &arguments.vif)? };
+    let mut devices = Devices {
+        disks: parse("--disk", &arguments.disk)?,
+        nics: parse("--vif", &arguments.vif)?,
+        shares: parse("--p9", &arguments.p9)?,
+        channels: parse("--channel", &arguments.channel)?,
+        framebuffer: arguments.vfb.as_deref().map(|spec| parse_one("--vfb", spec)).transpose()?,
+    };
     devices.check(kind).map_err(ConfigError::from)?;
     for disk in devices.paravirtual_only(kind) {
         log::warn!(

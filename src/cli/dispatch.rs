@@ -14,7 +14,9 @@ use nix::sys::stat::{Mode, umask};
 
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
-use super::commands::{attach, balloon, build, cleanup, create, destroy, detach, features, inspect, list, plan};
+use super::commands::{
+    attach, balloon, build, cleanup, create, destroy, detach, features, inspect, list, medium, plan,
+};
 use super::events::Events;
 use super::print::{self, Code, Done};
 use super::reporter::Reporter;
@@ -207,6 +209,8 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Balloon(arguments) => balloon::run(reporter, arguments, cli.json),
         Command::Attach(arguments) => attach::run(reporter, arguments, cli.json),
         Command::Detach(arguments) => detach::run(reporter, arguments, cli.json),
+        Command::Insert(arguments) => medium::insert(reporter, arguments, cli.json),
+        Command::Eject(arguments) => medium::eject(reporter, arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),

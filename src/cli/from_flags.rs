@@ -38,13 +38,13 @@ pub struct Create {
     pub uuid: Uuid,
     /// What goes into it.
     pub guest: Guest,
-    /// Its disks and network cards, complete.
+    /// Its devices, complete.
     pub devices: Devices,
     /// How long the hotplug script of a device may take.
     pub hotplug_timeout: Duration,
     /// QEMU, where it is to have one.
     pub device_model: Option<DeviceModelConfig>,
-    /// The QEMU that serves disks of a PVH or PV guest, if there are such disks.
+    /// The QEMU that serves devices of a PVH or PV guest, if there are such devices.
     pub backend: Option<DeviceModelConfig>,
     /// It stays paused.
     pub paused: bool,
@@ -188,12 +188,13 @@ fn has_device_model(arguments: &CreateArgs) -> Result<bool, Error> {
 const OURS: [&str; 5] = ["xen-domid", "xen-domid-restrict", "chroot", "runas", "run-with"];
 
 /// QEMU, and the user that runs it.
-fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Error> {
+fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Result<DeviceModelConfig, Error> {
     let DeviceArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory.devices;
     let devices = passthrough || vgpu || !pci.is_empty();
     let run_as =
         RunAs::asked(arguments.qemu.device_model_user.as_ref(), arguments.qemu.device_model_root, devices, &path)?;
     let mut needs = Needs::of(&arguments.qemu.dm_arg);
+    needs.network = needs.network.or_else(|| vnc_network(guest_devices));
     if let RunAs::User(user) = &run_as {
         if user.is_script() {
             needs.programs = Some(format!("the script {}", path.display()));
@@ -211,9 +212,15 @@ fn qemu(arguments: &CreateArgs, path: PathBuf) -> Result<DeviceModelConfig, Erro
     })
 }
 
-/// The QEMU that serves disks of a PVH or PV guest. It needs Xen's and xenstore's rights, and so runs as root.
+/// What needs dom0's network: the port of VNC.
+fn vnc_network(devices: &Devices) -> Option<String> {
+    devices.framebuffer.as_ref().map(|framebuffer| format!("-vnc {}", framebuffer.address()))
+}
+
+/// The QEMU that serves devices of a PVH or PV guest. It needs Xen's and xenstore's rights, and so runs as root.
 fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Option<DeviceModelConfig>, Error> {
-    if kind == Kind::Hvm || !devices.disks.iter().any(|disk| server(disk, kind) == Server::Qemu) {
+    let serves = devices.need_backend() || devices.disks.iter().any(|disk| server(disk, kind) == Server::Qemu);
+    if kind == Kind::Hvm || !serves {
         return Ok(None);
     }
     let path = resolve_device_model(None)?;
@@ -223,7 +230,7 @@ fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Opti
         arguments: Vec::new(),
         timeout: arguments.qemu.dm_timeout,
         run_as: RunAs::Root,
-        needs: Needs::default(),
+        needs: Needs { network: vnc_network(devices), programs: None },
         filter: true,
     }))
 }
@@ -286,9 +293,9 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
         guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
+        device_model: device_model.map(|path| qemu(arguments, &devices, path)).transpose()?,
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
-        device_model: device_model.map(|path| qemu(arguments, path)).transpose()?,
         backend,
         paused: arguments.paused,
         foreground: arguments.foreground,

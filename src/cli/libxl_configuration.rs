@@ -35,8 +35,7 @@ pub(crate) fn of(context: &Context<'_>, config: &Create) -> Result<Value, Error>
         max_grant_frames: config.max_grant_frames,
         max_maptrack_frames: config.max_maptrack_frames,
         event_channels: config.event_channels,
-        disks: &config.devices.disks,
-        nics: &config.devices.nics,
+        devices: &config.devices,
     };
     configuration.value()
 }

@@ -72,6 +72,8 @@ fn code_of_file(error: &FileError) -> Code {
 fn code_of_device(error: &DeviceError) -> Code {
     match error {
         DeviceError::Open { .. }
+        | DeviceError::Share { .. }
+        | DeviceError::SocketTaken { .. }
         | DeviceError::NotADisk { .. }
         | DeviceError::EmptyDisk { .. }
         | DeviceError::NoScript { .. } => Code::BAD_FILE,

@@ -25,7 +25,7 @@ use crate::error::device::{DeviceError, DiskUser};
 use crate::error::{Error, Failure, Wait};
 use crate::os::network_interface::NetworkInterface;
 use crate::os::{Untrusted, shared_file};
-use crate::qemu::emulated::tap_name;
+use crate::qemu::devices::tap_name;
 use crate::stage::Stage;
 use crate::xen::{DomId, Store, XenError};
 

@@ -54,7 +54,7 @@ pub fn device(
             nodes.push(("params", target.to_owned()));
             nodes.push(("script", script.display().to_string()));
         }
-        Server::Qemu => nodes.push(("params", format!("{}:{target}", qemu_format(disk.format)))),
+        Server::Qemu => nodes.push(("params", params(disk))),
     }
     let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
     nodes.extend([
@@ -101,6 +101,12 @@ pub fn device(
         }
     };
     Ok((device, hotplug))
+}
+
+/// The image of a disk that QEMU serves, as `params` has it: the format and the path.
+#[must_use]
+pub fn params(disk: &Disk) -> String {
+    format!("{}:{}", qemu_format(disk.format), disk.target.as_deref().unwrap_or_default())
 }
 
 fn device_type(disk: &Disk) -> &'static str {

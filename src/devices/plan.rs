@@ -7,7 +7,7 @@ use super::hotplug::Hotplug;
 use super::image::{OpenImage, open_image};
 use super::sharing::user_of;
 use super::xenbus::XenbusDevice;
-use super::{disk, nic};
+use super::{channel, disk, framebuffer, nic, share};
 use crate::config::devices::disk::Disk;
 use crate::config::devices::nic::Nic;
 use crate::config::devices::set::Devices;
@@ -16,7 +16,7 @@ use crate::domain::find::find_by_name;
 use crate::error::Error;
 use crate::error::device::DeviceError;
 use crate::memory::Kind;
-use crate::qemu::emulated::{DriveImage, DrivePlace, EmulatedDevice};
+use crate::qemu::devices::{DriveImage, DrivePlace, QemuDevice};
 use crate::xen::{DomId, Interface, Store};
 
 /// A device, and what dom0 does for it.
@@ -33,8 +33,8 @@ pub struct PlannedDevice {
 pub struct PlannedDevices {
     /// The paravirtual devices.
     pub paravirtual: Vec<PlannedDevice>,
-    /// The devices that QEMU emulates.
-    pub emulated: Vec<EmulatedDevice>,
+    /// QEMU's parts of them.
+    pub qemu: Vec<QemuDevice>,
 }
 
 impl PlannedDevices {
@@ -43,8 +43,12 @@ impl PlannedDevices {
     pub fn summary(&self) -> Option<String> {
         let labels: Vec<_> = self.paravirtual.iter().map(|planned| planned.device.label()).collect();
         let mut parts = if labels.is_empty() { Vec::new() } else { vec![labels.join(", ")] };
-        if !self.emulated.is_empty() {
-            parts.push(format!("{} emulated", self.emulated.len()));
+        let emulated = self.qemu.iter().filter(|device| device.is_emulated()).count();
+        if emulated > 0 {
+            parts.push(format!("{emulated} emulated"));
+        }
+        if self.qemu.iter().any(|device| matches!(device, QemuDevice::Vnc(_))) {
+            parts.push("VNC".to_owned());
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -82,6 +86,7 @@ pub fn plan(
     for nic in &devices.nics {
         plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
     }
+    plan_served(devices, kind, qemu, &mut planned)?;
     Ok(planned)
 }
 
@@ -108,14 +113,14 @@ fn plan_disk(
     if let Some(image) = &mut image {
         image.emulated = is_emulated;
     }
-    planned.emulated.extend(emulated);
+    planned.qemu.extend(emulated);
     // A drive without a medium is QEMU's alone: QEMU 7.2 ends when a medium comes into a drive with nodes.
     let empty = disk.target.is_none() && disk.script.is_none();
     if empty || (disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves) {
         // The emulated drive has no paravirtual twin: nothing would serve it.
         return match is_emulated {
             true => Ok(()),
-            false => Err(DeviceError::NoQemu { vdev: disk.vdev.name.clone() }.into()),
+            false => Err(DeviceError::NoQemu { device: format!("disk {}", disk.vdev) }.into()),
         };
     }
     let (device, hotplug) = disk::device(disk, kind, backend, image)?;
@@ -125,7 +130,7 @@ fn plan_disk(
 }
 
 /// The emulated twin of a disk, if QEMU can open its image and has a place for it.
-fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<EmulatedDevice>, DeviceError> {
+fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<QemuDevice>, DeviceError> {
     let image = match image {
         Some(image) => {
             let file = image.file.try_clone().map_err(|source| DeviceError::Open {
@@ -143,12 +148,12 @@ fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<Emulat
         None => None,
     };
     Ok(match (disk.vdev.ide_place(), image) {
-        (Some(ide), image) if disk.cdrom => Some(EmulatedDevice::Cdrom { ide, number: disk.vdev.number, image }),
+        (Some(ide), image) if disk.cdrom => Some(QemuDevice::Cdrom { ide, number: disk.vdev.number, image }),
         (Some(ide), Some(image)) => {
-            Some(EmulatedDevice::Disk { place: DrivePlace::Ide(ide), image, writable: disk.writable })
+            Some(QemuDevice::Disk { place: DrivePlace::Ide(ide), image, writable: disk.writable })
         }
         (None, Some(image)) if disk.vdev.class == DiskClass::Scsi => {
-            Some(EmulatedDevice::Disk { place: DrivePlace::Scsi(disk.vdev.disk), image, writable: disk.writable })
+            Some(QemuDevice::Disk { place: DrivePlace::Scsi(disk.vdev.disk), image, writable: disk.writable })
         }
         _ => None,
     })
@@ -172,7 +177,46 @@ fn plan_nic(
     check_driver(&device)?;
     planned.paravirtual.push(PlannedDevice { device, hotplug });
     if has_tap {
-        planned.emulated.push(EmulatedDevice::Nic { devid, mac, model: nic.model.clone() });
+        planned.qemu.push(QemuDevice::Nic { devid, mac, model: nic.model.clone() });
+    }
+    Ok(())
+}
+
+/// The devices that only QEMU serves.
+fn plan_served(
+    devices: &Devices,
+    kind: Kind,
+    qemu: GuestQemu,
+    planned: &mut PlannedDevices,
+) -> Result<(), DeviceError> {
+    let mut serve = |name: String, device: XenbusDevice| {
+        if qemu != GuestQemu::Serves {
+            return Err(DeviceError::NoQemu { device: name });
+        }
+        planned.paravirtual.push(PlannedDevice { device, hotplug: Hotplug::None });
+        Ok(())
+    };
+    for (devid, share) in (0..).zip(&devices.shares) {
+        serve(format!("share {}", share.tag), share::device(devid, share)?)?;
+    }
+    for (devid, channel) in (1..).zip(&devices.channels) {
+        serve(format!("channel {}", channel.name), channel::device(devid, channel)?)?;
+        planned.qemu.push(QemuDevice::Channel { devid, connection: channel.connection.clone() });
+    }
+    if let Some(framebuffer) = &devices.framebuffer {
+        match kind {
+            Kind::Pv | Kind::Pvh => {
+                for device in framebuffer::devices(framebuffer) {
+                    serve(device.label(), device)?;
+                }
+            }
+            // VNC shows the graphics card.
+            Kind::Hvm if qemu == GuestQemu::Absent => {
+                return Err(DeviceError::NoQemu { device: "VNC".to_owned() });
+            }
+            Kind::Hvm => {}
+        }
+        planned.qemu.push(QemuDevice::Vnc(framebuffer.clone()));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
+use super::channel::remove_socket;
 use super::hotplug::{Script, ScriptClass, script_path};
 use super::script::{Action, Call, run_all};
 use super::xenbus::{error_directory, state};
@@ -37,6 +38,11 @@ pub fn remove_at_once(store: &Store, domid: DomId, devices: &[ListedDevice]) -> 
     store.transaction(|transaction| close(transaction, devices)).map_err(text)?;
     let mut problems = wait_closed(domid, devices);
     run_scripts(domid, devices);
+    for device in devices.iter().filter(|device| device.kind == "console") {
+        if let Some(path) = &device.path {
+            remove_socket(Path::new(path));
+        }
+    }
     let removed =
         store.transaction(|transaction| devices.iter().try_for_each(|device| remove_nodes(transaction, domid, device)));
     problems.extend(removed.map_err(text).err());

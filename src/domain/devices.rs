@@ -32,6 +32,8 @@ pub struct ListedDevice {
     pub gatewaydev: Option<String>,
     /// The name of the interface of a network card, if it was chosen.
     pub vifname: Option<String>,
+    /// The path of a channel's socket, or of a share's directory.
+    pub path: Option<String>,
     /// dombuild has plugged the device without its script.
     pub native: bool,
     /// The run that is attaching the device, or was killed while it did.
@@ -63,7 +65,7 @@ pub fn devices_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Lis
     if places.is_empty() {
         return Ok(Vec::new());
     }
-    const NODES: [&str; 7] = ["frontend", "backend", "script", "gatewaydev", "vifname", NATIVE_NODE, RUN_NODE];
+    const NODES: [&str; 8] = ["frontend", "backend", "script", "gatewaydev", "vifname", "path", NATIVE_NODE, RUN_NODE];
     let mut paths = Vec::new();
     for (kind, devid) in &places {
         paths.extend(NODES.map(|node| format!("{root}/{kind}/{devid}/{node}")));
@@ -71,7 +73,7 @@ pub fn devices_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Lis
     let values = transaction.read_all(&paths)?;
     let mut found = Vec::new();
     for ((kind, devid), values) in places.iter().zip(values.chunks(NODES.len())) {
-        let [frontend, backend, script, gatewaydev, vifname, native, run] = values else { continue };
+        let [frontend, backend, script, gatewaydev, vifname, path, native, run] = values else { continue };
         let (Some(frontend), Some(backend)) = (frontend.clone(), backend.clone()) else { continue };
         let Some((backend_domid, backend_kind)) = place_of_backend(&backend, domid, *devid) else {
             log::warn!("the {kind} {devid} of domain {domid} names a backend of another domain: it is left alone");
@@ -87,6 +89,7 @@ pub fn devices_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Lis
             script: script.clone(),
             gatewaydev: gatewaydev.clone(),
             vifname: vifname.clone(),
+            path: path.clone(),
             native: native.is_some(),
             run: run.clone(),
         });

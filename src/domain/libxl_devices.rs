@@ -1,10 +1,15 @@
-//! The devices in libxl's configuration of a guest that exists: one is added or removed, everything else stays.
+//! The devices in libxl's configuration of a guest: what they are there, and how one is added or removed while everything else
+//! stays.
 
 use serde_json::{Value, json};
 
-use super::libxl_json::{disk, nic};
-use crate::config::devices::disk::Disk;
+use super::libxl_json::{Fields, truth};
+use crate::config::devices::channel::{Channel, ChannelConnection};
+use crate::config::devices::disk::{Disk, DiskBackend};
+use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::Nic;
+use crate::config::devices::set::Devices;
+use crate::config::devices::share::Share;
 use crate::config::devices::virtual_device::VirtualDevice;
 use crate::memory::Kind;
 
@@ -20,18 +25,138 @@ pub fn add_nic(configuration: &mut Value, devid: u32, new: &Nic, kind: Kind) {
     push(configuration, "nics", nic(devid, new, kind));
 }
 
+/// Changes the medium of the CD drive of this number.
+pub fn set_medium(configuration: &mut Value, number: u32, medium: Option<&Disk>) {
+    let Some(disks) = configuration.get_mut("disks").and_then(Value::as_array_mut) else { return };
+    let Some(fields) = disks.iter_mut().find(|disk| has_number(disk, number)).and_then(Value::as_object_mut) else {
+        return;
+    };
+    fields.remove("pdev_path");
+    let format = medium.map_or("empty", |medium| medium.format.as_str());
+    fields.insert("format".to_owned(), format.into());
+    if let Some(target) = medium.and_then(|medium| medium.target.as_deref()) {
+        fields.insert("pdev_path".to_owned(), target.into());
+    }
+}
+
+fn has_number(disk: &Value, number: u32) -> bool {
+    let vdev = disk.get("vdev").and_then(Value::as_str).and_then(|vdev| vdev.parse::<VirtualDevice>().ok());
+    vdev.is_some_and(|vdev| vdev.number == number)
+}
+
 /// Removes the disk of this number.
 pub fn remove_disk(configuration: &mut Value, number: u32) {
-    remove(configuration, "disks", |disk| {
-        let vdev = disk.get("vdev").and_then(Value::as_str).and_then(|vdev| vdev.parse::<VirtualDevice>().ok());
-        vdev.is_some_and(|vdev| vdev.number == number)
-    });
+    remove(configuration, "disks", |disk| has_number(disk, number));
 }
 
 /// Removes the network card of this number.
 pub fn remove_nic(configuration: &mut Value, devid: u32) {
     // libxl leaves out what has its default, and that of the number is -1.
     remove(configuration, "nics", |nic| nic.get("devid").and_then(Value::as_u64) == Some(devid.into()));
+}
+
+/// The lists of a guest's devices that are not empty, by their names.
+pub(super) fn lists(devices: &Devices, kind: Kind) -> Vec<(&'static str, Vec<Value>)> {
+    let framebuffer = devices.framebuffer.as_ref().filter(|_| kind != Kind::Hvm);
+    let mut all = vec![
+        ("disks", devices.disks.iter().map(disk).collect()),
+        ("nics", (0..).zip(&devices.nics).map(|(index, card)| nic(index, card, kind)).collect()),
+        ("vfbs", framebuffer.map(vfb).into_iter().collect()),
+        ("vkbs", framebuffer.map(|_| json!({ "devid": 0 })).into_iter().collect()),
+        ("p9s", (0..).zip(&devices.shares).map(|(devid, share)| p9(devid, share)).collect()),
+        ("channels", (1..).zip(&devices.channels).map(|(devid, one)| channel(devid, one)).collect()),
+    ];
+    all.retain(|(_, list): &(_, Vec<_>)| !list.is_empty());
+    all
+}
+
+/// A `libxl_vnc_info`.
+pub(super) fn vnc(framebuffer: &Framebuffer) -> Value {
+    let mut fields = Fields::default();
+    fields.put("enable", truth(true));
+    fields.put("listen", framebuffer.listen.to_string());
+    fields.put_some("passwd", framebuffer.password.as_deref());
+    fields.put("display", framebuffer.display);
+    fields.put("findunused", truth(framebuffer.unused));
+    fields.into()
+}
+
+/// A `libxl_device_vfb`.
+fn vfb(framebuffer: &Framebuffer) -> Value {
+    let mut fields = Fields::default();
+    fields.put("devid", 0);
+    fields.put("vnc", vnc(framebuffer));
+    fields.put("sdl", json!({ "enable": truth(false) }));
+    fields.put_some("keymap", framebuffer.keymap.as_deref());
+    fields.into()
+}
+
+/// A `libxl_device_p9`.
+fn p9(devid: u32, share: &Share) -> Value {
+    json!({
+        "devid": devid,
+        "tag": share.tag,
+        "path": share.path.to_string_lossy(),
+        "security_model": share.security_model.as_str(),
+    })
+}
+
+/// A `libxl_device_channel`.
+fn channel(devid: u32, channel: &Channel) -> Value {
+    let mut fields = Fields::default();
+    fields.put("devid", devid);
+    fields.put("name", channel.name.as_str());
+    match &channel.connection {
+        ChannelConnection::Pty => fields.put("connection.pty", json!({})),
+        ChannelConnection::Socket(path) => {
+            fields.put("connection.socket", json!({ "path": path.to_string_lossy() }));
+        }
+    }
+    fields.into()
+}
+
+/// A `libxl_device_disk`.
+fn disk(disk: &Disk) -> Value {
+    let mut fields = Fields::default();
+    fields.put_some("pdev_path", disk.target.as_deref());
+    fields.put("vdev", disk.vdev.name.as_str());
+    fields.put_some("backend", disk.backend.map(DiskBackend::as_str));
+    fields.put("format", if disk.target.is_none() { "empty" } else { disk.format.as_str() });
+    fields.put_some("script", disk.script.as_deref());
+    fields.put_some("backend_domname", disk.backend_domain.as_deref());
+    fields.put_some("readwrite", disk.writable.then_some(1));
+    for name in ["removable", "is_cdrom"] {
+        fields.put_some(name, disk.cdrom.then_some(1));
+    }
+    fields.put_some("direct_io_safe", disk.direct_io_safe.then_some(true));
+    fields.put_some("discard_enable", disk.discard.map(truth));
+    fields.put_some("trusted", disk.trusted.map(truth));
+    fields.into()
+}
+
+/// A `libxl_device_nic`.
+fn nic(index: u32, nic: &Nic, kind: Kind) -> Value {
+    let mut fields = Fields::default();
+    fields.put("devid", nic.devid.unwrap_or(index));
+    fields.put_some("mac", nic.mac.map(|mac| mac.to_string()));
+    for (name, text) in [
+        ("bridge", &nic.bridge),
+        ("script", &nic.script),
+        ("ip", &nic.ip),
+        ("ifname", &nic.vifname),
+        ("gatewaydev", &nic.gatewaydev),
+        ("model", &nic.model),
+        ("backend_domname", &nic.backend_domain),
+    ] {
+        fields.put_some(name, text.as_deref());
+    }
+    let emulated = nic.emulated.unwrap_or(kind == Kind::Hvm);
+    fields.put("nictype", if emulated { "vif_ioemu" } else { "vif" });
+    fields.put_some("rate_bytes_per_interval", nic.rate.map(|rate| rate.bytes));
+    fields.put_some("rate_interval_usecs", nic.rate.map(|rate| rate.interval_us));
+    fields.put_some("mtu", nic.mtu);
+    fields.put_some("trusted", nic.trusted.map(truth));
+    fields.into()
 }
 
 fn push(configuration: &mut Value, list: &str, device: Value) {
@@ -73,6 +198,20 @@ mod tests {
         add_disk(&mut configuration, &"/b,raw,xvdb,r".parse().expect("a disk"));
         let disks = configuration["disks"].as_array().expect("a list");
         assert_eq!(disks.iter().map(|disk| &disk["vdev"]).collect::<Vec<_>>(), ["xvda", "no disk", "xvdb"]);
+    }
+
+    #[test]
+    fn a_medium_comes_and_goes() {
+        let mut configuration =
+            json!({ "disks": [{ "vdev": "xvda" }, { "vdev": "hdc", "format": "empty", "is_cdrom": 1 }] });
+        let before = configuration.clone();
+        let medium: Disk = "/a.iso,raw,hdc:cdrom,r".parse().expect("a disk");
+        set_medium(&mut configuration, 5632, Some(&medium));
+        let filled = json!({ "vdev": "hdc", "format": "raw", "is_cdrom": 1, "pdev_path": "/a.iso" });
+        assert_eq!(configuration["disks"][1], filled);
+        set_medium(&mut configuration, 5632, None);
+        set_medium(&mut configuration, 7, Some(&medium));
+        assert_eq!(configuration, before);
     }
 
     #[test]

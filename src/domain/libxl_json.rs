@@ -11,9 +11,8 @@ use std::path::{Path, absolute};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::saved_request;
-use crate::config::devices::disk::{Disk, DiskBackend};
-use crate::config::devices::nic::Nic;
+use super::{libxl_devices, saved_request};
+use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
@@ -53,10 +52,8 @@ pub struct LibxlConfig<'a> {
     pub max_maptrack_frames: Option<i32>,
     /// Its highest event channel port.
     pub event_channels: u32,
-    /// Its disks.
-    pub disks: &'a [Disk],
-    /// Its network cards.
-    pub nics: &'a [Nic],
+    /// Its devices.
+    pub devices: &'a Devices,
 }
 
 /// The files of an HVM guest's firmware, as far as they were chosen.
@@ -109,12 +106,9 @@ impl LibxlConfig<'_> {
             "on_reboot": "restart",
             "on_soft_reset": "soft_reset",
         });
-        if !self.disks.is_empty() {
-            config["disks"] = self.disks.iter().map(disk).collect();
-        }
-        if !self.nics.is_empty() {
-            let kind = self.guest.plan.request.kind;
-            config["nics"] = (0..).zip(self.nics).map(|(index, card)| nic(index, card, kind)).collect();
+        let kind = self.guest.plan.request.kind;
+        for (list, devices) in libxl_devices::lists(self.devices, kind) {
+            config[list] = devices.into();
         }
         Ok(config)
     }
@@ -261,7 +255,9 @@ impl LibxlConfig<'_> {
         // libxl refuses less video RAM for this card: it is then one of QEMU's own arguments.
         let kind = if plan.memory.video < LEAST_VIDEO { "none" } else { "std" };
         hvm.put("vga", json!({ "kind": kind }));
-        hvm.put("vnc", json!({ "enable": truth(false) }));
+        let framebuffer = self.devices.framebuffer.as_ref();
+        hvm.put("vnc", framebuffer.map_or_else(|| json!({ "enable": truth(false) }), libxl_devices::vnc));
+        hvm.put_some("keymap", framebuffer.and_then(|framebuffer| framebuffer.keymap.as_deref()));
         hvm.put("vkb_device", truth(false));
         let own_serial = self.device_model.as_ref().is_none_or(|model| model.own_serial);
         hvm.put_some("serial", (!own_serial).then_some("pty"));
@@ -271,14 +267,14 @@ impl LibxlConfig<'_> {
 
 /// The fields of a JSON object.
 #[derive(Default)]
-struct Fields(Map<String, Value>);
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn put(&mut self, name: &str, value: impl Into<Value>) {
+    pub(super) fn put(&mut self, name: &str, value: impl Into<Value>) {
         self.0.insert(name.to_owned(), value.into());
     }
 
-    fn put_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
+    pub(super) fn put_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.put(name, value);
         }
@@ -292,7 +288,7 @@ impl From<Fields> for Value {
 }
 
 /// A `libxl_defbool`.
-fn truth(value: bool) -> &'static str {
+pub(super) fn truth(value: bool) -> &'static str {
     if value { "True" } else { "False" }
 }
 
@@ -309,50 +305,6 @@ fn cmdline(module: &Module) -> String {
 fn path(path: &Path) -> Result<String, Error> {
     let absolute = absolute(path).map_err(Error::io(format!("make {} an absolute path", path.display())))?;
     Ok(absolute.to_string_lossy().into_owned())
-}
-
-/// A `libxl_device_disk`.
-pub(super) fn disk(disk: &Disk) -> Value {
-    let mut fields = Fields::default();
-    fields.put_some("pdev_path", disk.target.as_deref());
-    fields.put("vdev", disk.vdev.name.as_str());
-    fields.put_some("backend", disk.backend.map(DiskBackend::as_str));
-    fields.put("format", if disk.target.is_none() { "empty" } else { disk.format.as_str() });
-    fields.put_some("script", disk.script.as_deref());
-    fields.put_some("backend_domname", disk.backend_domain.as_deref());
-    fields.put_some("readwrite", disk.writable.then_some(1));
-    for name in ["removable", "is_cdrom"] {
-        fields.put_some(name, disk.cdrom.then_some(1));
-    }
-    fields.put_some("direct_io_safe", disk.direct_io_safe.then_some(true));
-    fields.put_some("discard_enable", disk.discard.map(truth));
-    fields.put_some("trusted", disk.trusted.map(truth));
-    fields.into()
-}
-
-/// A `libxl_device_nic`.
-pub(super) fn nic(index: u32, nic: &Nic, kind: Kind) -> Value {
-    let mut fields = Fields::default();
-    fields.put("devid", nic.devid.unwrap_or(index));
-    fields.put_some("mac", nic.mac.map(|mac| mac.to_string()));
-    for (name, text) in [
-        ("bridge", &nic.bridge),
-        ("script", &nic.script),
-        ("ip", &nic.ip),
-        ("ifname", &nic.vifname),
-        ("gatewaydev", &nic.gatewaydev),
-        ("model", &nic.model),
-        ("backend_domname", &nic.backend_domain),
-    ] {
-        fields.put_some(name, text.as_deref());
-    }
-    let emulated = nic.emulated.unwrap_or(kind == Kind::Hvm);
-    fields.put("nictype", if emulated { "vif_ioemu" } else { "vif" });
-    fields.put_some("rate_bytes_per_interval", nic.rate.map(|rate| rate.bytes));
-    fields.put_some("rate_interval_usecs", nic.rate.map(|rate| rate.interval_us));
-    fields.put_some("mtu", nic.mtu);
-    fields.put_some("trusted", nic.trusted.map(truth));
-    fields.into()
 }
 
 #[cfg(test)]

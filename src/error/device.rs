@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Failure;
+use super::monitor::MonitorError;
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
@@ -49,11 +50,37 @@ pub enum DeviceError {
         /// The path.
         path: PathBuf,
     },
-    /// Only a QEMU can serve the disk, and the guest has none that can.
-    #[error("disk {vdev}: only QEMU can serve it, and the guest's QEMU does not")]
+    /// Only a QEMU can serve the device, and the guest has none that can.
+    #[error("{device}: only QEMU can serve it, and the guest's QEMU does not")]
     NoQemu {
-        /// The disk.
-        vdev: String,
+        /// The device.
+        device: String,
+    },
+    /// QEMU's monitor refused or lost a command for the device.
+    #[error("{device}: {error}")]
+    Monitor {
+        /// The device.
+        device: String,
+        /// What happened.
+        error: MonitorError,
+    },
+    /// The directory of a share cannot be used.
+    #[error("share {tag}: {path} cannot be used: {source}")]
+    Share {
+        /// The tag of the share.
+        tag: String,
+        /// The directory.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// Something is at the place of a channel's socket.
+    #[error("channel {name}: {path} exists, and QEMU would make its socket there")]
+    SocketTaken {
+        /// The channel.
+        name: String,
+        /// The path.
+        path: PathBuf,
     },
     /// The image is in use.
     #[error("disk {vdev}: {path} is in use: {user}")]

@@ -20,6 +20,7 @@ use crate::error::device::DeviceError;
 use crate::error::{AtStage, Error, Failure};
 use crate::memory::Kind;
 use crate::observer::Running;
+use crate::qemu::helpers::serves_disks;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, DomainRef, XenError};
@@ -222,8 +223,16 @@ fn prepare(
             }
         }
     }
-    // Nothing of it is emulated, and no QEMU of the guest serves it.
-    let planned = plan(context.xen, context.store, &devices, domain.kind, GuestQemu::Absent)?.paravirtual.pop();
+    let qemu = if serves_disks(context.store, domain.held())? { GuestQemu::Serves } else { GuestQemu::Absent };
+    if let NewDevice::Disk(disk) = &device
+        && server(disk, domain.kind) == Server::Qemu
+        && qemu == GuestQemu::Absent
+    {
+        let reason = "only QEMU can serve it, and the guest has no QEMU that serves disks (it has one if it is created with such \
+            a disk, and an HVM guest's serves with --device-model-root)";
+        return Err(DeviceError::NotHotplugged { device: format!("disk {}", disk.vdev), reason }.into());
+    }
+    let planned = plan(context.xen, context.store, &devices, never_emulated(domain.kind), qemu)?.paravirtual.pop();
     let planned = planned.ok_or_else(|| Error::Internal("the device has no backend".to_owned()))?;
     Ok((device, planned))
 }
@@ -245,22 +254,25 @@ fn check(device: &NewDevice, kind: Kind) -> Result<(), Error> {
             if kind == Kind::Hvm && disk.cdrom {
                 return refused(name, "the CD drives of an HVM guest are emulated, and are there from its start");
             }
-            if server(disk, kind) == Server::Qemu {
-                return refused(name, "QEMU would serve it, and dombuild attaches disks of dom0's kernel (raw) only");
-            }
-            Devices { disks: vec![disk.clone()], nics: Vec::new() }
+            Devices { disks: vec![disk.clone()], ..Devices::default() }
         }
         NewDevice::Nic(nic) => {
             if kind == Kind::Hvm && (nic.emulated == Some(true) || nic.model.is_some()) {
                 let reason = "an emulated card is there from the guest's start; leave type=ioemu and model= out";
                 return refused("the network card".to_owned(), reason);
             }
-            Devices { disks: Vec::new(), nics: vec![nic.clone()] }
+            Devices { nics: vec![nic.clone()], ..Devices::default() }
         }
     };
-    // Nothing of it is emulated, whatever the guest is.
-    let kind = if kind == Kind::Hvm { Kind::Pvh } else { kind };
-    Ok(devices.check(kind).map_err(ConfigError::from)?)
+    Ok(devices.check(never_emulated(kind)).map_err(ConfigError::from)?)
+}
+
+/// The kind of guest whose devices these are like: nothing that comes to a guest that exists is emulated.
+const fn never_emulated(kind: Kind) -> Kind {
+    match kind {
+        Kind::Pv => Kind::Pv,
+        Kind::Hvm | Kind::Pvh => Kind::Pvh,
+    }
 }
 
 /// The numbers that devices of a class have: by libxl's list, by the guest's directory, and by dom0's backends of these

@@ -2,6 +2,7 @@
 
 pub mod attach_device;
 pub mod balloon;
+pub mod change_medium;
 pub mod cleanup;
 pub mod detach_device;
 pub mod guard;

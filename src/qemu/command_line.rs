@@ -33,22 +33,23 @@ fn common(domid: DomId) -> Vec<String> {
 
 /// The arguments that libxl gives a QEMU that only serves Xen's devices (libxl__build_device_model_args_new for PV, Xen
 /// 4.17).
-pub(crate) fn of_backend(domid: DomId, name: &DomainName, plan: &Plan) -> Vec<String> {
+pub(crate) fn of_backend(domid: DomId, name: &DomainName, plan: &Plan, devices: &[String]) -> Vec<String> {
     let mut all = common(domid);
     let mib = plan.memory.build_max.get() / KIB_PER_MIB;
     let rest = ["-xen-attach", "-name", &name.qemu_option(), "-display", "none", "-machine", "xenpv", "-m"];
     all.extend(rest.iter().map(|word| (*word).to_owned()));
     all.push(mib.to_string());
+    all.extend_from_slice(devices);
     all
 }
 
-/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17) without its VNC
-/// server, with those of its emulated devices, then those of the confinement, then the user's.
+/// The arguments that libxl gives QEMU for a plain HVM guest (tools/libs/light/libxl_dm.c, Xen 4.17) with those
+/// of its devices, then those of the confinement, then the user's.
 pub(crate) fn of_device_model(
     domid: DomId,
     name: &DomainName,
     plan: &Plan,
-    emulated: &[String],
+    devices: &[String],
     confinement: &[String],
     own: &[String],
 ) -> Vec<String> {
@@ -69,7 +70,7 @@ pub(crate) fn of_device_model(
     if plan.vcpus > 1 {
         add(&["-smp", &format!("{0},maxcpus={0}", plan.vcpus)]);
     }
-    if !emulated.iter().any(|argument| argument == "-netdev") {
+    if !devices.iter().any(|argument| argument == "-netdev") {
         add(&["-net", "none"]);
     }
     let mut machine = "xenfv,suppress-vmdesc=on".to_owned();
@@ -78,7 +79,7 @@ pub(crate) fn of_device_model(
     }
     // QEMU places its video RAM directly after this size, so it must match what the builder populated.
     add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
-    all.extend_from_slice(emulated);
+    all.extend_from_slice(devices);
     all.extend_from_slice(confinement);
     all.extend_from_slice(own);
     all

@@ -9,22 +9,24 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::command_line::{MONITORS, of_backend, of_device_model, socket};
-use super::emulated::EmulatedDevices;
+use super::devices::QemuDevices;
 use super::log::{last_line, open_log};
 use crate::builder::shortage::device_memory;
+use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
 use crate::error::device_user::DeviceUserError;
 use crate::error::{DeviceModelCause, Error, Failure, Wait};
 use crate::memory::Plan;
+use crate::os::Untrusted;
 use crate::os::cgroup::Cgroup;
 use crate::os::launch::{Child, Launch};
 use crate::os::parent_death::KillOnParentDeath;
@@ -50,6 +52,9 @@ const SIGSYS: i32 = Signal::SIGSYS as i32;
 /// QEMU's message if Xen refuses memory for a device (`xen_ram_alloc`, hw/xen/xen-hvm-common.c, QEMU 7.2 and 10.0).
 const NO_MEMORY: &str = "failed to populate ram";
 
+/// QEMU's message if its libraries lack the cipher of VNC's passwords (`vnc_display_open`, ui/vnc.c, QEMU 7.2 and 10.0).
+const NO_VNC_PASSWORD: &str = "Cipher backend does not support DES";
+
 const FILTERED: &str =
     "was killed by its system call filter; the kernel's log (dmesg: audit, type=1326) names the number of the call";
 
@@ -67,6 +72,8 @@ pub struct DeviceModel {
     confined: bool,
     /// It runs under a system call filter.
     filtered: bool,
+    /// The VNC server that is published when QEMU is ready.
+    vnc: Option<Framebuffer>,
     /// The deadline for its readiness, and the time allowed from its start.
     end: Instant,
     timeout: Duration,
@@ -84,7 +91,7 @@ impl DeviceModel {
         name: &DomainName,
         plan: &Plan,
         config: &DeviceModelConfig,
-        emulated: EmulatedDevices,
+        devices: QemuDevices,
     ) -> Result<Self, Failure> {
         context.step(Stage::StartDeviceModel, || {
             let domid = domain.domid;
@@ -93,9 +100,9 @@ impl DeviceModel {
             let confinement = confinement(domid, &config.run_as)?;
             let arguments = match config.role {
                 QemuRole::DeviceModel => {
-                    of_device_model(domid, name, plan, &emulated.arguments, &confinement, &config.arguments)
+                    of_device_model(domid, name, plan, &devices.arguments, &confinement, &config.arguments)
                 }
-                QemuRole::Backend => of_backend(domid, name, plan),
+                QemuRole::Backend => of_backend(domid, name, plan, &devices.arguments),
             };
             log::debug!("{} {}", config.path.display(), arguments.join(" "));
             context.store.transaction(|transaction| {
@@ -124,7 +131,7 @@ impl DeviceModel {
             }
             let cgroup = make_cgroup(context.xen, domain)?;
             let (process, parent_death) =
-                spawn(&config.path, &arguments, domid, &output, emulated.descriptors, restriction, cgroup.as_ref())
+                spawn(&config.path, &arguments, domid, &output, devices.descriptors, restriction, cgroup.as_ref())
                     .map_err(|error| {
                         let program = config.path.clone();
                         if confined && is_of_confinement(&error) {
@@ -140,6 +147,7 @@ impl DeviceModel {
                 parent_death: Some(parent_death),
                 log,
                 confined,
+                vnc: devices.vnc,
                 filtered: (confined || config.role == QemuRole::Backend) && config.filter,
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
@@ -238,7 +246,11 @@ impl DeviceModel {
                 let last = last_line(&self.log);
                 let says = |word| last.as_ref().is_some_and(|line| line.raw_for_comparison().contains(word));
                 let confined = self.confined && (says("restrict") || says("invalid option"));
-                let cause = if confined { DeviceModelCause::Confined } else { DeviceModelCause::Unknown };
+                let cause = match confined {
+                    true => DeviceModelCause::Confined,
+                    false if says(NO_VNC_PASSWORD) => DeviceModelCause::VncPassword,
+                    false => DeviceModelCause::Unknown,
+                };
                 let last = last.map(|line| format!(", its last words: {line:?}")).unwrap_or_default();
                 Err(Error::DeviceModel { reason: format!("ended ({status}){last}"), log: self.log.clone(), cause })
             }
@@ -247,7 +259,7 @@ impl DeviceModel {
     }
 
     fn wait_and_publish(&mut self, context: &Context<'_>, keys: &XenstorePaths) -> Result<(), Error> {
-        let devices = self.wait_for_answer(context, keys)?;
+        let devices = self.ask(context, keys, "query-chardev", json!({}))?;
         let plain = context.store.plain();
         if self.confined {
             // A QEMU without xenstore rights cannot write this itself, and other tools read it there.
@@ -256,12 +268,36 @@ impl DeviceModel {
         for (number, tty) in serial_ports(&devices) {
             plain.write(&keys.of_domain(&format!("serial/{number}/tty")), tty)?;
         }
+        if let Some(vnc) = self.vnc.take() {
+            self.publish_vnc(context, keys, &vnc)?;
+        }
         Ok(())
     }
 
-    /// Its character devices; QEMU answers this query when it is ready.
-    fn wait_for_answer(&mut self, context: &Context<'_>, keys: &XenstorePaths) -> Result<Value, Error> {
-        let mut question = QmpQuery::new(socket("libxl", keys.domid), "query-chardev");
+    /// Gives VNC its password, and writes its address for `xl vncviewer`.
+    fn publish_vnc(&mut self, context: &Context<'_>, keys: &XenstorePaths, vnc: &Framebuffer) -> Result<(), Error> {
+        if let Some(password) = &vnc.password {
+            self.ask(context, keys, "change-vnc-password", json!({ "password": password }))?;
+        }
+        let server = self.ask(context, keys, "query-vnc", json!({}))?;
+        let (Some(host), Some(port)) = (server["host"].as_str(), server["service"].as_str()) else {
+            let reason = format!("has no VNC server: {:?}", Untrusted::from(server.to_string()).shortened(200));
+            return Err(Error::DeviceModel { reason, log: self.log.clone(), cause: DeviceModelCause::Unknown });
+        };
+        let plain = context.store.plain();
+        plain.write(&keys.of_domain("console/vnc-listen"), host)?;
+        Ok(plain.write(&keys.of_domain("console/vnc-port"), port)?)
+    }
+
+    /// The answer to a command. QEMU gives the first one when it is ready.
+    fn ask(
+        &mut self,
+        context: &Context<'_>,
+        keys: &XenstorePaths,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, Error> {
+        let mut question = QmpQuery::new(socket("libxl", keys.domid), command, arguments);
         loop {
             let answer = question.answer().map_err(|error| Error::DeviceModel {
                 reason: format!("answers wrongly on its monitor: {error}"),

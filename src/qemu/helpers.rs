@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::domain::identity::belongs_to_another;
 use crate::domain::paths::XenstorePaths;
+use crate::error::Error;
 use crate::os::cgroup::{Cgroup, CgroupLimits};
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::procfs;
@@ -146,6 +147,21 @@ impl Helpers {
             Self::Known(_) => Ok(()),
         }
     }
+}
+
+/// Whether the guest has a QEMU that serves disks to its paravirtual drivers. QEMU makes a directory for each class of devices
+/// that it serves (`xen_be_register`, hw/xen/xen-legacy-backend.c, QEMU 7.2; `xen_bus_realize`, hw/xen/xen-bus.c, 10.0); one
+/// without rights on xenstore makes none.
+///
+/// # Errors
+/// If xenstored or the kernel does not answer.
+pub fn serves_disks(store: &Store, domain: DomainRef) -> Result<bool, Error> {
+    let directory = format!("{}/backends/qdisk", XenstorePaths::new(domain.domid).device_model);
+    if store.plain().read(&directory)?.is_none() {
+        return Ok(false);
+    }
+    let running = Helpers::of(store, domain).map(|helpers| helpers.is_some_and(|helpers| helpers.are_running()));
+    running.map_err(|problem| Error::io("look for the guest's QEMU")(io::Error::other(problem)))
 }
 
 /// The running device model that xenstore names, if the keys belong to this domain.

@@ -33,16 +33,17 @@ const ID: &str = "dombuild";
 pub struct QmpQuery {
     socket: PathBuf,
     command: &'static str,
+    arguments: Value,
     stream: Option<UnixStream>,
     /// Received bytes that do not form a whole line yet.
     unread: Vec<u8>,
 }
 
 impl QmpQuery {
-    /// A command without arguments for the monitor at this socket, which need not exist yet.
+    /// A command with its arguments, an object, for the monitor at this socket, which need not exist yet.
     #[must_use]
-    pub fn new(socket: PathBuf, command: &'static str) -> Self {
-        Self { socket, command, stream: None, unread: Vec::new() }
+    pub fn new(socket: PathBuf, command: &'static str, arguments: Value) -> Self {
+        Self { socket, command, arguments, stream: None, unread: Vec::new() }
     }
 
     /// Returns the command's result once it has arrived; waits briefly for it, however much else arrives. If the
@@ -83,7 +84,8 @@ impl QmpQuery {
     fn ask(&self) -> Result<UnixStream> {
         // The buffer of a new connection holds both commands.
         let mut stream = UnixStream::from(try_connect(&self.socket)?);
-        let (first, command) = (json!({ "execute": "qmp_capabilities" }), json!({ "execute": self.command, "id": ID }));
+        let first = json!({ "execute": "qmp_capabilities" });
+        let command = json!({ "execute": self.command, "arguments": self.arguments, "id": ID });
         stream.write_all(format!("{first}\n{command}\n").as_bytes())?;
         Ok(stream)
     }
@@ -118,7 +120,7 @@ mod tests {
     fn monitor() -> (QmpQuery, Monitor) {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("monitor");
-        let mut question = QmpQuery::new(path.clone(), "query-chardev");
+        let mut question = QmpQuery::new(path.clone(), "query-chardev", json!({}));
         assert_eq!(question.answer().expect("no answer"), None, "no listener");
         let listener = UnixListener::bind(&path).expect("bound");
         assert_eq!(question.answer().expect("no answer"), None, "no answer yet");
@@ -200,7 +202,7 @@ mod tests {
             }
         };
         assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
-        let (mut question, start) = (QmpQuery::new(path, "query-chardev"), std::time::Instant::now());
+        let (mut question, start) = (QmpQuery::new(path, "query-chardev", json!({})), std::time::Instant::now());
         assert_eq!(question.answer().expect("no answer"), None);
         assert!(start.elapsed() < 10 * LOOK, "{:?}", start.elapsed());
     }

@@ -51,7 +51,8 @@ pub(crate) fn qemu_alone(bench: &Bench, guest: &Guest, way: Way) -> u64 {
 }
 
 fn wait_for_answer(domid: DomId) {
-    let mut question = QmpQuery::new(format!("/run/xen/qmp-libxl-{domid}").into(), "query-chardev");
+    let mut question =
+        QmpQuery::new(format!("/run/xen/qmp-libxl-{domid}").into(), "query-chardev", serde_json::json!({}));
     let end = Instant::now() + Duration::from_secs(20);
     while question.answer().expect("no refusal").is_none() {
         assert!(Instant::now() < end, "{}", shell("cat /tmp/bench-qemu"));

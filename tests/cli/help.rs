@@ -2,9 +2,9 @@
 
 use super::run::line;
 
-const VERBS: [&str; 12] = [
-    "plan", "create", "build", "inspect", "list", "balloon", "attach", "detach", "destroy", "cleanup", "xenguest",
-    "features",
+const VERBS: [&str; 14] = [
+    "plan", "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
+    "cleanup", "xenguest", "features",
 ];
 
 #[test]
@@ -131,7 +131,7 @@ fn the_flags_of_each_verb() {
             "create",
             format!(
                 "{memory} {guest} --name --dry-run --libxl-json --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --uuid --foreground --disk --vif --hotplug-timeout --seclabel \
+                 --uuid --foreground --disk --vif --vfb --p9 --channel --hotplug-timeout --seclabel \
                  --max-grant-frames --max-maptrack-frames --event-channels --cpupool --store-timeout"
             ),
         ),
@@ -142,6 +142,8 @@ fn the_flags_of_each_verb() {
         ("inspect", "--watch --svg --model --store-timeout".to_owned()),
         ("attach", "--timeout --no-wait --hotplug-timeout --store-timeout".to_owned()),
         ("detach", "--timeout --force --store-timeout".to_owned()),
+        ("insert", "--format --timeout --force --store-timeout".to_owned()),
+        ("eject", "--timeout --force --store-timeout".to_owned()),
         ("list", "--devices --store-timeout".to_owned()),
         ("features", String::new()),
     ];

@@ -222,7 +222,7 @@ fn refused() {
     let image = site.image("a.img");
     let image = path_text(&image);
     for (class, spec, exit, code, words) in [
-        ("disk", format!("{image},qcow2,xvdb,w"), 3, "bad-config", "QEMU would serve it"),
+        ("disk", format!("{image},qcow2,xvdb,w"), 3, "bad-config", "only QEMU can serve it"),
         ("disk", format!("{image},raw,hdc:cdrom,r"), 3, "bad-config", "the CD drives of an HVM guest are emulated"),
         ("disk", "/nowhere,raw,xvdb,w".to_owned(), 3, "bad-file", "/nowhere"),
         ("disk", format!("{image},raw,vda,w"), 3, "bad-config", "disk \"/"),

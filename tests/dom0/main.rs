@@ -5,6 +5,7 @@
 mod agreement;
 mod bounds;
 mod cage;
+mod cd_drives;
 mod create;
 mod device_failures;
 mod device_model;
@@ -40,6 +41,7 @@ mod placement;
 mod platform;
 mod qemu_devices;
 mod sample;
+mod served_devices;
 mod sick_store;
 mod soak;
 mod stalls;
@@ -47,6 +49,7 @@ mod store;
 mod support;
 mod toolstack;
 mod twin;
+mod vnc;
 mod xenopsd;
 mod zombies;
 
@@ -93,6 +96,8 @@ fn main() -> ExitCode {
         limits::TESTS,
         passthrough::TESTS,
         qemu_devices::TESTS,
+        served_devices::TESTS,
+        cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,
         toolstack::TESTS,
@@ -143,7 +148,7 @@ fn timed(name: &'static str, test: fn()) -> Result<(), Failed> {
 fn print_slowest() {
     let mut times = TIMES.lock().expect("one thread");
     times.sort_unstable_by(|one, other| other.cmp(one));
-    let shown = times.iter().take(20).map(|(time, name)| format!("{name} {}", time.as_secs()));
+    let shown = times.iter().take(60).map(|(time, name)| format!("{name} {}", time.as_secs()));
     println!("slowest, in seconds: {}", shown.collect::<Vec<_>>().join(", "));
 }
 

@@ -25,7 +25,7 @@ use dombuild::payload::smbios;
 use dombuild::qemu::config::{DeviceModelConfig, QemuRole};
 use dombuild::qemu::confinement::RunAs;
 use dombuild::qemu::device_model::DeviceModel;
-use dombuild::qemu::emulated::EmulatedDevices;
+use dombuild::qemu::devices::QemuDevices;
 use dombuild::qemu::needs::Needs;
 use dombuild::runs::journal::{JournalEntry, RunVerb};
 use dombuild::xen::{DomId, Interface, Store};
@@ -163,15 +163,9 @@ fn reserved_memory() {
         filter: true,
     };
     let held = xen.domain(domid).expect("asked").expect("there").held();
-    let mut model = DeviceModel::start(
-        &context,
-        held,
-        &"t".parse().expect("a name"),
-        &guest.plan,
-        &config,
-        EmulatedDevices::default(),
-    )
-    .expect("QEMU is started");
+    let mut model =
+        DeviceModel::start(&context, held, &"t".parse().expect("a name"), &guest.plan, &config, QemuDevices::default())
+            .expect("QEMU is started");
     model.get_ready(&context, domid, &guest.plan).expect("QEMU is ready");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_running);
     xen.unpause(domid).expect("unpaused");

@@ -65,6 +65,13 @@ fn qcow2_disk() {
     let pid = number(&built, "device_model_pid");
     assert_filtered(pid);
     assert_ne!(namespace(&pid.to_string(), "net"), namespace("self", "net"));
+    // The same QEMU serves another one.
+    let second = place.qcow2("d");
+    let attached = dombuild(&["attach", "disk", "t", &format!("{second},qcow2,xvdb,w")]).success().json();
+    assert_eq!((&attached["backend_kind"], &attached["backend_state"]), (&json!("qdisk"), &json!("connected")));
+    let error = dombuild(&["attach", "disk", "t", &format!("{second},qcow2,xvdc,w")]).failed_with(3, "bad-config");
+    assert!(error["message"].to_string().contains("is in use"), "{error}");
+    dombuild(&["detach", "disk", "t", "xvdb"]).success();
     dombuild(&["destroy", "t"]).success();
 
     shell(&format!("qemu-img convert -f qcow2 -O raw {image} {image}.raw"));

@@ -171,11 +171,16 @@ pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pair
             format!("/local/domain/0/backend/console/{domid}"),
             format!("/local/domain/0/backend/vbd/{domid}"),
             format!("/local/domain/0/backend/vif/{domid}"),
+            format!("/local/domain/0/backend/9pfs/{domid}"),
+            format!("/local/domain/0/backend/vfb/{domid}"),
+            format!("/local/domain/0/backend/vkbd/{domid}"),
             format!("/local/domain/0/device-model/{domid}"),
             vm.trim().to_owned(),
         ];
+        // xl gives every HVM guest a paravirtual keyboard.
+        let keyboard = if all.contains(&format!("/libxl/{ours}/device/vkbd")) { "/vnc-port" } else { "vkbd" };
         let skipped =
-            ["vkbd", "/console/vnc-", "/console/tty", "/serial", "/dombuild", "/start_time", "/device-model-pid"];
+            [keyboard, "/console/vnc-", "/console/tty", "/serial", "/dombuild", "/start_time", "/device-model-pid"];
         all.lines()
             .filter_map(|line| {
                 let root = roots.iter().position(|root| {

@@ -50,6 +50,16 @@ pub struct VirtualDeviceArgs {
     /// defaults. docs/devices.md lists the words
     #[arg(long, value_name = "SPEC")]
     pub vif: Vec<String>,
+    /// A framebuffer that VNC shows, with keyboard and pointer, as in a line of xl's vfb=[...]: vncdisplay=1,keymap=de or ''
+    /// for all defaults. Of an HVM guest, VNC shows the graphics card
+    #[arg(long, value_name = "SPEC")]
+    pub vfb: Option<String>,
+    /// A directory of dom0 that the guest mounts by 9pfs, as in a line of xl's p9=[...] (repeat it): tag=data,path=/srv/data
+    #[arg(long, value_name = "SPEC")]
+    pub p9: Vec<String>,
+    /// A further console of the guest, as in a line of xl's channel=[...] (repeat it): name=org.example.agent,connection=pty
+    #[arg(long, value_name = "SPEC")]
+    pub channel: Vec<String>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,
@@ -88,6 +98,57 @@ pub struct AttachArgs {
     /// xenstored
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// `insert`.
+#[derive(Debug, Clone, Args)]
+pub struct InsertArgs {
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// The CD drive: hda to hdd
+    #[arg(value_name = "VDEV", value_parser = NonEmptyStringValueParser::new())]
+    pub drive: String,
+    /// The image: a file or a block device, such as /dev/sr0
+    #[arg(value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
+    pub image: String,
+    /// Format of the image: raw, qcow2, vhd, ...
+    #[arg(long, default_value = "raw")]
+    pub format: String,
+    /// How the medium that is in the drive is taken out
+    #[command(flatten)]
+    pub eject: EjectHow,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `eject`.
+#[derive(Debug, Clone, Args)]
+pub struct EjectArgs {
+    /// Number or name of the guest, whoever built it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// The CD drive: hda to hdd
+    #[arg(value_name = "VDEV", value_parser = NonEmptyStringValueParser::new())]
+    pub drive: String,
+    /// How the medium is taken out
+    #[command(flatten)]
+    pub eject: EjectHow,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// How a medium is taken out.
+#[derive(Debug, Clone, Args)]
+pub struct EjectHow {
+    /// How long a guest that has locked the drive may take to open it
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Take the medium out of a locked drive, too
+    #[arg(long, conflicts_with = "timeout")]
+    pub force: bool,
 }
 
 /// `detach`.

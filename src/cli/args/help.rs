@@ -137,6 +137,28 @@ Exit codes:
   3 no such guest, or no such device
   5 Xen refused                      130, 143 after SIGINT, SIGTERM";
 
+pub(super) const AFTER_INSERT: &str = "\
+Examples:
+  dombuild insert web hdc /srv/iso/driver.iso
+  dombuild insert web hdc /dev/sr0 --timeout 60
+
+Exit codes:
+  0 done                             5 Xen refused
+  1 internal, or QEMU refused it     6 xenstore
+  2 usage                            8 the guest has locked the drive
+  3 no such guest, drive or image    130, 143 after SIGINT, SIGTERM";
+
+pub(super) const AFTER_EJECT: &str = "\
+Examples:
+  dombuild eject web hdc
+  dombuild eject web hdc --force
+
+Exit codes:
+  0 done                             5 Xen refused
+  1 internal, or QEMU refused it     6 xenstore
+  2 usage                            8 the guest has locked the drive
+  3 no such guest, or no such drive  130, 143 after SIGINT, SIGTERM";
+
 pub(super) const AFTER_DESTROY: &str = "\
 Examples:
   dombuild destroy web

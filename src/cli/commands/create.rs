@@ -29,7 +29,7 @@ use crate::lifecycle::guard::NewDomain;
 use crate::memory::Pages;
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
-use crate::qemu::emulated::EmulatedDevices;
+use crate::qemu::devices::QemuDevices;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
@@ -155,8 +155,8 @@ fn start(
     let start_device_model = config.device_model.as_ref().map(|wanted| {
         let model = &mut model;
         Box::new(move || {
-            let emulated = EmulatedDevices::of(domid, &devices.emulated).at(Stage::StartDeviceModel)?;
-            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, emulated)?);
+            let qemu = QemuDevices::of(domid, &devices.qemu).at(Stage::StartDeviceModel)?;
+            *model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, qemu)?);
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });
@@ -172,8 +172,8 @@ fn start(
     })?;
     if let Some(wanted) = &config.backend {
         // It finds its devices in xenstore when it starts.
-        let emulated = EmulatedDevices::default();
-        model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, emulated)?);
+        let qemu = QemuDevices::of(domid, &devices.qemu).at(Stage::StartDeviceModel)?;
+        model = Some(DeviceModel::start(context, held, &config.name, &guest.plan, wanted, qemu)?);
     }
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;

@@ -11,4 +11,5 @@ pub mod dry_run;
 pub mod features;
 pub mod inspect;
 pub mod list;
+pub mod medium;
 pub mod plan;

@@ -162,6 +162,12 @@ pub enum DeviceSetError {
         /// What they both have.
         what: String,
     },
+    /// Two devices have one name.
+    #[error("{what}")]
+    Twice {
+        /// Which, and what they both have.
+        what: String,
+    },
     /// More network cards than numbers for them.
     #[error("a guest has at most {most} network cards")]
     TooManyNics {

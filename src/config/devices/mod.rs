@@ -1,11 +1,14 @@
 //! The devices of a guest, typed and checked.
 
+pub mod channel;
 pub mod disk;
 mod disk_spec;
 pub mod error;
+pub mod framebuffer;
 pub mod nic;
 mod nic_spec;
 mod nic_values;
 pub mod set;
+pub mod share;
 mod text;
 pub mod virtual_device;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::error::{DeviceSpecError, SpecProblem};
 use super::nic::Nic;
-use super::text::{Word, decimal};
+use super::text::{Word, decimal, words};
 use crate::os::is_hidden;
 
 /// The words of a network card.
@@ -155,22 +155,10 @@ impl FromStr for Nic {
             trusted: None,
         };
         let mut backend_domain = None;
-        let mut rest = Word { text: spec, offset: 0 };
-        while !rest.text.is_empty() {
-            let (word, after) = rest.split(rest.text.find(',').unwrap_or(rest.text.len()));
-            rest = after.split(1).1;
-            let word = word.trim();
-            match (word.text, word.text.find('=')) {
-                ("", _) => {}
-                (_, Some(equals)) => {
-                    let (key, value) = word.split(equals);
-                    let value = value.split(1).1;
-                    if key.text == "backend" {
-                        key.once(&mut backend_domain, "backend", value.backend_domain()?)?;
-                    } else {
-                        nic.set(key, value)?;
-                    }
-                }
+        for (word, value) in words(spec) {
+            match (word.text, value) {
+                ("backend", Some(value)) => word.once(&mut backend_domain, "backend", value.backend_domain()?)?,
+                (_, Some(value)) => nic.set(word, value)?,
                 ("trusted", None) => word.once(&mut nic.trusted, "trusted", true)?,
                 ("untrusted", None) => word.once(&mut nic.trusted, "trusted", false)?,
                 (text, None) => {

@@ -1,25 +1,34 @@
-//! The disks and network cards of one guest, checked against each other and against the guest's kind.
+//! The devices of one guest, checked against each other and against the guest's kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::channel::{Channel, ChannelConnection};
 use super::disk::{Disk, DiskBackend, DiskFormat};
 use super::error::DeviceSetError;
+use super::framebuffer::Framebuffer;
 use super::nic::{MacAddress, Nic};
+use super::share::Share;
 use super::virtual_device::DiskClass;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
 pub const MOST_NICS: u32 = 100;
 
-/// The disks and network cards of a guest.
+/// The devices of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
     /// The disks and CD drives.
     pub disks: Vec<Disk>,
     /// The network cards.
     pub nics: Vec<Nic>,
+    /// The directories that it mounts.
+    pub shares: Vec<Share>,
+    /// The consoles behind its first.
+    pub channels: Vec<Channel>,
+    /// What VNC shows.
+    pub framebuffer: Option<Framebuffer>,
 }
 
 /// A place on the emulated controllers of an HVM guest.
@@ -56,7 +65,35 @@ impl Devices {
                 return Err(DeviceSetError::SameEmulatedPlace { first, second: name() });
             }
         }
-        self.check_nics(kind)
+        self.check_nics(kind)?;
+        self.check_served()
+    }
+
+    /// Whether a QEMU in dom0 must serve some of them to the paravirtual drivers of a guest.
+    #[must_use]
+    pub fn need_backend(&self) -> bool {
+        !self.shares.is_empty() || !self.channels.is_empty() || self.framebuffer.is_some()
+    }
+
+    fn check_served(&self) -> Result<(), DeviceSetError> {
+        let (mut tags, mut names, mut sockets) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let twice = |what: String| Err(DeviceSetError::Twice { what });
+        for share in &self.shares {
+            if !tags.insert(&share.tag) {
+                return twice(format!("two shares have the tag {}", share.tag));
+            }
+        }
+        for channel in &self.channels {
+            if !names.insert(&channel.name) {
+                return twice(format!("two channels have the name {}", channel.name));
+            }
+            if let ChannelConnection::Socket(path) = &channel.connection
+                && !sockets.insert(path)
+            {
+                return twice(format!("two channels have the socket {}", path.display()));
+            }
+        }
+        Ok(())
     }
 
     /// The disks of a guest of this kind that only its paravirtual drivers see. They do not exist for firmware, so that the
@@ -185,6 +222,7 @@ mod tests {
         Devices {
             disks: disks.iter().map(|spec| spec.parse().unwrap_or_else(|error| panic!("{spec}: {error}"))).collect(),
             nics: nics.iter().map(|spec| spec.parse().unwrap_or_else(|error| panic!("{spec}: {error}"))).collect(),
+            ..Devices::default()
         }
     }
 
@@ -303,7 +341,7 @@ mod tests {
                 devid: devid.filter(|devid| seen.insert(*devid)),
                 ..devices(&[], &[""]).nics.remove(0)
             });
-            let mut devices = Devices { disks: Vec::new(), nics: nics.collect() };
+            let mut devices = Devices { nics: nics.collect(), ..Devices::default() };
             let before = devices.clone();
             devices.complete();
             prop_assert_eq!(devices.check(Kind::Pvh), Ok(()));

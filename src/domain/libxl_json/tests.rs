@@ -5,8 +5,8 @@ use std::fs::File;
 use std::sync::LazyLock;
 
 use super::*;
-use crate::config::devices::disk::DiskFormat;
-use crate::config::devices::nic::{MacAddress, Rate};
+use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
+use crate::config::devices::nic::{MacAddress, Nic, Rate};
 use crate::config::devices::virtual_device::{DiskClass, VirtualDevice};
 use crate::config::platform::Platform;
 use crate::memory::{Mib, Plan, Request, units::Bytes};
@@ -42,6 +42,7 @@ fn kernel(kernel: Module, modules: Vec<Module>) -> BootFiles {
 }
 
 fn value<'a>(guest: &'a Guest, change: impl FnOnce(&mut LibxlConfig<'a>)) -> Value {
+    static NONE: LazyLock<Devices> = LazyLock::new(Devices::default);
     static NAME: LazyLock<DomainName> = LazyLock::new(|| "web".parse().expect("a name"));
     let mut config = LibxlConfig {
         name: &NAME,
@@ -55,8 +56,7 @@ fn value<'a>(guest: &'a Guest, change: impl FnOnce(&mut LibxlConfig<'a>)) -> Val
         max_grant_frames: None,
         max_maptrack_frames: None,
         event_channels: EVENT_CHANNELS,
-        disks: &[],
-        nics: &[],
+        devices: &NONE,
     };
     change(&mut config);
     config.value().expect("a value")
@@ -201,12 +201,9 @@ fn disks_and_network_cards() {
         trusted: Some(false),
     };
     let plain = Nic { emulated: Some(false), rate: None, trusted: None, ..card.clone() };
-    let (disks, cards) = ([disk, image], [card, plain]);
+    let devices = Devices { disks: vec![disk, image], nics: vec![card, plain], ..Devices::default() };
     let hvm = guest(Request::new(Mib(256).to_kib()), firmware(), &[]);
-    let value = value(&hvm, |config| {
-        config.disks = &disks;
-        config.nics = &cards;
-    });
+    let value = value(&hvm, |config| config.devices = &devices);
     let disks = json!([
         {"vdev": "hdc", "format": "empty", "removable": 1, "is_cdrom": 1},
         {"pdev_path": "/a.img", "vdev": "hdc", "format": "qcow2", "backend": "qdisk", "readwrite": 1, "direct_io_safe": true,
@@ -219,4 +216,38 @@ fn disks_and_network_cards() {
         {"devid": 1, "mac": "00:16:3e:00:00:01", "bridge": "xenbr0", "ifname": "web0", "nictype": "vif"},
     ]);
     assert_eq!(value["nics"], nics);
+}
+
+#[test]
+fn devices_that_qemu_serves() {
+    let devices = Devices {
+        shares: vec!["tag=t,path=/srv/t,security_model=none".parse().expect("a share")],
+        channels: vec![
+            "name=a,connection=pty".parse().expect("a channel"),
+            "name=b,connection=socket,path=/run/b".parse().expect("a channel"),
+        ],
+        framebuffer: Some("vncdisplay=3,vncpasswd=x,keymap=de".parse().expect("a framebuffer")),
+        ..Devices::default()
+    };
+    let vnc = json!({"enable": "True", "listen": "127.0.0.1", "passwd": "x", "display": 3, "findunused": "True"});
+    let pvh = guest(
+        Request { kind: Kind::Pvh, ..Request::new(Mib(256).to_kib()) },
+        kernel(module("/k", "console=hvc0"), Vec::new()),
+        &[],
+    );
+    let found = value(&pvh, |config| config.devices = &devices);
+    assert_eq!(found["p9s"], json!([{"devid": 0, "tag": "t", "path": "/srv/t", "security_model": "none"}]));
+    assert_eq!(
+        found["channels"],
+        json!([
+            {"devid": 1, "name": "a", "connection.pty": {}},
+            {"devid": 2, "name": "b", "connection.socket": {"path": "/run/b"}},
+        ])
+    );
+    assert_eq!(found["vfbs"], json!([{"devid": 0, "vnc": vnc, "sdl": {"enable": "False"}, "keymap": "de"}]));
+    assert_eq!(found["vkbs"], json!([{"devid": 0}]));
+    let hvm = guest(Request::new(Mib(256).to_kib()), firmware(), &[]);
+    let found = value(&hvm, |config| config.devices = &devices);
+    assert_eq!((found.get("vfbs"), &found["b_info"]["type.hvm"]["vnc"]), (None, &vnc));
+    assert_eq!(found["b_info"]["type.hvm"]["keymap"], "de");
 }

@@ -1,12 +1,14 @@
-//! The emulated twins of an HVM guest's disks and network cards, which its firmware and its first kernel use: QEMU's arguments,
-//! and the descriptors that QEMU gets with them.
+//! What QEMU has for a guest's devices: the emulated twins of an HVM guest's disks and network cards, which its firmware and its
+//! first kernel use, VNC, and the host's end of channels. QEMU's arguments, and the descriptors that QEMU gets with them.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::config::devices::channel::ChannelConnection;
 use crate::config::devices::disk::DiskFormat;
+use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::{MacAddress, Nic};
 use crate::error::device::DeviceError;
 use crate::os::network_interface::make_tap;
@@ -18,10 +20,10 @@ const DEFAULT_MODEL: &str = "rtl8139";
 /// The SCSI controller that libxl's documentation names for `sd` disks.
 const SCSI_CONTROLLER: &str = "lsi53c895a,id=scsi0";
 
-/// An emulated device.
+/// A part of QEMU's for a device.
 #[derive(Debug)]
-pub enum EmulatedDevice {
-    /// A disk.
+pub enum QemuDevice {
+    /// An emulated disk.
     Disk {
         /// Its place.
         place: DrivePlace,
@@ -30,7 +32,7 @@ pub enum EmulatedDevice {
         /// The guest may write.
         writable: bool,
     },
-    /// An IDE CD drive.
+    /// An emulated IDE CD drive.
     Cdrom {
         /// Its place among the four IDE drives.
         ide: u32,
@@ -39,7 +41,7 @@ pub enum EmulatedDevice {
         /// Its medium; `None`: it is empty.
         image: Option<DriveImage>,
     },
-    /// A network card.
+    /// An emulated network card.
     Nic {
         /// Its number.
         devid: u32,
@@ -48,6 +50,23 @@ pub enum EmulatedDevice {
         /// The card, as QEMU names it.
         model: Option<String>,
     },
+    /// A VNC server for the guest's framebuffer or graphics card.
+    Vnc(Framebuffer),
+    /// The host's end of a channel.
+    Channel {
+        /// The number of the console.
+        devid: u32,
+        /// Where it is.
+        connection: ChannelConnection,
+    },
+}
+
+impl QemuDevice {
+    /// Whether the guest sees it as a device of a real machine.
+    #[must_use]
+    pub const fn is_emulated(&self) -> bool {
+        matches!(self, Self::Disk { .. } | Self::Cdrom { .. } | Self::Nic { .. })
+    }
 }
 
 /// The place of a drive.
@@ -73,13 +92,15 @@ pub struct DriveImage {
     pub format: DiskFormat,
 }
 
-/// QEMU's arguments for emulated devices, and the descriptors that go with them.
+/// QEMU's arguments for devices, and the descriptors that go with them.
 #[derive(Debug, Default)]
-pub struct EmulatedDevices {
+pub struct QemuDevices {
     /// The arguments.
     pub arguments: Vec<String>,
     /// The descriptors, which have the same numbers in QEMU.
     pub descriptors: Vec<OwnedFd>,
+    /// The VNC server, if there is one.
+    pub vnc: Option<Framebuffer>,
 }
 
 /// The name of the tap device of an emulated card.
@@ -88,19 +109,36 @@ pub fn tap_name(domid: DomId, devid: u32) -> String {
     format!("vif{domid}.{devid}{}", Nic::EMULATED_SUFFIX)
 }
 
-impl EmulatedDevices {
+/// The name of the host's end of a channel, in QEMU and in xenstore.
+#[must_use]
+pub fn channel_id(devid: u32) -> String {
+    format!("libxl-channel{devid}")
+}
+
+/// The name of an IDE CD drive, by its number in xenstore (libxl's).
+#[must_use]
+pub fn drive_id(number: u32) -> String {
+    format!("ide-{number}")
+}
+
+/// A path as the value of an option: QEMU ends a value at a comma, and reads two as one.
+fn value(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+impl QemuDevices {
     /// The arguments for the devices of `domid` (tools/libs/light/libxl_dm.c, Xen 4.17). Makes the tap devices of the cards,
     /// which last as long as their descriptors.
     ///
     /// # Errors
     /// [`DeviceError::System`] if a tap device cannot be made or a descriptor copied.
-    pub fn of(domid: DomId, devices: &[EmulatedDevice]) -> Result<Self, DeviceError> {
+    pub fn of(domid: DomId, devices: &[QemuDevice]) -> Result<Self, DeviceError> {
         let mut all = Self::default();
         for device in devices {
             match device {
-                EmulatedDevice::Disk { place, image, writable } => all.add_disk(*place, image, *writable)?,
-                EmulatedDevice::Cdrom { ide, number, image } => all.add_cdrom(*ide, *number, image.as_ref())?,
-                EmulatedDevice::Nic { devid, mac, model } => {
+                QemuDevice::Disk { place, image, writable } => all.add_disk(*place, image, *writable)?,
+                QemuDevice::Cdrom { ide, number, image } => all.add_cdrom(*ide, *number, image.as_ref())?,
+                QemuDevice::Nic { devid, mac, model } => {
                     let name = tap_name(domid, *devid);
                     let failed = |source| DeviceError::System {
                         device: format!("vif {devid}"),
@@ -113,6 +151,20 @@ impl EmulatedDevices {
                     all.add(&["-device", &format!("{model},id=nic{devid},netdev=net{devid},mac={mac}")]);
                     all.descriptors.push(tap);
                 }
+                QemuDevice::Vnc(framebuffer) => {
+                    all.add_vnc(framebuffer);
+                    all.vnc = Some(framebuffer.clone());
+                }
+                QemuDevice::Channel { devid, connection } => {
+                    let id = channel_id(*devid);
+                    let chardev = match connection {
+                        ChannelConnection::Pty => format!("pty,id={id}"),
+                        ChannelConnection::Socket(path) => {
+                            format!("socket,id={id},path={},server=on,wait=off", value(path))
+                        }
+                    };
+                    all.add(&["-chardev", &chardev]);
+                }
             }
         }
         Ok(all)
@@ -120,6 +172,21 @@ impl EmulatedDevices {
 
     fn add(&mut self, words: &[&str]) {
         self.arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+
+    fn add_vnc(&mut self, framebuffer: &Framebuffer) {
+        let mut vnc = framebuffer.address();
+        if framebuffer.unused {
+            // As many displays as libxl lets QEMU try.
+            vnc.push_str(",to=99");
+        }
+        if framebuffer.password.is_some() {
+            vnc.push_str(",password=on");
+        }
+        self.add(&["-vnc", &vnc]);
+        if let Some(keymap) = &framebuffer.keymap {
+            self.add(&["-k", keymap]);
+        }
     }
 
     fn add_disk(&mut self, place: DrivePlace, image: &DriveImage, writable: bool) -> Result<(), DeviceError> {
@@ -148,17 +215,17 @@ impl EmulatedDevices {
             Some(image) => format!(",{},format={}", self.file(image, false)?, image.format.as_str()),
             None => String::new(),
         };
-        self.add(&["-drive", &format!("if=none,readonly=on,id=ide-{number}{medium}")]);
+        let id = drive_id(number);
+        self.add(&["-drive", &format!("if=none,readonly=on,id={id}{medium}")]);
         let (bus, unit) = (ide / 2, ide % 2);
-        self.add(&["-device", &format!("ide-cd,id=ide-{number},drive=ide-{number},bus=ide.{bus},unit={unit}")]);
+        self.add(&["-device", &format!("ide-cd,id={id},drive={id},bus=ide.{bus},unit={unit}")]);
         Ok(())
     }
 
     /// The option that names the file of a drive.
     fn file(&mut self, image: &DriveImage, writable: bool) -> Result<String, DeviceError> {
         if image.format != DiskFormat::Raw {
-            // QEMU ends a value at a comma, and reads two as one.
-            return Ok(format!("file={}", image.path.to_string_lossy().replace(',', ",,")));
+            return Ok(format!("file={}", value(&image.path)));
         }
         let failed = |source: io::Error| DeviceError::System {
             device: image.path.display().to_string(),
