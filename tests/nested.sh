@@ -49,6 +49,8 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --full             test: runs the long tests in full (three to four hours);
                      without it, a sample of each
   --seed N           test: repeats the sample of a run, which prints its N
+  --share I/N        test: of the long tests, runs part I of N. N runs with one
+                     seed, each with another I, run all of them
   --calls LIST       test: in tests of failing calls, only these calls fail, as
                      in 7,300-310; a long test prints such numbers
   --no-build         run, shell: does not build dombuild; dom0 has only its own
@@ -126,7 +128,7 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --share | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
@@ -143,6 +145,10 @@ parse() {
         --only-dom0) ONLY_DOM0=yes ;;
         --full) export DOMBUILD_TEST_FULL=1 && JOB_TIMEOUT=21600 ;;
         --seed) number "$1" "$2" && export DOMBUILD_TEST_SEED=$2 && shift ;;
+        --share)
+            [[ $2 =~ ^[1-9]/[1-9]$ ]] || usage "--share takes a part as in 1/2, not $2"
+            export DOMBUILD_TEST_SHARE=$2 && shift
+            ;;
         --calls)
             [[ $2 =~ ^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$ ]] || usage "--calls takes numbers as in 7,300-310, not $2"
             export DOMBUILD_TEST_CALLS=$2 && shift

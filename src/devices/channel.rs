@@ -50,6 +50,8 @@ pub fn device(devid: u32, channel: &Channel) -> Result<XenbusDevice, DeviceError
             ("limit", LIMIT.to_owned()),
             ("type", "ioemu".to_owned()),
             ("output", output),
+            // QEMU tells that of a pty.
+            ("tty", String::new()),
         ],
     })
 }

@@ -49,7 +49,7 @@ pub struct DeviceDetails {
     pub device: ListedDevice,
     /// The place of a disk in the guest, as in `xvda`.
     pub vdev: Option<Untrusted>,
-    /// The image of a disk; `None`: there is no medium.
+    /// The image of a disk, the directory of a share, the socket of a channel; `None`: there is none.
     pub target: Option<Untrusted>,
     /// Whether the guest may write to the disk.
     pub writable: Option<bool>,
@@ -95,6 +95,7 @@ pub fn details_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Dev
             target: params
                 .as_deref()
                 .map(|params| target(&device.backend_kind, params))
+                .or(device.path.as_deref())
                 .filter(|text| !text.is_empty())
                 .map(Untrusted::from),
             writable: mode.as_deref().map(|mode| mode.starts_with('w')),

@@ -76,7 +76,11 @@ fn main() -> ExitCode {
     // Several names, with | between them: libtest-mimic takes one.
     let filters = arguments.filter.take();
     let wanted = |name: &str| filters.as_ref().is_none_or(|filters| filters.split('|').any(|part| name.contains(part)));
-    let trials = [
+    let elsewhere = sample::left_to_others(LONG);
+    if !elsewhere.is_empty() {
+        println!("{} of {} long tests are in the other runs with this seed", elsewhere.len(), LONG.len());
+    }
+    let tests = [
         create::TESTS,
         device_model::TESTS,
         devices::TESTS,
@@ -124,15 +128,61 @@ fn main() -> ExitCode {
         events::TESTS,
         sick_store::LAST,
     ]
-    .concat()
-    .into_iter()
-    .filter(|(name, _)| wanted(name))
-    .map(|(name, test): Test| Trial::test(name, move || timed(name, test)).with_ignored_flag(reason.is_some()))
-    .collect();
+    .concat();
+    if let Some(unknown) = LONG.iter().find(|long| !tests.iter().any(|(name, _)| name == *long)) {
+        eprintln!("{unknown}, which is in the list of long tests, is no test");
+        return ExitCode::FAILURE;
+    }
+    let trials = tests
+        .into_iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, test): Test| {
+            let ignored = reason.is_some() || elsewhere.contains(name);
+            Trial::test(name, move || timed(name, test)).with_ignored_flag(ignored)
+        })
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     print_slowest();
     conclusion.exit_code()
 }
+
+/// The tests that take longest, in the order of their time: runs that share the tests have some of them each.
+const LONG: &[&str] = &[
+    "placement_is_libxenguests_own",
+    "xls_guest_balloons",
+    "devices_come_to_a_running_guest_and_go",
+    "a_paused_guest_keeps_what_it_has",
+    "no_limit_saves_a_guest_that_never_balloons_down",
+    "walk_hostile_images",
+    "figures_of_ballooning_on_demand",
+    "xenguest_starts_linux_as_pvh",
+    "linux_sees_its_memory_as_pvh",
+    "device_model_without_rights_has_its_disks",
+    "served_devices_work_as_pvh",
+    "devices_work_as_pvh",
+    "zombies_are_destroyed_with_the_same_answer",
+    "images_become_what_xl_makes_of_them",
+    "dom0_memory_bounds_kernels",
+    "devices_many_disks",
+    "xenguest_starts_seabios",
+    "devices_that_cannot_be_attached",
+    "served_devices_work_as_pv",
+    "devices_work_as_pv",
+    "figures_of_ballooning_without_on_demand",
+    "figures_of_ballooning_as_pv",
+    "dry_run_tells_every_step",
+    "the_same_pvh_and_pv_domains_as_xl_builds",
+    "linux_sees_its_memory_as_pv",
+    "device_model_leaves_no_process_of_its_user",
+    "xl_saves_and_restores_a_linux_guest",
+    "xl_saves_and_restores_an_hvm_guest",
+    "libxl_keeps_a_guest_at_its_target",
+    "qemu_serves_a_qcow2_disk",
+    "walk_stops_of_xenstored",
+    "walk_deaths_of_xenstored",
+    "a_killed_attach_is_cleaned_up",
+    "the_same_domain_as_xl_builds",
+];
 
 /// How long each test took.
 static TIMES: Mutex<Vec<(Duration, &str)>> = Mutex::new(Vec::new());

@@ -1,5 +1,6 @@
 //! How much of a long walk a run does: all of it with DOMBUILD_TEST_FULL=1 (`tests/nested.sh test --full`), else a sample,
-//! which DOMBUILD_TEST_SEED (`--seed N`) repeats.
+//! which DOMBUILD_TEST_SEED (`--seed N`) repeats. Several runs with one seed share the long tests between them
+//! (DOMBUILD_TEST_SHARE, `--share I/N`): each is in one of them.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -43,17 +44,50 @@ fn seed() -> u64 {
     })
 }
 
+/// Which of how many runs this one is, counted from 1.
+fn share() -> (u64, u64) {
+    static SHARE: OnceLock<(u64, u64)> = OnceLock::new();
+    *SHARE.get_or_init(|| {
+        let Ok(text) = env::var("DOMBUILD_TEST_SHARE") else { return (1, 1) };
+        let numbers = text.split_once('/').and_then(|(own, all)| Some((own.parse().ok()?, all.parse().ok()?)));
+        let fits = |(own, all): &(u64, u64)| (1..=*all).contains(own);
+        numbers.filter(fits).unwrap_or_else(|| panic!("DOMBUILD_TEST_SHARE is I/N, not {text:?}"))
+    })
+}
+
+/// Of these long tests, those that another run has.
+pub(crate) fn left_to_others(long: &[&'static str]) -> BTreeSet<&'static str> {
+    let (own, all) = share();
+    if all == 1 {
+        return BTreeSet::new();
+    }
+    // In all runs the same.
+    let mut random = Random::of(seed(), "shares");
+    // One after the other in turn, from a random one on: the list is in the order of time.
+    let mut next = random.below(all);
+    let others = long.iter().filter(|_| {
+        next = (next + 1) % all;
+        next + 1 != own
+    });
+    others.copied().collect()
+}
+
 /// Random numbers (SplitMix64), the same ones for the same seed and purpose.
 #[derive(Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(purpose: &str) -> Self {
+        // Runs with one seed take different samples.
+        Self::of(seed().wrapping_add(share().0), purpose)
+    }
+
+    fn of(seed: u64, purpose: &str) -> Self {
         // FNV-1a, so that two walks do not take the same steps.
         let hash = purpose
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-        Self(seed() ^ hash)
+        Self(seed ^ hash)
     }
 
     /// A number below `limit`, which is not 0.

@@ -54,8 +54,7 @@ fn work(kind: &str) {
         format!("--channel=name=org.example.b,connection=socket,path={}", path_text(&socket)),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let built =
-        start(&flags, "console=tty0 console=hvc0 guest.drivers guest.share=data guest.channel=1 guest.channel=2");
+    let built = start(&flags, "guest.screen guest.drivers guest.share=data guest.channel=1 guest.channel=2");
     let domain = domid(&built);
     wait_for("the share is mounted", 60, || said("share data").is_some());
     assert_eq!(said("share data").as_deref(), Some("line of the share"));
@@ -69,6 +68,7 @@ fn work(kind: &str) {
     exchange(&stream, &stream, 2);
     assert_eq!(fs::read_to_string(share.join("written")).expect("text"), "from the guest\n");
 
+    wait_for("the guest writes to its screen", 30, || said("screen").is_some());
     let picture = Picture::take(&node(domain, "console/vnc-port"));
     assert_eq!((picture.width, picture.height), (800, 600), "the framebuffer of Linux");
     assert!(picture.lit() > 2000, "{} pixels are lit: the console is there", picture.lit());
