@@ -137,6 +137,9 @@ fn of_device(error: &DeviceError) -> Option<String> {
             "does it still use the device? --timeout gives it longer, --force takes the device away without its consent"
                 .to_owned(),
         ),
+        DeviceError::BackendTimedOut { .. } => {
+            Some("does its server still run? --force takes the device away without waiting for it".to_owned())
+        }
         DeviceError::LeftBehind { .. } => Some("`dombuild detach --force` tries again".to_owned()),
         DeviceError::NoBackendDomain { .. } => Some("`dombuild list` shows which there are".to_owned()),
         _ => None,

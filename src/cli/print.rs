@@ -90,9 +90,10 @@ fn code_of_device(error: &DeviceError) -> Code {
         | DeviceError::NoSuchDevice { .. }
         | DeviceError::Stopped { .. }
         | DeviceError::NoBackendDomain { .. } => Code::BAD_CONFIG,
-        DeviceError::TimedOut { .. } | DeviceError::ScriptTimedOut { .. } | DeviceError::GuestTimedOut { .. } => {
-            Code::TIMED_OUT
-        }
+        DeviceError::TimedOut { .. }
+        | DeviceError::ScriptTimedOut { .. }
+        | DeviceError::GuestTimedOut { .. }
+        | DeviceError::BackendTimedOut { .. } => Code::TIMED_OUT,
         DeviceError::LeftBehind { .. } => Code::LEFT_BEHIND,
         _ => Code::DEVICE_FAILED,
     }

@@ -183,7 +183,10 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
         let twice = blocks.iter().take(index).find(|(_, other)| image.conflicts_with(other));
         let user = match twice {
             Some((other, _)) => Some(DiskUser::SameGuest(other.label())),
-            None => user_of(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?,
+            None => user_of(image).map_err(|source| {
+                let action = format!("find the users of {}", image.path.display());
+                DeviceError::System { device: device.label(), action, source }
+            })?,
         };
         if let Some(user) = user {
             return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());

@@ -12,7 +12,7 @@ use crate::domain::devices::ListedDevice;
 use crate::error::Error;
 use crate::error::device::{DeviceError, GuestPart};
 use crate::os::Untrusted;
-use crate::xen::{DomainRef, Transaction, XenError};
+use crate::xen::{DomId, DomainRef, Transaction, XenError};
 
 /// The longest wait between two looks at the domain itself.
 const POLL: Duration = Duration::from_millis(250);
@@ -133,6 +133,10 @@ fn wait(
         let info = context.xen.find(domain)?.filter(|info| !info.dying && info.shutdown.is_none());
         let Some(info) = info else { return Err(DeviceError::Stopped { domid: domain.domid }.into()) };
         let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() && part == GuestPart::Release && ends.frontend.is(state::CLOSED) {
+            let (device, server) = (device.label(), server_of(device));
+            return Err(DeviceError::BackendTimedOut { domid: domain.domid, device, server, after: timeout }.into());
+        }
         if left.is_zero() {
             return Err(DeviceError::GuestTimedOut {
                 domid: domain.domid,
@@ -145,5 +149,14 @@ fn wait(
             .into());
         }
         context.store.wait(left.min(POLL))?;
+    }
+}
+
+/// What serves a device, for people.
+fn server_of(device: &ListedDevice) -> String {
+    match (device.backend_domid, device.backend_kind.as_str()) {
+        (DomId::DOM0, "qdisk") => "a QEMU".to_owned(),
+        (DomId::DOM0, _) => "dom0's kernel".to_owned(),
+        (domid, _) => format!("domain {domid}"),
     }
 }

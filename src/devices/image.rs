@@ -61,7 +61,7 @@ pub fn open_image(disk: &Disk) -> Result<Option<OpenImage>, DeviceError> {
     }
     let block_device = status.file_type().is_block_device().then(|| status.rdev());
     let part = match block_device {
-        Some(_) => part_of(&file),
+        Some(_) => part_of(&file).map_err(failed)?,
         None => Some(FilePart { device: status.dev(), inode: status.ino(), bytes: 0..u64::MAX }),
     };
     let (writable, shared) = (disk.writable, disk.shared);

@@ -146,6 +146,11 @@ fn remove_nodes(transaction: &Transaction<'_>, domid: DomId, device: &ListedDevi
         let kind = format!("{home}/backend/{}", device.backend_kind);
         remove_empty(transaction, [format!("{kind}/{domid}"), kind, format!("{home}/backend"), home])?;
     }
+    // As libxl does (`libxl__xs_path_cleanup`, tools/libs/light/libxl_xshelp.c, Xen 4.17).
+    let class = format!("device/{}", device.kind);
+    for directory in [keys.of_domain(&class), format!("{}/{class}", keys.libxl)] {
+        remove_empty(transaction, [directory])?;
+    }
     let backends = format!("/local/domain/{}/backend/{}", device.backend_domid, device.backend_kind);
     remove_empty(transaction, [format!("{backends}/{domid}"), backends])
 }

@@ -251,6 +251,22 @@ pub enum DeviceError {
         /// The time limit.
         after: Duration,
     },
+    /// The guest has released a device, and its backend has not closed.
+    #[error(
+        "the backend of {device} of domain {domid}, served by {server}, has not closed within {} seconds, although the guest \
+         has released it",
+        after.as_secs()
+    )]
+    BackendTimedOut {
+        /// The domain.
+        domid: DomId,
+        /// The device, as in `vbd 51712`.
+        device: String,
+        /// What serves it.
+        server: String,
+        /// The time limit.
+        after: Duration,
+    },
     /// A device could not be taken away.
     #[error("{device} of domain {domid} was left behind, because {problem}{}",
         cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]

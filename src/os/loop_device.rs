@@ -123,20 +123,26 @@ impl FilePart {
 }
 
 /// The part of a file that an open block device is; `None`: it is no loop device, or has no file.
-#[must_use]
-pub fn part_of(opened: &File) -> Option<FilePart> {
+///
+/// # Errors
+/// Any other error of the kernel: whether it is a loop device is then unknown.
+pub fn part_of(opened: &File) -> io::Result<Option<FilePart>> {
     // SAFETY: a struct of integers, for which zero is valid.
     let mut info: Info = unsafe { mem::zeroed() };
     // SAFETY: the struct has the size and layout that linux/loop.h gives it, and outlives the call.
-    let status = unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
+    match Errno::result(unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) }) {
+        // A loop device without a file; another file or block device, whose driver may say EINVAL as well.
+        Err(Errno::ENXIO | Errno::ENOTTY | Errno::EINVAL) => return Ok(None),
+        told => told?,
+    };
     let end = if info.size_limit == 0 { u64::MAX } else { info.offset.saturating_add(info.size_limit) };
-    (status == 0).then_some(FilePart { device: info.device, inode: info.inode, bytes: info.offset..end })
+    Ok(Some(FilePart { device: info.device, inode: info.inode, bytes: info.offset..end }))
 }
 
 /// The numbers (as stat(2) has them) of the loop devices that overlap a part of a file.
 ///
 /// # Errors
-/// If /sys/block cannot be read. A loop device that is released meanwhile is left out.
+/// If /sys/block cannot be read, or a loop device's file is not told. A loop device that is released meanwhile is left out.
 pub fn loop_devices_of(part: &FilePart) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
@@ -146,7 +152,7 @@ pub fn loop_devices_of(part: &FilePart) -> io::Result<Vec<u64>> {
             continue;
         }
         let Ok(opened) = File::open(Path::new("/dev").join(name)) else { continue };
-        if part_of(&opened).is_some_and(|other| part.overlaps(&other)) {
+        if part_of(&opened)?.is_some_and(|other| part.overlaps(&other)) {
             found.push(opened.metadata()?.rdev());
         }
     }
@@ -167,11 +173,11 @@ mod tests {
         let Ok(made) = LoopDevice::attach(&file, true) else { return };
         let number = made.number().expect("there");
         let whole = part(0..u64::MAX);
-        assert_eq!(part_of(&made.device), Some(whole.clone()));
+        assert_eq!(part_of(&made.device).expect("told"), Some(whole.clone()));
         assert_eq!(loop_devices_of(&part(512..1024)).expect("listed"), [number]);
         drop(made);
         assert_eq!(loop_devices_of(&whole).expect("listed"), [0; 0]);
-        assert_eq!(part_of(&file), None);
+        assert_eq!(part_of(&file).expect("told"), None);
     }
 
     #[test]

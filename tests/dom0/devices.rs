@@ -12,10 +12,8 @@ use serde_json::Value;
 
 use super::Test;
 use super::faults::tiny_kernel;
-use super::kills::{clean, kill_in};
 use super::libxl_record::listed;
 use super::linux::{self, CRASHED, QUICK};
-use super::sample::{Random, count};
 use super::support::{
     CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Host, Ran, dombuild, domid, file, path_text, run, shell,
 };
@@ -28,7 +26,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("the_same_devices_as_xl_attaches_to_pv", || same_as_xl("pv")),
     ("devices_many_disks", many_disks),
     ("devices_odd_paths", odd_paths),
-    ("walk_kills_of_create_with_devices", killed_creates),
 ];
 
 /// Images of disks; they go with the value.
@@ -309,53 +306,6 @@ fn odd_paths() {
     let ran = Ran::new(&output.expect("it runs"));
     assert_eq!(ran.status, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("invalid UTF-8"), "{ran:?}");
-}
-
-/// SIGKILL while devices are attached.
-fn killed_creates() {
-    let images = Images::new();
-    let disks = [images.image("a"), images.image("b")]
-        .map(|path| format!("vdev={},target={path}", if path.ends_with('a') { "xvda" } else { "xvdb" }));
-    let _bridge = Link::bridge("test0");
-    let kernel = file(&tiny_kernel());
-    let kernel = path_text(&kernel);
-    let mut words = vec![
-        "create",
-        "--name",
-        "t",
-        "--kind",
-        "pvh",
-        "--memory",
-        "64",
-        "--kernel",
-        kernel,
-        "--ramdisk",
-        kernel,
-        "--paused",
-    ];
-    words.extend(disks.iter().flat_map(|disk| ["--disk", disk]));
-    words.extend(["--vif", "bridge=test0", "--vif", "bridge=test0,vifname=second"]);
-    let start = Instant::now();
-    dombuild(&words).success();
-    let length = start.elapsed();
-    dombuild(&["destroy", "t"]).success();
-    let before = Host::now();
-    let mut random = Random::new("kills with devices");
-    let mut with_devices = 0;
-    for _ in 0..count(6, 100) {
-        let delay = length * random.permille() / 1000;
-        kill_in("devices", &words, delay);
-        let attached = shell("xenstore-ls /local/domain/0/backend/vbd 2>&1 || true").contains("xvda");
-        with_devices += u32::from(attached);
-        clean();
-        // The run may have ended before that, or have handed its guest over.
-        if run("xl", &["domid", "t"]).status == Some(0) {
-            dombuild(&["destroy", "t"]).success();
-        }
-        before.assert_back().unwrap_or_else(|left| panic!("killed {delay:?} after the start of the step: {left}"));
-    }
-    println!("{with_devices} runs were killed when they had devices");
-    assert!(with_devices > 0, "the step takes longer than that");
 }
 
 /// What a guest's record of an error shows.

@@ -59,7 +59,7 @@ fn records() -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
 }
 
-fn domain_named(name: &str) -> bool {
+pub(crate) fn domain_named(name: &str) -> bool {
     shell("xl list").lines().any(|line| line.starts_with(&format!("{name} ")))
 }
 
@@ -87,7 +87,7 @@ fn remove(domid: DomId) {
 
 /// What a run came to that was killed after so long.
 #[derive(Debug, PartialEq)]
-enum Kill {
+pub(crate) enum Kill {
     /// It had ended by then.
     Late,
     /// It was killed, and the guest is whole and its user's.
@@ -96,7 +96,8 @@ enum Kill {
     Caught,
 }
 
-fn kill_after(arguments: &[&str], delay: Duration) -> Kill {
+/// Starts a run, and kills it after so long.
+pub(crate) fn kill_after(arguments: &[&str], delay: Duration) -> Kill {
     let mut child = start_silently(arguments);
     thread::sleep(delay);
     child.kill().expect("it is ours to kill");

@@ -10,6 +10,7 @@ mod create;
 mod device_failures;
 mod device_model;
 mod device_scripts;
+mod device_walks;
 mod devices;
 mod documentation;
 mod dom0_memory;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         devices::TESTS,
         device_failures::TESTS,
         device_scripts::TESTS,
+        device_walks::TESTS,
         cage::TESTS,
         dry_run::TESTS,
         library::TESTS,

@@ -2,8 +2,9 @@
  * Makes calls of dombuild's to Xen's libraries fail, for tests/dom0/faults.rs; loaded with LD_PRELOAD.
  *
  * Between dombuild and the libraries stands a stub for every function of libxenctrl and libxenguest that one of them
- * calls, and below the libraries `ioctl` and `mmap` of Xen's devices; between dombuild and xenstored, `write` and `read`. Each
- * call is counted, from 0 on. One whose
+ * calls, and below the libraries `ioctl` and `mmap` of Xen's devices; between dombuild and xenstored, `write` and `read`;
+ * between dombuild and dom0's kernel, `ioctl` of loop devices, network interfaces and tap devices. Each call is counted, from
+ * 0 on. One whose
  * number stands in DOMBUILD_FAULTS ("NUMBER:ERRNO,..." in decimal) is not made: it returns what means failure there, and
  * sets errno. The file that DOMBUILD_FAULTS_LOG names gets a line of WIDTH bytes for each call: the function that the
  * program itself called last, the one counted here, and whether it was made.
@@ -17,6 +18,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <link.h>
+#include <asm/ioctl.h> /* for if_tun.h */
+#include <linux/if_tun.h>
+#include <linux/loop.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -432,13 +437,32 @@ static bool is_xens(int fd)
     return !strcmp(path, "/dev/xen/privcmd") || !strcmp(path, "/proc/xen/privcmd") || !strcmp(path, "/dev/xen/hypercall");
 }
 
+/* The name of a request by which dombuild makes a device of dom0's; NULL: it is another request. */
+static const char *device_request(unsigned long request)
+{
+    switch (request) {
+    case LOOP_CTL_GET_FREE: return "LOOP_CTL_GET_FREE";
+    case LOOP_CONFIGURE: return "LOOP_CONFIGURE";
+    case LOOP_GET_STATUS64: return "LOOP_GET_STATUS64";
+    case SIOCGIFFLAGS: return "SIOCGIFFLAGS";
+    case SIOCSIFFLAGS: return "SIOCSIFFLAGS";
+    case SIOCSIFHWADDR: return "SIOCSIFHWADDR";
+    case SIOCSIFNAME: return "SIOCSIFNAME";
+    case SIOCGIFINDEX: return "SIOCGIFINDEX";
+    case SIOCBRADDIF: return "SIOCBRADDIF";
+    case TUNSETIFF: return "TUNSETIFF";
+    default: return NULL;
+    }
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list rest;
     va_start(rest, request);
     void *argument = va_arg(rest, void *);
     va_end(rest);
-    int with = is_xens(fd) ? count("ioctl", __builtin_return_address(0)) : 0;
+    const char *name = is_xens(fd) ? "ioctl" : device_request(request);
+    int with = name ? count(name, __builtin_return_address(0)) : 0;
     if (with) {
         errno = with;
         return -1;

@@ -1,9 +1,11 @@
 //! What a run of dombuild's in which a call has failed must have come to.
 
+use std::io;
+
 use dombuild::memory::{Gfn, Pages};
 use dombuild::xen::{DomId, Interface};
 use nix::errno::Errno;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::support::{Host, Ran, dombuild, domid, number};
 use super::shim::{Call, Traced};
@@ -16,6 +18,9 @@ pub(super) fn check_error(ran: &Ran, calls: &[Call], errno: Errno) -> Result<Val
     let call = calls.last().ok_or("no call was made")?;
     let error = serde_json::from_str::<Value>(&ran.stdout).map_err(|error| error.to_string())?["error"].clone();
     let message = error["message"].as_str().unwrap_or_default();
+    if DEVICE_REQUESTS.iter().any(|prefix| call.inner.starts_with(prefix)) {
+        return check_device_error(ran, &error, errno).map(|()| error);
+    }
     let named = error["call"].as_str().unwrap_or_default();
     // A result that libxenguest ignores is found missing later: the error names the call, not the cause below it.
     let mut below = calls.iter().rev().take(DEEPEST).take_while(|above| above.outer == call.outer);
@@ -39,6 +44,22 @@ pub(super) fn check_error(ran: &Ran, calls: &[Call], errno: Errno) -> Result<Val
         return Err(format!("it should be {exit}, {code}"));
     }
     if ran.stderr.contains(message) { Ok(error) } else { Err("stderr has not the message".to_owned()) }
+}
+
+/// How the requests begin by which devices of dom0's are made.
+const DEVICE_REQUESTS: [&str; 3] = ["LOOP_", "SIOC", "TUN"];
+
+/// The error of such a request names the device, what dombuild tried, and the errno.
+fn check_device_error(ran: &Ran, error: &Value, errno: Errno) -> Result<(), String> {
+    let message = error["message"].as_str().unwrap_or_default();
+    if (ran.status, &error["code"], &error["stage"]) != (Some(1), &json!("device-failed"), &json!("devices")) {
+        return Err("it should be 1, device-failed, devices".to_owned());
+    }
+    let device = ["vbd ", "vif "].iter().any(|class| message.contains(&format!("device {class}")));
+    if !device || !message.contains(": cannot ") || !message.contains(&io::Error::from(errno).to_string()) {
+        return Err("the device, what was tried or the errno is not told".to_owned());
+    }
+    if ran.stderr.contains(message) { Ok(()) } else { Err("stderr has not the message".to_owned()) }
 }
 
 /// A guest that is built although a call has failed must be complete: it has all of its memory, no claim remains, and

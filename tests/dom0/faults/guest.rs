@@ -6,17 +6,17 @@ use super::super::support::{file, path_text};
 use super::count;
 
 /// A guest of little memory that uses as many different calls as it can; the kernel's file must outlive its use.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     kernel: tempfile::TempPath,
     kind: &'static str,
 }
 
 impl Guest {
-    pub(super) fn new(kind: &'static str) -> Self {
+    pub(crate) fn new(kind: &'static str) -> Self {
         Self { kernel: file(&tiny_kernel()), kind }
     }
 
-    pub(super) fn of(kind: Kind) -> Self {
+    pub(crate) fn of(kind: Kind) -> Self {
         Self::new(match kind {
             Kind::Hvm => "hvm",
             Kind::Pvh => "pvh",
@@ -24,7 +24,7 @@ impl Guest {
         })
     }
 
-    pub(super) fn arguments(&self) -> Vec<&str> {
+    pub(crate) fn arguments(&self) -> Vec<&str> {
         let mut all = vec!["--kind", self.kind, "--memory", "64", "--vcpus", "2"];
         all.extend([
             "--platform",
@@ -43,7 +43,7 @@ impl Guest {
         all
     }
 
-    pub(super) fn create(&self) -> Vec<&str> {
+    pub(crate) fn create(&self) -> Vec<&str> {
         [&["create", "--name", "t", "--device-model", "none", "--paused"][..], &self.arguments()].concat()
     }
 }

@@ -17,9 +17,9 @@ use super::Test;
 use super::sample::{self, Random};
 use super::support::{Host, destroy_everything, dombuild, empty_domain};
 use check::{check_error, check_left_alone, check_left_behind, check_whole};
-use guest::Guest;
-pub(crate) use guest::tiny_kernel;
-use shim::{Call, Traced, points, traced};
+pub(crate) use guest::{Guest, tiny_kernel};
+pub(crate) use shim::{Call, traced};
+use shim::{Traced, points};
 
 pub(crate) const TESTS: &[Test] = &[
     ("faults_every_call_can_be_made_to_fail", shim::every_call_has_a_stub),
@@ -101,7 +101,7 @@ fn count(length: usize) -> u64 {
 }
 
 /// One walk: continues after a problem, and reports all problems at the end.
-struct Walk {
+pub(crate) struct Walk {
     name: String,
     host: Host,
     of: usize,
@@ -115,7 +115,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(name: &str, host: Host, calls: usize) -> Self {
+    pub(crate) fn new(name: &str, host: Host, calls: usize) -> Self {
         Self {
             name: name.to_owned(),
             host,
@@ -187,7 +187,8 @@ fn create_walk(kind: &'static str, wanted: u64) {
     );
 }
 
-fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], among: &[usize], wanted: u64) {
+/// Lets calls of a `create` fail, each in a run of its own: of those `among` its calls, `wanted` in a run that takes a sample.
+pub(crate) fn walk_of_create(mut walk: Walk, arguments: &[&str], calls: &[Call], among: &[usize], wanted: u64) {
     let xen = Interface::open().expect("Xen");
     for point in points(calls, among, &walk.name, wanted) {
         let errno = walk.errno();
@@ -230,8 +231,8 @@ fn device_model_walk() {
     walk_of_create(walk, &arguments, &whole.calls, &among, 1);
 }
 
-/// The calls of a run that another one has not, and those that it has.
-fn beside(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
+/// The numbers of the calls of a run that another one has not, and of those that it has.
+pub(crate) fn beside(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
     let mut left = less.iter().peekable();
     (0..calls.len()).partition(|index| left.next_if_eq(&&calls[*index]).is_none())
 }

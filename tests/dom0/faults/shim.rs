@@ -36,20 +36,20 @@ const WITHOUT_STUB: &[(&str, &str)] = &[
 
 /// A call as the shim counts it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// The function that dombuild called.
-    pub(super) outer: String,
+    pub(crate) outer: String,
     /// That one, or one below it.
-    pub(super) inner: String,
+    pub(crate) inner: String,
 }
 
 /// A run of dombuild's under the shim.
 #[derive(Debug)]
-pub(super) struct Traced {
-    pub(super) ran: Ran,
-    pub(super) calls: Vec<Call>,
+pub(crate) struct Traced {
+    pub(crate) ran: Ran,
+    pub(crate) calls: Vec<Call>,
     /// How many were made to fail.
-    pub(super) failed: usize,
+    pub(crate) failed: usize,
 }
 
 impl Traced {
@@ -65,7 +65,7 @@ fn shim() -> PathBuf {
     path
 }
 
-pub(super) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
+pub(crate) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
     let log = file(b"");
     let wanted: Vec<String> = faults.iter().map(|(number, errno)| format!("{number}:{}", *errno as i32)).collect();
     let output = Command::new(DOMBUILD)
