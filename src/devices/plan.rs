@@ -33,6 +33,8 @@ pub struct PlannedDevice {
 pub struct PlannedDevices {
     /// The paravirtual devices.
     pub paravirtual: Vec<PlannedDevice>,
+    /// Emulated drives without a paravirtual twin, which libxl lists.
+    pub emulated_only: Vec<XenbusDevice>,
     /// QEMU's parts of them.
     pub qemu: Vec<QemuDevice>,
 }
@@ -118,10 +120,12 @@ fn plan_disk(
     let empty = disk.target.is_none() && disk.script.is_none();
     if empty || (disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves) {
         // The emulated drive has no paravirtual twin: nothing would serve it.
-        return match is_emulated {
-            true => Ok(()),
-            false => Err(DeviceError::NoQemu { device: format!("disk {}", disk.vdev) }.into()),
-        };
+        if !is_emulated {
+            return Err(DeviceError::NoQemu { device: format!("disk {}", disk.vdev) }.into());
+        }
+        let (device, _) = disk::device(disk, kind, backend, None)?;
+        planned.emulated_only.push(device);
+        return Ok(());
     }
     let (device, hotplug) = disk::device(disk, kind, backend, image)?;
     check_driver(&device)?;

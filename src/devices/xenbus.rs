@@ -114,9 +114,7 @@ impl XenbusDevice {
         for directory in [&libxl, &frontend, &backend, &errors] {
             transaction.remove(directory)?;
         }
-        transaction.write(&format!("{libxl}/frontend"), &frontend)?;
-        transaction.write(&format!("{libxl}/backend"), &backend)?;
-
+        self.write_for_libxl(transaction, domid)?;
         // A new node inherits the permissions of its directory, also the owner.
         transaction.make_as(&frontend, Permissions { owner: domid, reader: Some(self.backend) })?;
         transaction.write(&format!("{frontend}/backend"), &backend)?;
@@ -132,14 +130,33 @@ impl XenbusDevice {
         }
 
         transaction.make_as(&backend, Permissions { owner: self.backend, reader: Some(domid) })?;
-        for directory in [&backend, &libxl] {
-            transaction.write(&format!("{directory}/frontend"), &frontend)?;
-            transaction.write(&format!("{directory}/frontend-id"), &domid.to_string())?;
-            transaction.write(&format!("{directory}/online"), "1")?;
-            transaction.write(&format!("{directory}/state"), state::INITIALISING)?;
-            for (name, value) in &self.backend_nodes {
-                transaction.write(&format!("{directory}/{name}"), value)?;
-            }
+        self.write_backend(transaction, &backend, &frontend, domid)
+    }
+
+    /// Writes libxl's copy of the device alone. libxl takes a device that is not there for one that was removed: `xl list -l`
+    /// and `xl save` would leave out an emulated drive that has no paravirtual twin.
+    ///
+    /// # Errors
+    /// An error of xenstored.
+    pub fn write_for_libxl(&self, transaction: &Transaction<'_>, domid: DomId) -> Result<(), XenError> {
+        let DevicePaths { frontend, backend, libxl } = self.paths(domid);
+        transaction.write(&format!("{libxl}/backend"), &backend)?;
+        self.write_backend(transaction, &libxl, &frontend, domid)
+    }
+
+    fn write_backend(
+        &self,
+        transaction: &Transaction<'_>,
+        directory: &str,
+        frontend: &str,
+        domid: DomId,
+    ) -> Result<(), XenError> {
+        transaction.write(&format!("{directory}/frontend"), frontend)?;
+        transaction.write(&format!("{directory}/frontend-id"), &domid.to_string())?;
+        transaction.write(&format!("{directory}/online"), "1")?;
+        transaction.write(&format!("{directory}/state"), state::INITIALISING)?;
+        for (name, value) in &self.backend_nodes {
+            transaction.write(&format!("{directory}/{name}"), value)?;
         }
         Ok(())
     }

@@ -149,14 +149,14 @@ impl Helpers {
     }
 }
 
-/// Whether the guest has a QEMU that serves disks to its paravirtual drivers. QEMU makes a directory for each class of devices
-/// that it serves (`xen_be_register`, hw/xen/xen-legacy-backend.c, QEMU 7.2; `xen_bus_realize`, hw/xen/xen-bus.c, 10.0); one
-/// without rights on xenstore makes none.
+/// Whether the guest has a QEMU that serves disks to its paravirtual drivers. QEMU makes a directory for the classes of devices
+/// that it serves (`xenstore_mkdir` in `xen_be_register`, hw/xen/xen-legacy-backend.c, QEMU 7.2 and 10.0); one without rights on
+/// xenstore makes none.
 ///
 /// # Errors
 /// If xenstored or the kernel does not answer.
 pub fn serves_disks(store: &Store, domain: DomainRef) -> Result<bool, Error> {
-    let directory = format!("{}/backends/qdisk", XenstorePaths::new(domain.domid).device_model);
+    let directory = format!("{}/backends", XenstorePaths::new(domain.domid).device_model);
     if store.plain().read(&directory)?.is_none() {
         return Ok(false);
     }

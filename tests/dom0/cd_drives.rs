@@ -42,6 +42,11 @@ fn ours() {
     let built = create("t", &["--memory", "64", "--disk", ",hdc:cdrom,r"]);
     let domid = number(&built, "domid");
     assert_eq!(size(domid), None);
+    let listed = dombuild(&["list", "--devices", "t"]).success().json();
+    assert_eq!(
+        (&listed[0]["vdev"], &listed[0]["cdrom"], &listed[0]["target"]),
+        (&json!("hdc"), &json!(true), &Value::Null)
+    );
     let inserted = dombuild(&["insert", "t", "hdc", &first]).success().json();
     assert_eq!((&inserted["vdev"], &inserted["target"]), (&json!("hdc"), &json!(first)));
     assert_eq!((size(domid), recorded("t")), (Some(1 << 20), json!(first)));
@@ -79,7 +84,8 @@ fn ours() {
 fn of_xl() {
     let image = file(&[0; 1 << 20]);
     let config = "type=\"hvm\"\nname=\"x\"\nmemory=64\nvnc=0\ndisk=[\",hdc:cdrom,r\"]\n";
-    shell(&format!("xl create -p {}", path_text(&file(config.as_bytes()))));
+    let config = file(config.as_bytes());
+    shell(&format!("xl create -p {}", path_text(&config)));
     let domid: u64 = shell("xl domid x").trim().parse().expect("a domid");
     dombuild(&["insert", "x", "hdc", path_text(&image)]).success();
     assert_eq!((size(domid), recorded("x")), (Some(1 << 20), json!(path_text(&image))));

@@ -179,7 +179,12 @@ fn start(
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
-    context.step(Stage::Userdata, || userdata::write(context, held, &libxl_configuration::of(context, config)?))?;
+    context.step::<_, Error>(Stage::Userdata, || {
+        context.store.transaction(|transaction| {
+            devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
+        })?;
+        userdata::write(context, held, &libxl_configuration::of(context, config)?)
+    })?;
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;
     }

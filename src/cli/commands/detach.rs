@@ -22,7 +22,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> an
     let wanted = observer::step(reporter, Stage::CheckInput, || Wanted::parse(arguments.class, &arguments.device))?;
     let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
     let domain = find_guest(&connection, &arguments.domain).at(Stage::CheckInput)?;
-    let details = find(&connection, &domain, &wanted).at(Stage::CheckInput)?;
+    let details = find(&connection, &domain, &wanted, arguments.force).at(Stage::CheckInput)?;
     let context = connection.context();
     let consent = if arguments.force { Consent::Forced } else { Consent::Asked(arguments.timeout) };
     detach_device(&context, &domain, &details.device, consent)?;
@@ -73,12 +73,19 @@ impl Wanted {
     }
 }
 
-fn find(connection: &Connection<'_>, domain: &DomainInfo, wanted: &Wanted) -> Result<DeviceDetails, Error> {
+fn find(
+    connection: &Connection<'_>,
+    domain: &DomainInfo,
+    wanted: &Wanted,
+    force: bool,
+) -> Result<DeviceDetails, Error> {
     let domid = domain.domid;
     let found = details_of(&connection.store.plain(), domid)?.into_iter().find(|details| wanted.is(details));
     let found = found.ok_or_else(|| DeviceError::NoSuchDevice { domid, device: wanted.name() })?;
-    if domain.kind == Kind::Hvm && found.cdrom == Some(true) {
-        return Err(Error::BadConfig(format!("{} is an emulated CD drive, which stays in its guest", wanted.name())));
+    // No end of a drive that is emulated only is in xenstore.
+    let emulated_only = found.frontend_state.0.is_none() && found.backend_state.0.is_none();
+    if domain.kind == Kind::Hvm && (found.cdrom == Some(true) || emulated_only && !force) {
+        return Err(Error::BadConfig(format!("{} is an emulated drive, which stays in its guest", wanted.name())));
     }
     Ok(found)
 }
