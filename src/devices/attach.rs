@@ -21,7 +21,7 @@ use super::xenbus::{DevicePaths, XenbusDevice, error_directory, state};
 use crate::config::devices::nic::Nic;
 use crate::context::Context;
 use crate::domain::devices::{NATIVE_NODE, RUN_NODE};
-use crate::error::device::{DeviceError, DiskUser};
+use crate::error::device::DeviceError;
 use crate::error::{Error, Failure, Wait};
 use crate::os::network_interface::NetworkInterface;
 use crate::os::{Untrusted, shared_file};
@@ -179,16 +179,8 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
     }
     let _lock = BlockLock::take(context)?;
     let mut opened = Vec::with_capacity(blocks.len());
-    for (index, (device, image)) in blocks.iter().enumerate() {
-        let twice = blocks.iter().take(index).find(|(_, other)| image.conflicts_with(other));
-        let user = match twice {
-            Some((other, _)) => Some(DiskUser::SameGuest(other.label())),
-            None => user_of(image).map_err(|source| {
-                let action = format!("find the users of {}", image.path.display());
-                DeviceError::System { device: device.label(), action, source }
-            })?,
-        };
-        if let Some(user) = user {
+    for (device, image) in &blocks {
+        if let Some(user) = user_of(context.store, image)? {
             return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());
         }
         opened.push((*device, BlockDevice::of(image, &device.label())?));

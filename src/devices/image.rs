@@ -31,6 +31,20 @@ pub struct OpenImage {
 }
 
 impl OpenImage {
+    /// The same image with a descriptor of its own.
+    ///
+    /// # Errors
+    /// [`DeviceError::Open`] if the descriptor cannot be copied.
+    pub fn try_clone(&self) -> Result<Self, DeviceError> {
+        let file = self.file.try_clone().map_err(|source| DeviceError::Open {
+            vdev: self.vdev.clone(),
+            path: self.path.clone(),
+            source,
+        })?;
+        let (vdev, path, part) = (self.vdev.clone(), self.path.clone(), self.part.clone());
+        Ok(Self { vdev, path, file, part, ..*self })
+    }
+
     /// Whether two disks of one guest cannot have these images: they are one image, and one of them may write.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {

@@ -14,7 +14,7 @@ use crate::config::devices::set::Devices;
 use crate::config::devices::virtual_device::DiskClass;
 use crate::domain::find::find_by_name;
 use crate::error::Error;
-use crate::error::device::DeviceError;
+use crate::error::device::{DeviceError, DiskUser};
 use crate::memory::Kind;
 use crate::qemu::devices::{DriveImage, DrivePlace, QemuDevice};
 use crate::xen::{DomId, Interface, Store};
@@ -82,8 +82,9 @@ pub fn plan(
     qemu: GuestQemu,
 ) -> Result<PlannedDevices, Error> {
     let mut planned = PlannedDevices::default();
+    let mut images = Vec::new();
     for disk in &devices.disks {
-        plan_disk(xen, store, disk, kind, qemu, &mut planned)?;
+        plan_disk(xen, store, disk, kind, qemu, &mut images, &mut planned)?;
     }
     for nic in &devices.nics {
         plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
@@ -98,16 +99,22 @@ fn plan_disk(
     disk: &Disk,
     kind: Kind,
     qemu: GuestQemu,
+    images: &mut Vec<(String, OpenImage)>,
     planned: &mut PlannedDevices,
 ) -> Result<(), Error> {
     let label = format!("vbd {}", disk.vdev.number);
     let backend = backend_domain(xen, store, disk.backend_domain.as_deref(), &label)?;
     let mut image = open_image(disk)?;
     if let Some(image) = &image {
-        let user = user_of(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
+        let twice = images.iter().find(|(_, other)| image.conflicts_with(other));
+        let user = match twice {
+            Some((other, _)) => Some(DiskUser::SameGuest(other.clone())),
+            None => user_of(store, image)?,
+        };
         if let Some(user) = user {
             return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());
         }
+        images.push((label, image.try_clone()?));
     }
     let emulated =
         if kind == Kind::Hvm && qemu != GuestQemu::Absent { emulated_disk(disk, image.as_ref())? } else { None };

@@ -1,4 +1,4 @@
-//! Whether an image is in use: mounted in dom0, given to another guest, or opened by QEMU.
+//! Whether an image is in use: mounted in dom0, given to a guest by the kernel or by a QEMU, or opened by another QEMU.
 //!
 //! A guest that may write needs the image alone. A guest that may only read needs that no other user writes.
 
@@ -11,10 +11,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use super::block::opened_by_blkback;
 use super::image::OpenImage;
+use crate::error::Error;
 use crate::error::device::DiskUser;
 use crate::os::Untrusted;
 use crate::os::loop_device::loop_devices_of;
-use crate::xen::DomId;
+use crate::xen::{DomId, Store, Transaction, XenError};
 
 /// The bytes by which QEMU locks an image: 100 and on for what a user does, 200 and on for what it forbids to others
 /// (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE`, block/file-posix.c, QEMU 7.2 and 10.0). The bit of writing is 1
@@ -25,11 +26,44 @@ const QEMU_WRITES: libc::off_t = 101;
 /// The user of an image that forbids this one, if there is one.
 ///
 /// # Errors
-/// If the system does not list the users.
-pub(crate) fn user_of(image: &OpenImage) -> io::Result<Option<DiskUser>> {
+/// If the system or xenstored does not list the users.
+pub(crate) fn user_of(store: &Store, image: &OpenImage) -> Result<Option<DiskUser>, Error> {
     if image.shared {
         return Ok(None);
     }
+    let found = user_in_system(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
+    found.map_or_else(|| Ok(served_by_qemu(&store.plain(), image)?), |user| Ok(Some(user)))
+}
+
+/// The guest to which a QEMU serves the image. QEMU does not lock what it serves (`xen_block_drive_create`,
+/// hw/block/xen-block.c, QEMU 7.2 and 10.0), so that only xenstore knows.
+fn served_by_qemu(store: &Transaction<'_>, image: &OpenImage) -> Result<Option<DiskUser>, XenError> {
+    const BACKENDS: &str = "/local/domain/0/backend/qdisk";
+    let guests: Vec<_> =
+        store.children(BACKENDS)?.into_iter().filter_map(|name| DomId::new(name.parse().ok()?)).collect();
+    let directories: Vec<_> = guests.iter().map(|domid| format!("{BACKENDS}/{domid}")).collect();
+    let (mut owners, mut nodes) = (Vec::new(), Vec::new());
+    for ((domid, directory), devids) in guests.iter().zip(&directories).zip(store.children_of_all(&directories)?) {
+        for devid in devids {
+            owners.push(*domid);
+            nodes.extend(["params", "mode"].map(|node| format!("{directory}/{devid}/{node}")));
+        }
+    }
+    let values = store.read_all(&nodes)?;
+    let user = owners.into_iter().zip(values.chunks(2)).find_map(|(domid, values)| {
+        let [Some(params), mode] = values else { return None };
+        let status = fs::metadata(params.split_once(':')?.1).ok()?;
+        let writable = mode.as_deref().is_some_and(|mode| mode.starts_with('w'));
+        let same = match status.file_type().is_block_device() {
+            true => image.block_device == Some(status.rdev()),
+            false => image.part.as_ref().is_some_and(|part| (part.device, part.inode) == (status.dev(), status.ino())),
+        };
+        (same && (image.writable || writable)).then_some(DiskUser::Guest { domid, writable })
+    });
+    Ok(user)
+}
+
+fn user_in_system(image: &OpenImage) -> io::Result<Option<DiskUser>> {
     // A loop device shares its file with other loop devices.
     let mut devices = image.part.as_ref().map_or(Ok(Vec::new()), loop_devices_of)?;
     devices.extend(image.block_device);

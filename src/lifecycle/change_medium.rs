@@ -22,7 +22,7 @@ use crate::qemu::command_line::socket;
 use crate::qemu::devices::drive_id;
 use crate::qemu::monitor::Monitor;
 use crate::stage::Stage;
-use crate::xen::DomainInfo;
+use crate::xen::{DomainInfo, Store};
 
 /// The interval at which the guest's tray is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ pub fn change_medium(
     let domid = domain.domid;
     let image = context.step::<_, Error>(Stage::CheckInput, || {
         check_alive(domain)?;
-        open(new)
+        open(context.store, new)
     })?;
     let mut ejected = false;
     let changed = context.step::<_, Error>(Stage::ChangeMedium, || {
@@ -87,13 +87,12 @@ pub fn change_medium(
 }
 
 /// Opens the image of the new medium.
-fn open(new: Option<&Disk>) -> Result<Option<(&Disk, OpenImage)>, Error> {
+fn open<'a>(store: &Store, new: Option<&'a Disk>) -> Result<Option<(&'a Disk, OpenImage)>, Error> {
     let Some(disk) = new else { return Ok(None) };
     let Some(image) = open_image(disk)? else {
         return Err(Error::Internal("the medium has no image".to_owned()));
     };
-    let user = user_of(&image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
-    match user {
+    match user_of(store, &image)? {
         Some(user) => Err(DeviceError::InUse { vdev: image.vdev, path: image.path, user }.into()),
         None => Ok(Some((disk, image))),
     }

@@ -154,6 +154,9 @@ fn one_image_twice() {
             &["disk xvdb", "vbd 51712 of this guest has it, too"],
         );
     }
+    // QEMU does not lock what it serves.
+    let [one, other] = ["xvda", "xvdb"].map(|vdev| format!("vdev={vdev},backendtype=qdisk,target={image}"));
+    refused(&["--disk", &one, "--disk", &other], "bad-config", &["vbd 51712 of this guest has it, too"]);
     for (one, other) in [("ro", "ro"), ("w!", "w!")] {
         let [one, other] = twice(one, other, &image);
         create_with("t", &["--disk", &one, "--disk", &other]).success();

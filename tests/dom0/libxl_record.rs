@@ -266,7 +266,7 @@ fn machine(domid: DomId) -> Vec<String> {
     let line = fs::read(format!("/proc/{}/cmdline", device_model(domid))).expect("its command line");
     let words: Vec<String> =
         line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let kept = ["-serial", "-device", "-boot", "-smp", "-machine", "-m"];
+    let kept = ["-serial", "-device", "-boot", "-smp", "-machine", "-m", "-vnc"];
     let described = words.windows(2).filter(|pair| kept.contains(&pair[0].as_str())).map(|pair| pair.join(" "));
     let (devices, mut rest): (Vec<_>, Vec<_>) = described.partition(|words| words.starts_with("-device"));
     rest.sort();
@@ -321,7 +321,7 @@ fn restored_hvm() {
 
     // A QEMU without root's rights has none after the restore either, where libxl has a user for it and can start it.
     let users = LibxlUsers::new();
-    let new = hvm_goes_on("--memory 64 --vcpus 2 --model libxl");
+    let new = hvm_goes_on("--memory 64 --vcpus 2 --model libxl --disk ,hdc:cdrom,r --vfb vncdisplay=4");
     let config = configuration(new).1;
     let path = config["b_info"]["device_model"].as_str().expect("a path");
     let version = run(path, &["--version"]).success().stdout;

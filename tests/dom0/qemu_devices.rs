@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Test;
 use super::cage::{assert_filtered, namespace};
 use super::device_model::ask;
+use super::devices::create_with;
 use super::linux::{said, start};
 use super::support::{create, dombuild, number, path_text, shell, wait_for};
 
@@ -71,6 +72,9 @@ fn qcow2_disk() {
     assert_eq!((&attached["backend_kind"], &attached["backend_state"]), (&json!("qdisk"), &json!("connected")));
     let error = dombuild(&["attach", "disk", "t", &format!("{second},qcow2,xvdc,w")]).failed_with(3, "bad-config");
     assert!(error["message"].to_string().contains("is in use"), "{error}");
+    // QEMU does not lock what it serves.
+    let error = create_with("u", &["--disk", &disk]).failed_with(3, "bad-config");
+    assert!(error["message"].to_string().contains(&format!("domain {} has it", number(&built, "domid"))), "{error}");
     dombuild(&["detach", "disk", "t", "xvdb"]).success();
     dombuild(&["destroy", "t"]).success();
 
