@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[("a_medium_is_inserted_and_ejected", ours), 
 fn drive(domid: u64, id: &str) -> Value {
     let drives = ask(domid, &json!({ "execute": "query-block" })).expect("QEMU lives")["return"].clone();
     let drives = drives.as_array().expect("a list");
-    drives.into_iter().find(|drive| drive["device"] == id).cloned().unwrap_or_else(|| panic!("{id}"))
+    drives.iter().find(|drive| drive["device"] == id).cloned().unwrap_or_else(|| panic!("{id}"))
 }
 
 /// The size of its medium.
