@@ -59,7 +59,7 @@ pub(crate) fn table(bench: &Bench, version: &str) -> String {
 }
 
 /// The time between two events belongs to the stage that the first one began.
-fn spans(ran: &Ran) -> Vec<(String, u64)> {
+pub(crate) fn spans(ran: &Ran) -> Vec<(String, u64)> {
     let mut all = Vec::new();
     let (mut from, mut what) = (0, START.to_owned());
     for (time, line) in &ran.lines {

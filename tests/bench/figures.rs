@@ -43,7 +43,7 @@ impl Row {
     }
 
     /// Half of the distance between the fastest and the slowest run.
-    fn spread(&self) -> f64 {
+    pub(crate) fn spread(&self) -> f64 {
         ms(self.ns[self.ns.len() - 1] - self.ns[0]) / 2.0
     }
 }

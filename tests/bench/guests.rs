@@ -2,7 +2,8 @@
 
 use dombuild::memory::Kind;
 
-use super::support::{GUEST_INITRD, PACKED_KERNEL, shell};
+use super::devices::{BRIDGE, image};
+use super::support::{GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, shell};
 use super::xenopsd::hvmloader;
 
 /// The name of every guest that dombuild or xl makes here.
@@ -20,11 +21,31 @@ pub(crate) struct Guest {
     pub(crate) vcpus: u32,
     /// Whether Xen's free memory still holds what another guest left there.
     pub(crate) dirty: bool,
+    /// The kernel of a PVH guest.
+    pub(crate) kernel: &'static str,
+    /// How many disks of a raw file it has, and how many network cards on the bridge.
+    pub(crate) disks: u8,
+    pub(crate) cards: u8,
 }
 
 impl Guest {
-    const fn hvm(title: &'static str, memory: u64) -> Self {
-        Self { title, kind: Kind::Hvm, memory, most: memory, vcpus: 1, dirty: false }
+    pub(crate) const fn hvm(title: &'static str, memory: u64) -> Self {
+        Self {
+            title,
+            kind: Kind::Hvm,
+            memory,
+            most: memory,
+            vcpus: 1,
+            dirty: false,
+            kernel: PACKED_KERNEL,
+            disks: 0,
+            cards: 0,
+        }
+    }
+
+    /// A small guest whose kernel is unpacked already.
+    pub(crate) const fn pvh(title: &'static str, disks: u8, cards: u8) -> Self {
+        Self { kind: Kind::Pvh, kernel: GUEST_KERNEL, disks, cards, ..Self::hvm(title, 128) }
     }
 }
 
@@ -63,13 +84,24 @@ impl Guest {
         (self.memory - self.video(), self.most - self.video())
     }
 
+    fn disk_specs(&self) -> Vec<String> {
+        let place = |number: u8| char::from(b'a' + number);
+        (0..self.disks).map(|number| format!("{},raw,xvd{},w", image(number), place(number))).collect()
+    }
+
+    fn card_specs(&self) -> Vec<String> {
+        vec![format!("bridge={BRIDGE}"); usize::from(self.cards)]
+    }
+
     /// dombuild's flags: the same guest for `create` and `build`.
     pub(crate) fn flags(&self) -> Vec<String> {
-        let Self { kind, memory, most, vcpus, .. } = self;
+        let Self { kind, memory, most, vcpus, kernel, .. } = self;
         let mut all = words(&format!("--kind {} --memory {memory} --maxmem {most} --vcpus {vcpus}", kind.name()));
         if *kind == Kind::Pvh {
-            all.extend(words(&format!("--kernel {PACKED_KERNEL} --ramdisk {GUEST_INITRD} --cmdline console=hvc0")));
+            all.extend(words(&format!("--kernel {kernel} --ramdisk {GUEST_INITRD} --cmdline console=hvc0")));
         }
+        all.extend(self.disk_specs().into_iter().flat_map(|spec| ["--disk".to_owned(), spec]));
+        all.extend(self.card_specs().into_iter().flat_map(|spec| ["--vif".to_owned(), spec]));
         all
     }
 
@@ -80,24 +112,30 @@ impl Guest {
         let (limit, pool) = ((most + 1) * 1024, u64::from(*vcpus) * 1024 + most.div_ceil(128) * 1024);
         let (kernel, module) = match self.kind {
             Kind::Hvm => (hvmloader(), "/usr/share/seabios/bios-256k.bin"),
-            Kind::Pvh | Kind::Pv => (PACKED_KERNEL.to_owned(), GUEST_INITRD),
+            Kind::Pvh | Kind::Pv => (self.kernel.to_owned(), GUEST_INITRD),
         };
         words(&format!("floor {} {size} {target} {limit} {pool} {vcpus} {kernel} {module}", self.kind.name()))
     }
 
     /// What xl reads. Without a VNC server, which dombuild's QEMU has not either.
     pub(crate) fn xl_config(&self) -> String {
-        let Self { kind, memory, most, vcpus, .. } = self;
+        let Self { kind, memory, most, vcpus, kernel, .. } = self;
         let kind_lines = match kind {
             Kind::Hvm => "vga=\"stdvga\"\nvideoram=16\nvnc=0\n".to_owned(),
             Kind::Pvh | Kind::Pv => {
-                format!("kernel=\"{PACKED_KERNEL}\"\nramdisk=\"{GUEST_INITRD}\"\nextra=\"console=hvc0\"\n")
+                format!("kernel=\"{kernel}\"\nramdisk=\"{GUEST_INITRD}\"\nextra=\"console=hvc0\"\n")
             }
         };
-        format!(
+        let mut text = format!(
             "type=\"{}\"\nname=\"{NAME}\"\nmemory={memory}\nmaxmem={most}\nvcpus={vcpus}\n{kind_lines}",
             kind.name()
-        )
+        );
+        for (key, specs) in [("disk", self.disk_specs()), ("vif", self.card_specs())] {
+            if !specs.is_empty() {
+                text.push_str(&format!("{key}={specs:?}\n"));
+            }
+        }
+        text
     }
 }
 

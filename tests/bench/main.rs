@@ -6,6 +6,7 @@
 mod breakdown;
 mod chart;
 mod check;
+mod devices;
 mod figures;
 mod guests;
 mod run;
@@ -87,10 +88,14 @@ fn table(bench: &Bench, wanted: &[&str]) -> ExitCode {
             fs::write(Path::new("/results").join(file), content).expect("written");
         }
     }
+    let with_devices = devices::ALL.iter().any(is_wanted).then(|| devices::table(bench, &version));
+    if let Some(table) = &with_devices {
+        fs::write("/results/devices.md", table).expect("written");
+    }
     println!("{}", figures::table(&rows, &version));
     println!("{}", figures::rest_table(&rows, &qemu, &version));
     println!("{}", figures::firmware_table(&firmware, &version));
-    println!("{spent}");
+    println!("{spent}\n{}", with_devices.unwrap_or_default());
     ExitCode::SUCCESS
 }
 

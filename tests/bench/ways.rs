@@ -256,7 +256,7 @@ impl Bench {
     fn dirty_memory(&self) {
         let free = self.xen.physinfo().expect("physinfo").free_kib.0 / 1024;
         let size = free - free / 64 - 64;
-        let hog = Guest { title: "", kind: Kind::Hvm, memory: size, most: size, vcpus: 1, dirty: false };
+        let hog = Guest::hvm("", size);
         let ran = run::launch(false, &hog.floor());
         let domid = ran.output.trim().parse().ok().and_then(DomId::new).expect("a domid");
         destroy(&self.xen, domid);
