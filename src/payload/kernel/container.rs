@@ -43,7 +43,7 @@ impl fmt::Display for Packing {
     }
 }
 
-const ELF: &[u8] = b"\x7fELF";
+pub(super) const ELF: &[u8] = b"\x7fELF";
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// The magic numbers before Linux's compressed data, which libxenguest uses too
@@ -114,7 +114,7 @@ pub(super) fn unpack(file: Vec<u8>, most: Bytes) -> Result<(Vec<u8>, Packing), R
 }
 
 /// The place of the compressed data in a bzImage (Linux, Documentation/arch/x86/boot.rst); `None` for any other file.
-fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
+pub(super) fn bzimage_payload(file: &[u8]) -> Result<Option<Range<usize>>, String> {
     const SECTOR: u64 = 512;
     let byte = |at: usize| file.get(at).copied().map(u64::from);
     let word = |at: usize| Some(u64::from(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?)));

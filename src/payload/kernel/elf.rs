@@ -81,12 +81,22 @@ impl Program {
     /// # Errors
     /// A description of the fault.
     pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
-        let fields = Fields::of(file)?;
-        let segments = segments(&fields, file.len())?;
+        Self::of(&Fields::of(file)?, file.len())
+    }
+
+    /// As [`parse`](Self::parse), of the first bytes of a file of this length. `None`: something else of the file is needed.
+    pub(super) fn parse_start(file: &[u8], length: usize) -> Option<Self> {
+        let fields = Fields::of_start(file, length as u64).ok()?;
+        let program = Self::of(&fields, length).ok()?;
+        (!fields.has_missed()).then_some(program)
+    }
+
+    fn of(fields: &Fields<'_>, length: usize) -> Result<Self, String> {
+        let segments = segments(fields, length)?;
         let machine = u16::try_from(fields.machine()).unwrap_or(0);
         let mut program = Self { machine, entry: fields.entry(), segments, notes: Notes::default() };
         program.check_copies()?;
-        let read = read_notes(&fields, &mut program.notes);
+        let read = read_notes(fields, &mut program.notes);
         if fields.is_32_bit() && program.is_for_firmware_loader(read.is_ok()) {
             // This loader reads no notes. The other fields matter only to PV.
             let is_pv = read.is_ok() && !program.notes.is_for_dom0() && program.placed(false).is_ok();
@@ -299,6 +309,20 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// The end of all that is read of a program whose notes are in its segments, in bytes from the start of its file of this length.
+/// `None` if the program headers do not end in `head`, the first bytes of the file.
+pub(super) fn end_of_program(head: &[u8], length: usize) -> Option<usize> {
+    let fields = Fields::of_start(head, length as u64).ok()?;
+    if fields.end_of_program_headers() > head.len() as u64 {
+        return None;
+    }
+    let ends = fields
+        .program_headers()
+        .filter(|header| [PT_LOAD, PT_NOTE].map(u64::from).contains(&header.kind))
+        .map(|header| header.offset.saturating_add(header.in_file));
+    usize::try_from(ends.max()?.min(length as u64)).ok()
 }
 
 /// The segments that libelf loads, including empty ones, whose addresses are part of the kernel's memory.

@@ -4,6 +4,8 @@
 //! A field beyond the end of the file is 0. A class that is not 64 bits is 32 bits, and a byte order that is not little endian
 //! is big endian. The entries of a table are as far apart as the file header says. File type and version are not read.
 
+use std::cell::Cell;
+
 use elf::abi::{EI_CLASS, EI_DATA, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAGIC};
 
 /// `sizeof(Elf32_Ehdr)`, which every file has at least.
@@ -16,9 +18,13 @@ const SECTION_SIZE: u64 = 40;
 const LONGEST_TEXT: usize = 4096;
 
 /// An ELF file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Fields<'a> {
     file: &'a [u8],
+    /// The length of the whole file, which can be longer than what is there of it.
+    length: u64,
+    /// A field was read that is in the file, but not there.
+    missed: Cell<bool>,
     class: u8,
     big_endian: bool,
 }
@@ -71,15 +77,26 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// A description of the fault.
     pub(super) fn of(file: &'a [u8]) -> Result<Self, String> {
-        let length = file.len();
+        Self::of_start(file, file.len() as u64)
+    }
+
+    /// As [`of`](Self::of), of the first bytes of a file of this length. Fields behind them are 0;
+    /// [`has_missed`](Self::has_missed) tells whether one was read.
+    pub(super) fn of_start(file: &'a [u8], length: u64) -> Result<Self, String> {
         let byte = |at: usize| file.get(at).copied().unwrap_or(0);
-        if length < SHORTEST || !file.starts_with(&ELFMAGIC) {
+        if length < SHORTEST as u64 || !file.starts_with(&ELFMAGIC) {
             return Err(format!("is not a usable ELF file (it has {length} bytes)"));
         }
-        let fields = Self { file, class: byte(EI_CLASS), big_endian: byte(EI_DATA) != ELFDATA2LSB };
+        let fields = Self {
+            file,
+            length,
+            missed: Cell::new(false),
+            class: byte(EI_CLASS),
+            big_endian: byte(EI_DATA) != ELFDATA2LSB,
+        };
         for (what, table) in [("program", fields.program_table()), ("section", fields.section_table())] {
             let end = table.entry(table.count);
-            if end > length as u64 {
+            if end > length {
                 return Err(format!(
                     "is not a usable ELF file (its {what} headers end at {end:#x}, and it has {length:#x} bytes)"
                 ));
@@ -115,6 +132,12 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Where the program headers end.
+    pub(super) fn end_of_program_headers(&self) -> u64 {
+        let table = self.program_table();
+        table.entry(table.count)
+    }
+
     /// The section headers without the first, which is the null section.
     pub(super) fn section_headers(&self) -> impl Iterator<Item = SectionHeader> {
         self.entries(self.section_table(), 1).map(|at| SectionHeader {
@@ -126,22 +149,39 @@ impl<'a> Fields<'a> {
 
     /// A number of at most 8 bytes; 0 if it is not completely in the file.
     pub(super) fn number(&self, at: u64, size: usize) -> u64 {
-        let bytes =
-            usize::try_from(at).ok().and_then(|at| self.file.get(at..at.checked_add(size)?)).unwrap_or_default();
+        let there = usize::try_from(at).ok().and_then(|at| self.file.get(at..at.checked_add(size)?));
+        let bytes = there.unwrap_or_else(|| {
+            self.note_missed();
+            &[]
+        });
         let join = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) }
     }
 
+    /// Whether a field was read that is in the file, but not in the bytes that are there.
+    pub(super) fn has_missed(&self) -> bool {
+        self.missed.get()
+    }
+
+    fn note_missed(&self) {
+        if (self.file.len() as u64) < self.length {
+            self.missed.set(true);
+        }
+    }
+
     /// The text before the next NUL; `None` if it is too long or the file ends first.
     pub(super) fn text(&self, at: u64) -> Option<&'a [u8]> {
-        let rest = self.file.get(usize::try_from(at).ok()?..)?;
-        let length = rest.iter().take(LONGEST_TEXT + 1).position(|byte| *byte == 0)?;
-        rest.get(..length)
+        let rest = usize::try_from(at).ok().and_then(|at| self.file.get(at..)).unwrap_or_default();
+        let text = rest.iter().take(LONGEST_TEXT + 1).position(|byte| *byte == 0).and_then(|length| rest.get(..length));
+        if text.is_none() {
+            self.note_missed();
+        }
+        text
     }
 
     /// Whether the file has this byte.
     pub(super) fn has(&self, at: u64) -> bool {
-        at < self.file.len() as u64
+        at < self.length
     }
 
     fn is_64_bit(&self) -> bool {
@@ -164,7 +204,7 @@ impl<'a> Fields<'a> {
 
     fn section_table(&self) -> Table {
         let sizes = if self.is_64_bit() { 58 } else { 46 };
-        let count = self.number(sizes + 2, 2).min(self.file.len() as u64 / SECTION_SIZE);
+        let count = self.number(sizes + 2, 2).min(self.length / SECTION_SIZE);
         Table { offset: self.word(0, 32, 40), stride: self.number(sizes, 2), count }
     }
 

@@ -15,7 +15,7 @@ use nix::unistd::{self, Pid};
 use serde::{Deserialize, Serialize};
 
 use super::container::{self, Packing, Refusal};
-use super::elf::Program;
+use super::elf::{self, Program};
 use super::plain_elf::{self, Plain};
 use crate::memory::Bytes;
 use crate::os::sandbox::{self, Limits};
@@ -138,9 +138,18 @@ pub fn unpack_main(words: &[OsString]) -> ExitCode {
 
 /// The kernel's compression, the length of its ELF file, and the length of the output.
 fn run(task: Task) -> Result<(Packing, u64, u64), Refusal> {
-    let file = read(task.file)?;
-    let (unpacked, packing) = container::unpack(file, task.most)?;
-    let mut program = Program::parse(&unpacked)?;
+    let mut input = Input::of(task.file)?;
+    input.read_to(HEAD)?;
+    let (unpacked, packing, mut program) = match plain_program(&mut input)? {
+        Some(program) => (input.content, Packing::None, program),
+        None => {
+            input.read_to(input.length)?;
+            let (unpacked, packing) = container::unpack(input.content, task.most)?;
+            let program = Program::parse(&unpacked)?;
+            (unpacked, packing, program)
+        }
+    };
+    let length = if packing == Packing::None { task.file } else { unpacked.len() as u64 };
     program.leave_out_zeros(&unpacked);
     let plain = Plain::of(&program);
     if plain.size as u64 > plain_elf::largest(task.most).0 {
@@ -157,25 +166,55 @@ fn run(task: Task) -> Result<(Packing, u64, u64), Refusal> {
         at = start.saturating_add(piece.len());
     }
     write(&vec![0; plain.size.saturating_sub(at)]).map_err(failed)?;
-    Ok((packing, unpacked.len() as u64, plain.size as u64))
+    Ok((packing, length, plain.size as u64))
 }
 
-/// Reads the whole file with only the system call `read`.
-fn read(size: u64) -> Result<Vec<u8>, String> {
-    let length = usize::try_from(size).unwrap_or(usize::MAX);
-    let mut file = Vec::new();
-    file.try_reserve_exact(length).map_err(|_| format!("has {size} bytes, for which memory is too short"))?;
-    file.resize(length, 0);
-    let mut filled = 0;
-    while let Some(room) = file.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match unistd::read(io::stdin().as_fd(), room) {
-            Ok(0) => return Err(format!("ended after {filled} bytes, and had {size} before")),
-            Ok(count) => filled += count,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(format!("cannot be read: {error}")),
-        }
+/// The program in an ELF file that is not packed, read as far as it goes: behind it, a kernel has as much again of symbols.
+/// `None`: the whole file is needed.
+fn plain_program(input: &mut Input) -> Result<Option<Program>, String> {
+    if !input.content.starts_with(container::ELF) || container::bzimage_payload(&input.content) != Ok(None) {
+        return Ok(None);
     }
-    Ok(file)
+    let Some(end) = elf::end_of_program(&input.content, input.length) else { return Ok(None) };
+    input.read_to(end)?;
+    // Without notes of Xen's in the program, those of the sections count, which stand at the end of the file.
+    Ok(Program::parse_start(&input.content, input.length))
+}
+
+/// The bytes at the start of a file that have all program headers of a usual kernel.
+const HEAD: usize = 1 << 16;
+
+/// The kernel's file, read with only the system call `read`.
+struct Input {
+    length: usize,
+    content: Vec<u8>,
+}
+
+impl Input {
+    /// A file of this length, of which nothing is read yet.
+    fn of(size: u64) -> Result<Self, String> {
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        let mut content = Vec::new();
+        content.try_reserve_exact(length).map_err(|_| format!("has {size} bytes, for which memory is too short"))?;
+        Ok(Self { length, content })
+    }
+
+    /// Reads on, up to this offset or the end.
+    fn read_to(&mut self, end: usize) -> Result<(), String> {
+        let (mut filled, end) = (self.content.len(), end.min(self.length));
+        if end > filled {
+            self.content.resize(end, 0);
+        }
+        while let Some(room) = self.content.get_mut(filled..end).filter(|room| !room.is_empty()) {
+            match unistd::read(io::stdin().as_fd(), room) {
+                Ok(0) => return Err(format!("ended after {filled} bytes, and had {} before", self.length)),
+                Ok(count) => filled += count,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(format!("cannot be read: {error}")),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn write(bytes: &[u8]) -> nix::Result<()> {
