@@ -46,5 +46,28 @@ pub(crate) fn parse_one<T: FromStr<Err = DeviceSpecError>>(flag: &str, spec: &st
 
 fn message(flag: &str, spec: &str, error: &DeviceSpecError) -> String {
     let before = spec.get(..error.span.start).unwrap_or(spec);
-    format!("{flag} {spec:?}, column {}: {error}", before.chars().count() + 1)
+    format!("{flag} {:?}, column {}: {error}", without_password(spec), before.chars().count() + 1)
+}
+
+/// The text with `...` in place of a password: messages go to logs.
+fn without_password(spec: &str) -> String {
+    const KEY: &str = "vncpasswd=";
+    let masked = |word: &str| word.split_once(KEY).map(|(blanks, _)| format!("{blanks}{KEY}..."));
+    let words: Vec<_> = spec.split(',').map(|word| masked(word).unwrap_or_else(|| word.to_owned())).collect();
+    words.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::devices::framebuffer::Framebuffer;
+
+    #[test]
+    fn a_message_has_no_password() {
+        for spec in ["vncpasswd=secret,vnc=2", "vnc=2,vncpasswd=secret", "vncpasswd=secret,keymap=*, vncpasswd=secret2"]
+        {
+            let error = parse_one::<Framebuffer>("--vfb", spec).expect_err("refused").to_string();
+            assert!(!error.contains("secret") && error.contains("vncpasswd=..."), "{error}");
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! Channels: the second and further paravirtual consoles, which QEMU serves.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::xenbus::XenbusDevice;
 use crate::config::devices::channel::{Channel, ChannelConnection};
 use crate::error::device::DeviceError;
+use crate::os::socket::try_connect;
 use crate::qemu::devices::channel_id;
 use crate::xen::DomId;
 
@@ -60,8 +61,7 @@ pub fn device(devid: u32, channel: &Channel) -> Result<XenbusDevice, DeviceError
 /// listens, and a file that is none, stay.
 pub(super) fn remove_socket(path: &Path) {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refused =
-        || UnixStream::connect(path).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    let refused = || try_connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     if is_socket
         && refused()
         && let Err(error) = fs::remove_file(path)
