@@ -26,6 +26,7 @@ mod interrupts;
 mod kills;
 mod library;
 mod libxl_record;
+mod libxl_verbs;
 mod life;
 mod limits;
 mod linux;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         list::TESTS,
         life::TESTS,
         libxl_record::TESTS,
+        libxl_verbs::TESTS,
         memory::TESTS,
         twin::TESTS,
         foreign_domain::TESTS,
