@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::libxl_json::{Fields, truth};
+use super::libxl_fields::{Fields, truth};
 use crate::config::devices::channel::{Channel, ChannelConnection};
 use crate::config::devices::disk::{Disk, DiskBackend};
 use crate::config::devices::framebuffer::Framebuffer;

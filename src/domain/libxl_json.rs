@@ -8,9 +8,10 @@
 
 use std::path::{Path, absolute};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::libxl_fields::{Fields, truth};
 use super::{libxl_devices, saved_request};
 use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;
@@ -263,33 +264,6 @@ impl LibxlConfig<'_> {
         hvm.put_some("serial", (!own_serial).then_some("pty"));
         Ok(hvm)
     }
-}
-
-/// The fields of a JSON object.
-#[derive(Default)]
-pub(super) struct Fields(Map<String, Value>);
-
-impl Fields {
-    pub(super) fn put(&mut self, name: &str, value: impl Into<Value>) {
-        self.0.insert(name.to_owned(), value.into());
-    }
-
-    pub(super) fn put_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.put(name, value);
-        }
-    }
-}
-
-impl From<Fields> for Value {
-    fn from(fields: Fields) -> Self {
-        Self::Object(fields.0)
-    }
-}
-
-/// A `libxl_defbool`.
-pub(super) fn truth(value: bool) -> &'static str {
-    if value { "True" } else { "False" }
 }
 
 /// The CPUs of a map, as a `libxl_bitmap`.

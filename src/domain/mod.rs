@@ -4,6 +4,7 @@ pub mod devices;
 pub mod find;
 pub mod identity;
 pub mod libxl_devices;
+mod libxl_fields;
 pub mod libxl_json;
 pub mod measure;
 pub mod paths;
