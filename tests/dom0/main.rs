@@ -152,6 +152,8 @@ fn main() -> ExitCode {
 
 /// The tests that take longest, in the order of their time: runs that share the tests have some of them each.
 const LONG: &[&str] = &[
+    "xl_verbs_on_a_linux_guest",
+    "xl_saves_and_restores_a_guest_with_devices",
     "placement_is_libxenguests_own",
     "xls_guest_balloons",
     "devices_come_to_a_running_guest_and_go",
