@@ -268,6 +268,8 @@ fn machine(domid: DomId) -> Vec<String> {
         line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     let kept = ["-serial", "-device", "-boot", "-smp", "-machine", "-m", "-vnc"];
     let described = words.windows(2).filter(|pair| kept.contains(&pair[0].as_str())).map(|pair| pair.join(" "));
+    // Without VNC, libxl says so.
+    let described = described.filter(|words| words != "-vnc none");
     let (devices, mut rest): (Vec<_>, Vec<_>) = described.partition(|words| words.starts_with("-device"));
     rest.sort();
     [devices, rest].concat()
