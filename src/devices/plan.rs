@@ -227,7 +227,7 @@ fn plan_served(
             }
             Kind::Hvm => {}
         }
-        planned.qemu.push(QemuDevice::Vnc(framebuffer.clone()));
+        planned.qemu.push(QemuDevice::Vnc(framebuffer::with_free_display(framebuffer)?));
     }
     Ok(())
 }

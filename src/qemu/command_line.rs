@@ -11,6 +11,10 @@ use crate::xen::DomId;
 /// QEMU's monitors: one for dombuild as the toolstack, one for `xentop`.
 pub(crate) const MONITORS: [&str; 2] = ["libxl", "libxenstat"];
 
+/// The QEMU of Xen 4.20 (10.0 in Debian 13) serves a framebuffer only with `-vga xenfb` (`xen_ui_register_backend`,
+/// hw/display/xenfb.c), which libxl does not give it. That of Xen 4.17 (7.2) serves it without.
+const VFB_NEEDS_VGA: bool = !matches!(env!("DOMBUILD_XEN_VERSION").as_bytes(), b"4.17");
+
 /// The arguments that every QEMU of a guest has: its guest and its monitors.
 fn common(domid: DomId) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
@@ -39,6 +43,9 @@ pub(crate) fn of_backend(domid: DomId, name: &DomainName, plan: &Plan, devices: 
     let rest = ["-xen-attach", "-name", &name.qemu_option(), "-display", "none", "-machine", "xenpv", "-m"];
     all.extend(rest.iter().map(|word| (*word).to_owned()));
     all.push(mib.to_string());
+    if VFB_NEEDS_VGA && devices.iter().any(|argument| argument == "-vnc") {
+        all.extend(["-vga", "xenfb"].map(str::to_owned));
+    }
     all.extend_from_slice(devices);
     all
 }
