@@ -152,8 +152,6 @@ fn main() -> ExitCode {
 
 /// The tests that take longest, in the order of their time: runs that share the tests have some of them each.
 const LONG: &[&str] = &[
-    "xl_verbs_on_a_linux_guest",
-    "xl_saves_and_restores_a_guest_with_devices",
     "placement_is_libxenguests_own",
     "xls_guest_balloons",
     "devices_come_to_a_running_guest_and_go",
@@ -188,6 +186,20 @@ const LONG: &[&str] = &[
     "walk_deaths_of_xenstored",
     "a_killed_attach_is_cleaned_up",
     "the_same_domain_as_xl_builds",
+    "served_devices_are_as_xl_has_them",
+    "walk_devices_faults_in_create",
+    "walk_devices_kills_of_create",
+    "walk_devices_kills_of_attach",
+    "walk_devices_kills_of_detach",
+    "a_medium_is_inserted_and_ejected",
+    "dry_run_changes_nothing",
+    "a_medium_for_a_guest_of_xl",
+    "device_failures_of_one_image_twice",
+    "documentation_examples",
+    "events_tell_every_step_of_a_build",
+    "an_hvm_guest_has_emulated_twins",
+    "vnc_shows_an_hvm_guests_card",
+    "dry_run_fails_as_create_does",
 ];
 
 /// How long each test took.
