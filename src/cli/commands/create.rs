@@ -180,9 +180,11 @@ fn start(
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     context.step::<_, Error>(Stage::Userdata, || {
-        context.store.transaction(|transaction| {
-            devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
-        })?;
+        if !devices.emulated_only.is_empty() {
+            context.store.transaction(|transaction| {
+                devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
+            })?;
+        }
         userdata::write(context, held, &libxl_configuration::of(context, config)?)
     })?;
     if !config.paused {
