@@ -141,6 +141,11 @@ fn vnc_of_hvm() {
     assert_eq!(node(domain, "console/vnc-port"), "5903");
     assert_filtered(number(&built, "device_model_pid"));
     wait_for("the firmware shows something", 60, || Picture::take("5903").lit() > 500);
+    if !IS_417 {
+        println!("displays in use and passwords: on Xen 4.17 alone so far");
+        dombuild(&["destroy", "t"]).success();
+        return;
+    }
     // A display that is in use, and must be that one.
     let ran = dombuild(&["create", "--name", "u", "--memory", "64", "--vfb", "vncdisplay=3,vncunused=0"]);
     assert_ne!(ran.status, Some(0), "{ran:?}");
