@@ -12,7 +12,7 @@ use crate::os::socket::try_connect;
 use crate::qemu::devices::channel_id;
 use crate::xen::DomId;
 
-/// The bytes of output that a console daemon keeps while nobody reads (`LIBXL_XENCONSOLE_LIMIT`, Xen 4.17).
+/// The most output of a console that is kept for a program that reads it later, in bytes (`LIBXL_XENCONSOLE_LIMIT`, Xen 4.17).
 const LIMIT: &str = "1048576";
 
 /// The protocol of a console (`LIBXL_XENCONSOLE_PROTOCOL`, Xen 4.17).

@@ -79,6 +79,9 @@ pub fn change_medium(
     let recorded = write_down(context, domain, drive, medium);
     match changed {
         Err(failure) => {
+            if let Err(problem) = recorded {
+                log::warn!("libxl's configuration still has a medium in the CD drive {drive}: {problem}");
+            }
             let aftermath = format!("the CD drive {drive} is empty");
             Err(Failure { aftermath: Some(aftermath), ..failure })
         }

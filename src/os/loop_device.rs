@@ -133,7 +133,7 @@ pub fn part_of(opened: &File) -> io::Result<Option<FilePart>> {
     match Errno::result(unsafe { libc::ioctl(opened.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) }) {
         // A loop device without a file; another file or block device, whose driver may say EINVAL as well.
         Err(Errno::ENXIO | Errno::ENOTTY | Errno::EINVAL) => return Ok(None),
-        told => told?,
+        status => status?,
     };
     let end = if info.size_limit == 0 { u64::MAX } else { info.offset.saturating_add(info.size_limit) };
     Ok(Some(FilePart { device: info.device, inode: info.inode, bytes: info.offset..end }))
@@ -142,7 +142,7 @@ pub fn part_of(opened: &File) -> io::Result<Option<FilePart>> {
 /// The numbers (as stat(2) has them) of the loop devices that overlap a part of a file.
 ///
 /// # Errors
-/// If /sys/block cannot be read, or a loop device's file is not told. A loop device that is released meanwhile is left out.
+/// If /sys/block cannot be read, or the kernel does not report the file of a loop device. A loop device that is released meanwhile is left out.
 pub fn loop_devices_of(part: &FilePart) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/block")? {
@@ -173,11 +173,11 @@ mod tests {
         let Ok(made) = LoopDevice::attach(&file, true) else { return };
         let number = made.number().expect("there");
         let whole = part(0..u64::MAX);
-        assert_eq!(part_of(&made.device).expect("told"), Some(whole.clone()));
+        assert_eq!(part_of(&made.device).expect("its status"), Some(whole.clone()));
         assert_eq!(loop_devices_of(&part(512..1024)).expect("listed"), [number]);
         drop(made);
         assert_eq!(loop_devices_of(&whole).expect("listed"), [0; 0]);
-        assert_eq!(part_of(&file).expect("told"), None);
+        assert_eq!(part_of(&file).expect("its status"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Test;
 use super::devices::{Images, Link, create_with, message};
-use super::faults::{Guest, Walk, beside, traced, walk_of_create};
+use super::faults::{Guest, Walk, split_by, traced, walk_of_create};
 use super::kills::{Kill, clean, domain_named, kill_after, kill_in};
 use super::linux::{said, start};
 use super::sample::{Random, count};
@@ -64,7 +64,7 @@ fn faults_in_create() {
         run.calls
     });
     host.assert_back().expect("nothing is left");
-    let (of_devices, others) = beside(&whole, &without);
+    let (of_devices, others) = split_by(&whole, &without);
     for request in ["LOOP_CONFIGURE", "LOOP_GET_STATUS64", "SIOCBRADDIF", "SIOCSIFNAME", "xs_watch"] {
         assert!(of_devices.iter().any(|index| whole[*index].inner == request), "{request} is not among the calls");
     }

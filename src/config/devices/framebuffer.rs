@@ -118,7 +118,7 @@ impl FromStr for Framebuffer {
                     key.once(&mut keymap, "keymap", value.text.to_owned())?;
                 }
                 "sdl" | "opengl" => {
-                    if flag("sdl")? {
+                    if flag(if key.text == "sdl" { "sdl" } else { "opengl" })? {
                         return unsupported("SDL needs a desktop in dom0; VNC shows the framebuffer");
                     }
                 }

@@ -57,7 +57,7 @@ fn check_device_error(ran: &Ran, error: &Value, errno: Errno) -> Result<(), Stri
     }
     let device = ["vbd ", "vif "].iter().any(|class| message.contains(&format!("device {class}")));
     if !device || !message.contains(": cannot ") || !message.contains(&io::Error::from(errno).to_string()) {
-        return Err("the device, what was tried or the errno is not told".to_owned());
+        return Err("the message lacks the device, the action or the errno".to_owned());
     }
     if ran.stderr.contains(message) { Ok(()) } else { Err("stderr has not the message".to_owned()) }
 }

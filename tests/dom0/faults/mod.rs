@@ -221,7 +221,7 @@ fn device_model_walk() {
     whole.ran.success();
     dombuild(&["destroy", "t"]).success();
     host.assert_back().expect("nothing is left");
-    let (of_qemus, others) = beside(&whole.calls, &without.calls);
+    let (of_qemus, others) = split_by(&whole.calls, &without.calls);
     let mut among = of_qemus;
     if sample::full() {
         let some = Random::new("beside a device model").choose(count(others.len()), 30);
@@ -232,7 +232,7 @@ fn device_model_walk() {
 }
 
 /// The numbers of the calls of a run that another one has not, and of those that it has.
-pub(crate) fn beside(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
+pub(crate) fn split_by(calls: &[Call], less: &[Call]) -> (Vec<usize>, Vec<usize>) {
     let mut left = less.iter().peekable();
     (0..calls.len()).partition(|index| left.next_if_eq(&&calls[*index]).is_none())
 }
