@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use super::block::opened_by_blkback;
 use super::image::OpenImage;
 use crate::error::Error;
-use crate::error::device::DiskUser;
+use crate::error::device::{DeviceError, DiskUser};
 use crate::os::Untrusted;
 use crate::os::loop_device::loop_devices_of;
 use crate::xen::{DomId, Store, Transaction, XenError};
@@ -26,12 +26,16 @@ const QEMU_WRITES: libc::off_t = 101;
 /// The user of an image that forbids this one, if there is one.
 ///
 /// # Errors
-/// If the system or xenstored does not list the users.
+/// [`DeviceError::System`] if the system does not list the users, or an error of xenstored.
 pub(crate) fn user_of(store: &Store, image: &OpenImage) -> Result<Option<DiskUser>, Error> {
     if image.shared {
         return Ok(None);
     }
-    let found = user_in_system(image).map_err(Error::io(format!("find the users of {}", image.path.display())))?;
+    let found = user_in_system(image).map_err(|source| DeviceError::System {
+        device: image.vdev.clone(),
+        action: format!("find the users of {}", image.path.display()),
+        source,
+    })?;
     found.map_or_else(|| Ok(served_by_qemu(&store.plain(), image)?), |user| Ok(Some(user)))
 }
 
