@@ -180,7 +180,7 @@ fn plug_blocks(context: &Context<'_>, domid: DomId, devices: &[PlannedDevice]) -
     let _lock = BlockLock::take(context)?;
     let mut opened = Vec::with_capacity(blocks.len());
     for (device, image) in &blocks {
-        if let Some(user) = user_of(context.store, image)? {
+        if let Some(user) = user_of(context.store, image, &device.label())? {
             return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());
         }
         opened.push((*device, BlockDevice::of(image, &device.label())?));

@@ -109,7 +109,7 @@ fn plan_disk(
         let twice = images.iter().find(|(_, other)| image.conflicts_with(other));
         let user = match twice {
             Some((other, _)) => Some(DiskUser::SameGuest(other.clone())),
-            None => user_of(store, image)?,
+            None => user_of(store, image, &label)?,
         };
         if let Some(user) = user {
             return Err(DeviceError::InUse { vdev: image.vdev.clone(), path: image.path.clone(), user }.into());

