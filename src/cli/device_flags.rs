@@ -20,6 +20,10 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
         shares: parse("--p9", &arguments.p9)?,
         channels: parse("--channel", &arguments.channel)?,
         framebuffer: arguments.vfb.as_deref().map(|spec| parse_one("--vfb", spec)).transpose()?,
+        vtpms: parse("--vtpm", &arguments.vtpm)?,
+        vdispls: parse("--vdispl", &arguments.vdispl)?,
+        sound_cards: parse("--vsnd", &arguments.vsnd)?,
+        pvcalls: parse("--pvcalls", &arguments.pvcalls)?,
     };
     devices.check(kind).map_err(ConfigError::from)?;
     for disk in devices.paravirtual_only(kind) {

@@ -16,6 +16,7 @@ mod documentation;
 mod dom0_memory;
 mod dry_run;
 mod events;
+mod external_devices;
 mod failures;
 mod faults;
 mod foreign_domain;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         passthrough::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
+        external_devices::TESTS,
         cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,

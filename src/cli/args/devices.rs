@@ -60,18 +60,49 @@ pub struct VirtualDeviceArgs {
     /// A further console of the guest, as in a line of xl's channel=[...] (repeat it): name=org.example.agent,connection=pty
     #[arg(long, value_name = "SPEC")]
     pub channel: Vec<String>,
+    /// A virtual TPM that another domain serves, as in a line of xl's vtpm=[...] (repeat it): backend=tpm-web
+    #[arg(long, value_name = "SPEC")]
+    pub vtpm: Vec<String>,
+    /// A paravirtual display, as in a line of xl's vdispl=[...] (repeat it): backend=gpu,connectors=screen:1024x768
+    #[arg(long, value_name = "SPEC")]
+    pub vdispl: Vec<String>,
+    /// A paravirtual sound card, as in one card of xl's vsnd=[...] with commas between its strings (repeat it):
+    /// CARD,backend=audio,PCM,STREAM,unique-id=0,type=p
+    #[arg(long, value_name = "SPEC")]
+    pub vsnd: Vec<String>,
+    /// PV calls, by which another domain makes the guest's socket calls, as in a line of xl's pvcalls=[...] (repeat it):
+    /// backend=net
+    #[arg(long, value_name = "SPEC")]
+    pub pvcalls: Vec<String>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,
 }
 
-/// The class of a device that comes or goes.
+/// The class of a device that comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DeviceClass {
+pub enum AttachClass {
     /// A disk or CD drive
     Disk,
     /// A network card
     Vif,
+}
+
+/// The class of a device that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DetachClass {
+    /// A disk or CD drive
+    Disk,
+    /// A network card
+    Vif,
+    /// A virtual TPM
+    Vtpm,
+    /// A paravirtual display
+    Vdispl,
+    /// A paravirtual sound card
+    Vsnd,
+    /// PV calls
+    Pvcalls,
 }
 
 /// `attach`.
@@ -79,7 +110,7 @@ pub enum DeviceClass {
 pub struct AttachArgs {
     /// Class of the device
     #[arg(value_name = "disk|vif", hide_possible_values = true)]
-    pub class: DeviceClass,
+    pub class: AttachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
@@ -155,12 +186,13 @@ pub struct EjectHow {
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
     /// Class of the device
-    #[arg(value_name = "disk|vif", hide_possible_values = true)]
-    pub class: DeviceClass,
+    #[arg(value_name = "CLASS")]
+    pub class: DetachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address
+    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of another
+    /// device its number
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub device: String,
     /// How long the guest may take to release it; a guest that does not begin to keeps it

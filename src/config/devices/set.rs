@@ -9,8 +9,12 @@ use super::disk::{Disk, DiskBackend, DiskFormat};
 use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
 use super::nic::{MacAddress, Nic};
+use super::pvcalls::PvCalls;
 use super::share::Share;
+use super::sound::SoundCard;
+use super::vdispl::Vdispl;
 use super::virtual_device::DiskClass;
+use super::vtpm::Vtpm;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
@@ -29,6 +33,14 @@ pub struct Devices {
     pub channels: Vec<Channel>,
     /// What VNC shows.
     pub framebuffer: Option<Framebuffer>,
+    /// The virtual TPMs.
+    pub vtpms: Vec<Vtpm>,
+    /// The paravirtual displays.
+    pub vdispls: Vec<Vdispl>,
+    /// The paravirtual sound cards.
+    pub sound_cards: Vec<SoundCard>,
+    /// The connections for PV calls.
+    pub pvcalls: Vec<PvCalls>,
 }
 
 /// A place on the emulated controllers of an HVM guest.
@@ -128,7 +140,8 @@ impl Devices {
     }
 
     /// Gives each network card a number and an address that has none: the lowest free number, in their order, and a random
-    /// address (00:16:3e:00:00:00 to 00:16:3e:7f:ff:ff, Xen's own). [`check`](Self::check) has passed.
+    /// address (00:16:3e:00:00:00 to 00:16:3e:7f:ff:ff, Xen's own). Gives each virtual TPM a UUID. [`check`](Self::check) has
+    /// passed.
     pub fn complete(&mut self) {
         let mut devids: BTreeSet<u32> = self.nics.iter().filter_map(|nic| nic.devid).collect();
         let mut macs: BTreeSet<[u8; 6]> = self.nics.iter().filter_map(|nic| nic.mac.map(|mac| mac.0)).collect();
@@ -140,6 +153,9 @@ impl Devices {
                 let mac = random_mac();
                 nic.mac = macs.insert(mac.0).then_some(mac);
             }
+        }
+        for vtpm in &mut self.vtpms {
+            vtpm.uuid.get_or_insert_with(Uuid::new_v4);
         }
     }
 }
