@@ -88,6 +88,7 @@ pub fn plan(
     }
     plan_served(devices, kind, qemu, &mut planned)?;
     plan_external(xen, store, devices, &mut planned)?;
+    plan_emulated(devices, qemu, &mut planned)?;
     Ok(planned)
 }
 
@@ -237,6 +238,19 @@ fn plan_external(xen: &Interface, store: &Store, devices: &Devices, planned: &mu
         let backend = backend_domain(xen, store, external.backend_domain(), &format!("{kind} {devid}"))?;
         let device = external.device(devid, backend);
         planned.paravirtual.push(PlannedDevice { device, hotplug: external.hotplug() });
+    }
+    Ok(())
+}
+
+/// The devices that only QEMU has.
+fn plan_emulated(devices: &Devices, qemu: GuestQemu, planned: &mut PlannedDevices) -> Result<(), DeviceError> {
+    let usb = devices.usb.clone().map(|usb| ("USB", QemuDevice::Usb(usb)));
+    let sound = devices.sound.map(|model| ("the sound card", QemuDevice::Sound(model)));
+    for (name, device) in usb.into_iter().chain(sound) {
+        if qemu == GuestQemu::Absent {
+            return Err(DeviceError::NoQemu { device: name.to_owned(), is_disk: false });
+        }
+        planned.qemu.push(device);
     }
     Ok(())
 }

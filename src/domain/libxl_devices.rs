@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::libxl_fields::{Fields, truth};
 use crate::config::devices::channel::{Channel, ChannelConnection};
 use crate::config::devices::disk::{Disk, DiskBackend};
+use crate::config::devices::emulated::{SoundModel, Usb};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::Nic;
 use crate::config::devices::pvcalls::PvCalls;
@@ -104,6 +105,20 @@ pub(super) fn vnc(framebuffer: &Framebuffer) -> Value {
     fields.put("display", framebuffer.display);
     fields.put("findunused", truth(framebuffer.unused));
     fields.into()
+}
+
+/// The fields of an HVM guest's sound card and USB.
+pub(super) fn put_emulated(hvm: &mut Fields, devices: &Devices) {
+    hvm.put_some("soundhw", devices.sound.map(SoundModel::as_str));
+    match &devices.usb {
+        Some(Usb::Devices(list)) => {
+            hvm.put("usb", truth(true));
+            let list: Vec<_> = list.iter().map(|device| device.as_str()).collect();
+            hvm.put_some("usbdevice_list", Some(list).filter(|list| !list.is_empty()));
+        }
+        Some(Usb::Controller(version)) => hvm.put("usbversion", version.number()),
+        None => {}
+    }
 }
 
 /// A `libxl_device_vfb`.

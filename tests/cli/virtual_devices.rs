@@ -25,7 +25,7 @@ fn a_wrong_word_is_named_with_its_column() {
         (&["--vtpm", ""], &["--vtpm \"\", column 1: there is no backend; give backend=DOMAIN"]),
         (&["--vdispl", "connectors=a:1"], &["column 12: connectors is \"a:1\"; it takes ID:WIDTHxHEIGHT"]),
         (&["--vsnd", "CARD,PCM,id=0"], &["column 10: \"id\" is unknown; the words are CARD, PCM and STREAM"]),
-        (&["--pvcalls", "backend=a b"], &["column 9: backend is", "the name or the number of a domain"]),
+        (&["--pvcalls", "backend=a/b"], &["column 9: backend is", "the name or the number of a domain"]),
         (&["--disk", "/ä,xvda,w"], &["--disk \"/ä,xvda,w\", column 4: format is \"xvda\"; it takes raw, qcow"]),
         (&["--disk", "/a,raw,xvda,w", "--disk", "vdev=xvdb,mode=w,target=/b"], &["column 11: \"mode\" is unknown"]),
         (&["--disk", "/a"], &["column 3: there is no vdev"]),

@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
 const CLASSES: [(&str, &str); 4] =
     [("pvcalls", "pvcallsifs"), ("vdispl", "vdispls"), ("vsnd", "vsnds"), ("vtpm", "vtpms")];
 
-/// Answers as a backend of these classes does in a domain: it is ready for the guest, and closes when it is told to.
+/// Answers as a backend of these classes does in a domain: it gets ready for the guest, and closes when dom0 asks.
 struct Backend {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

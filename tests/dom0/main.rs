@@ -15,6 +15,7 @@ mod devices;
 mod documentation;
 mod dom0_memory;
 mod dry_run;
+mod emulated_devices;
 mod events;
 mod external_devices;
 mod failures;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         qemu_devices::TESTS,
         served_devices::TESTS,
         external_devices::TESTS,
+        emulated_devices::TESTS,
         cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::host::StoreArgs;
 use super::time::seconds;
+use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
 use crate::xen::PciAddress;
@@ -74,6 +75,18 @@ pub struct VirtualDeviceArgs {
     /// backend=net
     #[arg(long, value_name = "SPEC")]
     pub pvcalls: Vec<String>,
+    /// An emulated sound card of an HVM guest. dom0 does not play its sound
+    #[arg(long, value_name = "MODEL")]
+    pub sound: Option<SoundModel>,
+    /// The emulated USB 1.1 controller of an HVM guest
+    #[arg(long)]
+    pub usb: bool,
+    /// An emulated USB device of an HVM guest (repeat it, or use commas). Implies --usb
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    pub usb_device: Vec<UsbDevice>,
+    /// An emulated USB controller of another version, without devices
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["usb", "usb_device"])]
+    pub usb_version: Option<UsbVersion>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,

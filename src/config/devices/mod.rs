@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod disk;
 mod disk_spec;
+pub mod emulated;
 pub mod error;
 pub mod framebuffer;
 pub mod nic;

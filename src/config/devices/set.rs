@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::channel::{Channel, ChannelConnection};
 use super::disk::{Disk, DiskBackend, DiskFormat};
+use super::emulated::{SoundModel, Usb};
 use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
 use super::nic::{MacAddress, Nic};
@@ -41,6 +42,10 @@ pub struct Devices {
     pub sound_cards: Vec<SoundCard>,
     /// The connections for PV calls.
     pub pvcalls: Vec<PvCalls>,
+    /// The emulated sound card.
+    pub sound: Option<SoundModel>,
+    /// The emulated USB.
+    pub usb: Option<Usb>,
 }
 
 /// A place on the emulated controllers of an HVM guest.
@@ -75,6 +80,11 @@ impl Devices {
             let place = emulated_place(disk).filter(|_| kind == Kind::Hvm);
             if let Some(first) = place.and_then(|place| places.insert(place, name())) {
                 return Err(DeviceSetError::SameEmulatedPlace { first, second: name() });
+            }
+        }
+        for (is_there, what) in [(self.sound.is_some(), "a sound card"), (self.usb.is_some(), "USB")] {
+            if is_there && kind != Kind::Hvm {
+                return Err(DeviceSetError::NotEmulated { what, kind });
             }
         }
         self.check_nics(kind)?;
@@ -327,6 +337,19 @@ mod tests {
         let many = [""; 101];
         assert_eq!(refusal(Kind::Pv, &[], &many[..100]), None);
         assert!(refusal(Kind::Pv, &[], &many).expect("too many").contains("at most 100"));
+    }
+
+    #[test]
+    fn sound_and_usb_are_for_an_hvm_guest() {
+        let sound = Devices { sound: Some(SoundModel::Ac97), ..Devices::default() };
+        let usb = Devices { usb: Some(Usb::Devices(Vec::new())), ..Devices::default() };
+        for (devices, what) in [(sound, "a sound card"), (usb, "USB")] {
+            assert_eq!(devices.check(Kind::Hvm), Ok(()));
+            for kind in [Kind::Pv, Kind::Pvh] {
+                let refused = devices.check(kind).expect_err("refused").to_string();
+                assert!(refused.contains(&format!("a {kind} guest cannot have {what}")), "{refused}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
+use crate::config::devices::emulated::{SoundModel, Usb, UsbDevice, UsbVersion};
 use crate::config::devices::nic::{MacAddress, Nic, Rate};
 use crate::config::devices::virtual_device::{DiskClass, VirtualDevice};
 use crate::config::platform::Platform;
@@ -260,6 +261,22 @@ fn devices_that_other_domains_serve() {
     assert!(random.vtpms[0].uuid.is_some() && random.vtpms[0].uuid != random.vtpms[1].uuid);
     let uuid = random.vtpms[0].uuid.expect("a UUID").to_string();
     assert_eq!(value(&pvh, |config| config.devices = &random)["vtpms"][0]["uuid"], uuid);
+}
+
+#[test]
+fn devices_that_qemu_emulates() {
+    let usb = |usb| Devices { sound: Some(SoundModel::Ac97), usb: Some(usb), ..Devices::default() };
+    let hvm = guest(Request::new(Mib(256).to_kib()), firmware(), &[]);
+    let fields = |devices: &Devices| {
+        let found = value(&hvm, |config| config.devices = devices)["b_info"]["type.hvm"].clone();
+        ["soundhw", "usb", "usbdevice_list", "usbversion"].map(|name| found[name].clone())
+    };
+    let list = usb(Usb::Devices(vec![UsbDevice::Tablet, UsbDevice::Mouse]));
+    assert_eq!(fields(&list), [json!("ac97"), json!("True"), json!(["tablet", "mouse"]), json!(null)]);
+    let plain = usb(Usb::Devices(Vec::new()));
+    assert_eq!(fields(&plain), [json!("ac97"), json!("True"), json!(null), json!(null)]);
+    let version = usb(Usb::Controller(UsbVersion::Three));
+    assert_eq!(fields(&version), [json!("ac97"), json!(null), json!(null), json!(3)]);
 }
 
 #[test]
