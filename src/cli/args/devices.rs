@@ -75,17 +75,17 @@ pub struct VirtualDeviceArgs {
     /// backend=net
     #[arg(long, value_name = "SPEC")]
     pub pvcalls: Vec<String>,
-    /// An emulated sound card of an HVM guest. dom0 does not play its sound
-    #[arg(long, value_name = "MODEL")]
+    /// An emulated sound card of an HVM guest: hda, ac97, es1370, sb16, adlib, cs4231a or gus. dom0 does not play its sound
+    #[arg(long, value_name = "MODEL", hide_possible_values = true)]
     pub sound: Option<SoundModel>,
     /// The emulated USB 1.1 controller of an HVM guest
     #[arg(long)]
     pub usb: bool,
-    /// An emulated USB device of an HVM guest (repeat it, or use commas). Implies --usb
-    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    /// An emulated USB device of an HVM guest: tablet, mouse or keyboard (repeat it, or use commas). Implies --usb
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', hide_possible_values = true)]
     pub usb_device: Vec<UsbDevice>,
-    /// An emulated USB controller of another version, without devices
-    #[arg(long, value_name = "VERSION", conflicts_with_all = ["usb", "usb_device"])]
+    /// An emulated USB controller of an HVM guest without devices: version 1, 2 or 3
+    #[arg(long, value_name = "VERSION", hide_possible_values = true, conflicts_with_all = ["usb", "usb_device"])]
     pub usb_version: Option<UsbVersion>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
@@ -198,8 +198,8 @@ pub struct EjectHow {
 /// `detach`.
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
-    /// Class of the device
-    #[arg(value_name = "CLASS")]
+    /// Class of the device: disk, vif, vtpm, vdispl, vsnd or pvcalls
+    #[arg(value_name = "CLASS", hide_possible_values = true)]
     pub class: DetachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
