@@ -107,7 +107,7 @@ fn same_as_xl(kind: &str) {
             "PCM, name=second",
             "STREAM, unique-id=2",
         ],
-        vec!["CARD", "STREAM, unique-id=x, type=p"],
+        vec!["CARD", "STREAM, unique-id=only, type=p"],
     ];
     let pvcalls = "backend=Domain-0";
     let config = format!(
