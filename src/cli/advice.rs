@@ -103,12 +103,12 @@ fn of_device(error: &DeviceError) -> Option<String> {
         DeviceError::InUse { .. } => Some(
             "detach it there, or give it to all of them with access=ro; access=w! shares it for writing".to_owned(),
         ),
-        DeviceError::NoQemu { device } if device.starts_with("disk ") => Some(
+        DeviceError::NoQemu { is_disk: true, .. } => Some(
             "place it at hda to hdd or sda to sdp, where an HVM guest's QEMU emulates it, or let that QEMU serve it \
              with --device-model-root"
                 .to_owned(),
         ),
-        DeviceError::NoQemu { .. } => {
+        DeviceError::NoQemu { is_disk: false, .. } => {
             Some("an HVM guest's QEMU serves it with --device-model-root, where it has rights on xenstore".to_owned())
         }
         DeviceError::Monitor { error: MonitorError::Io { .. }, .. } => Some(

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::cli::args::devices::VirtualDeviceArgs;
+use crate::config::devices::emulated::Usb;
 use crate::config::devices::error::DeviceSpecError;
 use crate::config::devices::set::Devices;
 use crate::config::error::ConfigError;
@@ -20,6 +21,18 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
         shares: parse("--p9", &arguments.p9)?,
         channels: parse("--channel", &arguments.channel)?,
         framebuffer: arguments.vfb.as_deref().map(|spec| parse_one("--vfb", spec)).transpose()?,
+        vtpms: parse("--vtpm", &arguments.vtpm)?,
+        vdispls: parse("--vdispl", &arguments.vdispl)?,
+        sound_cards: parse("--vsnd", &arguments.vsnd)?,
+        pvcalls: parse("--pvcalls", &arguments.pvcalls)?,
+        sound: arguments.sound,
+        usb: match arguments.usb_version {
+            Some(version) => Some(Usb::Controller(version)),
+            None if arguments.usb || !arguments.usb_device.is_empty() => {
+                Some(Usb::Devices(arguments.usb_device.clone()))
+            }
+            None => None,
+        },
     };
     devices.check(kind).map_err(ConfigError::from)?;
     for disk in devices.paravirtual_only(kind) {

@@ -109,7 +109,10 @@ fn wait_for_backends(context: &Context<'_>, domid: DomId, devices: &[PlannedDevi
         if Instant::now() >= end {
             return Err(DeviceError::TimedOut {
                 device: device.label(),
-                what: "its backend did not get ready".to_owned(),
+                what: match device.backend {
+                    DomId::DOM0 => "its backend did not get ready".to_owned(),
+                    other => format!("its backend in domain {other} did not get ready"),
+                },
                 state: Untrusted::from(last.unwrap_or_default()),
                 after: BACKEND_TIMEOUT,
             }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use super::xenbus::XenbusDevice;
+use super::xenbus::{XenbusDevice, nodes};
 use crate::config::devices::channel::{Channel, ChannelConnection};
 use crate::error::device::DeviceError;
 use crate::os::socket::try_connect;
@@ -44,16 +44,16 @@ pub fn device(devid: u32, channel: &Channel) -> Result<XenbusDevice, DeviceError
         backend_kind: "console",
         backend: DomId::DOM0,
         devid,
-        backend_nodes: backend,
-        frontend_nodes: vec![("protocol", PROTOCOL.to_owned())],
-        frontend_fixed: vec![
+        backend_nodes: nodes(backend),
+        frontend_nodes: nodes(vec![("protocol", PROTOCOL.to_owned())]),
+        frontend_fixed: nodes(vec![
             ("name", channel.name.clone()),
             ("limit", LIMIT.to_owned()),
             ("type", "ioemu".to_owned()),
             ("output", output),
             // QEMU tells that of a pty.
             ("tty", String::new()),
-        ],
+        ]),
     })
 }
 

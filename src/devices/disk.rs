@@ -2,7 +2,7 @@
 
 use super::hotplug::{Hotplug, Script, ScriptClass, check_script, is_stock_block, script_path};
 use super::image::OpenImage;
-use super::xenbus::XenbusDevice;
+use super::xenbus::{self, XenbusDevice};
 use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
 use crate::error::device::DeviceError;
 use crate::memory::Kind;
@@ -83,13 +83,13 @@ pub fn device(
         backend_kind: if server == Server::Kernel { "vbd" } else { "qdisk" },
         backend,
         devid: disk.vdev.number,
-        backend_nodes: nodes,
-        frontend_nodes: frontend,
+        backend_nodes: xenbus::nodes(nodes),
+        frontend_nodes: xenbus::nodes(frontend),
         frontend_fixed: Vec::new(),
     };
     let hotplug = match (server, image) {
         (Server::Qemu, _) => Hotplug::None,
-        (Server::Kernel, _) if backend != DomId::DOM0 => Hotplug::DriverDomain,
+        (Server::Kernel, _) if backend != DomId::DOM0 => Hotplug::WaitOnly,
         (Server::Kernel, Some(image)) if is_stock_block(&script) => Hotplug::Block(image),
         (Server::Kernel, _) => {
             check_script(&script).map_err(|source| DeviceError::NoScript {

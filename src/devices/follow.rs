@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::details::EndState;
-use super::xenbus::state;
+use super::xenbus::{kernel_driver, state};
 use crate::context::Context;
 use crate::domain::devices::ListedDevice;
 use crate::error::Error;
@@ -156,7 +156,8 @@ fn wait(
 fn server_of(device: &ListedDevice) -> String {
     match (device.backend_domid, device.backend_kind.as_str()) {
         (DomId::DOM0, "qdisk") => "a QEMU".to_owned(),
-        (DomId::DOM0, _) => "dom0's kernel".to_owned(),
+        (DomId::DOM0, kind) if kernel_driver(kind).is_some() => "dom0's kernel".to_owned(),
+        (DomId::DOM0, _) => "a program in dom0".to_owned(),
         (domid, _) => format!("domain {domid}"),
     }
 }

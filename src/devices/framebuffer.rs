@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-use super::xenbus::XenbusDevice;
+use super::xenbus::{XenbusDevice, nodes};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::error::device::DeviceError;
 use crate::xen::DomId;
@@ -44,12 +44,12 @@ pub fn devices(framebuffer: &Framebuffer) -> [XenbusDevice; 2] {
         backend_kind,
         backend: DomId::DOM0,
         devid: 0,
-        backend_nodes,
+        backend_nodes: nodes(backend_nodes),
         frontend_nodes: Vec::new(),
         frontend_fixed: Vec::new(),
     };
     let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
-    let nodes = vec![
+    let of_screen = vec![
         ("vnc", flag(true)),
         ("vnclisten", framebuffer.listen.to_string()),
         ("vncdisplay", framebuffer.display.to_string()),
@@ -57,7 +57,7 @@ pub fn devices(framebuffer: &Framebuffer) -> [XenbusDevice; 2] {
         ("sdl", flag(false)),
         ("opengl", flag(false)),
     ];
-    [device("vfb", "vfb", nodes), device("vkbd", "vkbd", Vec::new())]
+    [device("vfb", "vfb", of_screen), device("vkbd", "vkbd", Vec::new())]
 }
 
 #[cfg(test)]

@@ -37,10 +37,10 @@ const BRIDGE_FILES: [(&str, &str); 5] = [
 /// What dom0 does for a device.
 #[derive(Debug)]
 pub enum Hotplug {
-    /// Nothing: QEMU serves the device.
+    /// Nothing: QEMU serves the device, or another program for which libxl does not wait either.
     None,
-    /// Nothing: the device's own domain does it. dom0 waits for its backend.
-    DriverDomain,
+    /// Nothing: another domain, or a program, does it. dom0 waits for its backend.
+    WaitOnly,
     /// The image becomes a block device of blkback.
     Block(OpenImage),
     /// The interface becomes a port of a bridge.

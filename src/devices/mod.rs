@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod channel;
 pub mod details;
 pub mod disk;
+pub mod external;
 pub mod follow;
 pub mod framebuffer;
 pub mod hotplug;

@@ -2,7 +2,7 @@
 
 use super::bridge::{BridgePort, find_bridge};
 use super::hotplug::{Hotplug, Script, ScriptClass, check_script, is_stock_bridge, script_path};
-use super::xenbus::XenbusDevice;
+use super::xenbus::{self, XenbusDevice};
 use crate::config::devices::nic::{MacAddress, Nic};
 use crate::error::device::DeviceError;
 use crate::memory::Kind;
@@ -61,12 +61,16 @@ pub fn device(
         backend_kind: "vif",
         backend,
         devid,
-        backend_nodes: nodes,
-        frontend_nodes: vec![("handle", devid.to_string()), ("mac", mac.to_string()), ("trusted", trusted.to_owned())],
-        frontend_fixed: vec![("mtu", nic.mtu.unwrap_or(DEFAULT_MTU).to_string())],
+        backend_nodes: xenbus::nodes(nodes),
+        frontend_nodes: xenbus::nodes(vec![
+            ("handle", devid.to_string()),
+            ("mac", mac.to_string()),
+            ("trusted", trusted.to_owned()),
+        ]),
+        frontend_fixed: xenbus::nodes(vec![("mtu", nic.mtu.unwrap_or(DEFAULT_MTU).to_string())]),
     };
     if backend != DomId::DOM0 {
-        return Ok((device, Hotplug::DriverDomain));
+        return Ok((device, Hotplug::WaitOnly));
     }
     let is_bridge_script = script.file_name().is_some_and(|name| name == VIF_BRIDGE);
     let hotplug = if is_bridge_script && is_stock_bridge(&script) {

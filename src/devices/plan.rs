@@ -6,8 +6,8 @@ use super::disk::Server;
 use super::hotplug::Hotplug;
 use super::image::{OpenImage, open_image};
 use super::sharing::user_of;
-use super::xenbus::XenbusDevice;
-use super::{channel, disk, framebuffer, nic, share};
+use super::xenbus::{XenbusDevice, kernel_driver};
+use super::{channel, disk, external, framebuffer, nic, share};
 use crate::config::devices::disk::Disk;
 use crate::config::devices::nic::Nic;
 use crate::config::devices::set::Devices;
@@ -67,9 +67,6 @@ pub enum GuestQemu {
     Serves,
 }
 
-/// The drivers of dom0's kernel, by the class of the backend, and the modules that have them.
-const DRIVERS: [(&str, &str); 2] = [("vbd", "xen-blkback"), ("vif", "xen-netback")];
-
 /// Opens the images, finds bridges, scripts and driver domains, and returns the devices of a guest.
 ///
 /// # Errors
@@ -90,6 +87,8 @@ pub fn plan(
         plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
     }
     plan_served(devices, kind, qemu, &mut planned)?;
+    plan_external(xen, store, devices, &mut planned)?;
+    plan_emulated(devices, qemu, &mut planned)?;
     Ok(planned)
 }
 
@@ -128,7 +127,7 @@ fn plan_disk(
     if empty || (disk::server(disk, kind) == Server::Qemu && qemu != GuestQemu::Serves) {
         // The emulated drive has no paravirtual twin: nothing would serve it.
         if !is_emulated {
-            return Err(DeviceError::NoQemu { device: format!("disk {}", disk.vdev) }.into());
+            return Err(DeviceError::NoQemu { device: format!("disk {}", disk.vdev), is_disk: true }.into());
         }
         let (device, _) = disk::device(disk, kind, backend, None)?;
         planned.emulated_only.push(device);
@@ -202,7 +201,7 @@ fn plan_served(
 ) -> Result<(), DeviceError> {
     let mut serve = |name: String, device: XenbusDevice| {
         if qemu != GuestQemu::Serves {
-            return Err(DeviceError::NoQemu { device: name });
+            return Err(DeviceError::NoQemu { device: name, is_disk: false });
         }
         planned.paravirtual.push(PlannedDevice { device, hotplug: Hotplug::None });
         Ok(())
@@ -223,11 +222,35 @@ fn plan_served(
             }
             // VNC shows the graphics card.
             Kind::Hvm if qemu == GuestQemu::Absent => {
-                return Err(DeviceError::NoQemu { device: "VNC".to_owned() });
+                return Err(DeviceError::NoQemu { device: "VNC".to_owned(), is_disk: false });
             }
             Kind::Hvm => {}
         }
         planned.qemu.push(QemuDevice::Vnc(framebuffer::with_free_display(framebuffer)?));
+    }
+    Ok(())
+}
+
+/// The devices that another domain serves, or a program in dom0.
+fn plan_external(xen: &Interface, store: &Store, devices: &Devices, planned: &mut PlannedDevices) -> Result<(), Error> {
+    for (devid, external) in external::numbered(devices) {
+        let kind = external.kind();
+        let backend = backend_domain(xen, store, external.backend_domain(), &format!("{kind} {devid}"))?;
+        let device = external.device(devid, backend);
+        planned.paravirtual.push(PlannedDevice { device, hotplug: external.hotplug() });
+    }
+    Ok(())
+}
+
+/// The devices that only QEMU has.
+fn plan_emulated(devices: &Devices, qemu: GuestQemu, planned: &mut PlannedDevices) -> Result<(), DeviceError> {
+    let usb = devices.usb.clone().map(|usb| ("USB", QemuDevice::Usb(usb)));
+    let sound = devices.sound.map(|model| ("the sound card", QemuDevice::Sound(model)));
+    for (name, device) in usb.into_iter().chain(sound) {
+        if qemu == GuestQemu::Absent {
+            return Err(DeviceError::NoQemu { device: name.to_owned(), is_disk: false });
+        }
+        planned.qemu.push(device);
     }
     Ok(())
 }
@@ -245,9 +268,9 @@ fn backend_domain(xen: &Interface, store: &Store, name: Option<&str>, device: &s
 
 /// Whether dom0's kernel has the driver of a backend that it serves.
 fn check_driver(device: &XenbusDevice) -> Result<(), DeviceError> {
-    let driver = DRIVERS.iter().find(|(kind, _)| *kind == device.backend_kind && device.backend == DomId::DOM0);
-    match driver {
-        Some((kind, module)) if !Path::new("/sys/bus/xen-backend/drivers").join(kind).exists() => {
+    let kind = device.backend_kind;
+    match kernel_driver(kind).filter(|_| device.backend == DomId::DOM0) {
+        Some(module) if !Path::new("/sys/bus/xen-backend/drivers").join(kind).exists() => {
             Err(DeviceError::NoBackendDriver { kind, module })
         }
         _ => Ok(()),

@@ -9,7 +9,7 @@ use super::block::kernel_backend;
 use super::channel::remove_socket;
 use super::hotplug::{Script, ScriptClass, script_path};
 use super::script::{Action, Call, run_all};
-use super::xenbus::{error_directory, state};
+use super::xenbus::{error_directory, kernel_driver, state};
 use crate::domain::devices::ListedDevice;
 use crate::domain::paths::XenstorePaths;
 use crate::error::device::DeviceError;
@@ -22,9 +22,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(40);
 
 const POLL: Duration = Duration::from_millis(2);
-
-/// The classes of backends that dom0's kernel serves.
-const KERNEL_KINDS: [&str; 2] = ["vbd", "vif"];
 
 /// Removes devices of a domain, such as one that no longer runs. The guest is not asked.
 ///
@@ -64,7 +61,7 @@ fn close(transaction: &Transaction<'_>, devices: &[ListedDevice]) -> Result<(), 
 /// Waits until dom0's kernel has closed its backends. What remains of them after the deadline is returned.
 fn wait_closed(domid: DomId, devices: &[ListedDevice]) -> Vec<String> {
     let ours = devices.iter().filter(|device| device.backend_domid == DomId::DOM0);
-    let ours = ours.filter(|device| KERNEL_KINDS.contains(&device.backend_kind.as_str()));
+    let ours = ours.filter(|device| kernel_driver(&device.backend_kind).is_some());
     let mut open: Vec<_> =
         ours.map(|device| (device, kernel_backend(&device.backend_kind, domid, device.devid))).collect();
     let end = Instant::now() + CLOSE_TIMEOUT;

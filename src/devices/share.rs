@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use super::xenbus::XenbusDevice;
+use super::xenbus::{XenbusDevice, nodes};
 use crate::config::devices::share::Share;
 use crate::error::device::DeviceError;
 use crate::xen::DomId;
@@ -22,11 +22,11 @@ pub fn device(devid: u32, share: &Share) -> Result<XenbusDevice, DeviceError> {
         backend_kind: "9pfs",
         backend: DomId::DOM0,
         devid,
-        backend_nodes: vec![
+        backend_nodes: nodes(vec![
             ("path", share.path.display().to_string()),
             ("security_model", share.security_model.as_str().to_owned()),
-        ],
-        frontend_nodes: vec![("tag", share.tag.clone())],
+        ]),
+        frontend_nodes: nodes(vec![("tag", share.tag.clone())]),
         frontend_fixed: Vec::new(),
     })
 }

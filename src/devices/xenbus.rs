@@ -1,5 +1,7 @@
 //! A device in xenstore: the nodes of its frontend, its backend and libxl's copy.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::domain::paths::XenstorePaths;
@@ -35,6 +37,24 @@ pub mod state {
     }
 }
 
+/// The classes of backends that dom0's kernel serves, each with the module of its driver.
+pub const KERNEL_DRIVERS: [(&str, &str); 2] = [("vbd", "xen-blkback"), ("vif", "xen-netback")];
+
+/// The module of dom0's kernel that serves backends of a class; `None`: a program serves them.
+#[must_use]
+pub fn kernel_driver(backend_kind: &str) -> Option<&'static str> {
+    KERNEL_DRIVERS.iter().find(|(kind, _)| *kind == backend_kind).map(|(_, module)| *module)
+}
+
+/// Nodes of a device with their values. The name of one in a directory of its own has a `/`.
+pub type Nodes = Vec<(Cow<'static, str>, String)>;
+
+/// The nodes of these names.
+#[must_use]
+pub fn nodes(named: Vec<(&'static str, String)>) -> Nodes {
+    named.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
+}
+
 /// The directory of the errors that a backend's kernel reports of a device (`xenbus_dev_error` in Linux).
 #[must_use]
 pub fn error_directory(backend: DomId, backend_kind: &str, domid: DomId, devid: u32) -> String {
@@ -53,11 +73,11 @@ pub struct XenbusDevice {
     /// The number of the device.
     pub devid: u32,
     /// The nodes of the backend, below those that every backend has.
-    pub backend_nodes: Vec<(&'static str, String)>,
+    pub backend_nodes: Nodes,
     /// The nodes of the frontend, which the guest owns.
-    pub frontend_nodes: Vec<(&'static str, String)>,
+    pub frontend_nodes: Nodes,
     /// The nodes of the frontend that the guest can read only.
-    pub frontend_fixed: Vec<(&'static str, String)>,
+    pub frontend_fixed: Nodes,
 }
 
 /// The paths of a device in xenstore.

@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 use super::libxl_fields::{Fields, truth};
 use crate::config::devices::channel::{Channel, ChannelConnection};
 use crate::config::devices::disk::{Disk, DiskBackend};
+use crate::config::devices::emulated::{SoundModel, Usb};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::Nic;
+use crate::config::devices::pvcalls::PvCalls;
 use crate::config::devices::set::Devices;
 use crate::config::devices::share::Share;
+use crate::config::devices::sound::{Pcm, SoundCard, SoundParams, StreamDirection};
+use crate::config::devices::vdispl::Vdispl;
 use crate::config::devices::virtual_device::VirtualDevice;
+use crate::config::devices::vtpm::Vtpm;
 use crate::memory::Kind;
 
 /// Adds a disk; one of the same number is replaced, as libxl does.
@@ -51,8 +56,25 @@ pub fn remove_disk(configuration: &mut Value, number: u32) {
 
 /// Removes the network card of this number.
 pub fn remove_nic(configuration: &mut Value, devid: u32) {
+    remove_numbered(configuration, "nics", devid);
+}
+
+/// Removes the device of this class and number in xenstore. One of a class that `detach` does not know stays.
+pub fn remove_device(configuration: &mut Value, kind: &str, devid: u32) {
+    match kind {
+        "vbd" => remove_disk(configuration, devid),
+        "vif" => remove_nic(configuration, devid),
+        "vtpm" => remove_numbered(configuration, "vtpms", devid),
+        "vdispl" => remove_numbered(configuration, "vdispls", devid),
+        "vsnd" => remove_numbered(configuration, "vsnds", devid),
+        "pvcalls" => remove_numbered(configuration, "pvcallsifs", devid),
+        _ => {}
+    }
+}
+
+fn remove_numbered(configuration: &mut Value, list: &str, devid: u32) {
     // libxl leaves out what has its default, and that of the number is -1.
-    remove(configuration, "nics", |nic| nic.get("devid").and_then(Value::as_u64) == Some(devid.into()));
+    remove(configuration, list, |device| device.get("devid").and_then(Value::as_u64) == Some(devid.into()));
 }
 
 /// The lists of a guest's devices that are not empty, by their names.
@@ -65,6 +87,10 @@ pub(super) fn lists(devices: &Devices, kind: Kind) -> Vec<(&'static str, Vec<Val
         ("vkbs", framebuffer.map(|_| json!({ "devid": 0 })).into_iter().collect()),
         ("p9s", (0..).zip(&devices.shares).map(|(devid, share)| p9(devid, share)).collect()),
         ("channels", (1..).zip(&devices.channels).map(|(devid, one)| channel(devid, one)).collect()),
+        ("vtpms", (0..).zip(&devices.vtpms).map(|(devid, one)| vtpm(devid, one)).collect()),
+        ("vdispls", (0..).zip(&devices.vdispls).map(|(devid, one)| vdispl(devid, one)).collect()),
+        ("vsnds", (0..).zip(&devices.sound_cards).map(|(devid, one)| vsnd(devid, one)).collect()),
+        ("pvcallsifs", (0..).zip(&devices.pvcalls).map(|(devid, one)| pvcallsif(devid, one)).collect()),
     ];
     all.retain(|(_, list): &(_, Vec<_>)| !list.is_empty());
     all
@@ -79,6 +105,20 @@ pub(super) fn vnc(framebuffer: &Framebuffer) -> Value {
     fields.put("display", framebuffer.display);
     fields.put("findunused", truth(framebuffer.unused));
     fields.into()
+}
+
+/// The fields of an HVM guest's sound card and USB.
+pub(super) fn put_emulated(hvm: &mut Fields, devices: &Devices) {
+    hvm.put_some("soundhw", devices.sound.map(SoundModel::as_str));
+    match &devices.usb {
+        Some(Usb::Devices(list)) => {
+            hvm.put("usb", truth(true));
+            let list: Vec<_> = list.iter().map(|device| device.as_str()).collect();
+            hvm.put_some("usbdevice_list", Some(list).filter(|list| !list.is_empty()));
+        }
+        Some(Usb::Controller(version)) => hvm.put("usbversion", version.number()),
+        None => {}
+    }
 }
 
 /// A `libxl_device_vfb`.
@@ -113,6 +153,74 @@ fn channel(devid: u32, channel: &Channel) -> Value {
         }
     }
     fields.into()
+}
+
+/// A `libxl_device_vtpm`.
+fn vtpm(devid: u32, vtpm: &Vtpm) -> Value {
+    let mut fields = external(devid, vtpm.backend_domain.as_deref());
+    fields.put_some("uuid", vtpm.uuid.map(|uuid| uuid.to_string()));
+    fields.into()
+}
+
+/// A `libxl_device_vdispl`.
+fn vdispl(devid: u32, vdispl: &Vdispl) -> Value {
+    let mut fields = external(devid, vdispl.backend_domain.as_deref());
+    fields.put("be_alloc", vdispl.backend_allocates);
+    let connectors = vdispl.connectors.iter().map(
+        |connector| json!({ "unique_id": connector.unique_id, "width": connector.width, "height": connector.height }),
+    );
+    fields.put("connectors", connectors.collect::<Vec<_>>());
+    fields.into()
+}
+
+/// A `libxl_device_vsnd`.
+fn vsnd(devid: u32, card: &SoundCard) -> Value {
+    let mut fields = external(devid, card.backend_domain.as_deref());
+    fields.put_some("short_name", card.short_name.as_deref());
+    fields.put_some("long_name", card.long_name.as_deref());
+    fields.put("params", sound_params(&card.params));
+    fields.put("pcms", card.pcms.iter().map(pcm).collect::<Vec<_>>());
+    fields.into()
+}
+
+/// A `libxl_vsnd_pcm`.
+fn pcm(pcm: &Pcm) -> Value {
+    let mut fields = Fields::default();
+    fields.put_some("name", pcm.name.as_deref());
+    fields.put("params", sound_params(&pcm.params));
+    let streams = pcm.streams.iter().map(|stream| {
+        let mut fields = Fields::default();
+        fields.put_some("unique_id", stream.unique_id.as_deref());
+        fields.put_some("type", stream.direction.map(StreamDirection::as_str));
+        fields.put("params", sound_params(&stream.params));
+        Value::from(fields)
+    });
+    fields.put("streams", streams.collect::<Vec<_>>());
+    fields.into()
+}
+
+/// A `libxl_vsnd_params`.
+fn sound_params(params: &SoundParams) -> Value {
+    let mut fields = Fields::default();
+    fields.put_some("sample_rates", Some(params.sample_rates.clone()).filter(|rates| !rates.is_empty()));
+    fields.put_some("sample_formats", Some(params.sample_formats.clone()).filter(|formats| !formats.is_empty()));
+    fields.put_some("channels_min", params.channels_min);
+    fields.put_some("channels_max", params.channels_max);
+    fields.put_some("buffer_size", params.buffer_size);
+    fields.into()
+}
+
+/// A `libxl_device_pvcallsif`.
+fn pvcallsif(devid: u32, pvcalls: &PvCalls) -> Value {
+    external(devid, pvcalls.backend_domain.as_deref()).into()
+}
+
+/// What the devices of other domains' backends have in common.
+fn external(devid: u32, backend_domain: Option<&str>) -> Fields {
+    let mut fields = Fields::default();
+    fields.put("devid", devid);
+    fields.put_some("backend_domname", backend_domain);
+    fields
 }
 
 /// A `libxl_device_disk`.
@@ -190,9 +298,18 @@ mod tests {
             configuration["disks"][3],
             json!({ "vdev": "xvdc", "pdev_path": "/c", "format": "raw", "readwrite": 1 })
         );
+        for list in ["vtpms", "vdispls", "vsnds", "pvcallsifs"] {
+            configuration[list] = json!([{ "devid": 0 }, { "devid": 1 }]);
+        }
+        for (kind, list) in [("vtpm", "vtpms"), ("vdispl", "vdispls"), ("vsnd", "vsnds"), ("pvcalls", "pvcallsifs")] {
+            remove_device(&mut configuration, kind, 0);
+            assert_eq!(configuration[list], json!([{ "devid": 1 }]));
+            configuration.as_object_mut().expect("an object").remove(list);
+        }
+        remove_device(&mut configuration, "9pfs", 0);
         assert_eq!(configuration["nics"][2], json!({ "devid": 7, "bridge": "b0", "nictype": "vif" }));
         remove_disk(&mut configuration, 51744);
-        remove_nic(&mut configuration, 7);
+        remove_device(&mut configuration, "vif", 7);
         assert_eq!(configuration, before);
 
         add_disk(&mut configuration, &"/b,raw,xvdb,r".parse().expect("a disk"));

@@ -260,6 +260,7 @@ impl LibxlConfig<'_> {
         hvm.put("vnc", framebuffer.map_or_else(|| json!({ "enable": truth(false) }), libxl_devices::vnc));
         hvm.put_some("keymap", framebuffer.and_then(|framebuffer| framebuffer.keymap.as_deref()));
         hvm.put("vkb_device", truth(false));
+        libxl_devices::put_emulated(&mut hvm, self.devices);
         let own_serial = self.device_model.as_ref().is_none_or(|model| model.own_serial);
         hvm.put_some("serial", (!own_serial).then_some("pty"));
         Ok(hvm)

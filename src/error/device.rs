@@ -55,6 +55,8 @@ pub enum DeviceError {
     NoQemu {
         /// The device.
         device: String,
+        /// It is a disk, which a QEMU without rights on xenstore emulates at some places.
+        is_disk: bool,
     },
     /// QEMU's monitor refused or lost a command for the device.
     #[error("{device}: {error}")]

@@ -1,4 +1,4 @@
-//! Takes a disk or a network card away from a guest that runs.
+//! Takes a device away from a guest that runs.
 
 use std::slice;
 use std::time::Duration;
@@ -49,10 +49,8 @@ pub fn detach_device(
             cause,
         })
     })?;
-    record(context, domain.held(), |configuration| match device.kind.as_str() {
-        "vbd" => libxl_devices::remove_disk(configuration, device.devid),
-        "vif" => libxl_devices::remove_nic(configuration, device.devid),
-        _ => {}
+    record(context, domain.held(), |configuration| {
+        libxl_devices::remove_device(configuration, &device.kind, device.devid);
     })
 }
 

@@ -6,8 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::emulated;
 use crate::config::devices::channel::ChannelConnection;
 use crate::config::devices::disk::DiskFormat;
+use crate::config::devices::emulated::{SoundModel, Usb};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::{MacAddress, Nic};
 use crate::error::device::DeviceError;
@@ -50,6 +52,10 @@ pub enum QemuDevice {
         /// The card, as QEMU names it.
         model: Option<String>,
     },
+    /// An emulated sound card.
+    Sound(SoundModel),
+    /// Emulated USB.
+    Usb(Usb),
     /// A VNC server for the guest's framebuffer or graphics card.
     Vnc(Framebuffer),
     /// The host's end of a channel.
@@ -65,7 +71,7 @@ impl QemuDevice {
     /// Whether the guest sees it as a device of a real machine.
     #[must_use]
     pub const fn is_emulated(&self) -> bool {
-        matches!(self, Self::Disk { .. } | Self::Cdrom { .. } | Self::Nic { .. })
+        matches!(self, Self::Disk { .. } | Self::Cdrom { .. } | Self::Nic { .. } | Self::Sound(_) | Self::Usb(_))
     }
 }
 
@@ -151,6 +157,8 @@ impl QemuDevices {
                     all.add(&["-device", &format!("{model},id=nic{devid},netdev=net{devid},mac={mac}")]);
                     all.descriptors.push(tap);
                 }
+                QemuDevice::Sound(model) => all.arguments.extend(emulated::sound(*model)),
+                QemuDevice::Usb(usb) => all.arguments.extend(emulated::usb(usb)),
                 QemuDevice::Vnc(framebuffer) => {
                     all.add_vnc(framebuffer);
                     all.vnc = Some(framebuffer.clone());

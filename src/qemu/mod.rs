@@ -5,6 +5,7 @@ pub mod config;
 pub mod confinement;
 pub mod device_model;
 pub mod devices;
+mod emulated;
 pub mod helpers;
 pub mod log;
 pub mod monitor;

@@ -15,7 +15,9 @@ mod devices;
 mod documentation;
 mod dom0_memory;
 mod dry_run;
+mod emulated_devices;
 mod events;
+mod external_devices;
 mod failures;
 mod faults;
 mod foreign_domain;
@@ -105,6 +107,8 @@ fn main() -> ExitCode {
         passthrough::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
+        external_devices::TESTS,
+        emulated_devices::TESTS,
         cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,

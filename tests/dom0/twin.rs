@@ -160,6 +160,9 @@ pub(crate) fn same_keys(theirs: DomId, ours: DomId, differing: &[&str]) -> usize
     same_keys_but(theirs, ours, differing, &[])
 }
 
+/// The classes of backends that guests have in dom0.
+const BACKENDS: [&str; 10] = ["console", "vbd", "vif", "9pfs", "vfb", "vkbd", "vtpm", "vdispl", "vsnd", "pvcalls"];
+
 /// The same, where each guest has texts of its own: pairs of xl's and ours.
 pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pairs: &[(&str, &str)]) -> usize {
     let all = shell("xenstore-ls -f -p");
@@ -168,15 +171,11 @@ pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pair
         let roots = [
             format!("/local/domain/{domid}"),
             format!("/libxl/{domid}"),
-            format!("/local/domain/0/backend/console/{domid}"),
-            format!("/local/domain/0/backend/vbd/{domid}"),
-            format!("/local/domain/0/backend/vif/{domid}"),
-            format!("/local/domain/0/backend/9pfs/{domid}"),
-            format!("/local/domain/0/backend/vfb/{domid}"),
-            format!("/local/domain/0/backend/vkbd/{domid}"),
             format!("/local/domain/0/device-model/{domid}"),
             vm.trim().to_owned(),
         ];
+        let backends = BACKENDS.map(|kind| format!("/local/domain/0/backend/{kind}/{domid}"));
+        let roots: Vec<String> = roots.into_iter().chain(backends).collect();
         // xl gives every HVM guest a paravirtual keyboard.
         let keyboard = if all.contains(&format!("/libxl/{ours}/device/vkbd")) { "/vnc-port" } else { "vkbd" };
         let skipped =
@@ -194,15 +193,12 @@ pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pair
                 let name = if domid == theirs { "\"x\"" } else { "\"t\"" };
                 let mut rest = rest.replace(name, "NAME").replace(vm.trim(), "VM");
                 rest = rest.replace(&vm.trim()["/vm/".len()..], "UUID");
+                for kind in BACKENDS {
+                    rest = rest.replace(&format!("backend/{kind}/{domid}/"), &format!("backend/{kind}/N/"));
+                }
                 for (old, new) in [
                     (format!("domain/{domid}/"), "domain/N/"),
                     (format!("domain/{domid}\""), "domain/N\""),
-                    (format!("console/{domid}/"), "console/N/"),
-                    (format!("backend/vbd/{domid}/"), "backend/vbd/N/"),
-                    (format!("backend/vif/{domid}/"), "backend/vif/N/"),
-                    (format!("backend/9pfs/{domid}/"), "backend/9pfs/N/"),
-                    (format!("backend/vfb/{domid}/"), "backend/vfb/N/"),
-                    (format!("backend/vkbd/{domid}/"), "backend/vkbd/N/"),
                     (format!("n{domid})"), "nN)"),
                     (format!("n{domid},"), "nN,"),
                     (format!("r{domid})"), "rN)"),

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::host::StoreArgs;
 use super::time::seconds;
+use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
 use crate::xen::PciAddress;
@@ -60,18 +61,61 @@ pub struct VirtualDeviceArgs {
     /// A further console of the guest, as in a line of xl's channel=[...] (repeat it): name=org.example.agent,connection=pty
     #[arg(long, value_name = "SPEC")]
     pub channel: Vec<String>,
+    /// A virtual TPM that another domain serves, as in a line of xl's vtpm=[...] (repeat it): backend=tpm-web
+    #[arg(long, value_name = "SPEC")]
+    pub vtpm: Vec<String>,
+    /// A paravirtual display, as in a line of xl's vdispl=[...] (repeat it): backend=gpu,connectors=screen:1024x768
+    #[arg(long, value_name = "SPEC")]
+    pub vdispl: Vec<String>,
+    /// A paravirtual sound card, as in one card of xl's vsnd=[...] with commas between its strings (repeat it):
+    /// CARD,backend=audio,PCM,STREAM,unique-id=0,type=p
+    #[arg(long, value_name = "SPEC")]
+    pub vsnd: Vec<String>,
+    /// PV calls, by which another domain makes the guest's socket calls, as in a line of xl's pvcalls=[...] (repeat it):
+    /// backend=net
+    #[arg(long, value_name = "SPEC")]
+    pub pvcalls: Vec<String>,
+    /// An emulated sound card of an HVM guest: hda, ac97, es1370, sb16, adlib, cs4231a or gus. dom0 does not play its sound
+    #[arg(long, value_name = "MODEL", hide_possible_values = true)]
+    pub sound: Option<SoundModel>,
+    /// The emulated USB 1.1 controller of an HVM guest
+    #[arg(long)]
+    pub usb: bool,
+    /// An emulated USB device of an HVM guest: tablet, mouse or keyboard (repeat it, or use commas). Implies --usb
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', hide_possible_values = true)]
+    pub usb_device: Vec<UsbDevice>,
+    /// An emulated USB controller of an HVM guest without devices: version 1, 2 or 3
+    #[arg(long, value_name = "VERSION", hide_possible_values = true, conflicts_with_all = ["usb", "usb_device"])]
+    pub usb_version: Option<UsbVersion>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,
 }
 
-/// The class of a device that comes or goes.
+/// The class of a device that comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DeviceClass {
+pub enum AttachClass {
     /// A disk or CD drive
     Disk,
     /// A network card
     Vif,
+}
+
+/// The class of a device that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DetachClass {
+    /// A disk or CD drive
+    Disk,
+    /// A network card
+    Vif,
+    /// A virtual TPM
+    Vtpm,
+    /// A paravirtual display
+    Vdispl,
+    /// A paravirtual sound card
+    Vsnd,
+    /// PV calls
+    Pvcalls,
 }
 
 /// `attach`.
@@ -79,7 +123,7 @@ pub enum DeviceClass {
 pub struct AttachArgs {
     /// Class of the device
     #[arg(value_name = "disk|vif", hide_possible_values = true)]
-    pub class: DeviceClass,
+    pub class: AttachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
@@ -154,13 +198,14 @@ pub struct EjectHow {
 /// `detach`.
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
-    /// Class of the device
-    #[arg(value_name = "disk|vif", hide_possible_values = true)]
-    pub class: DeviceClass,
+    /// Class of the device: disk, vif, vtpm, vdispl, vsnd or pvcalls
+    #[arg(value_name = "CLASS", hide_possible_values = true)]
+    pub class: DetachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address
+    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of another
+    /// device its number
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub device: String,
     /// How long the guest may take to release it; a guest that does not begin to keeps it

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::cli::args::devices::{AttachArgs, DeviceClass};
+use crate::cli::args::devices::{AttachArgs, AttachClass};
 use crate::cli::connection::{Connection, find_guest};
 use crate::cli::device_flags::parse_one;
 use crate::cli::device_table::DeviceRow;
@@ -17,8 +17,8 @@ use crate::stage::Stage;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &AttachArgs, json: bool) -> anyhow::Result<Done> {
     let device = observer::step(reporter, Stage::CheckInput, || match arguments.class {
-        DeviceClass::Disk => parse_one("disk", &arguments.spec).map(NewDevice::Disk),
-        DeviceClass::Vif => parse_one("vif", &arguments.spec).map(NewDevice::Nic),
+        AttachClass::Disk => parse_one("disk", &arguments.spec).map(NewDevice::Disk),
+        AttachClass::Vif => parse_one("vif", &arguments.spec).map(NewDevice::Nic),
     })?;
     let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
     let domain = find_guest(&connection, &arguments.domain).at(Stage::CheckInput)?;

@@ -1,8 +1,8 @@
-//! `detach`: a disk or a network card goes from a guest that runs.
+//! `detach`: a device goes from a guest that runs.
 
 use serde_json::json;
 
-use crate::cli::args::devices::{DetachArgs, DeviceClass};
+use crate::cli::args::devices::{DetachArgs, DetachClass};
 use crate::cli::connection::{Connection, find_guest};
 use crate::cli::device_flags::parse_one;
 use crate::cli::print::{self, Done};
@@ -36,39 +36,45 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> an
 /// The device that a user means.
 enum Wanted {
     Disk(VirtualDevice),
-    Card(u32),
     Address(MacAddress),
+    /// Another device, by its class and number in xenstore.
+    Numbered(&'static str, u32),
 }
 
 impl Wanted {
-    fn parse(class: DeviceClass, text: &str) -> Result<Self, Error> {
-        match class {
-            DeviceClass::Disk => parse_one("disk", text).map(Self::Disk),
-            DeviceClass::Vif if text.bytes().all(|byte| byte.is_ascii_digit()) => text
-                .parse()
-                .map(Self::Card)
-                .map_err(|_| Error::BadConfig(format!("{text} is no number of a network card"))),
-            DeviceClass::Vif => parse_one("vif", text).map(Self::Address),
-        }
+    fn parse(class: DetachClass, text: &str) -> Result<Self, Error> {
+        let (kind, name) = match class {
+            DetachClass::Disk => return parse_one("disk", text).map(Self::Disk),
+            DetachClass::Vif if !text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return parse_one("vif", text).map(Self::Address);
+            }
+            DetachClass::Vif => ("vif", "a network card"),
+            DetachClass::Vtpm => ("vtpm", "a virtual TPM"),
+            DetachClass::Vdispl => ("vdispl", "a display"),
+            DetachClass::Vsnd => ("vsnd", "a sound card"),
+            DetachClass::Pvcalls => ("pvcalls", "PV calls"),
+        };
+        let number = text.parse().map_err(|_| Error::BadConfig(format!("{text:?} is no number of {name}")))?;
+        Ok(Self::Numbered(kind, number))
     }
 
     fn is(&self, details: &DeviceDetails) -> bool {
         let device = &details.device;
         match self {
             Self::Disk(vdev) => device.kind == "vbd" && device.devid == vdev.number,
-            Self::Card(devid) => device.kind == "vif" && device.devid == *devid,
             Self::Address(mac) => {
                 let address = details.mac.as_ref().and_then(|mac| mac.raw_for_comparison().parse().ok());
                 device.kind == "vif" && address == Some(*mac)
             }
+            Self::Numbered(kind, devid) => device.kind == *kind && device.devid == *devid,
         }
     }
 
     fn name(&self) -> String {
         match self {
             Self::Disk(vdev) => format!("disk {vdev}"),
-            Self::Card(devid) => format!("vif {devid}"),
             Self::Address(mac) => format!("vif with the address {mac}"),
+            Self::Numbered(kind, devid) => format!("{kind} {devid}"),
         }
     }
 }

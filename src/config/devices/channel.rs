@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::error::{DeviceSpecError, SpecProblem};
 use super::share::absolute_path;
-use super::text::words;
+use super::text::{missing, words};
 
 /// The words of a channel.
 pub(super) const WORDS: &str = "name=, connection=, path= and backend=";
@@ -68,22 +68,11 @@ impl FromStr for Channel {
                     }
                     key.once(&mut path, "path", (key, socket))?;
                 }
-                "backend" => {
-                    if value.backend_domain()?.is_some() {
-                        return Err(key.error(SpecProblem::Unsupported {
-                            word: "backend".to_owned(),
-                            reason: "the guest's QEMU in dom0 serves a channel",
-                        }));
-                    }
-                    key.once(&mut backend, "backend", ())?;
-                }
+                "backend" => key.only_dom0(value, &mut backend, "the guest's QEMU in dom0 serves a channel")?,
                 _ => return Err(unknown()),
             }
         }
-        let missing = |key, example| DeviceSpecError {
-            span: spec.len()..spec.len(),
-            problem: SpecProblem::Missing { key, example },
-        };
+        let missing = |key, example| missing(spec, key, example);
         let connection = match (connection.ok_or_else(|| missing("connection", "connection=pty"))?, path) {
             (true, Some((_, path))) => ChannelConnection::Socket(path),
             (true, None) => return Err(missing("path", "path=/run/guest.sock, where QEMU listens")),

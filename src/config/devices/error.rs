@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::memory::Kind;
+
 /// A text that describes no device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
@@ -161,6 +163,14 @@ pub enum DeviceSetError {
         second: u32,
         /// What they both have.
         what: String,
+    },
+    /// An emulated device of a guest that has none.
+    #[error("a {kind} guest cannot have {what}: QEMU emulates devices for HVM guests only")]
+    NotEmulated {
+        /// The device.
+        what: &'static str,
+        /// The kind of the guest.
+        kind: Kind,
     },
     /// Two devices have one name.
     #[error("{what}")]

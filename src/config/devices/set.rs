@@ -6,11 +6,16 @@ use uuid::Uuid;
 
 use super::channel::{Channel, ChannelConnection};
 use super::disk::{Disk, DiskBackend, DiskFormat};
+use super::emulated::{SoundModel, Usb};
 use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
 use super::nic::{MacAddress, Nic};
+use super::pvcalls::PvCalls;
 use super::share::Share;
+use super::sound::SoundCard;
+use super::vdispl::Vdispl;
 use super::virtual_device::DiskClass;
+use super::vtpm::Vtpm;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
@@ -29,6 +34,18 @@ pub struct Devices {
     pub channels: Vec<Channel>,
     /// What VNC shows.
     pub framebuffer: Option<Framebuffer>,
+    /// The virtual TPMs.
+    pub vtpms: Vec<Vtpm>,
+    /// The paravirtual displays.
+    pub vdispls: Vec<Vdispl>,
+    /// The paravirtual sound cards.
+    pub sound_cards: Vec<SoundCard>,
+    /// The connections for PV calls.
+    pub pvcalls: Vec<PvCalls>,
+    /// The emulated sound card.
+    pub sound: Option<SoundModel>,
+    /// The emulated USB.
+    pub usb: Option<Usb>,
 }
 
 /// A place on the emulated controllers of an HVM guest.
@@ -63,6 +80,11 @@ impl Devices {
             let place = emulated_place(disk).filter(|_| kind == Kind::Hvm);
             if let Some(first) = place.and_then(|place| places.insert(place, name())) {
                 return Err(DeviceSetError::SameEmulatedPlace { first, second: name() });
+            }
+        }
+        for (is_there, what) in [(self.sound.is_some(), "a sound card"), (self.usb.is_some(), "USB")] {
+            if is_there && kind != Kind::Hvm {
+                return Err(DeviceSetError::NotEmulated { what, kind });
             }
         }
         self.check_nics(kind)?;
@@ -128,7 +150,8 @@ impl Devices {
     }
 
     /// Gives each network card a number and an address that has none: the lowest free number, in their order, and a random
-    /// address (00:16:3e:00:00:00 to 00:16:3e:7f:ff:ff, Xen's own). [`check`](Self::check) has passed.
+    /// address (00:16:3e:00:00:00 to 00:16:3e:7f:ff:ff, Xen's own). Gives each virtual TPM a UUID. [`check`](Self::check) has
+    /// passed.
     pub fn complete(&mut self) {
         let mut devids: BTreeSet<u32> = self.nics.iter().filter_map(|nic| nic.devid).collect();
         let mut macs: BTreeSet<[u8; 6]> = self.nics.iter().filter_map(|nic| nic.mac.map(|mac| mac.0)).collect();
@@ -140,6 +163,9 @@ impl Devices {
                 let mac = random_mac();
                 nic.mac = macs.insert(mac.0).then_some(mac);
             }
+        }
+        for vtpm in &mut self.vtpms {
+            vtpm.uuid.get_or_insert_with(Uuid::new_v4);
         }
     }
 }
@@ -311,6 +337,19 @@ mod tests {
         let many = [""; 101];
         assert_eq!(refusal(Kind::Pv, &[], &many[..100]), None);
         assert!(refusal(Kind::Pv, &[], &many).expect("too many").contains("at most 100"));
+    }
+
+    #[test]
+    fn sound_and_usb_are_for_an_hvm_guest() {
+        let sound = Devices { sound: Some(SoundModel::Ac97), ..Devices::default() };
+        let usb = Devices { usb: Some(Usb::Devices(Vec::new())), ..Devices::default() };
+        for (devices, what) in [(sound, "a sound card"), (usb, "USB")] {
+            assert_eq!(devices.check(Kind::Hvm), Ok(()));
+            for kind in [Kind::Pv, Kind::Pvh] {
+                let refused = devices.check(kind).expect_err("refused").to_string();
+                assert!(refused.contains(&format!("a {kind} guest cannot have {what}")), "{refused}");
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::{DeviceSpecError, SpecProblem};
-use super::text::{Word, words};
+use super::text::{Word, missing, words};
 
 /// The words of a share.
 pub(super) const WORDS: &str = "tag=, path=, security_model= and backend=";
@@ -85,25 +85,13 @@ impl FromStr for Share {
                     })?;
                     key.once(&mut security_model, "security_model", model)?;
                 }
-                "backend" => {
-                    if value.backend_domain()?.is_some() {
-                        return Err(key.error(SpecProblem::Unsupported {
-                            word: "backend".to_owned(),
-                            reason: "the guest's QEMU in dom0 serves a share",
-                        }));
-                    }
-                    key.once(&mut backend, "backend", ())?;
-                }
+                "backend" => key.only_dom0(value, &mut backend, "the guest's QEMU in dom0 serves a share")?,
                 _ => return Err(unknown()),
             }
         }
-        let missing = |key, example| DeviceSpecError {
-            span: spec.len()..spec.len(),
-            problem: SpecProblem::Missing { key, example },
-        };
         Ok(Self {
-            tag: tag.ok_or_else(|| missing("tag", "tag=share"))?,
-            path: path.ok_or_else(|| missing("path", "path=/srv/share"))?,
+            tag: tag.ok_or_else(|| missing(spec, "tag", "tag=share"))?,
+            path: path.ok_or_else(|| missing(spec, "path", "path=/srv/share"))?,
             security_model: security_model.unwrap_or_default(),
         })
     }

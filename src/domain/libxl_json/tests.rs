@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
+use crate::config::devices::emulated::{SoundModel, Usb, UsbDevice, UsbVersion};
 use crate::config::devices::nic::{MacAddress, Nic, Rate};
 use crate::config::devices::virtual_device::{DiskClass, VirtualDevice};
 use crate::config::platform::Platform;
@@ -216,6 +217,66 @@ fn disks_and_network_cards() {
         {"devid": 1, "mac": "00:16:3e:00:00:01", "bridge": "xenbr0", "ifname": "web0", "nictype": "vif"},
     ]);
     assert_eq!(value["nics"], nics);
+}
+
+#[test]
+fn devices_that_other_domains_serve() {
+    let sound = "CARD,short-name=s,buffer-size=64,PCM,name=d,STREAM,unique-id=0,type=p,sample-rates=8000;44100,\
+                 sample-formats=S8;u8,channels-min=1,channels-max=2";
+    let mut devices = Devices {
+        vtpms: vec!["backend=tpm,uuid=69b92c70-99c7-4502-9334-6cf87ad556ee".parse().expect("a TPM")],
+        vdispls: vec!["connectors=a:2x1,be-alloc=1,backend=0".parse().expect("a display")],
+        sound_cards: vec![sound.parse().expect("a card"), "CARD,backend=7".parse().expect("a card")],
+        pvcalls: vec!["backend=net".parse().expect("a connection")],
+        ..Devices::default()
+    };
+    devices.complete();
+    let pvh = guest(
+        Request { kind: Kind::Pvh, ..Request::new(Mib(256).to_kib()) },
+        kernel(module("/k", "console=hvc0"), Vec::new()),
+        &[],
+    );
+    let found = value(&pvh, |config| config.devices = &devices);
+    assert_eq!(
+        found["vtpms"],
+        json!([{"devid": 0, "backend_domname": "tpm", "uuid": "69b92c70-99c7-4502-9334-6cf87ad556ee"}])
+    );
+    let connectors = json!([{"unique_id": "a", "width": 2, "height": 1}]);
+    assert_eq!(found["vdispls"], json!([{"devid": 0, "be_alloc": true, "connectors": connectors}]));
+    let stream = json!({"unique_id": "0", "type": "p", "params": {
+        "sample_rates": [8000, 44100], "sample_formats": ["s8", "u8"], "channels_min": 1, "channels_max": 2,
+    }});
+    assert_eq!(
+        found["vsnds"],
+        json!([
+            {"devid": 0, "short_name": "s", "params": {"buffer_size": 64},
+                "pcms": [{"name": "d", "params": {}, "streams": [stream]}]},
+            {"devid": 1, "backend_domname": "7", "params": {}, "pcms": []},
+        ])
+    );
+    assert_eq!(found["pvcallsifs"], json!([{"devid": 0, "backend_domname": "net"}]));
+    // A TPM without a UUID has a random one, the same in xenstore and for libxl.
+    let mut random = Devices { vtpms: vec!["backend=tpm".parse().expect("a TPM"); 2], ..Devices::default() };
+    random.complete();
+    assert!(random.vtpms[0].uuid.is_some() && random.vtpms[0].uuid != random.vtpms[1].uuid);
+    let uuid = random.vtpms[0].uuid.expect("a UUID").to_string();
+    assert_eq!(value(&pvh, |config| config.devices = &random)["vtpms"][0]["uuid"], uuid);
+}
+
+#[test]
+fn devices_that_qemu_emulates() {
+    let usb = |usb| Devices { sound: Some(SoundModel::Ac97), usb: Some(usb), ..Devices::default() };
+    let hvm = guest(Request::new(Mib(256).to_kib()), firmware(), &[]);
+    let fields = |devices: &Devices| {
+        let found = value(&hvm, |config| config.devices = devices)["b_info"]["type.hvm"].clone();
+        ["soundhw", "usb", "usbdevice_list", "usbversion"].map(|name| found[name].clone())
+    };
+    let list = usb(Usb::Devices(vec![UsbDevice::Tablet, UsbDevice::Mouse]));
+    assert_eq!(fields(&list), [json!("ac97"), json!("True"), json!(["tablet", "mouse"]), json!(null)]);
+    let plain = usb(Usb::Devices(Vec::new()));
+    assert_eq!(fields(&plain), [json!("ac97"), json!("True"), json!(null), json!(null)]);
+    let version = usb(Usb::Controller(UsbVersion::Three));
+    assert_eq!(fields(&version), [json!("ac97"), json!(null), json!(null), json!(3)]);
 }
 
 #[test]
