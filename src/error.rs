@@ -127,6 +127,14 @@ pub enum Error {
     /// Flags or keys that are refused. Only the command line makes this error.
     #[error("{0}")]
     BadConfig(String),
+    /// A guest's configuration file is refused. Only the command line makes this error.
+    #[error("{text}")]
+    BadConfigFile {
+        /// Every error and warning with its line and a mark below it: several lines, with nothing that a terminal obeys.
+        text: String,
+        /// The same for programs: a list.
+        problems: serde_json::Value,
+    },
     /// The name belongs to another domain.
     #[error("the name {name:?} is taken by domain {owner}")]
     NameTaken {

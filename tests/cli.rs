@@ -4,6 +4,7 @@
 //! that it was skipped and why.
 
 mod cli {
+    mod check;
     mod devices;
     mod escapes;
     mod events;

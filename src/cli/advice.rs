@@ -1,5 +1,6 @@
 //! What to do about an error: the flags and commands that the errors themselves do not know.
 
+use super::nearest::{NEAR, nearest};
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
 use crate::error::device::{DeviceError, DiskUser, GuestPart};
@@ -172,13 +173,10 @@ fn of_config(error: &ConfigError) -> Option<String> {
 
 /// The nearest setting, if one is near.
 fn of_unknown_setting(key: &str) -> String {
-    /// As clap takes a flag for a typing error.
-    const NEAR: f64 = 0.7;
     let page = "docs/platform.md has all that --platform takes";
     let names = SETTINGS.iter().map(|setting| setting.name.strip_prefix("platform/").unwrap_or(setting.name));
-    let near = names.map(|name| (strsim::jaro(key, name), name)).filter(|(nearness, _)| *nearness > NEAR);
-    match near.max_by(|one, other| one.0.total_cmp(&other.0)) {
-        Some((_, name)) => format!("did you mean {name}? {page}"),
+    match nearest(key, NEAR, names) {
+        Some(name) => format!("did you mean {name}? {page}"),
         None => page.to_owned(),
     }
 }

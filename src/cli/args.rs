@@ -20,8 +20,8 @@ use clap::{Args, Parser, Subcommand};
 use boot::BootArgs;
 use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
-    AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH, AFTER_EJECT,
-    AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
+    AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
+    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
@@ -59,6 +59,9 @@ pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
     #[command(after_help = AFTER_PLAN)]
     Plan(PlanArgs),
+    /// Check an xl configuration file: each key, and its errors with their places; needs neither root nor Xen
+    #[command(after_help = AFTER_CHECK)]
+    Check(CheckArgs),
     /// Create, build and start a guest
     #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
@@ -109,6 +112,20 @@ pub struct PlanArgs {
     /// Write the picture as SVG as well, for a browser or for paper; - writes that alone, to standard output
     #[arg(long, value_name = "FILE|-")]
     pub svg: Option<PathBuf>,
+}
+
+/// `check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The file, in the format of xl.cfg
+    #[arg(value_name = "FILE", value_parser = clap::value_parser!(PathBuf))]
+    pub file: PathBuf,
+    /// Settings that are read after the file, each as a line of it: memory=512 or 'extra="console=hvc0"'
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    /// An unknown key is an error
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// What goes into the guest, the same for `create` and `build`.

@@ -51,6 +51,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::tests::assert_page_has;
 
     fn in_project(path: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -138,18 +139,7 @@ mod tests {
     /// docs/errors.md holds the table as it is. `DOMBUILD_WRITE_DOCS=1 cargo test` writes it there.
     #[test]
     fn the_page_has_this_table() {
-        const BEGIN: &str = "<!-- calls -->\n";
-        const END: &str = "<!-- /calls -->";
-        let path = in_project("docs/errors.md");
-        let page = fs::read_to_string(&path).expect("the page");
-        let (before, rest) = page.split_once(BEGIN).expect("where the table begins");
-        let (_, after) = rest.split_once(END).expect("where it ends");
-        let right = format!("{before}{BEGIN}{}{END}{after}", describe());
-        if std::env::var_os("DOMBUILD_WRITE_DOCS").is_some() {
-            fs::write(&path, &right).expect("written");
-        } else {
-            assert_eq!(page, right, "DOMBUILD_WRITE_DOCS=1 cargo test writes it anew");
-        }
+        assert_page_has("docs/errors.md", "calls", &describe());
     }
 
     proptest! {

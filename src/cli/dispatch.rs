@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
 use super::commands::{
-    attach, balloon, build, cleanup, create, destroy, detach, features, inspect, list, medium, plan,
+    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan,
 };
 use super::events::Events;
 use super::print::{self, Code, Done};
@@ -204,6 +204,7 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
             Ok(Err(Error::BadConfig(reason.to_owned())).at(Stage::CheckInput)?)
         }
         Command::Plan(arguments) => plan::run(reporter, arguments, cli.json),
+        Command::Check(arguments) => check::run(reporter, arguments, cli.json),
         Command::Create(arguments) => create::run(reporter, arguments, cli.json),
         Command::Build(arguments) => build::run(reporter, arguments, cli.json),
         Command::Balloon(arguments) => balloon::run(reporter, arguments, cli.json),

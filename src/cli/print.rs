@@ -39,9 +39,12 @@ pub fn code_of(error: &Error) -> Code {
         Error::BadFile { .. } => Code::BAD_FILE,
         Error::Device(error) => code_of_device(error),
         Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => Code::BAD_FILE,
-        Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) | Error::DeviceUser(_) => {
-            Code::BAD_CONFIG
-        }
+        Error::BadConfig(_)
+        | Error::BadConfigFile { .. }
+        | Error::Config(_)
+        | Error::Domain(_)
+        | Error::Host(_)
+        | Error::DeviceUser(_) => Code::BAD_CONFIG,
         Error::File(error) => code_of_file(error),
         Error::NameTaken { .. } => Code::NAME_TAKEN,
         Error::NoSuchDomain(_) => Code::NO_SUCH_DOMAIN,
@@ -175,6 +178,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
         }
         Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
         Error::NotCleaned { found, .. } => object["found"] = found.clone(),
+        Error::BadConfigFile { problems, .. } => object["problems"] = problems.clone(),
         _ => {}
     }
     (json!({ "error": object }), code)
@@ -228,7 +232,11 @@ pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> Exit
     if json {
         print_line(&object);
     }
-    tell_error(events, &object, code, || print_stderr(object["error"]["message"].as_str().unwrap_or_default()))
+    let several_lines = known.is_some_and(|known| matches!(known.error, Error::BadConfigFile { .. }));
+    tell_error(events, &object, code, || {
+        let message = object["error"]["message"].as_str().unwrap_or_default();
+        if several_lines { print_lines_to_stderr(message) } else { print_stderr(message) }
+    })
 }
 
 /// Ends a failed run: writes its last event, the last record of its log, and the message on stderr.
@@ -336,6 +344,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// A line on stderr for people; a closed one is no reason for another error.
 pub fn print_stderr(text: &str) {
     let _ = writeln!(io::stderr(), "dombuild: {}", one_line(text.trim_end()));
+}
+
+/// Several lines on stderr for people.
+fn print_lines_to_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "dombuild: {}", lines(text.trim_end()));
 }
 
 /// One JSON document on stdout; a reader that went away is no reason for another error.

@@ -7,3 +7,5 @@ pub mod error;
 pub mod guest;
 pub mod name;
 pub mod platform;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -2,8 +2,8 @@
 
 use super::run::line;
 
-const VERBS: [&str; 14] = [
-    "plan", "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
+const VERBS: [&str; 15] = [
+    "plan", "check", "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
     "cleanup", "xenguest", "features",
 ];
 
@@ -127,6 +127,7 @@ fn the_flags_of_each_verb() {
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
+        ("check", "--strict".to_owned()),
         (
             "create",
             format!(

@@ -42,6 +42,19 @@ Exit codes:
   0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
 );
 
+pub(super) const AFTER_CHECK: &str = "\
+The language is xl's. Where xl drops a value or ignores a word in silence, check
+says so, with line, column and a mark. It does not look at files, disks and
+bridges that the configuration names. Guests are created from flags.
+
+Examples:
+  dombuild check /etc/xen/web.cfg
+  dombuild check /etc/xen/web.cfg memory=2048 --strict
+  dombuild check /etc/xen/web.cfg --json
+
+Exit codes:
+  0 done, perhaps with warnings   2 usage   3 the file cannot be used";
+
 pub(super) const AFTER_CREATE: &str = concat!(
     sizes!(),
     "

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod balloon;
 pub mod build;
+pub mod check;
 pub mod cleanup;
 pub mod create;
 pub mod destroy;

@@ -126,7 +126,12 @@ fn code_of(error: &Error) -> i32 {
         Error::NotEnoughMemory { .. } | Error::File(FileError::NotEnoughDom0Memory { .. }) => Errno::ENOMEM,
         Error::LimitTooLow { .. } => Errno::E2BIG,
         Error::NoSuchDomain(_) => Errno::ESRCH,
-        Error::Plan(_) | Error::BadConfig(_) | Error::Config(_) | Error::Domain(_) | Error::Host(_) => Errno::EINVAL,
+        Error::Plan(_)
+        | Error::BadConfig(_)
+        | Error::BadConfigFile { .. }
+        | Error::Config(_)
+        | Error::Domain(_)
+        | Error::Host(_) => Errno::EINVAL,
         Error::BadFile { .. } | Error::File(FileError::Unusable { .. } | FileError::NotInstalled { .. }) => {
             Errno::ENOEXEC
         }

@@ -1,11 +1,9 @@
 //! The table, its parsers, and the page that is made from it.
 
-use std::fs;
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::tests::assert_page_has;
 use crate::xen::enlightenment;
 
 fn of_keys(keys: &[(&str, &str)]) -> Result<Platform, ConfigError> {
@@ -209,18 +207,7 @@ fn what_does_not_fit_the_guest() {
 /// docs/platform.md holds the table as it is. `DOMBUILD_WRITE_DOCS=1 cargo test` writes it there.
 #[test]
 fn the_page_has_this_table() {
-    const BEGIN: &str = "<!-- settings -->\n";
-    const END: &str = "<!-- /settings -->";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/platform.md");
-    let page = fs::read_to_string(&path).expect("the page");
-    let (before, rest) = page.split_once(BEGIN).expect("where the table begins");
-    let (_, after) = rest.split_once(END).expect("where it ends");
-    let right = format!("{before}{BEGIN}{}{END}{after}", describe());
-    if std::env::var_os("DOMBUILD_WRITE_DOCS").is_some() {
-        fs::write(&path, &right).expect("written");
-    } else {
-        assert_eq!(page, right, "DOMBUILD_WRITE_DOCS=1 cargo test writes it anew");
-    }
+    assert_page_has("docs/platform.md", "settings", &describe());
 }
 
 proptest! {

@@ -1,0 +1,124 @@
+//! The lists of devices: each text goes through the parser of its class.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::str::FromStr;
+
+use super::document::{Document, Setting};
+use super::reader::{Read, Reader};
+use super::source::Place;
+use super::value::Text;
+use crate::config::devices::error::{DeviceSetError, DeviceSpecError};
+use crate::config::devices::framebuffer::Framebuffer;
+use crate::config::devices::set::Devices;
+use crate::memory::Kind;
+
+/// The values by their keys.
+pub(super) type Values<'a> = BTreeMap<&'a str, Read<'a>>;
+
+/// A device, with its text.
+type Parsed<'a, T> = Vec<(T, &'a Text)>;
+
+/// Checks the devices one by one and, if each is right, all together.
+pub(super) fn check(reader: &mut Reader<'_>, document: &Document, values: &Values<'_>, kind: Kind) {
+    let disks = list(reader, values, "disk");
+    let nics = list(reader, values, "vif");
+    let shares = list(reader, values, "p9");
+    let channels = list(reader, values, "channel");
+    // xl ignores the framebuffers of an HVM guest.
+    let framebuffers: Option<Parsed<'_, Framebuffer>> =
+        if kind == Kind::Hvm { Some(Vec::new()) } else { list(reader, values, "vfb") };
+    let (Some(disks), Some(nics), Some(shares), Some(channels), Some(framebuffers)) =
+        (disks, nics, shares, channels, framebuffers)
+    else {
+        return;
+    };
+    if let Some((_, second)) = framebuffers.get(1) {
+        reader.diagnostics.error(second.place(), "vfb has a second framebuffer, and a guest of dombuild has one");
+    }
+    let texts = [texts(&disks), texts(&nics), texts(&shares), texts(&channels)];
+    let devices = Devices {
+        disks: disks.into_iter().map(|(disk, _)| disk).collect(),
+        nics: nics.into_iter().map(|(nic, _)| nic).collect(),
+        shares: shares.into_iter().map(|(share, _)| share).collect(),
+        channels: channels.into_iter().map(|(channel, _)| channel).collect(),
+        framebuffer: framebuffers.into_iter().next().map(|(framebuffer, _)| framebuffer),
+    };
+    if let Err(error) = devices.check(kind) {
+        let place = place_of(&error, &devices, &texts).or_else(|| document.get(key_of(&error)).and_then(value_place));
+        reader.diagnostics.error(place, error.to_string());
+    }
+}
+
+fn value_place(setting: &Setting) -> Option<Place> {
+    setting.value.place()
+}
+
+fn texts<'a, T>(parsed: &Parsed<'a, T>) -> Vec<&'a Text> {
+    parsed.iter().map(|(_, text)| *text).collect()
+}
+
+/// The devices of a list. `None` where one is wrong, or the list itself.
+fn list<'a, T>(reader: &mut Reader<'_>, values: &Values<'a>, key: &str) -> Option<Parsed<'a, T>>
+where
+    T: FromStr<Err = DeviceSpecError>,
+{
+    let Some(Read::Texts(items)) = values.get(key) else { return Some(Vec::new()) };
+    let mut devices = Some(Vec::new());
+    for (spec, text) in items {
+        match spec.parse::<T>() {
+            Ok(device) => {
+                if let Some(devices) = &mut devices {
+                    devices.push((device, *text));
+                }
+            }
+            Err(error) => {
+                reader.error_in(text, seen(spec, error.span.clone()), format!("{key}: {error}"));
+                devices = None;
+            }
+        }
+    }
+    devices
+}
+
+/// What is missing at the end of a text is shown at its last character.
+fn seen(spec: &str, span: Range<usize>) -> Range<usize> {
+    match spec.char_indices().next_back() {
+        Some((last, _)) if span.start >= spec.len() => last..spec.len(),
+        _ => span,
+    }
+}
+
+fn key_of(error: &DeviceSetError) -> &'static str {
+    match error {
+        DeviceSetError::Nic { .. }
+        | DeviceSetError::LongVifname { .. }
+        | DeviceSetError::SameNic { .. }
+        | DeviceSetError::TooManyNics { .. } => "vif",
+        DeviceSetError::Twice { what } if what.contains("channels") => "channel",
+        DeviceSetError::Twice { .. } => "p9",
+        _ => "disk",
+    }
+}
+
+/// The text of the device that an error names.
+fn place_of(error: &DeviceSetError, devices: &Devices, texts: &[Vec<&Text>; 4]) -> Option<Place> {
+    let [disks, nics, ..] = texts;
+    let text = match error {
+        DeviceSetError::Nic { card, .. }
+        | DeviceSetError::LongVifname { card, .. }
+        | DeviceSetError::SameNic { second: card, .. } => nics.get(usize::try_from(*card).ok()?.checked_sub(1)?)?,
+        DeviceSetError::Disk { vdev, .. } | DeviceSetError::ReadOnlyIde { vdev } => disk(devices, disks, vdev)?,
+        DeviceSetError::SameNumber { second, .. } | DeviceSetError::SameEmulatedPlace { second, .. } => {
+            disk(devices, disks, second)?
+        }
+        _ => return None,
+    };
+    text.place()
+}
+
+/// The last disk of that name.
+fn disk<'a>(devices: &Devices, texts: &[&'a Text], name: &str) -> Option<&'a Text> {
+    let index = devices.disks.iter().rposition(|disk| disk.vdev.name == name)?;
+    texts.get(index).copied()
+}
