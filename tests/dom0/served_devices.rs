@@ -104,8 +104,8 @@ fn same_as_xl() {
     let kernel = path_text(&kernel);
     let sockets = ["theirs", "ours"].map(|name| format!("{share}/{name}"));
     let (p9, vfb) = (format!("tag=data,path={share},security_model=none"), "vnc=1,vncdisplay=7");
-    // Xen 4.17's xl loses the first channel.
-    let lost = if IS_417 { "\"name=lost,connection=pty\"," } else { "" };
+    // xl loses the first channel.
+    let lost = "\"name=lost,connection=pty\",";
     let channel = |own: usize| format!("name=org.example.a,connection=socket,path={}", sockets[own]);
     // QEMU 10 serves no framebuffer to xl's guest: xl does not give it the argument.
     let vfb_line = if IS_417 { format!("vfb=[\"{vfb}\"]\n") } else { String::new() };

@@ -25,6 +25,8 @@ pub(super) fn check(reader: &mut Reader<'_>, document: &Document, values: &Value
     let nics = list(reader, values, "vif");
     let shares = list(reader, values, "p9");
     let channels = list(reader, values, "channel");
+    let (vtpms, vdispls) = (list(reader, values, "vtpm"), list(reader, values, "vdispl"));
+    let pvcalls = list(reader, values, "pvcalls");
     // xl ignores the framebuffers of an HVM guest.
     let framebuffers: Option<Parsed<'_, Framebuffer>> =
         if kind == Kind::Hvm { Some(Vec::new()) } else { list(reader, values, "vfb") };
@@ -33,16 +35,21 @@ pub(super) fn check(reader: &mut Reader<'_>, document: &Document, values: &Value
     else {
         return;
     };
+    let (Some(vtpms), Some(vdispls), Some(pvcalls)) = (vtpms, vdispls, pvcalls) else { return };
     if let Some((_, second)) = framebuffers.get(1) {
         reader.diagnostics.error(second.place(), "vfb has a second framebuffer, and a guest of dombuild has one");
     }
     let texts = [texts(&disks), texts(&nics), texts(&shares), texts(&channels)];
     let devices = Devices {
-        disks: disks.into_iter().map(|(disk, _)| disk).collect(),
-        nics: nics.into_iter().map(|(nic, _)| nic).collect(),
-        shares: shares.into_iter().map(|(share, _)| share).collect(),
-        channels: channels.into_iter().map(|(channel, _)| channel).collect(),
-        framebuffer: framebuffers.into_iter().next().map(|(framebuffer, _)| framebuffer),
+        disks: devices_of(disks),
+        nics: devices_of(nics),
+        shares: devices_of(shares),
+        channels: devices_of(channels),
+        framebuffer: devices_of(framebuffers).into_iter().next(),
+        vtpms: devices_of(vtpms),
+        vdispls: devices_of(vdispls),
+        pvcalls: devices_of(pvcalls),
+        ..Devices::default()
     };
     if let Err(error) = devices.check(kind) {
         let place = place_of(&error, &devices, &texts).or_else(|| document.get(key_of(&error)).and_then(value_place));
@@ -56,6 +63,10 @@ fn value_place(setting: &Setting) -> Option<Place> {
 
 fn texts<'a, T>(parsed: &Parsed<'a, T>) -> Vec<&'a Text> {
     parsed.iter().map(|(_, text)| *text).collect()
+}
+
+fn devices_of<T>(parsed: Parsed<'_, T>) -> Vec<T> {
+    parsed.into_iter().map(|(device, _)| device).collect()
 }
 
 /// The devices of a list. `None` where one is wrong, or the list itself.

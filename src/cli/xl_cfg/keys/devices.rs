@@ -20,9 +20,9 @@ pub(super) const KEYS: &[Key] = &[
     key("vncpasswd", Text, HVM_PV, CHECKED, "Password of VNC, of which it compares 8 bytes."),
     key("p9", Texts, ALL, CHECKED, "Directories that the guest mounts by 9pfs ([devices](devices.md))."),
     key("channel", Texts, ALL, CHECKED, "Further consoles ([devices](devices.md))."),
-    key("vtpm", Texts, ALL, READ, "TPMs that a domain serves."),
-    key("pvcalls", Texts, ALL, READ, "Sockets that a domain serves."),
-    key("vdispl", Texts, ALL, READ, "Displays that a domain serves."),
+    key("vtpm", Texts, ALL, CHECKED, "TPMs that a domain serves."),
+    key("pvcalls", Texts, ALL, CHECKED, "Sockets that a domain serves."),
+    key("vdispl", Texts, ALL, CHECKED, "Displays that a domain serves."),
     key("vsnd", Lists, ALL, READ, "Sound cards that a domain serves."),
     key("virtio", Texts, ALL, State::Refused("it is for Arm: x86 has no transport for it"), "Virtio devices.")
         .of_4_20(),
