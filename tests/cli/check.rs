@@ -309,6 +309,19 @@ fn what_xl_misreads_is_said() {
 }
 
 #[test]
+fn a_key_of_a_later_release_has_no_effect_in_an_earlier_one() {
+    let ran = check(&["/dev/null", "name='x'", "type='hvm'", "memory=64", "smbios=['bios_vendor=x']", "--json"]);
+    let keys = keys(&ran);
+    let (state, problem) = (&key(&keys, "smbios")["state"], &ran.json()["problems"][0]["message"]);
+    match env!("DOMBUILD_XEN_VERSION") {
+        "4.17" => {
+            assert_eq!((state, problem), (&json!("ignored"), &json!("smbios is of Xen 4.20: xl 4.17 ignores it")))
+        }
+        _ => assert_eq!((state, problem), (&json!("read"), &Value::Null)),
+    }
+}
+
+#[test]
 fn editors_of_every_system() {
     let files = Files::new();
     let text_of = "name = 'x'\r\nkernel = '/k' # c\r\nmemory = 64 # \u{fc}\r\n# last line";

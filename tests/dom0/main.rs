@@ -55,6 +55,7 @@ mod toolstack;
 mod twin;
 mod vnc;
 mod xenopsd;
+mod xl_cfg;
 mod zombies;
 
 use std::panic;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         dry_run::TESTS,
         library::TESTS,
         list::TESTS,
+        xl_cfg::TESTS,
         life::TESTS,
         libxl_record::TESTS,
         libxl_verbs::TESTS,

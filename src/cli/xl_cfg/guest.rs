@@ -61,7 +61,10 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
         return Report { diagnostics, ..Report::default() };
     }
     let mut reader = Reader { sources, diagnostics };
-    let kind = kind(&mut reader, &document);
+    let Some(kind) = kind(&mut reader, &document) else {
+        // Which keys a guest has depends on it.
+        return Report { diagnostics: reader.diagnostics, ..Report::default() };
+    };
     let mut read = Values::new();
     let mut states = BTreeMap::new();
     for setting in &document.settings {
@@ -85,23 +88,23 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
     Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes }
 }
 
-/// The kind of the guest. What is wrong with its words is said where every setting is read.
-fn kind(reader: &mut Reader<'_>, document: &Document) -> Kind {
-    let word =
-        |key| document.get(key).and_then(Setting::text).map(|text| String::from_utf8_lossy(&text.bytes()).into_owned());
-    let named = word("type").and_then(|word| word.parse::<Kind>().ok());
-    let built = word("builder").and_then(|word| match word.as_str() {
-        "hvm" => Some(Kind::Hvm),
-        "generic" => Some(Kind::Pv),
-        _ => None,
-    });
+/// The kind of the guest; `None` if its word is wrong.
+fn kind(reader: &mut Reader<'_>, document: &Document) -> Option<Kind> {
+    let mut word = |name| match (document.get(name), keys::find(name)) {
+        (Some(setting), Some(key)) => reader.read(setting, key.takes).map(Some),
+        _ => Some(None),
+    };
+    let (named, built) = (word("type"), word("builder"));
+    let named = named?.and_then(|word| word.text()?.parse::<Kind>().ok());
+    let built = built?.map(|word| if word.text() == Some("hvm") { Kind::Hvm } else { Kind::Pv });
     if let (Some(named), Some(built)) = (named, built)
         && named != built
     {
         let place = document.get("builder").and_then(|setting| setting.value.place());
         reader.diagnostics.error(place, format!("builder says {built}, and type says {named}"));
+        return None;
     }
-    named.or(built).unwrap_or(Kind::Pv)
+    Some(named.or(built).unwrap_or(Kind::Pv))
 }
 
 fn unknown(reader: &mut Reader<'_>, setting: &Setting, strict: bool) -> State {

@@ -45,7 +45,7 @@ impl fmt::Display for Type {
             Self::Number(least, most) => write!(f, "a whole number from {least} to {most}"),
             Self::Flag => f.write_str("1 or 0"),
             Self::WordOrNumber(words) => f.write_str(&either(words)),
-            Self::FlagOrWord(words) => write!(f, "1, 0, {}", either(words)),
+            Self::FlagOrWord(words) => f.write_str(&either(&[&["1", "0"], *words].concat())),
             Self::FlagOrTexts => f.write_str("1, 0 or a list of texts"),
             Self::Texts => f.write_str("a list of texts"),
             Self::TextOrTexts => f.write_str("a list of texts, or one text"),
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn types_in_words() {
         assert_eq!(Type::Word(&["a", "b", "c"]).to_string(), "a, b or c");
-        assert_eq!(Type::FlagOrWord(&["igd"]).to_string(), "1, 0, igd");
+        assert_eq!(Type::FlagOrWord(&["igd"]).to_string(), "1, 0 or igd");
         assert_eq!((ALL.to_string(), PVH_PV.to_string()), ("all".to_owned(), "pvh pv".to_owned()));
     }
 }

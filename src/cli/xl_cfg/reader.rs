@@ -4,7 +4,7 @@ use super::diagnostic::Diagnostics;
 use super::document::Setting;
 use super::keys::Type;
 use super::number::{self, BadNumber};
-use super::source::{Place, Source};
+use super::source::{Place, SECRET, Source};
 use super::value::{Text, Value};
 
 /// Reads values, and collects what is wrong with them.
@@ -103,7 +103,7 @@ impl Reader<'_> {
     /// The value is not one of those that the key takes.
     pub(super) fn wrong(&mut self, setting: &Setting, takes: Type) {
         let shown = setting.text().map(|text| String::from_utf8_lossy(&text.bytes()).into_owned()).unwrap_or_default();
-        let message = if setting.key.ends_with("passwd") {
+        let message = if setting.key.contains(SECRET) {
             format!("{} takes {takes}", setting.key)
         } else {
             format!("{} is {shown:?}; it takes {takes}", setting.key)

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::guest::{Outcome, Report, check};
 use super::keys::{State, a_guest};
-use super::source::Source;
+use super::source::{SECRET, Source};
 use super::value::Value;
 use crate::error::Error;
 use crate::memory::Plan;
@@ -68,7 +68,7 @@ pub fn of(name: &str, bytes: Vec<u8>, arguments: &[String], strict: bool) -> Res
 }
 
 fn is_secret(outcome: &Outcome) -> bool {
-    outcome.setting.key.ends_with("passwd")
+    outcome.setting.key.contains(SECRET)
 }
 
 fn key(outcome: &Outcome, sources: &[Source]) -> Json {
@@ -91,7 +91,7 @@ fn key(outcome: &Outcome, sources: &[Source]) -> Json {
 fn as_json(value: &Value) -> Json {
     match value {
         Value::Text(text) => match String::from_utf8_lossy(&text.bytes()) {
-            text if text.contains("passwd") => Json::Null,
+            text if text.contains(SECRET) => Json::Null,
             text => text.into(),
         },
         Value::List(list) => list.items.iter().map(as_json).collect(),

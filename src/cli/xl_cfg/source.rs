@@ -12,8 +12,8 @@ const WIDTH: usize = 100;
 /// The characters that are shown before a place in a line that is longer.
 const BEFORE: usize = 60;
 
-/// What begins the name of every secret: `vncpasswd`, `spicepasswd`.
-const SECRET: &[u8] = b"passwd";
+/// What the name of every secret has: `vncpasswd`, `spicepasswd`, and what is meant to be one of them.
+pub(super) const SECRET: &str = "passw";
 
 /// The mark that some editors put before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -112,7 +112,7 @@ impl Source {
     /// others as escapes. A line with a password is not shown.
     pub(super) fn excerpt(&self, place: Place) -> [String; 2] {
         let line = self.line(self.line_at(place.start));
-        if memchr::memmem::find(self.get(line.clone()), SECRET).is_some() {
+        if memchr::memmem::find(self.get(line.clone()), SECRET.as_bytes()).is_some() {
             return ["(the line has a password and is not shown)".to_owned(), String::new()];
         }
         let place = place.start.clamp(line.start, line.end)..place.end.clamp(line.start, line.end);
@@ -186,7 +186,9 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        for line in ["vncpasswd = 'secret'", "vfb = [ 'vnc=1,vncpasswd=secret' ]", "spicepasswd=secret x"] {
+        for line in
+            ["vncpasswd = 'secret'", "vfb = [ 'vnc=1,vncpasswd=secret' ]", "spicepasswd=secret x", "vncpassword=secret"]
+        {
             assert!(!excerpt(line.as_bytes(), 0..3)[0].contains("secret"), "{line}");
         }
     }

@@ -203,7 +203,7 @@ proptest! {
     }
 }
 
-/// The work grows with the text, and not with its square: a quarter of a second each in a debug build, minutes otherwise.
+/// The work grows with the text, and not with its square, with which these texts would take minutes each.
 #[test]
 fn large_texts_take_no_longer_than_they_are_large() {
     let mut keys = String::new();

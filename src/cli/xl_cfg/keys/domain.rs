@@ -6,7 +6,8 @@ use super::{ALL, HVM, HVM_PVH, INT_MAX, Key, PV, State, key};
 const CHECKED: State = State::Checked;
 const READ: State = State::Read;
 const ARM: State = State::Refused("it is for Arm, and dombuild builds guests on x86; xl ignores it there");
-const SCHEDULER: State = State::Ignored("no scheduler of a plain Xen uses it for a guest that xl creates");
+const RTDS: State = State::Ignored("it is for the scheduler rtds, and dombuild sets weight and cap only");
+const SEDF: State = State::Ignored("it was for the scheduler sedf, which Xen no longer has");
 
 /// What happens to a guest that has ended.
 const ON_END: super::Type =
@@ -34,11 +35,11 @@ pub(super) const KEYS: &[Key] = &[
     key("cpus_soft", TextOrTexts, ALL, CHECKED, "CPUs that the vCPUs run on by preference."),
     key("cpu_weight", Number(1, 65_535), ALL, CHECKED, "Weight against other guests."),
     key("cap", Number(0, 12_800), ALL, CHECKED, "Limit in percent of one CPU; 0 is none."),
-    key("period", Number(0, INT_MAX), ALL, SCHEDULER, "Period of a real-time scheduler."),
-    key("budget", Number(0, INT_MAX), ALL, SCHEDULER, "Time in each period."),
-    key("slice", Number(0, INT_MAX), ALL, SCHEDULER, "Slice of a scheduler that Xen no longer has."),
-    key("latency", Number(0, INT_MAX), ALL, SCHEDULER, "Latency of a scheduler that Xen no longer has."),
-    key("extratime", Number(0, INT_MAX), ALL, SCHEDULER, "Time beyond the budget."),
+    key("period", Number(0, INT_MAX), ALL, RTDS, "Period, in microseconds."),
+    key("budget", Number(0, INT_MAX), ALL, RTDS, "Time in each period, in microseconds."),
+    key("slice", Number(0, INT_MAX), ALL, SEDF, "Slice of time."),
+    key("latency", Number(0, INT_MAX), ALL, SEDF, "Latency."),
+    key("extratime", Number(0, INT_MAX), ALL, RTDS, "Time beyond the budget."),
     key("vnuma", Lists, HVM_PVH, READ, "NUMA nodes that the guest sees, each a list of KEY=VALUE."),
     key("max_event_channels", Number(16, 131_071), ALL, CHECKED, "Highest event channel port; 1023 without it."),
     key("max_grant_frames", Number(1, INT_MAX), ALL, CHECKED, "Most frames of the grant table."),
