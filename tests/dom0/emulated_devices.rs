@@ -38,13 +38,14 @@ fn same_as_xl() {
         assert!(ran.status != Some(0) && log.contains("audio"), "{ran:?}: {log}");
     }
     for (sound, flags, usb, classes) in [
-        ("hda", vec!["--usb-device", "tablet,keyboard"], "usb=1\nusbdevice=[\"tablet\",\"keyboard\"]", 5),
+        ("hda", vec!["--usb-device", "tablet,keyboard"], "usb=1\nusbdevice=[\"tablet\",\"keyboard\"]", 6),
         ("ac97", vec!["--usb-version", "2"], "usbversion=2", 5),
         ("es1370", vec!["--usb-version", "3"], "usbversion=3", 2),
     ] {
         let own = [&["--memory", "64", "--paused", "--sound", sound][..], &flags].concat();
         let built = create("t", &own);
         let ours = devices(number(&built, "domid"));
+        // QEMU adds a hub where a second device would take the last port.
         assert_eq!(ours.len(), classes, "{ours:?}");
         assert_filtered(number(&built, "device_model_pid"));
 
