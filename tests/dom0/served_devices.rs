@@ -4,11 +4,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use dombuild::xen::DomId;
+use serde_json::json;
 
 use super::Test;
 use super::cage::assert_filtered;
+use super::device_model::ask;
 use super::devices::{create_with, message};
 use super::faults::tiny_kernel;
 use super::linux::{said, start};
@@ -143,6 +147,10 @@ fn vnc_of_hvm() {
     assert_eq!(node(domain, "console/vnc-port"), "5903");
     assert_filtered(number(&built, "device_model_pid"));
     wait_for("the firmware shows something", 60, || Picture::take("5903").lit() > 500);
+    // The firmware changes the mode of the card, and QEMU the picture: QEMU still serves both.
+    thread::sleep(Duration::from_secs(2));
+    assert!(Picture::take("5903").lit() > 500);
+    assert!(ask(u64::from(domain.get()), &json!({ "execute": "query-vnc" })).is_some());
     // A display that is in use, and must be that one.
     let ran = dombuild(&["create", "--name", "u", "--memory", "64", "--vfb", "vncdisplay=3,vncunused=0"]);
     assert_ne!(ran.status, Some(0), "{ran:?}");

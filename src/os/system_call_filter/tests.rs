@@ -28,7 +28,7 @@ fn cases() -> Vec<Case> {
         ("socket, netlink", libc::SYS_socket, [16, 3, 0, 0], Absent, Absent),
         ("clone3", libc::SYS_clone3, [0; 4], Absent, Absent),
         ("io_uring_setup", libc::SYS_io_uring_setup, [0; 4], Absent, Absent),
-        ("memfd_create", libc::SYS_memfd_create, [0; 4], Absent, Absent),
+        ("memfd_create", libc::SYS_memfd_create, [0; 4], Allowed, Allowed),
         ("fchmodat2", 452, [-1, 0, 0, 0], Absent, Absent),
         ("mseal", 462, [-1, 0, 0, 0], Absent, Absent),
         // EINVAL: a thread must share memory and signal handlers.
