@@ -41,11 +41,12 @@ pub fn main() -> ExitCode {
     if let Some(words) = helper_words(&arguments) {
         return xenguest::main(words);
     }
-    let parsed = Cli::command()
-        .try_get_matches_from(&arguments)
-        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    // The flags and what was given live as long as the process: its end frees them in less time.
+    let parsed = Box::leak(Box::new(Cli::command()))
+        .try_get_matches_from_mut(&arguments)
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, Box::leak(Box::new(matches)))));
     match parsed {
-        Ok((cli, matches)) => run(&cli, &matches, &arguments),
+        Ok((cli, matches)) => run(&cli, matches, &arguments),
         // `--help` and `--version` end here too: they are no errors, and go to stdout.
         Err(text) if !text.use_stderr() => {
             let _ = text.print();
