@@ -234,15 +234,15 @@ fn on_hvm() {
     shell(&format!("xl create -p {}", path_text(&config)));
     create("t", &["--memory", "64", "--vcpus", "2", "--model", "libxl", "--paused", "--disk", ",hdc:cdrom,r"]);
 
-    for name in GUESTS {
+    // The QEMU of Xen 4.17 ends when xl inserts a medium into an empty drive of xl's own guest.
+    let guests = if env!("DOMBUILD_XEN_VERSION") == "4.17" { &GUESTS[..1] } else { &GUESTS };
+    for name in guests {
         assert_eq!(medium(name), "none");
-        for (words, inserted) in
-            [(vec!["cd-insert", name, "hdc", image.as_str()], image.as_str()), (vec!["cd-eject", name, "hdc"], "none")]
-        {
-            let ran = run("xl", &words);
-            println!("{words:?}: {ran:?}, {} {}", medium(name), listed(name)["disks"][0]["pdev_path"]);
-            let _ = inserted;
-        }
+        let recorded = || listed(name)["disks"][0]["pdev_path"].as_str().unwrap_or_default().to_owned();
+        run("xl", &["cd-insert", name, "hdc", &image]).success();
+        assert!(medium(name) != "none" && recorded() == image, "{name}: {}, {}", medium(name), recorded());
+        run("xl", &["cd-eject", name, "hdc"]).success();
+        assert_eq!((medium(name).as_str(), recorded().as_str()), ("none", ""), "{name}");
     }
 
     both(0, "vcpu-set {} 1");
@@ -291,7 +291,8 @@ fn core_dumped() {
     let kernel = file(&tiny_kernel());
     let kernel = path_text(&kernel);
     let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=16\nkernel=\"{kernel}\"\n");
-    shell(&format!("xl create -p {}", path_text(&file(config.as_bytes()))));
+    let config = file(config.as_bytes());
+    shell(&format!("xl create -p {}", path_text(&config)));
     create("t", &["--kind", "pvh", "--model", "libxl", "--memory", "16", "--kernel", kernel, "--paused"]);
     let folder = tempfile::tempdir().expect("a folder");
     let core = |name: &str| path_text(&folder.path().join(name)).to_owned();
