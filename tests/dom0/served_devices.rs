@@ -101,6 +101,10 @@ fn work(kind: &str) {
 }
 
 fn same_as_xl() {
+    if !IS_417 {
+        println!("not on this Xen: xl 4.20 starts no QEMU for a guest that has shares and channels alone");
+        return;
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let share = path_text(folder.path()).to_owned();
     shell("ip link set lo up");
@@ -108,11 +112,10 @@ fn same_as_xl() {
     let kernel = path_text(&kernel);
     let sockets = ["theirs", "ours"].map(|name| format!("{share}/{name}"));
     let (p9, vfb) = (format!("tag=data,path={share},security_model=none"), "vnc=1,vncdisplay=7");
-    // xl loses the first channel.
+    // xl of Xen 4.17 loses the first channel.
     let lost = "\"name=lost,connection=pty\",";
     let channel = |own: usize| format!("name=org.example.a,connection=socket,path={}", sockets[own]);
-    // QEMU 10 serves no framebuffer to xl's guest: xl does not give it the argument.
-    let vfb_line = if IS_417 { format!("vfb=[\"{vfb}\"]\n") } else { String::new() };
+    let vfb_line = format!("vfb=[\"{vfb}\"]\n");
     let config = format!(
         "type=\"pvh\"\nname=\"x\"\nmemory=64\nkernel=\"{kernel}\"\nextra=\"quiet\"\np9=[\"{p9}\"]\n{vfb_line}\
          channel=[{lost}\"{}\"]\n",
@@ -123,14 +126,11 @@ fn same_as_xl() {
     let theirs = DomId::new(shell("xl domid x").trim().parse().expect("a domid")).expect("a domid");
     let flags = ["--kind", "pvh", "--model", "libxl", "--memory", "64", "--kernel", kernel, "--cmdline", "quiet"];
     let channel = channel(1);
-    let devices = ["--paused", "--p9", &p9, "--channel", &channel];
-    let framebuffer: &[&str] = if IS_417 { &["--vfb", vfb] } else { &[] };
-    let ours = domid(&create("t", &[&flags[..], &devices, framebuffer].concat()));
-    if IS_417 {
-        // VNC takes the next free display.
-        let ports = [theirs, ours].map(|domid| node(domid, "console/vnc-port"));
-        assert_eq!(ports, ["5907", "5908"]);
-    }
+    let devices = ["--paused", "--p9", &p9, "--channel", &channel, "--vfb", vfb];
+    let ours = domid(&create("t", &[&flags[..], &devices].concat()));
+    // VNC takes the next free display.
+    let ports = [theirs, ours].map(|domid| node(domid, "console/vnc-port"));
+    assert_eq!(ports, ["5907", "5908"]);
     let pairs = [(sockets[0].as_str(), sockets[1].as_str()), ("\"5907\"", "\"5908\"")];
     let keys = same_keys_but(theirs, ours, &[], &pairs);
     println!("with devices that QEMU serves, the same as xl's: {keys} keys");
