@@ -290,10 +290,10 @@ fn saved_with_devices() {
 fn core_dumped() {
     let kernel = file(&tiny_kernel());
     let kernel = path_text(&kernel);
-    let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=16\nkernel=\"{kernel}\"\n");
+    let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=64\nkernel=\"{kernel}\"\n");
     let config = file(config.as_bytes());
     shell(&format!("xl create -p {}", path_text(&config)));
-    create("t", &["--kind", "pvh", "--model", "libxl", "--memory", "16", "--kernel", kernel, "--paused"]);
+    create("t", &["--kind", "pvh", "--model", "libxl", "--memory", "64", "--kernel", kernel, "--paused"]);
     let folder = tempfile::tempdir().expect("a folder");
     let core = |name: &str| path_text(&folder.path().join(name)).to_owned();
     for name in GUESTS {
@@ -304,6 +304,6 @@ fn core_dumped() {
         let content = fs::read(core(name)).expect("the dump");
         (content[..64].to_vec(), content.len())
     });
-    assert!(shown.0.starts_with(b"\x7fELF") && shown.1 > 16 << 20, "{} bytes", shown.1);
+    assert!(shown.0.starts_with(b"\x7fELF") && shown.1 > 64 << 20, "{} bytes", shown.1);
     both(0, "destroy {}");
 }
