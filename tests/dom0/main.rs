@@ -156,15 +156,21 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// The tests that take long, about in the order of their time: runs that share the tests have some of them each. A test that
-/// checks something on one version of Xen alone is not among them: the other run would leave that out.
+/// The tests that take long, about in the order of their time: runs that share the tests have some of them each, chosen by the
+/// seed, so that another run has others.
 const LONG: &[&str] = &[
+    "devices_work_as_hvm",
     "placement_is_libxenguests_own",
     "xls_guest_balloons",
+    "xl_verbs_on_a_linux_guest",
+    "served_devices_work_as_pvh",
+    "served_devices_work_as_pv",
     "devices_come_to_a_running_guest_and_go",
     "a_paused_guest_keeps_what_it_has",
     "no_limit_saves_a_guest_that_never_balloons_down",
     "walk_hostile_images",
+    "xl_saves_and_restores_a_guest_with_devices",
+    "xl_saves_and_restores_an_hvm_guest",
     "figures_of_ballooning_on_demand",
     "xenguest_starts_linux_as_pvh",
     "linux_sees_its_memory_as_pvh",
@@ -174,6 +180,10 @@ const LONG: &[&str] = &[
     "images_become_what_xl_makes_of_them",
     "dom0_memory_bounds_kernels",
     "devices_many_disks",
+    "vnc_shows_an_hvm_guests_card",
+    "emulated_devices_are_as_xl_has_them",
+    "a_qemu_that_stops_with_its_disk",
+    "qemu_serves_a_qcow2_disk",
     "xenguest_starts_seabios",
     "devices_that_cannot_be_attached",
     "devices_work_as_pv",
@@ -184,6 +194,8 @@ const LONG: &[&str] = &[
     "linux_sees_its_memory_as_pv",
     "device_model_leaves_no_process_of_its_user",
     "xl_saves_and_restores_a_linux_guest",
+    "external_devices_are_as_xl_has_them_pvh",
+    "external_devices_are_as_xl_has_them_pv",
     "libxl_keeps_a_guest_at_its_target",
     "walk_stops_of_xenstored",
     "walk_deaths_of_xenstored",
