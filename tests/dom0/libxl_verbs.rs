@@ -10,7 +10,6 @@ use serde_json::json;
 use super::Test;
 use super::device_model::ask;
 use super::devices::{Images, Link, loops};
-use super::faults::tiny_kernel;
 use super::libxl_record::listed;
 use super::linux::{QUICK, expect_guest, kernel_crashed, said, start, wait_until_ready};
 use super::support::{
@@ -19,7 +18,6 @@ use super::support::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("xl_verbs_on_an_hvm_guest", on_hvm),
-    ("xl_dumps_the_core_of_a_guest", core_dumped),
     ("xl_saves_and_restores_a_guest_with_devices", saved_with_devices),
     ("xl_verbs_on_a_linux_guest", on_linux),
 ];
@@ -284,26 +282,4 @@ fn saved_with_devices() {
     run("xl", &["shutdown", "-w", "t"]).success();
     wait_for("xl removes the guest", 30, || run("xl", &["domid", "t"]).status == Some(1));
     wait_for("the loop device goes", 10, || loops().len() == loops_before - 1);
-}
-
-/// A small guest, since a dump has all of its memory.
-fn core_dumped() {
-    let kernel = file(&tiny_kernel());
-    let kernel = path_text(&kernel);
-    let config = format!("type=\"pvh\"\nname=\"x\"\nmemory=64\nkernel=\"{kernel}\"\n");
-    let config = file(config.as_bytes());
-    shell(&format!("xl create -p {}", path_text(&config)));
-    create("t", &["--kind", "pvh", "--model", "libxl", "--memory", "64", "--kernel", kernel, "--paused"]);
-    let folder = tempfile::tempdir().expect("a folder");
-    let core = |name: &str| path_text(&folder.path().join(name)).to_owned();
-    for name in GUESTS {
-        run("xl", &["dump-core", name, &core(name)]).success();
-    }
-    // The header of an ELF file and its sections, and how many pages it has.
-    let shown = same("dump-core", |name| {
-        let content = fs::read(core(name)).expect("the dump");
-        (content[..64].to_vec(), content.len())
-    });
-    assert!(shown.0.starts_with(b"\x7fELF") && shown.1 > 64 << 20, "{} bytes", shown.1);
-    both(0, "destroy {}");
 }
