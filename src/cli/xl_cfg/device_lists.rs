@@ -106,8 +106,7 @@ fn key_of(error: &DeviceSetError) -> &'static str {
         | DeviceSetError::LongVifname { .. }
         | DeviceSetError::SameNic { .. }
         | DeviceSetError::TooManyNics { .. } => "vif",
-        DeviceSetError::Twice { what } if what.contains("channels") => "channel",
-        DeviceSetError::Twice { .. } => "p9",
+        DeviceSetError::Twice { class, .. } => class,
         _ => "disk",
     }
 }

@@ -1,4 +1,4 @@
-//! The language as a whole: what libxlutil answers, and texts that nobody wrote.
+//! The language as a whole: the answers of libxlutil, and generated texts.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};

@@ -175,6 +175,8 @@ pub enum DeviceSetError {
     /// Two devices have one name.
     #[error("{what}")]
     Twice {
+        /// The class of the devices, as in `p9`.
+        class: &'static str,
         /// Which, and what they both have.
         what: String,
     },

@@ -99,20 +99,20 @@ impl Devices {
 
     fn check_served(&self) -> Result<(), DeviceSetError> {
         let (mut tags, mut names, mut sockets) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let twice = |what: String| Err(DeviceSetError::Twice { what });
+        let twice = |class, what| Err(DeviceSetError::Twice { class, what });
         for share in &self.shares {
             if !tags.insert(&share.tag) {
-                return twice(format!("two shares have the tag {}", share.tag));
+                return twice("p9", format!("two shares have the tag {}", share.tag));
             }
         }
         for channel in &self.channels {
             if !names.insert(&channel.name) {
-                return twice(format!("two channels have the name {}", channel.name));
+                return twice("channel", format!("two channels have the name {}", channel.name));
             }
             if let ChannelConnection::Socket(path) = &channel.connection
                 && !sockets.insert(path)
             {
-                return twice(format!("two channels have the socket {}", path.display()));
+                return twice("channel", format!("two channels have the socket {}", path.display()));
             }
         }
         Ok(())
