@@ -26,15 +26,15 @@ pub(crate) fn check(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), 
 fn check_hvm(arguments: &BootArgs) -> Result<(), Error> {
     if arguments.kernel.is_some() {
         return Err(Error::BadConfig(
-            "--kernel is for pvh and pv guests: an HVM guest starts hvmloader, and --hvmloader FILE names another one; \
-             for a Linux kernel add --kind pvh"
+            "an HVM guest's --kernel is started by the QEMU that create starts, and there is none; --hvmloader FILE names another hvmloader; \
+             for a kernel without QEMU add --kind pvh"
                 .to_owned(),
         ));
     }
     for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
         if given {
             return Err(Error::BadConfig(format!(
-                "{flag} is for kernels that Xen starts itself: give it with --kind pvh or --kind pv"
+                "{flag} is for a --kernel, and there is none"
             )));
         }
     }

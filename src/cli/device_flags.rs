@@ -33,6 +33,7 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
             }
             None => None,
         },
+        ..Devices::default()
     };
     devices.check(kind).map_err(ConfigError::from)?;
     for disk in devices.paravirtual_only(kind) {

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{boot_file_flags, device_flags};
+use super::{boot_file_flags, device_flags, machine_flags};
 use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
 use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
 use crate::config::autoballoon::{Autoballoon, Dom0Share};
+use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
@@ -193,7 +194,8 @@ fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Resul
     let devices = passthrough || vgpu || !pci.is_empty();
     let run_as =
         RunAs::asked(arguments.qemu.device_model_user.as_ref(), arguments.qemu.device_model_root, devices, &path)?;
-    let mut needs = Needs::of(&arguments.qemu.dm_arg);
+    let words: Vec<_> = machine_flags::as_arguments(&guest_devices.machine).collect();
+    let mut needs = Needs::of(&[words.as_slice(), &arguments.qemu.dm_arg].concat());
     needs.network = needs.network.or_else(|| vnc_network(guest_devices));
     if let RunAs::User(user) = &run_as {
         if user.is_script() {
@@ -204,6 +206,7 @@ fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Resul
     Ok(DeviceModelConfig {
         role: QemuRole::DeviceModel,
         path,
+        machine: guest_devices.machine.clone(),
         arguments: arguments.qemu.dm_arg.clone(),
         timeout: arguments.qemu.dm_timeout,
         run_as,
@@ -227,6 +230,7 @@ fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Opti
     Ok(path.map(|path| DeviceModelConfig {
         role: QemuRole::Backend,
         path,
+        machine: Machine::default(),
         arguments: Vec::new(),
         timeout: arguments.qemu.dm_timeout,
         run_as: RunAs::Root,
@@ -241,10 +245,15 @@ fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Opti
 /// Where a setting or a file is not usable.
 pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     let none = arguments.qemu.device_model.as_deref() == Some(Path::new("none"));
-    let plan = plan(&arguments.guest.memory, !none)?;
+    let mut guest_arguments = arguments.guest.clone();
+    machine_flags::complete_video(&mut guest_arguments.memory, &arguments.devices);
+    let plan = plan(&guest_arguments.memory, !none)?;
     let has_device_model = has_device_model(arguments)?;
-    let platform = check(&arguments.guest, &plan)?;
-    let devices = device_flags::read(&arguments.devices, plan.request.kind)?;
+    let (kind, video) = (plan.request.kind, plan.memory.video);
+    let boot = &mut guest_arguments.boot;
+    let machine = machine_flags::read(&arguments.devices, boot, &arguments.qemu, video, kind, has_device_model)?;
+    let platform = check(&guest_arguments, &plan)?;
+    let devices = Devices { machine, ..device_flags::read(&arguments.devices, kind)? };
     if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }
@@ -292,7 +301,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     Ok(Create {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
+        guest: guest(&guest_arguments, plan, platform, Claim::Running, keep)?,
         device_model: device_model.map(|path| qemu(arguments, &devices, path)).transpose()?,
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,

@@ -6,7 +6,6 @@ use super::from_flags::Create;
 use crate::context::Context;
 use crate::domain::libxl_json::{FirmwarePaths, LibxlConfig, LibxlDeviceModel, LibxlUser};
 use crate::error::Error;
-use crate::qemu::command_line::is_option;
 use crate::qemu::config::DeviceModelConfig;
 use crate::qemu::confinement::RunAs;
 
@@ -44,7 +43,6 @@ fn device_model(config: &DeviceModelConfig) -> LibxlDeviceModel<'_> {
     LibxlDeviceModel {
         path: &config.path,
         arguments: &config.arguments,
-        own_serial: config.arguments.iter().any(|argument| is_option(argument, "serial")),
         user: match &config.run_as {
             RunAs::Root => LibxlUser::Root,
             RunAs::User(user) => user.in_libxl(),

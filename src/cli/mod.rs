@@ -15,6 +15,7 @@ pub mod exit_codes;
 pub mod from_flags;
 pub mod lenient_args;
 mod libxl_configuration;
+mod machine_flags;
 mod nearest;
 mod plan_advice;
 pub mod print;

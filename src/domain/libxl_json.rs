@@ -13,20 +13,18 @@ use uuid::Uuid;
 
 use super::libxl_fields::{Fields, truth};
 use super::{libxl_devices, saved_request};
+use crate::config::devices::machine::{BootOrder, GraphicsCard};
 use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
 use crate::error::Error;
 use crate::memory::units::KIB_PER_MIB;
-use crate::memory::{Kib, Kind};
+use crate::memory::Kind;
 use crate::payload::boot_files::{BootFiles, Module};
 
 /// libxl's default for the highest event channel port (`libxl__domain_build_info_setdefault`).
 const EVENT_CHANNELS: u32 = 1023;
-
-/// The least video RAM of a card that libxl itself gives to QEMU.
-const LEAST_VIDEO: Kib = Kib(16 * KIB_PER_MIB);
 
 /// A guest as `create` knows it.
 #[derive(Debug)]
@@ -77,8 +75,6 @@ pub struct LibxlDeviceModel<'a> {
     pub path: &'a Path,
     /// The user's own arguments.
     pub arguments: &'a [String],
-    /// Whether the user's own arguments have a serial port.
-    pub own_serial: bool,
     /// The user that runs it.
     pub user: LibxlUser,
 }
@@ -181,6 +177,11 @@ impl LibxlConfig<'_> {
             BootFiles::Firmware { kind, .. } => {
                 info.put_some("apic", (!platform.apic).then(|| truth(false)));
                 self.put_device_model(&mut info)?;
+                if let Some(direct) = &self.devices.machine.kernel {
+                    info.put("kernel", path(&direct.kernel)?);
+                    info.put_some("ramdisk", direct.ramdisk.as_deref().map(path).transpose()?);
+                    info.put_some("cmdline", Some(direct.cmdline.as_str()).filter(|text| !text.is_empty()));
+                }
                 let mut hvm = self.hvm()?;
                 hvm.put("bios", kind.name());
                 info.put("type.hvm", hvm);
@@ -218,10 +219,12 @@ impl LibxlConfig<'_> {
                 info.put("device_model_user", name.as_str());
             }
         }
-        let video = self.guest.plan.memory.video;
-        let own_card = (video > Kib::ZERO && video < LEAST_VIDEO)
-            .then(|| ["-device".to_owned(), format!("VGA,vgamem_mb={}", video.0 / KIB_PER_MIB)]);
-        let arguments: Vec<_> = own_card.iter().flatten().chain(model.arguments).map(String::as_str).collect();
+        let card = (!self.is_card_of_libxl()).then(|| {
+            let device = self.devices.machine.graphics.device(self.guest.plan.memory.video.0 / KIB_PER_MIB);
+            device.map(|device| ["-device".to_owned(), device])
+        });
+        let own_card = card.iter().flatten().flatten();
+        let arguments: Vec<_> = own_card.chain(model.arguments).map(String::as_str).collect();
         info.put_some("extra_hvm", (!arguments.is_empty()).then_some(arguments));
         Ok(())
     }
@@ -253,17 +256,29 @@ impl LibxlConfig<'_> {
         hvm.put_some("viridian_enable", groups);
         let hole = plan.layout.has_custom_hole().then(|| plan.layout.mmio_size.get() >> 10);
         hvm.put_some("mmio_hole_memkb", hole);
-        // libxl refuses less video RAM for this card: it is then one of QEMU's own arguments.
-        let kind = if plan.memory.video < LEAST_VIDEO { "none" } else { "std" };
-        hvm.put("vga", json!({ "kind": kind }));
+        let machine = &self.devices.machine;
+        let card = if self.is_card_of_libxl() { machine.graphics } else { GraphicsCard::None };
+        hvm.put("vga", json!({ "kind": card.as_str() }));
+        hvm.put_some("boot", (machine.boot != BootOrder::default()).then(|| machine.boot.to_string()));
+        hvm.put_some("xen_platform_pci", (!machine.platform_device).then(|| truth(false)));
         let framebuffer = self.devices.framebuffer.as_ref();
         hvm.put("vnc", framebuffer.map_or_else(|| json!({ "enable": truth(false) }), libxl_devices::vnc));
         hvm.put_some("keymap", framebuffer.and_then(|framebuffer| framebuffer.keymap.as_deref()));
         hvm.put("vkb_device", truth(false));
         libxl_devices::put_emulated(&mut hvm, self.devices);
-        let own_serial = self.device_model.as_ref().is_none_or(|model| model.own_serial);
-        hvm.put_some("serial", (!own_serial).then_some("pty"));
+        if self.device_model.is_some() {
+            match machine.serial.as_slice() {
+                [] => {}
+                [port] => hvm.put("serial", port.as_str()),
+                ports => hvm.put("serial_list", ports.to_vec()),
+            }
+        }
         Ok(hvm)
+    }
+
+    /// Whether libxl gives QEMU this card: with less video RAM it refuses the card, which is then one of QEMU's own arguments.
+    fn is_card_of_libxl(&self) -> bool {
+        self.guest.plan.memory.video >= self.devices.machine.graphics.usual_video()
     }
 }
 

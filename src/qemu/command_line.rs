@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::config::DeviceModelConfig;
 use super::log::XEN_RUN_DIR;
 use crate::config::name::DomainName;
 use crate::memory::units::KIB_PER_MIB;
@@ -56,36 +57,48 @@ pub(crate) fn of_device_model(
     domid: DomId,
     name: &DomainName,
     plan: &Plan,
+    config: &DeviceModelConfig,
     devices: &[String],
     confinement: &[String],
-    own: &[String],
 ) -> Vec<String> {
     let mut all = common(domid);
     let mut add = |words: &[&str]| all.extend(words.iter().map(|word| (*word).to_owned()));
+    let DeviceModelConfig { machine, arguments: own, .. } = config;
 
     add(&["-name", &name.qemu_option(), "-display", "none"]);
-    if !own.iter().any(|argument| is_option(argument, "serial")) {
-        add(&["-serial", "pty"]);
+    if let Some(direct) = &machine.kernel {
+        add(&["-kernel", &direct.kernel.to_string_lossy()]);
+        if let Some(ramdisk) = &direct.ramdisk {
+            add(&["-initrd", &ramdisk.to_string_lossy()]);
+        }
+        if !direct.cmdline.is_empty() {
+            add(&["-append", &direct.cmdline]);
+        }
+    }
+    for port in &machine.serial {
+        add(&["-serial", port]);
     }
     // Whole MiB in every memory model.
     let mib = |size: Kib| size.get() / KIB_PER_MIB;
     let video = mib(plan.memory.video);
-    if video > 0 {
-        add(&["-device", &format!("VGA,vgamem_mb={video}")]);
+    if let Some(card) = machine.graphics.device(video) {
+        add(&["-device", &card]);
     }
-    add(&["-boot", "order=cda"]);
+    add(&["-boot", &format!("order={}", machine.boot)]);
     if plan.vcpus > 1 {
         add(&["-smp", &format!("{0},maxcpus={0}", plan.vcpus)]);
     }
     if !devices.iter().any(|argument| argument == "-netdev") {
         add(&["-net", "none"]);
     }
-    let mut machine = "xenfv,suppress-vmdesc=on".to_owned();
+    // The machine xenfv has Xen's platform device.
+    let board = if machine.platform_device { "xenfv" } else { "pc,accel=xen" };
+    let mut board = format!("{board},suppress-vmdesc=on");
     if plan.layout.has_custom_hole() {
-        machine = format!("{machine},max-ram-below-4g={}", plan.layout.mmio_start.get());
+        board = format!("{board},max-ram-below-4g={}", plan.layout.mmio_start.get());
     }
     // QEMU places its video RAM directly after this size, so it must match what the builder populated.
-    add(&["-machine", &machine, "-m", &mib(plan.memory.build_max).to_string()]);
+    add(&["-machine", &board, "-m", &mib(plan.memory.build_max).to_string()]);
     all.extend_from_slice(devices);
     all.extend_from_slice(confinement);
     all.extend_from_slice(own);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::confinement::RunAs;
 use super::needs::Needs;
+use crate::config::devices::machine::Machine;
 
 /// What a QEMU does for its guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct DeviceModelConfig {
     pub role: QemuRole,
     /// The program.
     pub path: PathBuf,
+    /// The machine that it emulates, if it is a device model.
+    pub machine: Machine,
     /// The user's own arguments.
     pub arguments: Vec<String>,
     /// How long it may take to become ready.

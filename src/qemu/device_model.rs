@@ -100,7 +100,7 @@ impl DeviceModel {
             let confinement = confinement(domid, &config.run_as)?;
             let arguments = match config.role {
                 QemuRole::DeviceModel => {
-                    of_device_model(domid, name, plan, &devices.arguments, &confinement, &config.arguments)
+                    of_device_model(domid, name, plan, config, &devices.arguments, &confinement)
                 }
                 QemuRole::Backend => of_backend(domid, name, plan, &devices.arguments),
             };

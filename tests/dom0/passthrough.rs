@@ -11,6 +11,7 @@ use dombuild::builder::build::{BuildJob, build_guest};
 use dombuild::builder::post::{Identity, build_post, make_skeleton};
 use dombuild::builder::pre::build_pre;
 use dombuild::cancel::Cancel;
+use dombuild::config::devices::machine::Machine;
 use dombuild::config::guest::Guest;
 use dombuild::context::Context;
 use dombuild::devices::pci;
@@ -156,6 +157,7 @@ fn reserved_memory() {
     let config = DeviceModelConfig {
         role: QemuRole::DeviceModel,
         path,
+        machine: Machine::default(),
         arguments,
         timeout,
         run_as,

@@ -26,13 +26,13 @@ pub struct BootArgs {
     /// HVM: ACPI tables for the guest, one after the other in one file
     #[arg(long, value_name = "FILE")]
     pub acpi: Option<PathBuf>,
-    /// PVH, PV: the guest's kernel, at most 512 MiB, also unpacked
+    /// The guest's kernel. PVH, PV: at most 512 MiB, also unpacked. HVM: QEMU starts it through the firmware
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
-    /// PVH, PV: initial ramdisk for the kernel, at most 1 GiB
+    /// Initial ramdisk for the kernel, at most 1 GiB
     #[arg(long, value_name = "PATH")]
     pub ramdisk: Option<PathBuf>,
-    /// PVH, PV: command line for the kernel
+    /// Command line for the kernel
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 }

@@ -7,8 +7,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
 use super::host::StoreArgs;
+use super::qemu::Switch;
 use super::time::seconds;
 use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
+use crate::config::devices::machine::{BootOrder, GraphicsCard};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
 use crate::xen::PciAddress;
@@ -87,6 +89,18 @@ pub struct VirtualDeviceArgs {
     /// An emulated USB controller of an HVM guest without devices: version 1, 2 or 3
     #[arg(long, value_name = "VERSION", hide_possible_values = true, conflicts_with_all = ["usb", "usb_device"])]
     pub usb_version: Option<UsbVersion>,
+    /// The graphics card of an HVM guest: stdvga, cirrus, qxl or none; --video sets its memory [default: stdvga]
+    #[arg(long, value_name = "CARD", hide_possible_values = true)]
+    pub vga: Option<GraphicsCard>,
+    /// A serial port of an HVM guest, in QEMU's words: pty, null, file:PATH (repeat it); none for no port [default: pty]
+    #[arg(long, value_name = "PORT")]
+    pub serial: Vec<String>,
+    /// Whether an HVM guest has Xen's PCI device, by which its PV drivers find Xen
+    #[arg(long, value_name = "on|off", value_enum, hide_possible_values = true, default_value = "on")]
+    pub xen_platform_pci: Switch,
+    /// The order in which an HVM guest's firmware looks for a system: c disk, d CD drive, n network, a floppy [default: cda]
+    #[arg(long, value_name = "LETTERS", help_heading = "Boot")]
+    pub boot: Option<BootOrder>,
     /// How long the hotplug script of a device may take
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds)]
     pub hotplug_timeout: Duration,

@@ -6,6 +6,7 @@ mod disk_spec;
 pub mod emulated;
 pub mod error;
 pub mod framebuffer;
+pub mod machine;
 pub mod nic;
 mod nic_spec;
 mod nic_values;

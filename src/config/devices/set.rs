@@ -9,6 +9,7 @@ use super::disk::{Disk, DiskBackend, DiskFormat};
 use super::emulated::{SoundModel, Usb};
 use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
+use super::machine::Machine;
 use super::nic::{MacAddress, Nic};
 use super::pvcalls::PvCalls;
 use super::share::Share;
@@ -46,6 +47,8 @@ pub struct Devices {
     pub sound: Option<SoundModel>,
     /// The emulated USB.
     pub usb: Option<Usb>,
+    /// The emulated machine of an HVM guest.
+    pub machine: Machine,
 }
 
 /// A place on the emulated controllers of an HVM guest.

@@ -118,10 +118,9 @@ fn an_hvm_guest_has_the_qemu_that_runs() {
     let settings = ["hpet=0", "acpi=0", "acpi_s4=0", "viridian=base,freq", "timer_mode=2", "nomigrate=1"];
     let arguments = ["-serial", "null"].map(str::to_owned);
     let hvm = guest(request.clone(), firmware(), &settings);
-    let model = |own_serial, user| LibxlDeviceModel {
+    let model = |own_arguments, user| LibxlDeviceModel {
         path: Path::new("/qemu"),
-        arguments: if own_serial { &arguments } else { &[] },
-        own_serial,
+        arguments: if own_arguments { &arguments } else { &[] },
         user,
     };
     let full = value(&hvm, |config| {
