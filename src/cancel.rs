@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::errno::Errno;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 
 use crate::error::Error;
@@ -22,9 +22,22 @@ impl Cancel {
     /// # Errors
     /// [`Error::Internal`] if the system refuses the handlers.
     pub fn install() -> Result<Self, Error> {
+        Self::on(&[(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)])
+    }
+
+    /// Handles SIGINT, SIGTERM and SIGUSR1, for a run that keeps SIGHUP for something else.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn install_for_supervisor() -> Result<Self, Error> {
+        Self::on(&[(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGUSR1, SIGUSR1)])
+    }
+
+    /// Handles signals, each as another one or itself.
+    fn on(signals: &[(i32, i32)]) -> Result<Self, Error> {
         let (interrupt, came, pipe) = Interrupt::new().map_err(Error::io("make a pipe for signals"))?;
         let ignored = ignored();
-        for (signal, counts_as) in [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGHUP, SIGTERM)] {
+        for &(signal, counts_as) in signals {
             if ignored >> (signal - 1) & 1 == 1 {
                 continue;
             }

@@ -135,6 +135,16 @@ pub enum Error {
         /// The same for programs: a list.
         problems: serde_json::Value,
     },
+    /// A guest ends and starts again too often.
+    #[error("{name} restarts too often: more than {most} times within {} s", window.as_secs())]
+    RestartsTooOften {
+        /// Its name.
+        name: String,
+        /// The most restarts.
+        most: u16,
+        /// The time in which they are counted.
+        window: Duration,
+    },
     /// The name belongs to another domain.
     #[error("the name {name:?} is taken by domain {owner}")]
     NameTaken {

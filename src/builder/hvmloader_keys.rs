@@ -46,6 +46,7 @@ pub fn write_firmware(
         ("platform/acpi", bool01(platform.acpi)),
         ("platform/acpi_s3", bool01(platform.acpi_s3)),
         ("platform/acpi_s4", bool01(platform.acpi_s4)),
+        ("platform/acpi_laptop_slate", bool01(platform.acpi_laptop_slate)),
         ("hvmloader/bios", firmware.name()),
     ] {
         transaction.write(&keys.of_domain(name), value)?;

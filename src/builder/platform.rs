@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, Failure};
 use crate::memory::Kind;
 use crate::stage::Stage;
-use crate::xen::{DomId, HvmParam};
+use crate::xen::{Affinity, DomId, HvmParam};
 
 /// `SHUTDOWN_crash` (xen/include/public/sched.h).
 const CRASH: u64 = 3;
@@ -62,7 +62,10 @@ pub fn set_scheduling(context: &Context<'_>, domid: DomId, guest: &Guest) -> Res
 fn schedule(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {
     let (platform, xen) = (&guest.platform, context.xen);
     for (vcpu, cpus) in &platform.affinity {
-        xen.set_vcpu_affinity(domid, *vcpu, cpus.bytes())?;
+        xen.set_vcpu_affinity(domid, *vcpu, cpus.bytes(), Affinity::Hard)?;
+    }
+    for (vcpu, cpus) in &platform.soft_affinity {
+        xen.set_vcpu_affinity(domid, *vcpu, cpus.bytes(), Affinity::Soft)?;
     }
     if platform.weight.is_none() && platform.cap.is_none() {
         return Ok(());

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod output;
 pub mod platform;
 pub mod qemu;
+pub mod run;
 mod time;
 
 use std::ffi::OsString;
@@ -15,19 +16,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 
 use boot::BootArgs;
 use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
     AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
-    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_XENGUEST,
+    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_RUN,
+    AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
 use output::OutputArgs;
 use platform::{DomainArgs, PlatformArgs};
 use qemu::QemuArgs;
+use run::RunArgs;
 use time::seconds;
 
 use crate::memory::{Kib, Model};
@@ -62,9 +65,12 @@ pub enum Command {
     /// Check an xl configuration file: each key, and its errors with their places; needs neither root nor Xen
     #[command(after_help = AFTER_CHECK)]
     Check(CheckArgs),
-    /// Create, build and start a guest
+    /// Create, build and start a guest, by its flags or by its xl configuration file
     #[command(after_help = AFTER_CREATE)]
     Create(Box<CreateArgs>),
+    /// Start the guest of an xl configuration file and look after it: restart it as the file says, shut it down in the end
+    #[command(after_help = AFTER_RUN)]
+    Run(RunArgs),
     /// Build into a domain that another toolstack created; dombuild never destroys it
     #[command(after_help = AFTER_BUILD)]
     Build(Box<BuildArgs>),
@@ -101,6 +107,11 @@ pub enum Command {
     /// Show what this dombuild and this host can do; needs no Xen
     #[command(after_help = AFTER_FEATURES)]
     Features,
+}
+
+/// A file names the guest and its memory.
+fn required_without_file(arg: Arg) -> Arg {
+    arg.required(false).required_unless_present("file")
 }
 
 /// `plan`.
@@ -145,25 +156,41 @@ pub struct GuestArgs {
     pub host: HostArgs,
 }
 
-/// `create`.
+/// Create, build and start a guest, by its flags or by its xl configuration file
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("memory", required_without_file))]
 pub struct CreateArgs {
+    /// The guest's configuration, in the format of xl.cfg; flags change what it says
+    #[arg(value_name = "FILE", value_parser = clap::value_parser!(PathBuf))]
+    pub file: Option<PathBuf>,
+    /// Settings that are read after the file, each as a line of it: memory=512 or 'extra="console=hvc0"'
+    #[arg(value_name = "KEY=VALUE", requires = "file")]
+    pub settings: Vec<String>,
     /// Name of the guest; no other domain may have it
     // A word on the command line, like --kernel's: which names are good is the configuration's to say, with its exit code.
-    #[arg(long)]
+    #[arg(long, required = false, required_unless_present = "file")]
     pub name: String,
     /// Check everything and print the steps; create and change nothing
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Print only the configuration that the guest would have in libxl's format
     #[arg(long, requires = "dry_run")]
     pub libxl_json: bool,
     /// Leave the guest paused; `xl unpause` starts it
-    #[arg(long)]
+    #[arg(short = 'p', long)]
     pub paused: bool,
     /// Wait until the guest stops, remove it and its QEMU, and print why it stopped
-    #[arg(long, conflicts_with = "paused")]
+    #[arg(short = 'F', long, conflicts_with = "paused")]
     pub foreground: bool,
+    /// Show the guest's console, by `xl console`, once it has started
+    #[arg(short = 'c', long, conflicts_with_all = ["foreground", "json"])]
+    pub console: bool,
+    /// Show the guest's VNC display, by `xl vncviewer`, once it has started
+    #[arg(short = 'V', long, conflicts_with_all = ["foreground", "json", "console"])]
+    pub vncviewer: bool,
+    /// Print nothing about the guest if all goes well
+    #[arg(short = 'q', long, conflicts_with = "json")]
+    pub quiet: bool,
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
@@ -179,6 +206,17 @@ pub struct CreateArgs {
     /// xenstored
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+impl CreateArgs {
+    /// The verb of xl that shows the started guest.
+    pub(crate) fn viewer(&self) -> Option<&'static str> {
+        match (self.console, self.vncviewer) {
+            (true, _) => Some("console"),
+            (_, true) => Some("vncviewer"),
+            _ => None,
+        }
+    }
 }
 
 /// `build`.

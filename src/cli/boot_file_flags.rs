@@ -33,9 +33,7 @@ fn check_hvm(arguments: &BootArgs) -> Result<(), Error> {
     }
     for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
         if given {
-            return Err(Error::BadConfig(format!(
-                "{flag} is for a --kernel, and there is none"
-            )));
+            return Err(Error::BadConfig(format!("{flag} is for a --kernel, and there is none")));
         }
     }
     if arguments.smbios.is_some() && arguments.smbios_passthrough {

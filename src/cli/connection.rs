@@ -24,8 +24,21 @@ impl<'a> Connection<'a> {
     /// `cancel` is whether a signal stops the run in order; without it, it ends at once. `store_timeout` is how long
     /// xenstored may take for an answer.
     pub(crate) fn open(reporter: &'a Reporter, cancel: bool, store_timeout: Duration) -> Result<Self, Failure> {
+        Self::open_with(reporter, store_timeout, || if cancel { Cancel::install() } else { Ok(Cancel::default()) })
+    }
+
+    /// The same for a run that looks after a guest: SIGHUP does not stop it, and SIGUSR1 does.
+    pub(crate) fn open_for_supervisor(reporter: &'a Reporter, store_timeout: Duration) -> Result<Self, Failure> {
+        Self::open_with(reporter, store_timeout, Cancel::install_for_supervisor)
+    }
+
+    fn open_with(
+        reporter: &'a Reporter,
+        store_timeout: Duration,
+        cancel: impl FnOnce() -> Result<Cancel, Error>,
+    ) -> Result<Self, Failure> {
         observer::step(reporter, Stage::Connect, || {
-            let cancel = if cancel { Cancel::install()? } else { Cancel::default() };
+            let cancel = cancel()?;
             let xen = Interface::open()?;
             let store = Store::open_with(store_timeout, cancel.interrupt());
             let store = store.map_err(|error| cancel.explain(error.into()))?;

@@ -2,6 +2,7 @@
 
 use super::from_flags::Create;
 use crate::builder::image::check_width;
+use crate::config::cpu_pool::CpuPool;
 use crate::context::Context;
 use crate::domain::find::name_owner;
 use crate::domain::identity::check_uuid_free;
@@ -47,9 +48,34 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
         max_event_channel: config.event_channels,
         max_grant_frames: config.max_grant_frames,
         max_maptrack_frames: config.max_maptrack_frames,
-        grant_version: if host.grant_v2 { 2 } else { 1 },
-        cpupool: config.cpupool,
+        grant_version: config.max_grant_version.unwrap_or(2).min(if host.grant_v2 { 2 } else { 1 }),
+        vpmu: config.vpmu,
+        msr_relaxed: config.msr_relaxed,
+        cpupool: pool_number(context, &config.cpupool)?,
         ssid: ssid.unwrap_or(0),
     };
     Ok((wanted, host))
+}
+
+/// The number of a CPU pool (`libxl__cpupoolid_to_name`, Xen 4.17: xl writes the names to xenstore).
+///
+/// # Errors
+/// [`Error::BadConfig`] if no pool has the name; an error of xenstored.
+pub(crate) fn pool_number(context: &Context<'_>, pool: &CpuPool) -> Result<u32, Error> {
+    const POOLS: &str = "/local/pool";
+    let name = match pool {
+        CpuPool::Number(number) => return Ok(*number),
+        CpuPool::Name(name) => name,
+    };
+    let store = context.store.plain();
+    for number in store.children(POOLS)? {
+        if store.read(&format!("{POOLS}/{number}/name"))?.as_deref() == Some(name)
+            && let Ok(number) = number.parse()
+        {
+            return Ok(number);
+        }
+    }
+    Err(Error::BadConfig(format!(
+        "--cpupool {name:?}: there is no CPU pool of this name; `xl cpupool-list` shows which there are"
+    )))
 }

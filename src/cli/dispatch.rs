@@ -15,12 +15,12 @@ use nix::sys::stat::{Mode, umask};
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
 use super::commands::{
-    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan,
+    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan, run,
 };
 use super::events::Events;
 use super::print::{self, Code, Done};
 use super::reporter::Reporter;
-use super::{lenient_args as given, xenguest};
+use super::{guest_file, lenient_args as given, xenguest};
 use crate::error::{AtStage, Error, Failure};
 use crate::logging::{self, LogConfig};
 use crate::os::{lines, process};
@@ -44,9 +44,9 @@ pub fn main() -> ExitCode {
     // The flags and what was given live as long as the process: its end frees them in less time.
     let parsed = Box::leak(Box::new(Cli::command()))
         .try_get_matches_from_mut(&arguments)
-        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, Box::leak(Box::new(matches)))));
+        .and_then(|matches| Ok((OutputArgs::from_arg_matches(&matches)?, &*Box::leak(Box::new(matches)))));
     match parsed {
-        Ok((cli, matches)) => run(&cli, matches, &arguments),
+        Ok((output, matches)) => run(&output, matches, &arguments),
         // `--help` and `--version` end here too: they are no errors, and go to stdout.
         Err(text) if !text.use_stderr() => {
             let _ = text.print();
@@ -92,23 +92,20 @@ fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
     ExitCode::from(Code::PERMISSION.exit)
 }
 
-fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
+fn run(output: &OutputArgs, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
+    let json = matches.get_flag("json");
     let verb = matches.subcommand_name().unwrap_or_default();
     // Before anything else is opened: the number could be taken then.
     let events = Arc::new(Events::default());
-    let opened = open_events(&events, &cli.output);
-    let log = open_log(&cli.output);
+    let opened = open_events(&events, output);
+    let log = open_log(output);
     events.start(Some(verb));
     if let Err(error) = log {
-        return print::print_error(
-            &events,
-            &Failure { stage: Stage::CheckInput, error, aftermath: None }.into(),
-            cli.json,
-        );
+        return print::print_error(&events, &Failure { stage: Stage::CheckInput, error, aftermath: None }.into(), json);
     }
     if let Err(problem) = opened {
         let message = format!("invalid value for '--events-fd <N>': {problem}");
-        return usage(&events, &Cli::command().error(ErrorKind::ValueValidation, message), cli.json, None);
+        return usage(&events, &Cli::command().error(ErrorKind::ValueValidation, message), json, None);
     }
     log::debug!("arguments {arguments:?}");
     if log::log_enabled!(Level::Debug) {
@@ -121,12 +118,12 @@ fn run(cli: &Cli, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
         let events = events.clone();
         move |message: &str| print::last_words(&events, message)
     };
-    match logging::catch(last_words, || carry_out(&reporter, cli)) {
+    match logging::catch(last_words, || carry_out(&reporter, &guest_file::complete(&reporter, matches, arguments)?)) {
         Ok(done) => {
             print::tell_done(&events, verb, &done);
             ExitCode::SUCCESS
         }
-        Err(error) => print::print_error(&events, &error, cli.json),
+        Err(error) => print::print_error(&events, &error, json),
     }
 }
 
@@ -207,6 +204,7 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Plan(arguments) => plan::run(reporter, arguments, cli.json),
         Command::Check(arguments) => check::run(reporter, arguments, cli.json),
         Command::Create(arguments) => create::run(reporter, arguments, cli.json),
+        Command::Run(arguments) => run::run(reporter, arguments, cli.json),
         Command::Build(arguments) => build::run(reporter, arguments, cli.json),
         Command::Balloon(arguments) => balloon::run(reporter, arguments, cli.json),
         Command::Attach(arguments) => attach::run(reporter, arguments, cli.json),

@@ -28,6 +28,8 @@ codes! {
     DEVICE_MODEL_FAILED = "device-model-failed", 1;
     /// A device could not be attached: its hotplug script, its backend or the system refuses it.
     DEVICE_FAILED = "device-failed", 1;
+    /// The guest ends and starts again too often.
+    RESTARTS_TOO_OFTEN = "restarts-too-often", 1;
     /// The command line cannot be parsed.
     USAGE = "usage", 2;
     /// The sizes make no guest.

@@ -12,6 +12,7 @@ use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
 use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
 use crate::config::autoballoon::{Autoballoon, Dom0Share};
+use crate::config::cpu_pool::CpuPool;
 use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
@@ -47,6 +48,8 @@ pub struct Create {
     pub device_model: Option<DeviceModelConfig>,
     /// The QEMU that serves devices of a PVH or PV guest, if there are such devices.
     pub backend: Option<DeviceModelConfig>,
+    /// Its start is not reported.
+    pub quiet: bool,
     /// It stays paused.
     pub paused: bool,
     /// The run lasts as long as the guest.
@@ -59,8 +62,14 @@ pub struct Create {
     pub max_maptrack_frames: Option<i32>,
     /// Highest event channel port.
     pub event_channels: u32,
+    /// The highest version of its grant table; `None` is Xen's.
+    pub max_grant_version: Option<u32>,
+    /// It has performance counters.
+    pub vpmu: bool,
+    /// Unknown MSRs read as 0.
+    pub msr_relaxed: bool,
     /// CPU pool.
-    pub cpupool: u32,
+    pub cpupool: CpuPool,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
 }
@@ -122,6 +131,11 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         &arguments.devices.sysfs,
     )?;
     let mmio_hole = agree(chosen, needed)?;
+    if arguments.shadow_memory.is_some() && arguments.kind == Kind::Pv {
+        return Err(Error::BadConfig(
+            "--shadow-memory is for --kind hvm and pvh; a pv guest has no paging pool".to_owned(),
+        ));
+    }
     let plan = Plan::new(&Request {
         kind: arguments.kind,
         model: arguments.model,
@@ -131,6 +145,7 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         extra_internal: arguments.extra_internal,
         vcpus: arguments.vcpus,
         shadow_multiplier: arguments.shadow_multiplier,
+        shadow_memory: arguments.shadow_memory,
         mmio_hole,
         device_model,
         passthrough: arguments.devices.passthrough || !arguments.devices.pci.is_empty(),
@@ -306,13 +321,17 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
         backend,
+        quiet: arguments.quiet,
         paused: arguments.paused,
         foreground: arguments.foreground,
         seclabel: arguments.domain.seclabel.clone(),
         max_grant_frames: arguments.domain.max_grant_frames,
         max_maptrack_frames: arguments.domain.max_maptrack_frames,
         event_channels: arguments.domain.event_channels,
-        cpupool: arguments.domain.cpupool,
+        max_grant_version: arguments.domain.max_grant_version,
+        vpmu: arguments.domain.vpmu,
+        msr_relaxed: arguments.domain.msr_relaxed,
+        cpupool: arguments.domain.cpupool.clone(),
         firmware: firmware(&arguments.guest.boot),
     })
 }

@@ -19,6 +19,8 @@ pub struct Given {
     pub output: OutputArgs,
     /// The verb, where there is one.
     pub verb: Option<String>,
+    /// Its place among the words, which counts from 0.
+    pub verb_at: usize,
 }
 
 /// Looks for those flags and for the verb in a command line that clap refused, wherever they stand; what is the value of
@@ -31,12 +33,13 @@ pub fn parse_lenient(arguments: &[OsString]) -> Given {
     let flags: BTreeMap<&str, &Arg> = all.filter_map(|arg| Some((arg.get_long()?, arg))).collect();
 
     let mut given = Given::default();
-    let mut words = arguments.iter().skip(1).peekable();
-    while let Some(word) = words.next() {
+    let mut words = arguments.iter().enumerate().skip(1).peekable();
+    while let Some((at, word)) = words.next() {
         let text = word.to_str().unwrap_or_default();
         let Some(flag) = text.strip_prefix("--") else {
             if given.verb.is_none() && command.find_subcommand(text).is_some() {
                 given.verb = Some(text.to_owned());
+                given.verb_at = at;
             }
             continue;
         };
@@ -49,7 +52,10 @@ pub fn parse_lenient(arguments: &[OsString]) -> Given {
             None => (flag, None),
         };
         let value = match attached {
-            None => flags.get(flag).and_then(|arg| words.next_if(|next| takes(arg, next))).cloned(),
+            None => flags
+                .get(flag)
+                .and_then(|arg| words.next_if(|(_, next)| takes(arg, next)))
+                .map(|(_, next)| next.clone()),
             attached => attached,
         };
         let as_text = || value.as_ref().and_then(|value| value.to_str());

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::create_request::pool_number;
 use super::from_flags::Create;
 use crate::context::Context;
 use crate::domain::libxl_json::{FirmwarePaths, LibxlConfig, LibxlDeviceModel, LibxlUser};
@@ -14,8 +15,10 @@ use crate::qemu::confinement::RunAs;
 /// # Errors
 /// An error of Xen; those of [`LibxlConfig::value`].
 pub(crate) fn of(context: &Context<'_>, config: &Create) -> Result<Value, Error> {
-    let pinned = !config.guest.platform.affinity.is_empty();
-    let pool_cpus = if pinned { context.xen.pool_cpus(config.cpupool)? } else { None }.unwrap_or_default();
+    let platform = &config.guest.platform;
+    let pinned = !platform.affinity.is_empty() || !platform.soft_affinity.is_empty();
+    let cpupool = pool_number(context, &config.cpupool)?;
+    let pool_cpus = if pinned { context.xen.pool_cpus(cpupool)? } else { None }.unwrap_or_default();
     let files = &config.firmware;
     let configuration = LibxlConfig {
         name: &config.name,
@@ -28,9 +31,12 @@ pub(crate) fn of(context: &Context<'_>, config: &Create) -> Result<Value, Error>
             acpi: files.acpi.as_deref(),
         },
         device_model: config.device_model.as_ref().map(device_model),
-        cpupool: config.cpupool,
+        cpupool,
         pool_cpus: &pool_cpus,
         seclabel: config.seclabel.as_deref(),
+        max_grant_version: config.max_grant_version,
+        vpmu: config.vpmu,
+        msr_relaxed: config.msr_relaxed,
         max_grant_frames: config.max_grant_frames,
         max_maptrack_frames: config.max_maptrack_frames,
         event_channels: config.event_channels,

@@ -46,6 +46,7 @@ pub fn code_of(error: &Error) -> Code {
         | Error::Host(_)
         | Error::DeviceUser(_) => Code::BAD_CONFIG,
         Error::File(error) => code_of_file(error),
+        Error::RestartsTooOften { .. } => Code::RESTARTS_TOO_OFTEN,
         Error::NameTaken { .. } => Code::NAME_TAKEN,
         Error::NoSuchDomain(_) => Code::NO_SUCH_DOMAIN,
         Error::NotOurs { .. } => Code::NOT_OURS,
@@ -347,7 +348,7 @@ pub fn print_stderr(text: &str) {
 }
 
 /// Several lines on stderr for people.
-fn print_lines_to_stderr(text: &str) {
+pub(crate) fn print_lines_to_stderr(text: &str) {
     let _ = writeln!(io::stderr(), "dombuild: {}", lines(text.trim_end()));
 }
 

@@ -2,10 +2,12 @@
 
 pub mod autoballoon;
 pub mod cmdline;
+pub mod cpu_pool;
 pub mod devices;
 pub mod error;
 pub mod guest;
 pub mod name;
+pub mod on_end;
 pub mod platform;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -36,6 +36,8 @@ pub struct Platform {
     pub online_vcpus: Option<u32>,
     /// The CPUs that a vCPU may run on, by its number; one that is not here may run on all.
     pub affinity: BTreeMap<u32, CpuMap>,
+    /// The CPUs that a vCPU runs on by preference, by its number.
+    pub soft_affinity: BTreeMap<u32, CpuMap>,
     /// Its weight against other domains; `None` leaves the scheduler's.
     pub weight: Option<u16>,
     /// Its cap in percent of a CPU; `None` leaves the scheduler's.
@@ -62,6 +64,8 @@ pub struct Platform {
     pub acpi_s3: bool,
     /// ACPI's sleep state S4 is offered.
     pub acpi_s4: bool,
+    /// ACPI's switch of convertible laptops is offered.
+    pub acpi_laptop_slate: bool,
     /// TSC: 0 default, 1 always emulated, 2 never.
     pub tsc_mode: u32,
     /// A HPET is emulated.
@@ -176,7 +180,7 @@ impl Platform {
         if let Some(online) = self.online_vcpus.filter(|online| !(1..=vcpus).contains(online)) {
             return Err(ConfigError::OnlineVcpus { online, vcpus });
         }
-        if let Some(vcpu) = self.affinity.keys().copied().find(|vcpu| *vcpu >= vcpus) {
+        if let Some(vcpu) = self.affinity.keys().chain(self.soft_affinity.keys()).copied().find(|vcpu| *vcpu >= vcpus) {
             return Err(ConfigError::AffinityOfVcpu { vcpu, vcpus });
         }
         if let Some(cores) = self.cores_per_socket.filter(|cores| !vcpus.is_multiple_of(*cores)) {

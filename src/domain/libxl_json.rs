@@ -19,8 +19,8 @@ use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
 use crate::error::Error;
-use crate::memory::units::KIB_PER_MIB;
 use crate::memory::Kind;
+use crate::memory::units::KIB_PER_MIB;
 use crate::payload::boot_files::{BootFiles, Module};
 
 /// libxl's default for the highest event channel port (`libxl__domain_build_info_setdefault`).
@@ -45,6 +45,12 @@ pub struct LibxlConfig<'a> {
     pub pool_cpus: &'a [u8],
     /// Its FLASK label.
     pub seclabel: Option<&'a str>,
+    /// The highest version of its grant table, if it was chosen.
+    pub max_grant_version: Option<u32>,
+    /// It has performance counters.
+    pub vpmu: bool,
+    /// Its unknown MSRs read as 0.
+    pub msr_relaxed: bool,
     /// Its grant table frames, if they were chosen.
     pub max_grant_frames: Option<i32>,
     /// Its maptrack frames, if they were chosen.
@@ -145,8 +151,15 @@ impl LibxlConfig<'_> {
             info.put("vcpu_hard_affinity", (0..plan.vcpus).map(|vcpu| bits(cpus(vcpu))).collect::<Vec<_>>());
             info.put("numa_placement", truth(false));
         }
+        if !platform.soft_affinity.is_empty() {
+            let cpus = |vcpu| platform.soft_affinity.get(&vcpu).map_or(self.pool_cpus, CpuMap::bytes);
+            info.put("vcpu_soft_affinity", (0..plan.vcpus).map(|vcpu| bits(cpus(vcpu))).collect::<Vec<_>>());
+        }
         info.put("claim_mode", truth(self.guest.is_claimed()));
         info.put_some("event_channels", Some(self.event_channels).filter(|most| *most != EVENT_CHANNELS));
+        info.put_some("max_grant_version", self.max_grant_version);
+        info.put_some("vpmu", self.vpmu.then(|| truth(true)));
+        info.put_some("arch_x86", self.msr_relaxed.then(|| json!({ "msr_relaxed": truth(true) })));
         info.put_some("max_grant_frames", self.max_grant_frames);
         info.put_some("max_maptrack_frames", self.max_maptrack_frames);
         info.put_some(
@@ -242,6 +255,7 @@ impl LibxlConfig<'_> {
         ] {
             hvm.put_some(name, file.map(path).transpose()?);
         }
+        hvm.put_some("acpi_laptop_slate", platform.acpi_laptop_slate.then(|| truth(true)));
         for (name, on) in [
             ("pae", platform.pae),
             ("nx", platform.nx),

@@ -1,10 +1,12 @@
-//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, and removal.
+//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, what follows its end, and removal.
 
+pub mod adopt;
 pub mod attach_device;
 pub mod balloon;
 pub mod change_medium;
 pub mod cleanup;
 pub mod detach_device;
 pub mod guard;
+pub mod supervise;
 pub mod teardown;
 pub mod zombie;

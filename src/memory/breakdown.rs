@@ -101,7 +101,11 @@ impl Memory {
             return Err(PlanError::CannotStartBalloonedDown { kind, model });
         }
 
-        let shadow = paging(rules.paging, kind, static_max, vcpus, multiplier)
+        let pool = match request.shadow_memory {
+            Some(size) if kind.is_translated() => size.round_up(Kib(KIB_PER_MIB)),
+            _ => paging(rules.paging, kind, static_max, vcpus, multiplier),
+        };
+        let shadow = pool
             .filter(|pool| *pool <= MAX_COUNTABLE_SIZE.to_kib())
             .ok_or(PlanError::PagingPoolTooLarge { multiplier })?;
         // Every part is below 2^34 KiB, so no sum overflows unless a limit is raised.

@@ -33,6 +33,9 @@ pub struct Request {
     pub vcpus: u32,
     /// The factor for the paging pool.
     pub shadow_multiplier: ShadowMultiplier,
+    /// The paging pool instead of the one that the model computes, rounded up to whole MiB; HVM and PVH only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_memory: Option<Kib>,
     /// The MMIO hole below 4 GiB of an HVM guest: whole MiB from [`DEFAULT_MMIO_HOLE`](super::limits::DEFAULT_MMIO_HOLE) to [`MAX_MMIO_HOLE`](super::limits::MAX_MMIO_HOLE); `None`
     /// means [`DEFAULT_MMIO_HOLE`](super::limits::DEFAULT_MMIO_HOLE). A PVH guest has a fixed hole, a PV guest has none.
     pub mmio_hole: Option<Bytes>,
@@ -64,6 +67,7 @@ impl Request {
             extra_internal: None,
             vcpus: 1,
             shadow_multiplier: ShadowMultiplier::ONE,
+            shadow_memory: None,
             mmio_hole: None,
             device_model: true,
             passthrough: false,

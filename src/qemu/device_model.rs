@@ -99,9 +99,7 @@ impl DeviceModel {
             let (log, output) = open_log(name)?;
             let confinement = confinement(domid, &config.run_as)?;
             let arguments = match config.role {
-                QemuRole::DeviceModel => {
-                    of_device_model(domid, name, plan, config, &devices.arguments, &confinement)
-                }
+                QemuRole::DeviceModel => of_device_model(domid, name, plan, config, &devices.arguments, &confinement),
                 QemuRole::Backend => of_backend(domid, name, plan, &devices.arguments),
             };
             log::debug!("{} {}", config.path.display(), arguments.join(" "));

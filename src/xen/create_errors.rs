@@ -156,6 +156,8 @@ mod tests {
             max_grant_frames: None,
             max_maptrack_frames: None,
             grant_version: 1,
+            vpmu: false,
+            msr_relaxed: false,
             cpupool: 0,
             ssid: 0,
         };

@@ -1,7 +1,9 @@
 //! Creates, destroys, pauses and inspects domains.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -34,6 +36,10 @@ pub struct CreateDomain {
     pub max_maptrack_frames: Option<i32>,
     /// The highest grant table version, 1 or 2.
     pub grant_version: u32,
+    /// It has the processor's performance counters.
+    pub vpmu: bool,
+    /// Its unknown MSRs read as 0 (`XEN_X86_MSR_RELAXED`).
+    pub msr_relaxed: bool,
     /// The CPU pool; 0 is the default pool.
     pub cpupool: u32,
     /// The FLASK security ID; 0 without FLASK.
@@ -157,7 +163,8 @@ impl Interface {
             handle: wanted.uuid.into_bytes(),
             flags: container
                 | if wanted.passthrough { sys::XEN_DOMCTL_CDF_iommu } else { 0 }
-                | if wanted.nested { sys::XEN_DOMCTL_CDF_nested_virt } else { 0 },
+                | if wanted.nested { sys::XEN_DOMCTL_CDF_nested_virt } else { 0 }
+                | if wanted.vpmu { sys::XEN_DOMCTL_CDF_vpmu } else { 0 },
             max_vcpus: wanted.vcpus,
             max_evtchn_port: wanted.max_event_channel,
             max_grant_frames: wanted.max_grant_frames.unwrap_or(-1),
@@ -167,6 +174,9 @@ impl Interface {
             ..Default::default()
         };
         config.arch.emulation_flags = emulation_flags(wanted.kind);
+        if wanted.msr_relaxed {
+            config.arch.misc_flags |= sys::XEN_X86_MSR_RELAXED;
+        }
         let mut domid = 0_u32;
         // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 selects any free one.
         error::minus_one("xc_domain_create", format_args!("{wanted:?}"), unsafe {
@@ -224,6 +234,32 @@ impl Interface {
         // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_unpause(self.as_raw(), domid.get()) };
         error::minus_one("xc_domain_unpause", format_args!("domid {domid}"), returned).map(drop)
+    }
+
+    /// Presses the power button of an HVM guest's ACPI.
+    ///
+    /// # Errors
+    /// If Xen refuses it.
+    pub fn press_power_button(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: the handle is valid, and the call takes no other pointer.
+        let returned =
+            unsafe { sys::xc_domain_send_trigger(self.as_raw(), domid.get(), sys::XEN_DOMCTL_SENDTRIGGER_POWER, 0) };
+        error::minus_one("xc_domain_send_trigger", format_args!("domid {domid}, power"), returned).map(drop)
+    }
+
+    /// Writes the memory and the state of a domain to a file, which is created for root alone. The domain must not run.
+    ///
+    /// # Errors
+    /// If Xen refuses a page, or the file cannot be written.
+    pub fn dump_core(&self, domid: DomId, file: &Path) -> Result<(), XenError> {
+        const CALL: &str = "xc_domain_dumpcore";
+        let shown = file.display();
+        let Ok(path) = CString::new(file.as_os_str().as_bytes()) else {
+            return Err(XenError::unexpected(CALL, format!("{shown}"), "the path has a NUL byte".to_owned()));
+        };
+        // SAFETY: the handle is valid, and the path ends with a NUL and lives until the call returns.
+        let returned = unsafe { sys::xc_domain_dumpcore(self.as_raw(), domid.get(), path.as_ptr()) };
+        error::minus_one(CALL, format_args!("domid {domid}, {shown}"), returned).map(drop)
     }
 
     /// The state of a domain; `None` if there is no such domain.

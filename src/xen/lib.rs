@@ -63,5 +63,5 @@ pub use hypfs::XenParameter;
 pub use interface::{Interface, PodPages};
 pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
-pub use scheduling::Scheduler;
+pub use scheduling::{Affinity, Scheduler};
 pub use store::{Permissions, STORE_TIMEOUT, Store, Transaction};

@@ -17,6 +17,15 @@ pub enum Scheduler {
     Credit2,
 }
 
+/// An affinity of a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// The CPUs that it may run on.
+    Hard,
+    /// Of these, the ones on which it runs by preference.
+    Soft,
+}
+
 impl Interface {
     /// The number of bytes in a CPU map of the host.
     ///
@@ -55,27 +64,21 @@ impl Interface {
         Ok((found == pool).then_some(cpus))
     }
 
-    /// Sets a vCPU's hard affinity. `cpus` has one bit per CPU, the lowest first; bits above the host's CPUs are
-    /// ignored.
+    /// Sets an affinity of a vCPU. `cpus` has one bit per CPU, the lowest first; bits above the host's CPUs are ignored.
     ///
     /// # Errors
     /// `EINVAL` if none of the CPUs exists.
-    pub fn set_vcpu_affinity(&self, domid: DomId, vcpu: u32, cpus: &[u8]) -> Result<(), XenError> {
+    pub fn set_vcpu_affinity(&self, domid: DomId, vcpu: u32, cpus: &[u8], which: Affinity) -> Result<(), XenError> {
         let mut map = cpus.to_vec();
         map.resize(self.cpu_map_size()?, 0);
         let index = c_int::try_from(vcpu).unwrap_or(c_int::MAX);
-        // SAFETY: the map has as many bytes as libxc reads and writes back; no map of soft affinity is wanted.
-        let returned = unsafe {
-            sys::xc_vcpu_setaffinity(
-                self.as_raw(),
-                domid.get(),
-                index,
-                map.as_mut_ptr(),
-                std::ptr::null_mut(),
-                sys::XEN_VCPUAFFINITY_HARD,
-            )
+        let (hard, soft, flag) = match which {
+            Affinity::Hard => (map.as_mut_ptr(), std::ptr::null_mut(), sys::XEN_VCPUAFFINITY_HARD),
+            Affinity::Soft => (std::ptr::null_mut(), map.as_mut_ptr(), sys::XEN_VCPUAFFINITY_SOFT),
         };
-        let arguments = format_args!("domid {domid}, vCPU {vcpu}, CPUs {cpus:02x?}");
+        // SAFETY: the map that the flag names has as many bytes as libxc reads and writes back; the other is not wanted.
+        let returned = unsafe { sys::xc_vcpu_setaffinity(self.as_raw(), domid.get(), index, hard, soft, flag) };
+        let arguments = format_args!("domid {domid}, vCPU {vcpu}, {which:?}, CPUs {cpus:02x?}");
         error::minus_one("xc_vcpu_setaffinity", arguments, returned).map(drop)
     }
 

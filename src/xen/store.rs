@@ -11,13 +11,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
 use super::error::{self, XenError};
 use super::{DomId, EventPort};
 use connection::{Connection, Kind};
 use dombuild_memory::Gfn;
-use dombuild_os::wait::{Interrupt, WaitLimit};
+use dombuild_os::wait::{Interrupt, WaitLimit, WaitResult};
 pub use permissions::Permissions;
 pub use transaction::Transaction;
 
@@ -278,10 +278,10 @@ impl Store {
         loop {
             let left = if fired { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
             let ready = connection.has_more() || {
-                let mut polled = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
-                let ready = poll(&mut polled, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
-                let ready = if ready == Err(Errno::EINTR) { Ok(0) } else { ready };
-                error::answered("xs_check_watch", format_args!(""), ready)? > 0
+                let limit = WaitLimit { timeout: left, ..connection.limit.clone() };
+                let waited = limit.wait(connection.as_fd(), PollFlags::POLLIN);
+                let waited = waited.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+                error::answered("xs_check_watch", format_args!(""), waited)? == WaitResult::Ready
             };
             if !ready {
                 connection.take_fired();

@@ -2,9 +2,9 @@
 
 use super::run::line;
 
-const VERBS: [&str; 15] = [
-    "plan", "check", "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
-    "cleanup", "xenguest", "features",
+const VERBS: [&str; 16] = [
+    "plan", "check", "create", "run", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject",
+    "destroy", "cleanup", "xenguest", "features",
 ];
 
 #[test]
@@ -122,7 +122,7 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --mmio-hole --model --passthrough --pci --vgpu --shim";
+    let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --mmio-hole --model --passthrough --pci --vgpu --shim";
     let guest = "--firmware --smbios --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --wait-memory \
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
@@ -132,9 +132,14 @@ fn the_flags_of_each_verb() {
             "create",
             format!(
                 "{memory} {guest} --name --dry-run --libxl-json --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --hotplug-timeout --seclabel \
-                 --max-grant-frames --max-maptrack-frames --event-channels --cpupool --store-timeout"
+                 --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --vga --serial --xen-platform-pci --boot --console --vncviewer --quiet --hotplug-timeout --seclabel \
+                 --max-grant-frames --max-maptrack-frames --max-grant-version --vpmu --msr-relaxed --event-channels --cpupool --store-timeout"
             ),
+        ),
+        (
+            "run",
+            "--adopt --reread --on-poweroff --on-reboot --on-crash --on-watchdog --restart-limit --restart-window --shutdown-timeout --store-timeout"
+                .to_owned(),
         ),
         ("build", format!("{memory} {guest} --domid --store-port --console-port --store-timeout")),
         ("destroy", "--force --store-timeout".to_owned()),

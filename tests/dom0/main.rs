@@ -6,6 +6,7 @@ mod agreement;
 mod bounds;
 mod cage;
 mod cd_drives;
+mod config_files;
 mod create;
 mod device_failures;
 mod device_model;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         println!("{} of {} long tests are in the other runs with this seed", elsewhere.len(), LONG.len());
     }
     let tests = [
+        config_files::TESTS,
         create::TESTS,
         device_model::TESTS,
         devices::TESTS,

@@ -141,6 +141,8 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
         max_grant_frames: None,
         max_maptrack_frames: None,
         grant_version: 1,
+        vpmu: false,
+        msr_relaxed: false,
         cpupool: 0,
         ssid: 0,
     })

@@ -81,6 +81,26 @@ Exit codes:
 create removes the domain after every failure except 7."
 );
 
+pub(super) const AFTER_RUN: &str = "\
+Examples:
+  dombuild run /etc/xen/web.cfg
+  dombuild run web.cfg memory=2048 --on-crash restart
+  dombuild run web.cfg --adopt -- --device-model-root
+
+Signals:
+  SIGTERM, SIGINT    shut the guest down, then end; twice: destroy it
+  SIGHUP             read the file again before the next start
+  SIGUSR1            end, and leave the guest running
+
+If a guest of this name runs that dombuild made, run looks after that one.
+
+Exit codes:
+  0 the guest has ended, or was shut down    5 Xen is absent or refused
+  1 internal, or it restarts too often       6 xenstore
+  2 usage                                    7 the domain was left behind
+  3 bad input, or name taken                 8 timed out waiting
+  4 not enough memory";
+
 pub(super) const AFTER_BUILD: &str = concat!(
     sizes!(),
     "

@@ -32,6 +32,9 @@ pub struct MemoryArgs {
     /// Multiplies the paging pool that the model computes
     #[arg(long, value_name = "F", default_value = "1.0", allow_negative_numbers = true)]
     pub shadow_multiplier: ShadowMultiplier,
+    /// The paging pool, instead of the one that the model computes; HVM and PVH
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, conflicts_with = "shadow_multiplier")]
+    pub shadow_memory: Option<Kib>,
     /// Memory model: that of OpenXT's xenops, xapi or libxl
     #[arg(long, value_name = "xenops|xapi|libxl", default_value_t)]
     pub model: Model,

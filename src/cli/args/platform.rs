@@ -4,6 +4,8 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use uuid::Uuid;
 
+use crate::config::cpu_pool::CpuPool;
+
 /// Settings of the platform, for `create` and `build`.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Platform")]
@@ -33,7 +35,16 @@ pub struct DomainArgs {
     /// Highest event channel port
     #[arg(long, value_name = "N", default_value_t = 1023)]
     pub event_channels: u32,
-    /// CPU pool to run in
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub cpupool: u32,
+    /// Highest version of its grant table, 1 or 2 [default: Xen's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub max_grant_version: Option<u32>,
+    /// Performance counters of the processor, if Xen was booted with vpmu
+    #[arg(long)]
+    pub vpmu: bool,
+    /// Unknown MSRs read as 0, as before Xen 4.15, instead of raising a fault
+    #[arg(long)]
+    pub msr_relaxed: bool,
+    /// CPU pool to run in, by number or name
+    #[arg(long, value_name = "N|NAME", default_value = "0")]
+    pub cpupool: CpuPool,
 }

@@ -1,5 +1,7 @@
 //! `create`: a guest from nothing, and back to nothing where anything fails.
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -39,10 +41,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
     let context = connection.context();
 
-    plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
-    let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
-    let devices = plan(context.xen, context.store, &config.devices, kind, qemu);
-    let devices = devices.at(Stage::CreateDomain)?;
+    let devices = plan_devices(&context, &mut config)?;
     if arguments.libxl_json {
         let value = context.step(Stage::CheckInput, || libxl_configuration::of(&context, &config))?;
         return print::finish(true, &value, "");
@@ -65,8 +64,49 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
         destroyed?;
         return print::finish(json, &end.object, &end.summary);
     }
+    let domid = domain.domid();
     domain.keep();
-    Ok(end)
+    match arguments.viewer() {
+        Some(viewer) => Err(show(viewer, domid).into()),
+        None => Ok(end),
+    }
+}
+
+/// Leaves room for the host's devices, and plans the guest's.
+fn plan_devices(context: &Context<'_>, config: &mut Create) -> Result<PlannedDevices, Failure> {
+    plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
+    let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
+    plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)
+}
+
+/// Creates the guest of these flags, prints it, and leaves it running, also when this process ends.
+///
+/// # Errors
+/// As `create`; nothing of the guest is left then.
+pub(crate) fn start_guest(
+    reporter: &Reporter,
+    connection: &Connection<'_>,
+    arguments: &CreateArgs,
+    json: bool,
+) -> Result<DomainRef, Failure> {
+    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments))?;
+    let context = connection.context();
+    let devices = plan_devices(&context, &mut config)?;
+    let mut domain = create_domain(&context, &config)?;
+    match start_and_tell(reporter, &context, &config, devices, &mut domain, json) {
+        Ok(_) => {
+            let held = domain.held();
+            domain.keep();
+            Ok(held)
+        }
+        Err(failure) => Err(domain.undo(reporter, failure)),
+    }
+}
+
+/// Becomes the program of xl's that shows the guest; returns if it cannot be started.
+fn show(viewer: &str, domid: DomId) -> Error {
+    let error = Command::new("xl").arg(viewer).arg(domid.to_string()).exec();
+    Error::io(format!("run xl {viewer} {domid} (the guest runs)"))(error)
 }
 
 /// Starts the guest and prints the result. If the result cannot be printed, the run fails like any other. In the
@@ -96,7 +136,7 @@ fn start_and_tell(
     }
     let state = if config.paused { "paused" } else { "running" };
     let summary = format!("{} is domain {domid}, {state}", config.name);
-    if !json {
+    if !json && !config.quiet {
         printed(print::print_text(&format!("{summary}\n{built}")))?;
     }
     if config.foreground {

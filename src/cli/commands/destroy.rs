@@ -7,7 +7,7 @@ use crate::cli::connection::{Connection, find_domain};
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::domain::identity::{created_by_dombuild, has_keys, owner_tag};
-use crate::error::{AtStage, Error};
+use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::teardown::remove_unknown;
 use crate::observer;
 use crate::runs::journal::{JournalEntry, RunVerb, forget_dead, is_recorded};
@@ -40,10 +40,19 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
         observer::step(reporter, Stage::Destroy, removed)?;
         return print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"));
     };
+    destroy(&connection, DomainRef { domid, uuid })?;
+    print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
+}
+
+/// Destroys a domain with all that belongs to it.
+///
+/// # Errors
+/// What is left of it; a record of this run lists it.
+pub(crate) fn destroy(connection: &Connection<'_>, held: DomainRef) -> Result<(), Failure> {
     // A killed run leaves things that the domain no longer identifies. If the record cannot be written, the domain is
     // destroyed all the same.
-    let mut run = JournalEntry::begin(RunVerb::Destroy, uuid, Some(domid)).map_err(|error| log::warn!("{error}")).ok();
-    let held = DomainRef { domid, uuid };
+    let mut run =
+        JournalEntry::begin(RunVerb::Destroy, held.uuid, Some(held.domid)).map_err(|error| log::warn!("{error}")).ok();
     let destroyed = connection.destroy(held);
     let is_recorded = match (&destroyed, &mut run) {
         (Err(_), Some(run)) => {
@@ -57,8 +66,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DestroyArgs, json: bool) -> a
     if is_recorded && let Err(error) = forget_dead(held) {
         log::warn!("{error}");
     }
-    destroyed?;
-    print::finish(json, &json!({ "destroyed": domid }), &format!("domain {domid} is destroyed"))
+    destroyed
 }
 
 /// The domain that a user means; or, by its number, one that is gone and has left keys behind, as a clean-up does that could

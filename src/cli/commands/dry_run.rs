@@ -123,7 +123,7 @@ fn check_tables_and_pool(
     if wanted.above(&limits).is_some() {
         return refused(Errno::EINVAL);
     }
-    let Some(cpus) = context.xen.pool_cpus(config.cpupool)? else { return refused(Errno::ESRCH) };
+    let Some(cpus) = context.xen.pool_cpus(wanted.cpupool)? else { return refused(Errno::ESRCH) };
     if cpus.iter().all(|byte| *byte == 0) {
         return refused(Errno::ENODEV);
     }

@@ -14,3 +14,4 @@ pub mod inspect;
 pub mod list;
 pub mod medium;
 pub mod plan;
+pub mod run;

@@ -34,9 +34,48 @@ fn is_range(word: &str) -> bool {
     }
 }
 
+/// The CPUs of a list that is right, as one digit for each: `None` if it names all of them.
+///
+/// # Errors
+/// Why the list cannot be used.
+pub(super) fn map(list: &str) -> Result<Option<String>, String> {
+    /// Xen ignores CPUs that the host does not have (`CONFIG_NR_CPUS`, xen/arch/Kconfig, Xen 4.20: at most 16383).
+    const MOST: usize = 16_384;
+    let mut cpus = vec![false; MOST];
+    for word in list.split(',').map(str::trim_start) {
+        let (range, is_in) = word.strip_prefix('^').map_or((word, true), |range| (range, false));
+        if range.starts_with("node") {
+            return Err("dombuild does not know the host's nodes here: give their CPUs".to_owned());
+        }
+        let (first, last) = match range.split_once('-') {
+            _ if range == "all" => (0, MOST - 1),
+            Some((first, last)) => (first.parse().unwrap_or(MOST), last.parse().unwrap_or(MOST)),
+            None => (range.parse().unwrap_or(MOST), range.parse().unwrap_or(MOST)),
+        };
+        for cpu in cpus.iter_mut().take(last.saturating_add(1)).skip(first) {
+            *cpu = is_in;
+        }
+    }
+    let Some(end) = cpus.iter().rposition(|is_in| *is_in) else { return Err(format!("{list:?} names no CPU")) };
+    let digits = |cpus: &[bool]| cpus.iter().map(|is_in| if *is_in { '1' } else { '0' }).collect();
+    Ok(cpus.contains(&false).then(|| digits(cpus.get(..=end).unwrap_or_default())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_of_cpus() {
+        for (list, expected) in [("0", "1"), ("1-3,^2", "0101"), ("2,0", "101")] {
+            assert_eq!(map(list), Ok(Some(expected.to_owned())), "{list}");
+        }
+        assert_eq!(map("all"), Ok(None));
+        assert!(map("all,^1").is_ok_and(|map| map.is_some_and(|map| map.starts_with("1011111"))));
+        for bad in ["^1", "node:0", "1,^1", "20000"] {
+            assert!(map(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn lists_of_cpus() {

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
+
 use super::device_lists::{self, Values};
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Setting};
+use super::flags::{self, Flag};
 use super::keys::{self, Key, State, a_guest};
 use super::reader::{Read, Reader};
 use super::source::Source;
 use super::values;
 use crate::cli::nearest::nearest;
+use crate::config::on_end::{EndActions, OnEnd};
 use crate::memory::limits::DEFAULT_VIDEO;
 use crate::memory::{Kib, Kind, Mib, Model, Plan, PlanError, Request};
 
@@ -20,6 +24,8 @@ pub(super) struct Outcome {
     /// Its line in the table; `None` if it is unknown.
     pub(super) key: Option<&'static Key>,
     pub(super) state: State,
+    /// Why `create` cannot carry it out, if it cannot.
+    pub(super) refused: Option<String>,
 }
 
 /// A configuration that has been checked.
@@ -32,6 +38,10 @@ pub(super) struct Report {
     pub(super) plan: Option<Plan>,
     /// What the plan leaves out.
     pub(super) plan_notes: Vec<&'static str>,
+    /// What happens when it ends.
+    pub(super) on_end: EndActions,
+    /// The flags of `create` that it stands for, if nothing stands against it.
+    pub(super) flags: Vec<Flag>,
 }
 
 /// The likeness of a key to the one that was meant. Keys are short, and more of them are alike by accident than flags are.
@@ -52,8 +62,17 @@ const fn not_of(kind: Kind) -> State {
     }
 }
 
-/// Checks the file, which is the first text, with the arguments after it. An unknown key is an error if `strict`.
-pub(super) fn check(sources: &[Source], strict: bool) -> Report {
+/// How a file is checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Checks {
+    /// An unknown key is an error.
+    pub strict: bool,
+    /// What `create` cannot carry out is an error.
+    pub is_for_create: bool,
+}
+
+/// Checks the file, which is the first text, with the arguments after it.
+pub(super) fn check(sources: &[Source], checks: Checks) -> Report {
     let mut diagnostics = Diagnostics::default();
     let document = Document::read(sources, &mut diagnostics);
     if diagnostics.failed() {
@@ -70,7 +89,7 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
     for setting in &document.settings {
         let state = match keys::find(&setting.key) {
             Some(key) => known(&mut reader, setting, key, kind, &mut read),
-            None => unknown(&mut reader, setting, strict),
+            None => unknown(&mut reader, setting, checks.strict),
         };
         states.insert(setting.key.as_str(), state);
     }
@@ -79,13 +98,36 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
     let mut plan_notes = Vec::new();
     let plan =
         if reader.diagnostics.failed() { None } else { plan(&mut reader, &document, &read, kind, &mut plan_notes) };
+    let flags = if reader.diagnostics.failed() {
+        flags::Flags::default()
+    } else {
+        flags::of(&mut reader, &document, &read, kind, checks.is_for_create)
+    };
     let outcome = |setting: &Setting| Outcome {
         setting: setting.clone(),
         key: keys::find(&setting.key),
         state: states.get(setting.key.as_str()).copied().unwrap_or(State::Read),
+        refused: flags.refused.get(setting.key.as_str()).cloned(),
     };
     let outcomes = document.settings.iter().map(outcome).collect();
-    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes }
+    let on_end = on_end(&read);
+    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes, on_end, flags: flags.all }
+}
+
+/// What happens when the guest ends.
+fn on_end(read: &Values<'_>) -> EndActions {
+    let usual = EndActions::default();
+    let of = |key: &str, usual| {
+        let word = read.get(key).and_then(Read::text);
+        word.and_then(|word| OnEnd::from_str(word, false).ok()).unwrap_or(usual)
+    };
+    EndActions {
+        poweroff: of("on_poweroff", usual.poweroff),
+        reboot: of("on_reboot", usual.reboot),
+        crash: of("on_crash", usual.crash),
+        watchdog: of("on_watchdog", usual.watchdog),
+        soft_reset: of("on_soft_reset", usual.soft_reset),
+    }
 }
 
 /// The kind of the guest; `None` if its word is wrong.

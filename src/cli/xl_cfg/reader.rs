@@ -22,8 +22,7 @@ pub(super) enum Read<'a> {
     Flag(bool),
     /// Each with what it stands for in the source.
     Texts(Vec<(String, &'a Text)>),
-    /// A list of lists; nothing needs its contents.
-    Lists,
+    Lists(Vec<Vec<String>>),
 }
 
 impl Read<'_> {
@@ -80,16 +79,16 @@ impl Reader<'_> {
                 items.into_iter().collect::<Option<_>>().map(Read::Texts)
             }
             (Type::Lists, Value::List(list)) => {
+                let mut lists = Vec::new();
                 for item in &list.items {
                     let Value::List(inner) = item else {
                         self.diagnostics.error(item.place(), format!("{} takes {takes}; this is a text", setting.key));
                         return None;
                     };
-                    for text in &inner.items {
-                        self.item(&setting.key, text)?;
-                    }
+                    let texts = inner.items.iter().map(|text| self.item(&setting.key, text).map(|(text, _)| text));
+                    lists.push(texts.collect::<Option<Vec<_>>>()?);
                 }
-                Some(Read::Lists)
+                Some(Read::Lists(lists))
             }
             (_, value) => {
                 let brackets = if takes == Type::Texts { ": put it into [ ]" } else { "" };

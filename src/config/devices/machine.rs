@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::memory::limits::DEFAULT_VIDEO;
 use crate::memory::Kib;
+use crate::memory::limits::DEFAULT_VIDEO;
 
 /// A graphics card of QEMU's, by its name in xl's `vga` (`libxl_vga_interface_type`, libxl_types.idl, Xen 4.17).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

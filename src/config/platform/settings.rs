@@ -48,6 +48,20 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "platform/vcpu/N/soft-affinity",
+        others: &[],
+        values: "one 0 or 1 for each CPU of the host, CPU 0 first",
+        absent: "",
+        usual: "",
+        flag: None,
+        effect: "the CPUs that vCPU N runs on by preference (soft affinity)",
+        seen: "`xl vcpu-list`",
+        apply: |platform, vcpu, text| {
+            platform.soft_affinity.insert(vcpu, cpu_map(text)?);
+            Ok(())
+        },
+    },
+    Setting {
         name: "platform/vcpu/weight",
         others: &[],
         values: "1 to 65535, or 0 for the scheduler's default",
@@ -208,6 +222,13 @@ pub const SETTINGS: &[Setting] = &[
         "HVM: the ACPI tables offer sleep state S4; rewritten like platform/acpi",
         "the node",
         |platform, _, text| put(&mut platform.acpi_s4, truth(text)),
+    ),
+    boolean(
+        "platform/acpi_laptop_slate",
+        [NO, NO],
+        "HVM: the ACPI tables have the switch of convertible laptops; rewritten like platform/acpi",
+        "the node",
+        |platform, _, text| put(&mut platform.acpi_laptop_slate, truth(text)),
     ),
     Setting {
         name: "platform/tsc_mode",

@@ -53,7 +53,10 @@ fn only_nodes_that_are_listed_are_read() {
         "platform/7",
     ];
     let nodes = Platform::nodes(&listed.map(str::to_owned).into());
-    assert_eq!(nodes, ["platform/vcpu/number", "platform/vcpu/7/affinity", "platform/nested"]);
+    assert_eq!(
+        nodes,
+        ["platform/vcpu/number", "platform/vcpu/7/affinity", "platform/vcpu/7/soft-affinity", "platform/nested"]
+    );
 }
 
 #[test]
@@ -88,6 +91,7 @@ fn every_key_is_read_by_each_of_its_names() {
         ("platform/acpi", "true", |p| p.acpi),
         ("platform/acpi_s3", "1", |p| p.acpi_s3),
         ("platform/acpi_s4", "7", |p| p.acpi_s4),
+        ("platform/acpi_laptop_slate", "true", |p| p.acpi_laptop_slate),
         ("platform/tsc_mode", "2", |p| p.tsc_mode == 2),
         ("platform/hpet", "False", |p| !p.hpet),
         ("platform/timer_mode", "3", |p| p.timer_mode == Some(3)),

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use super::*;
 use crate::config::devices::disk::{Disk, DiskBackend, DiskFormat};
 use crate::config::devices::emulated::{SoundModel, Usb, UsbDevice, UsbVersion};
+use crate::config::devices::machine::Machine;
 use crate::config::devices::nic::{MacAddress, Nic, Rate};
 use crate::config::devices::virtual_device::{DiskClass, VirtualDevice};
 use crate::config::platform::Platform;
@@ -51,6 +52,9 @@ fn value<'a>(guest: &'a Guest, change: impl FnOnce(&mut LibxlConfig<'a>)) -> Val
         guest,
         firmware: FirmwarePaths::default(),
         device_model: None,
+        max_grant_version: None,
+        vpmu: false,
+        msr_relaxed: false,
         cpupool: 0,
         pool_cpus: &[0b101],
         seclabel: None,
@@ -153,7 +157,12 @@ fn an_hvm_guest_has_the_qemu_that_runs() {
     assert_eq!(info["type.hvm"], expected);
 
     let small = guest(Request { video: Some(Mib(8).to_kib()), ..request }, firmware(), &[]);
-    let info = value(&small, |config| config.device_model = Some(model(true, LibxlUser::Root)))["b_info"].take();
+    let silent = Devices { machine: Machine { serial: Vec::new(), ..Machine::default() }, ..Devices::default() };
+    let mut json = value(&small, |config| {
+        config.device_model = Some(model(true, LibxlUser::Root));
+        config.devices = &silent;
+    });
+    let info = json["b_info"].take();
     assert_eq!(info["extra_hvm"], json!(["-device", "VGA,vgamem_mb=8", "-serial", "null"]));
     assert_eq!(info["type.hvm"]["vga"], json!({"kind": "none"}));
     assert_eq!((info["type.hvm"].get("serial"), info.get("dm_restrict")), (None, None));

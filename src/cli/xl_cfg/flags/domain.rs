@@ -1,0 +1,98 @@
+//! The domain itself: name, memory, vCPUs, scheduling, limits.
+
+use super::Mapper;
+use crate::cli::xl_cfg::cpu_list;
+use crate::cli::xl_cfg::reader::Read;
+use crate::memory::Kind;
+
+/// xl's memory of a guest whose file names none, in MiB (`libxl__domain_build_info_setdefault`, libxl_create.c, Xen 4.17).
+const USUAL_MEMORY: i64 = 32;
+
+impl Mapper<'_> {
+    pub(super) fn domain(&mut self) {
+        self.same("name", "--name");
+        self.same("uuid", "--uuid");
+        self.same("seclabel", "--seclabel");
+        if self.word("init_seclabel").is_some() {
+            self.refuse("init_seclabel", "a guest has one label from its start: give seclabel alone");
+        }
+        self.same("pool", "--cpupool");
+        self.memory();
+        self.vcpus();
+        self.affinity("cpus", "affinity");
+        self.affinity("cpus_soft", "soft-affinity");
+        for (key, setting) in [("cpu_weight", "vcpu/weight"), ("cap", "vcpu/cap")] {
+            if let Some(number) = self.number(key) {
+                self.platform(key, &format!("{setting}={number}"));
+            }
+        }
+        self.same("max_event_channels", "--event-channels");
+        self.same("max_grant_frames", "--max-grant-frames");
+        self.same("max_maptrack_frames", "--max-maptrack-frames");
+        self.same("max_grant_version", "--max-grant-version");
+        self.same("vpmu", "--vpmu");
+        self.same("msr_relaxed", "--msr-relaxed");
+        match self.text("passthrough") {
+            None | Some("disabled") => {}
+            Some("enabled") => self.add("passthrough", "--passthrough"),
+            Some(mode) => self.refuse("passthrough", format!("dombuild does not choose {mode}: give enabled")),
+        }
+    }
+
+    fn memory(&mut self) {
+        let (memory, maxmem) = (self.number("memory"), self.number("maxmem"));
+        match memory.or(maxmem) {
+            Some(mib) => self.add(if memory.is_some() { "memory" } else { "maxmem" }, format!("--memory={mib}MiB")),
+            None => self.usual(format!("--memory={USUAL_MEMORY}MiB")),
+        }
+        if let (Some(_), Some(mib)) = (memory, maxmem) {
+            self.add("maxmem", format!("--maxmem={mib}MiB"));
+        }
+        if let Some(mib) = self.number("shadow_memory") {
+            self.add("shadow_memory", format!("--shadow-memory={mib}MiB"));
+        }
+        if let Some(mib) = self.number("mmio_hole") {
+            self.add("mmio_hole", format!("--mmio-hole={mib}MiB"));
+        }
+    }
+
+    /// How many vCPUs the guest has.
+    fn all_vcpus(&mut self) -> i64 {
+        self.number("maxvcpus").or_else(|| self.number("vcpus")).unwrap_or(1)
+    }
+
+    fn vcpus(&mut self) {
+        let all = self.all_vcpus();
+        let key = if self.number("maxvcpus").is_some() { "maxvcpus" } else { "vcpus" };
+        if self.number(key).is_some() {
+            self.add(key, format!("--vcpus={all}"));
+        }
+        // Without vcpus, xl starts one of maxvcpus.
+        let online = self.number("vcpus").unwrap_or(1);
+        if online < all {
+            self.platform("vcpus", &format!("vcpu/current={online}"));
+        }
+    }
+
+    /// A text is for every vCPU; a list has one for each, and the vCPUs behind its end may run everywhere.
+    fn affinity(&mut self, key: &'static str, setting: &str) {
+        let (Ok(vcpus), Some(value)) = (usize::try_from(self.all_vcpus()), self.take(key)) else { return };
+        let lists: Vec<&str> = match value {
+            Read::Text(text) => vec![text.as_str(); vcpus],
+            Read::Texts(items) => items.iter().map(|(text, _)| text.as_str()).take(vcpus).collect(),
+            _ => Vec::new(),
+        };
+        for (vcpu, list) in lists.into_iter().enumerate() {
+            match cpu_list::map(list) {
+                Ok(Some(map)) => self.platform(key, &format!("vcpu/{vcpu}/{setting}={map}")),
+                Ok(None) => {}
+                Err(reason) => self.refuse(key, reason),
+            }
+        }
+    }
+
+    /// Whether the kind has QEMU's machine.
+    pub(super) fn is_hvm(&self) -> bool {
+        self.kind == Kind::Hvm
+    }
+}
