@@ -141,7 +141,13 @@ fn files(verb: Option<&str>, roff: &mut Roff) {
         item(roff, path, purpose);
     }
     if verb.is_none() {
-        item(roff, "/etc/dombuild/NAME.conf", "The arguments with which dombuild@NAME.service creates the guest NAME.");
+        item(roff, "/etc/dombuild/NAME.cfg", "The configuration of the guest that dombuild@NAME.service starts.");
+        item(roff, "/etc/dombuild/NAME.conf", "More arguments of dombuild run for that guest: RUN_ARGS=\"...\".");
+        item(
+            roff,
+            "/etc/dombuild/auto",
+            "Links to configurations: their guests start with the host, one after the other.",
+        );
     }
 }
 

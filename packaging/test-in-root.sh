@@ -62,7 +62,7 @@ every_man_page_has_its_options_and_exit_codes() {
     done
     ((count > 100)) || fail "only $count options"
     page=$(page_of dombuild)
-    for option in /run/dombuild /var/log/xen /etc/dombuild/NAME.conf 'dombuild-create(1)' '130, 143'; do holds "$page" "$option"; done
+    for option in /run/dombuild /var/log/xen /etc/dombuild/NAME.cfg 'dombuild-create(1)' '130, 143'; do holds "$page" "$option"; done
     [[ $(whatis dombuild-plan) == *memory* ]] || { mandb -q && whatis dombuild-plan; } || fail whatis
 }
 
@@ -87,7 +87,8 @@ fish_completes() {
 
 the_units_are_right() {
     local out
-    printf 'CREATE_ARGS="--memory 128"\n' >/etc/dombuild/web.conf
+    cp /usr/share/doc/dombuild/examples/guest.cfg /etc/dombuild/web.cfg
+    dombuild check --strict /etc/dombuild/web.cfg || fail 'the example is no configuration'
     out=$(systemd-analyze verify dombuild-cleanup.service dombuild@web.service 2>&1) || fail "$out"
     [[ $out != *dombuild* ]] || fail "$out"
     [[ $(systemctl is-enabled dombuild-cleanup.service) == enabled ]] || fail 'cleanup is not enabled'
@@ -95,33 +96,48 @@ the_units_are_right() {
     [[ -L /etc/systemd/system/multi-user.target.wants/dombuild@web.service ]] || fail 'no link'
 }
 
-# A real systemd, as process 1 of a container, with a stand-in for the program: there is no Xen here.
-a_service_passes_its_arguments_and_stops() {
+# A real systemd, as process 1 of a container, with a stand-in for the program: there is no Xen here. Five guests start in the
+# order of their links and stop in the reverse order; a restart leaves a guest to the next run.
+services_start_in_order_and_stop() {
+    local number=1 name expected
     cat >/srv/stand-in <<-'END'
 	#!/bin/bash
-	printf '<%s>\n' "$@" >/srv/arguments
-	trap 'echo stopped >>/srv/arguments; exit 143' TERM
+	name=$(basename "$2" .cfg)
+	[[ $name != web ]] || printf '<%s>\n' "$@" >/srv/arguments
+	trap 'echo "$name stopped" >>/srv/events; exit 0' TERM
+	trap 'echo "$name left" >>/srv/events; exit 0' USR1
+	trap 'echo "$name read" >>/srv/events' HUP
+	sleep 0.3
+	echo "$name started" >>/srv/events
+	systemd-notify --ready
 	while :; do sleep 0.1; done
 	END
     cat >/srv/job.service <<-'END'
 	[Service]
 	Type=oneshot
-	StandardOutput=file:/srv/states
-	ExecStart=/bin/bash -c 'systemctl start dombuild@web; sleep 1; systemctl is-active dombuild@web; systemctl stop dombuild@web; systemctl is-active dombuild@web; systemctl --no-block exit 0'
+	ExecStart=/bin/bash -c 'guests=$$(ls /run/systemd/generator/multi-user.target.wants | grep dombuild@); systemctl start $$guests; systemctl reload dombuild@web; sleep 1; systemctl restart dombuild@web; systemctl stop $$guests; systemctl --no-block exit 0'
 	END
     chmod +x /srv/stand-in
-    cp /usr/share/doc/dombuild/examples/guest.conf /etc/dombuild/web.conf
-    sed -i "s,/srv/debian.iso,'/srv/two words.iso'," /etc/dombuild/web.conf
+    echo 'RUN_ARGS="--restart-limit 3 -- --dm-arg '"'two words'"'"' >/etc/dombuild/web.conf
+    for name in d a web b c; do
+        [[ $name == web ]] || cp /etc/dombuild/web.cfg "/etc/dombuild/$name.cfg"
+        ln -s "../$name.cfg" "/etc/dombuild/auto/${number}0-$name"
+        number=$((number + 1))
+    done
+    ln -s /etc/passwd /etc/dombuild/auto/99-other
+    rm -f /srv/events
     timeout 120 unshare --mount --pid --cgroup --net --uts --ipc --fork --kill-child bash -ec '
         mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t sysfs -o ro sysfs /sys && mount -t cgroup2 cgroup2 /sys/fs/cgroup
         mkdir -p /run/systemd/system/dombuild@.service.d
-        printf "[Unit]\nConditionPathExists=\n" >/run/systemd/system/dombuild@.service.d/here.conf
+        printf "[Unit]\nConditionPathExists=\n[Service]\nNotifyAccess=all\n" >/run/systemd/system/dombuild@.service.d/here.conf
         cp /srv/job.service /run/systemd/system/
         mount --bind /srv/stand-in /usr/bin/dombuild
         exec env container=lxc /usr/lib/systemd/systemd --unit=job.service --log-target=null --show-status=false' || fail systemd
-    [[ $(tr '\n' ' ' </srv/states) == 'active inactive ' ]] || fail "$(cat /srv/states)"
-    [[ $(tr '\n' ' ' </srv/arguments) == '<create> <--name> <web> <--foreground> <--memory> <2GiB> <--vcpus> <2> <--dm-arg> <-cdrom> <--dm-arg> </srv/two words.iso> stopped ' ]] ||
+    expected='d started a started web started b started c started web read web left web started c stopped b stopped web stopped a stopped d stopped '
+    [[ $(tr '\n' ' ' </srv/events) == "$expected" ]] || fail "$(cat /srv/events)"
+    [[ $(tr '\n' ' ' </srv/arguments) == '<run> </etc/dombuild/web.cfg> <--restart-limit> <3> <--> <--dm-arg> <two words> ' ]] ||
         fail "$(cat /srv/arguments)"
+    rm -f /etc/dombuild/auto/* /etc/dombuild/[abcd].cfg /etc/dombuild/web.conf
 }
 
 directories_have_their_modes() {
@@ -191,12 +207,12 @@ purge_keeps_the_guests_files_only() {
     rm -f /etc/systemd/system/multi-user.target.wants/dombuild@web.service
     dpkg --purge dombuild || fail dpkg
     left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/var/cache/man/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
-    [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild) == web.conf ]] || fail "left: $left"
+    [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild | tr '\n' ' ') == 'auto web.cfg ' ]] || fail "left: $left"
     [[ -e /var/log/xen/qemu-dm-web.log ]] || fail 'a log is gone'
 }
 
 for name in install_the_last_version every_verb_has_help every_man_page_has_its_options_and_exit_codes bash_completes zsh_completes \
-    fish_completes the_units_are_right a_service_passes_its_arguments_and_stops directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
+    fish_completes the_units_are_right services_start_in_order_and_stop directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
     removal_of_the_helper_leaves_nothing an_original_helper_is_the_fallback_and_comes_back removal_keeps_configuration \
     purge_keeps_the_guests_files_only; do
     step $name

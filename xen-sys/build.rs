@@ -16,7 +16,7 @@ const LIBRARIES: [&str; 3] = ["xenguest", "xencontrol", "xentoollog"];
 const FUNCTIONS: &str = concat!(
     "xc_(interface_(open|close)|version|physinfo",
     "|domain_(create|destroy|pause|unpause|max_vcpus|setmaxmem|claim_pages|set_memory_map|set_memmap_limit|getinfolist",
-    "|send_trigger|dumpcore|set_tsc_info|get_tsc_info|set_time_offset|hvm_getcontext|[gs]et_pod_target|node_setaffinity",
+    "|send_trigger|dumpcore|shutdown|set_tsc_info|get_tsc_info|set_time_offset|hvm_getcontext|[gs]et_pod_target|node_setaffinity",
     "|get_native_protocol)|vcpu_(getinfo|[gs]etaffinity)|get_(cpumap|nodemap)_size",
     "|sched_credit2?_domain_[gs]et|domain_populate_physmap|get_cpu_featureset|cpupool_(getinfo|infofree)",
     "|cpu_policy_(init|destroy|get_size|get_domain|serialise)|set_domain_cpu_policy",

@@ -114,7 +114,7 @@ fn required_without_file(arg: Arg) -> Arg {
     arg.required(false).required_unless_present("file")
 }
 
-/// `plan`.
+/// Show the memory layout of a guest; needs neither root nor Xen
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
     /// Memory
@@ -125,7 +125,7 @@ pub struct PlanArgs {
     pub svg: Option<PathBuf>,
 }
 
-/// `check`.
+/// Check an xl configuration file: each key, and its errors with their places; needs neither root nor Xen
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     /// The file, in the format of xl.cfg
@@ -219,7 +219,7 @@ impl CreateArgs {
     }
 }
 
-/// `build`.
+/// Build into a domain that another toolstack created; dombuild never destroys it
 #[derive(Debug, Clone, Args)]
 pub struct BuildArgs {
     /// The domain, created as --kind says (HVM and PVH with hardware-assisted paging) and still empty
@@ -239,7 +239,7 @@ pub struct BuildArgs {
     pub store: StoreArgs,
 }
 
-/// `inspect`.
+/// Measure a live domain of any toolstack, and compare it with its plan
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
     /// Number or name of the domain, whoever built it
@@ -259,7 +259,7 @@ pub struct InspectArgs {
     pub store: StoreArgs,
 }
 
-/// `list`.
+/// List every domain: its kind, its memory and its plan, how long it runs, and who created it; or their devices
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
     /// List the devices of the guests instead
@@ -273,7 +273,7 @@ pub struct ListArgs {
     pub store: StoreArgs,
 }
 
-/// `balloon`.
+/// Change the memory of a running guest, and wait until it has that size
 #[derive(Debug, Clone, Args)]
 pub struct BalloonArgs {
     /// Number or name of the guest, whoever built it
@@ -296,7 +296,7 @@ pub struct BalloonArgs {
     pub store: StoreArgs,
 }
 
-/// `xenguest`.
+/// Replace XenServer's helper xenguest, for toolstacks that call it; a link to dombuild named xenguest does the same
 #[derive(Debug, Clone, Args)]
 pub struct XenguestArgs {
     /// The helper's own options, which are not dombuild's
@@ -304,7 +304,7 @@ pub struct XenguestArgs {
     pub words: Vec<OsString>,
 }
 
-/// `destroy`.
+/// Destroy a guest with its device model and its keys in xenstore
 #[derive(Debug, Clone, Args)]
 pub struct DestroyArgs {
     /// Number or name of the domain
@@ -318,7 +318,7 @@ pub struct DestroyArgs {
     pub store: StoreArgs,
 }
 
-/// `cleanup`.
+/// Find and remove what killed runs of dombuild left behind
 #[derive(Debug, Clone, Args)]
 pub struct CleanupArgs {
     /// Remove it; without this flag cleanup only lists it

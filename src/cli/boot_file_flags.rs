@@ -33,7 +33,9 @@ fn check_hvm(arguments: &BootArgs) -> Result<(), Error> {
     }
     for (flag, given) in [("--ramdisk", arguments.ramdisk.is_some()), ("--cmdline", arguments.cmdline.is_some())] {
         if given {
-            return Err(Error::BadConfig(format!("{flag} is for a --kernel, and there is none")));
+            return Err(Error::BadConfig(format!(
+                "{flag} is for a kernel, and there is none: give --kernel, with --kind pvh or --kind pv for one that Xen starts itself"
+            )));
         }
     }
     if arguments.smbios.is_some() && arguments.smbios_passthrough {

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fmt;
+use std::os::raw::c_int;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -107,6 +108,22 @@ impl ShutdownReason {
             4 => Self::Watchdog,
             5 => Self::SoftReset,
             other => Self::Other(other),
+        }
+    }
+}
+
+impl ShutdownReason {
+    /// Its number in Xen.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Poweroff => 0,
+            Self::Reboot => 1,
+            Self::Suspend => 2,
+            Self::Crash => 3,
+            Self::Watchdog => 4,
+            Self::SoftReset => 5,
+            Self::Other(code) => code,
         }
     }
 }
@@ -245,6 +262,17 @@ impl Interface {
         let returned =
             unsafe { sys::xc_domain_send_trigger(self.as_raw(), domid.get(), sys::XEN_DOMCTL_SENDTRIGGER_POWER, 0) };
         error::minus_one("xc_domain_send_trigger", format_args!("domid {domid}, power"), returned).map(drop)
+    }
+
+    /// Ends a domain for a reason, as if it had ended itself (`SCHEDOP_remote_shutdown`). It still exists then.
+    ///
+    /// # Errors
+    /// If Xen refuses it.
+    pub fn shut_down(&self, domid: DomId, reason: ShutdownReason) -> Result<(), XenError> {
+        let code = c_int::try_from(reason.code()).unwrap_or(c_int::MAX);
+        // SAFETY: the handle is valid, and the call takes no other pointer.
+        let returned = unsafe { sys::xc_domain_shutdown(self.as_raw(), domid.get(), code) };
+        error::minus_one("xc_domain_shutdown", format_args!("domid {domid}, {reason}"), returned).map(drop)
     }
 
     /// Writes the memory and the state of a domain to a file, which is created for root alone. The domain must not run.

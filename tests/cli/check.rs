@@ -44,20 +44,20 @@ fn a_right_file() {
     let table = "\
 web.cfg: a PVH guest
 
-  line  key        value                                   check
-     2  name       \"web\"                                   checked
+  line  key        value                                   becomes
+     2  name       \"web\"                                   --name=web
      3  type       \"pvh\"                                   checked
-     4  uuid       \"8d1c4f5e-2b7a-4c39-9d60-31c6f2aa7e10\"  checked
-     5  kernel     \"/srv/web/vmlinuz\"                      read
-     6  ramdisk    \"/srv/web/initrd.img\"                   read
-     8  extra      \"root=/dev/xvda1 console=hvc0\"          checked
-     9  memory     1024                                    checked
-    10  maxmem     2048                                    checked
-    11  vcpus      2                                       checked
-    12  disk       [2 values]                              checked
-    16  vif        [2 values]                              checked
-    17  on_crash   \"preserve\"                              checked
-    17  on_reboot  \"restart\"                               checked
+     4  uuid       \"8d1c4f5e-2b7a-4c39-9d60-31c6f2aa7e10\"  --uuid=8d1c4f5e-2b7a-4c39-9d60-31c6...
+     5  kernel     \"/srv/web/vmlinuz\"                      --kernel=/srv/web/vmlinuz
+     6  ramdisk    \"/srv/web/initrd.img\"                   --ramdisk=/srv/web/initrd.img
+     8  extra      \"root=/dev/xvda1 console=hvc0\"          --cmdline=root=/dev/xvda1 console=hvc0
+     9  memory     1024                                    --memory=1024MiB
+    10  maxmem     2048                                    --maxmem=2048MiB
+    11  vcpus      2                                       --vcpus=2
+    12  disk       [2 values]                              --disk=format=raw, vdev=xvda, acces...
+    16  vif        [2 values]                              --vif=bridge=xenbr0,mac=00:16:3e:0a...
+    17  on_crash   \"preserve\"                              read by run
+    17  on_reboot  \"restart\"                               read by run
 
 PVH guest of 1024 MiB that may grow to 2048 MiB, with 2 vCPUs (libxl)
 ";
@@ -77,6 +77,9 @@ PVH guest of 1024 MiB that may grow to 2048 MiB, with 2 vCPUs (libxl)
     let extra = key(&keys, "extra");
     assert_eq!((&extra["line"], &extra["column"], &extra["state"]), (&json!(8), &json!(1), &json!("checked")));
     assert_eq!(extra["value"], "root=/dev/xvda1 console=hvc0");
+    assert_eq!(extra["flags"], json!(["--cmdline=root=/dev/xvda1 console=hvc0"]));
+    assert_eq!(object["flags"][0], "--kind=pvh");
+    assert_eq!(extra["refused_by_create"], Value::Null);
     assert_eq!(key(&keys, "disk")["value"][1], "phy:/dev/vg/data,xvdb,w");
 }
 

@@ -161,7 +161,9 @@ fn the_flags_of_each_verb() {
             .expect("the options")
             .lines()
             // A flag is six columns in; a text that is wrapped before a flag's name is further in.
-            .filter_map(|line| line.strip_prefix("      ").or_else(|| line.strip_prefix("  -h, ")))
+            .filter_map(|line| {
+                line.strip_prefix("      ").or_else(|| line.strip_prefix("  -")?.split_once(", ").map(|(_, flag)| flag))
+            })
             .filter_map(|line| line.split(['[', ' ']).next())
             .filter(|word| word.len() > 2 && word.starts_with("--") && word.chars().nth(2) != Some(' '))
             .collect();

@@ -51,6 +51,7 @@ mod sick_store;
 mod soak;
 mod stalls;
 mod store;
+mod supervisor;
 mod support;
 mod toolstack;
 mod twin;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         config_files::TESTS,
+        supervisor::TESTS,
         create::TESTS,
         device_model::TESTS,
         devices::TESTS,

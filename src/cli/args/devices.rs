@@ -132,7 +132,7 @@ pub enum DetachClass {
     Pvcalls,
 }
 
-/// `attach`.
+/// Attach a disk or a network card to a guest, and wait until the guest has connected it
 #[derive(Debug, Clone, Args)]
 pub struct AttachArgs {
     /// Class of the device
@@ -158,7 +158,7 @@ pub struct AttachArgs {
     pub store: StoreArgs,
 }
 
-/// `insert`.
+/// Put an image into a CD drive of an HVM guest; what is in it comes out
 #[derive(Debug, Clone, Args)]
 pub struct InsertArgs {
     /// Number or name of the guest, whoever built it
@@ -181,7 +181,7 @@ pub struct InsertArgs {
     pub store: StoreArgs,
 }
 
-/// `eject`.
+/// Take the medium out of a CD drive of an HVM guest
 #[derive(Debug, Clone, Args)]
 pub struct EjectArgs {
     /// Number or name of the guest, whoever built it
@@ -209,7 +209,7 @@ pub struct EjectHow {
     pub force: bool,
 }
 
-/// `detach`.
+/// Detach a disk or a network card from a guest, which is asked to release it
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
     /// Class of the device: disk, vif, vtpm, vdispl, vsnd or pvcalls

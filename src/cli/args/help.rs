@@ -95,11 +95,12 @@ Signals:
 If a guest of this name runs that dombuild made, run looks after that one.
 
 Exit codes:
-  0 the guest has ended, or was shut down    5 Xen is absent or refused
-  1 internal, or it restarts too often       6 xenstore
-  2 usage                                    7 the domain was left behind
-  3 bad input, or name taken                 8 timed out waiting
-  4 not enough memory";
+  0 done: the guest has ended         5 Xen is absent or refused
+  1 internal, or it restarts too often
+  2 usage                             6 xenstore
+  3 bad input, or name taken          7 the domain was left behind
+  4 not enough memory                 8 timed out waiting
+  130, 143 after SIGINT, SIGTERM while it starts";
 
 pub(super) const AFTER_BUILD: &str = concat!(
     sizes!(),

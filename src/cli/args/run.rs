@@ -10,7 +10,7 @@ use super::host::StoreArgs;
 use super::time::seconds;
 use crate::config::on_end::OnEnd;
 
-/// `run`.
+/// Start the guest of an xl configuration file and look after it: restart it as the file says, shut it down in the end
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The guest's configuration, in the format of xl.cfg

@@ -137,6 +137,10 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::EBUSY, "Xen is still busy with the domain; try again"),
         ],
     ),
+    (
+        "xc_domain_dumpcore",
+        &[(Errno::ENOSPC, "the file system of the file is full"), (Errno::ENOMEM, LOCAL_MEMORY), (Errno::ESRCH, GONE)],
+    ),
     ("xc_domain_get_native_protocol", &[(Errno::ESRCH, GONE)]),
     (
         "xc_domain_get_pod_target",
@@ -192,6 +196,13 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ENOMEM, LOCAL_MEMORY),
         ],
     ),
+    (
+        "xc_domain_send_trigger",
+        &[
+            (Errno::ESRCH, GONE),
+            (Errno::ENOSYS, "guests of this kind have no power button: shut the guest down from inside"),
+        ],
+    ),
     ("xc_domain_set_memmap_limit", &[(Errno::ESRCH, GONE), (Errno::ENOMEM, XEN_HEAP)]),
     (
         "xc_domain_set_memory_map",
@@ -222,6 +233,7 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_domain_setmaxmem", &[(Errno::ESRCH, GONE)]),
+    ("xc_domain_shutdown", &[(Errno::ESRCH, GONE)]),
     ("xc_domain_unpause", &[(Errno::ESRCH, GONE), (Errno::EINVAL, "the domain is not paused")]),
     (
         "xc_evtchn_alloc_unbound",

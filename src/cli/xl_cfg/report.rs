@@ -193,6 +193,7 @@ fn row(outcome: &Outcome, report: &Report, sources: &[Source]) -> [String; 4] {
         (State::Ignored(_) | State::Refused(_), Some(reason)) => format!("{}: {reason}", state.name()),
         _ if refused.is_some() => "refused by create".to_owned(),
         _ => match flags_of(setting, report).join(" ") {
+            none if none.is_empty() && setting.key.starts_with("on_") => "read by run".to_owned(),
             none if none.is_empty() => state.name().to_owned(),
             flags => short(&one_line(&flags)),
         },
