@@ -159,9 +159,8 @@ impl Mapper<'_> {
     fn qemu(&mut self) {
         self.same("device_model_override", "--device-model");
         self.same("device_model_user", "--device-model-user");
-        match self.text("vendor_device") {
-            Some("xenserver") => self.qemu_arguments("vendor_device", &XENSERVER_DEVICE),
-            _ => {}
+        if self.text("vendor_device") == Some("xenserver") {
+            self.qemu_arguments("vendor_device", &XENSERVER_DEVICE);
         }
         for key in ["device_model_args", "device_model_args_hvm"] {
             let words = self.texts(key);
