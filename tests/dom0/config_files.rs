@@ -7,7 +7,9 @@ use dombuild::xen::DomId;
 use super::Test;
 use super::devices::{Images, Link};
 use super::linux::{self, QUICK};
-use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, Ran, dombuild, domid, file, number, path_text, run, shell};
+use super::support::{
+    CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, Ran, dombuild, domid, file, number, path_text, run, shell,
+};
 use super::twin::same_keys_but;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -58,7 +60,7 @@ fn twins(text: &str, words: [&[(&str, &str)]; 2]) -> (DomId, DomId) {
     shell(&format!("xl create -p {}", path_text(&config)));
     let theirs = DomId::new(shell("xl domid x").trim().parse().expect("a domid")).expect("a domid");
     let config = file(written(text, "t", words[1]).as_bytes());
-    let built = dombuild(&["--json", "create", path_text(&config), "-p"]).success().json();
+    let built = dombuild(&["create", path_text(&config), "-p"]).success().json();
     (theirs, domid(&built))
 }
 
@@ -132,7 +134,7 @@ fn compare(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) {
     let differing: &[&str] =
         &["/mac", "/ring-ref", "/vncdisplay", "vif/", "/console/1", "device/console", "backend/console"];
     let keys = same_keys_but(theirs, ours, differing, &all);
-    let plan = dombuild(&["--json", "inspect", "t"]).success().json();
+    let plan = dombuild(&["inspect", "t"]).success().json();
     assert!(plan["differences"].as_array().is_none_or(Vec::is_empty), "{text}: {plan}");
     let shares = ["x", "t"].map(|name| {
         shell(&format!("xl vcpu-list {name} | tail -n +2 | awk '{{ $1 = $2 = $4 = $5 = $6 = \"\"; print }}'"))
@@ -186,7 +188,7 @@ fn start_linux() {
         let config = file(config.as_bytes());
         linux::expect_guest();
         let Ran { status, stdout, stderr } =
-            dombuild(&["--json", "create", path_text(&config), "name=\"t\"", "memory=160", "-F", "--memory", "128MiB"]);
+            dombuild(&["create", path_text(&config), "name=\"t\"", "memory=160", "-F", "--memory", "128MiB"]);
         assert_eq!((status, stderr.as_str()), (Some(0), ""), "{stdout}");
         let result: serde_json::Value = serde_json::from_str(stdout.lines().last().expect("a line")).expect("JSON");
         assert_eq!((result["ended"].as_str(), result["name"].as_str()), (Some("poweroff"), Some("t")));
@@ -204,7 +206,7 @@ fn refused() {
         ("memori = 5", "did you mean memory"),
     ] {
         let config = file(format!("name = 't'\ntype = 'hvm'\n{line}\nmemory = 64\n").as_bytes());
-        let ran = run("dombuild", &["create", path_text(&config), "-p"]);
+        let ran = run(DOMBUILD, &["create", path_text(&config), "-p"]);
         assert!(ran.stderr.contains(reason), "{line}: {ran:?}");
         if line.starts_with("memori") {
             // xl ignores it, and so does create, which says so.

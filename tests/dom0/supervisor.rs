@@ -83,7 +83,11 @@ impl Drop for Run {
 
 /// A guest that does nothing, with more lines.
 fn idle(lines: &str) -> (tempfile::TempPath, tempfile::TempPath) {
-    let kernel = file(&tiny_kernel());
+    // With interrupts disabled, Xen takes a halted guest for one that has powered off.
+    let mut kernel = tiny_kernel();
+    let halt = kernel.windows(2).position(|code| code == [0xfa, 0xf4]).expect("cli, hlt");
+    kernel[halt] = 0xfb;
+    let kernel = file(&kernel);
     let text = format!("name = 't'\ntype = 'pvh'\nmemory = 32\nkernel = '{}'\n{lines}\n", path_text(&kernel));
     (file(text.as_bytes()), kernel)
 }

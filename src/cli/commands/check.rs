@@ -13,7 +13,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CheckArgs, json: bool) -> any
     let checked = observer::step(reporter, Stage::CheckInput, || {
         let name = arguments.file.to_string_lossy();
         let bytes = file::read(&arguments.file).map_err(Error::from)?;
-        report::of(&name, bytes, &arguments.settings, Checks { strict: arguments.strict, is_for_create: false })
+        report::of(&name, bytes, &arguments.settings, &Checks { strict: arguments.strict, ..Checks::default() })
     })?;
     print::finish(json, &checked, checked.text())
 }

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::device_lists::Values;
 use super::document::Document;
+use super::guest::Checks;
+use super::host_defaults::HostDefaults;
 use super::keys;
 use super::reader::{Read, Reader};
 use super::source::SECRET;
@@ -47,6 +49,7 @@ pub(super) struct Flags {
 struct Mapper<'a> {
     read: &'a Values<'a>,
     kind: Kind,
+    defaults: &'a HostDefaults,
     flags: Flags,
     /// Keys that have become flags, or that their values leave as they are.
     done: BTreeSet<&'static str>,
@@ -59,11 +62,12 @@ pub(super) fn of(
     document: &Document,
     read: &Values<'_>,
     kind: Kind,
-    is_for_create: bool,
+    checks: &Checks,
 ) -> Flags {
-    let mut mapper = Mapper { read, kind, flags: Flags::default(), done: BTreeSet::new() };
+    let mut mapper = Mapper { read, kind, defaults: &checks.defaults, flags: Flags::default(), done: BTreeSet::new() };
     mapper.usual(format!("--kind={kind}"));
     mapper.usual("--model=libxl".to_owned());
+    checks.defaults.flags.iter().for_each(|flag| mapper.usual(flag.clone()));
     mapper.domain();
     mapper.boot();
     mapper.devices();
@@ -72,7 +76,7 @@ pub(super) fn of(
     for (key, reason) in &flags.refused {
         let place = document.get(key).and_then(|setting| setting.value.place());
         let message = format!("create cannot carry out {key}: {reason}");
-        if is_for_create {
+        if checks.is_for_create {
             reader.diagnostics.error(place, message);
         } else {
             reader.diagnostics.warn(place, message);

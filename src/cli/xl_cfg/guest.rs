@@ -8,6 +8,7 @@ use super::device_lists::{self, Values};
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Setting};
 use super::flags::{self, Flag};
+use super::host_defaults::HostDefaults;
 use super::keys::{self, Key, State, a_guest};
 use super::reader::{Read, Reader};
 use super::source::Source;
@@ -63,16 +64,18 @@ const fn not_of(kind: Kind) -> State {
 }
 
 /// How a file is checked.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Checks {
     /// An unknown key is an error.
     pub strict: bool,
     /// What `create` cannot carry out is an error.
     pub is_for_create: bool,
+    /// What the host adds.
+    pub defaults: HostDefaults,
 }
 
 /// Checks the file, which is the first text, with the arguments after it.
-pub(super) fn check(sources: &[Source], checks: Checks) -> Report {
+pub(super) fn check(sources: &[Source], checks: &Checks) -> Report {
     let mut diagnostics = Diagnostics::default();
     let document = Document::read(sources, &mut diagnostics);
     if diagnostics.failed() {
@@ -101,7 +104,7 @@ pub(super) fn check(sources: &[Source], checks: Checks) -> Report {
     let flags = if reader.diagnostics.failed() {
         flags::Flags::default()
     } else {
-        flags::of(&mut reader, &document, &read, kind, checks.is_for_create)
+        flags::of(&mut reader, &document, &read, kind, checks)
     };
     let outcome = |setting: &Setting| Outcome {
         setting: setting.clone(),

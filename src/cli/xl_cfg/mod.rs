@@ -10,6 +10,7 @@ mod document;
 pub mod file;
 mod flags;
 pub mod guest;
+pub mod host_defaults;
 mod keys;
 mod lexer;
 mod number;

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use super::document::Setting;
 use super::flags::Flag;
 use super::guest::{Checks, Outcome, Report, check};
+use super::host_defaults::HostDefaults;
 use super::keys::{State, a_guest};
 use super::source::{SECRET, Source};
 use super::value::Value;
@@ -54,7 +55,7 @@ fn sources(name: &str, bytes: Vec<u8>, arguments: &[String]) -> Vec<Source> {
 ///
 /// # Errors
 /// [`Error::BadConfigFile`] with every error and warning.
-fn checked(name: &str, sources: &[Source], checks: Checks) -> Result<Report, Error> {
+fn checked(name: &str, sources: &[Source], checks: &Checks) -> Result<Report, Error> {
     let report = check(sources, checks);
     if report.diagnostics.failed() {
         let text = format!("{}: {}\n{}", one_line(name), report.diagnostics.count(), report.diagnostics.text(sources));
@@ -70,7 +71,7 @@ fn checked(name: &str, sources: &[Source], checks: Checks) -> Result<Report, Err
 ///
 /// # Errors
 /// [`Error::BadConfigFile`] with every error and warning.
-pub fn of(name: &str, bytes: Vec<u8>, arguments: &[String], checks: Checks) -> Result<Checked, Error> {
+pub fn of(name: &str, bytes: Vec<u8>, arguments: &[String], checks: &Checks) -> Result<Checked, Error> {
     let sources = sources(name, bytes, arguments);
     let report = checked(name, &sources, checks)?;
     let text = text(name, &report, &sources);
@@ -104,9 +105,9 @@ pub struct Create {
 ///
 /// # Errors
 /// [`Error::BadConfigFile`] with every error and warning, what `create` cannot carry out among them.
-pub fn flags(name: &str, bytes: Vec<u8>, arguments: &[String]) -> Result<Create, Error> {
+pub fn flags(name: &str, bytes: Vec<u8>, arguments: &[String], defaults: HostDefaults) -> Result<Create, Error> {
     let sources = sources(name, bytes, arguments);
-    let report = checked(name, &sources, Checks { strict: false, is_for_create: true })?;
+    let report = checked(name, &sources, &Checks { strict: false, is_for_create: true, defaults })?;
     let shown = report.flags.iter().map(Flag::shown).collect();
     let words = report.flags.into_iter().map(|flag| flag.word).collect();
     Ok(Create { words, shown, on_end: report.on_end, warnings: report.diagnostics.text(&sources) })

@@ -115,8 +115,14 @@ fn reading_goes_on_after_an_error() {
 /// Whatever stands in a file ends soon, in a report or in errors that point into it.
 fn check_any(text: &[u8]) {
     let sources = [Source::new("t".to_owned(), text.to_vec()), Source::new("argument 1".to_owned(), b"a = 1".to_vec())];
-    let report =
-        check(&sources, Checks { strict: text.len().is_multiple_of(2), is_for_create: text.len().is_multiple_of(3) });
+    let report = check(
+        &sources,
+        &Checks {
+            strict: text.len().is_multiple_of(2),
+            is_for_create: text.len().is_multiple_of(3),
+            ..Checks::default()
+        },
+    );
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     for problem in report.diagnostics.json(&sources).as_array().expect("a list") {
         let inside = problem["line"]

@@ -21,7 +21,6 @@ impl Mapper<'_> {
     pub(super) fn devices(&mut self) {
         for (key, flag) in [
             ("disk", "--disk"),
-            ("vif", "--vif"),
             ("p9", "--p9"),
             ("channel", "--channel"),
             ("vtpm", "--vtpm"),
@@ -29,6 +28,10 @@ impl Mapper<'_> {
             ("vdispl", "--vdispl"),
         ] {
             self.same(key, flag);
+        }
+        for card in self.texts("vif") {
+            let card = self.defaults.complete_vif(card);
+            self.add("vif", format!("--vif={card}"));
         }
         if let Some(Read::Lists(cards)) = self.take("vsnd") {
             for card in cards {
