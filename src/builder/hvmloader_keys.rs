@@ -51,6 +51,9 @@ pub fn write_firmware(
     ] {
         transaction.write(&keys.of_domain(name), value)?;
     }
+    if let Some(id) = &platform.generation_id {
+        transaction.write(&keys.of_domain("platform/generation-id"), id)?;
+    }
     Ok(())
 }
 

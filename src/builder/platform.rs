@@ -10,6 +10,10 @@ use crate::xen::{Affinity, DomId, HvmParam};
 /// `SHUTDOWN_crash` (xen/include/public/sched.h).
 const CRASH: u64 = 3;
 
+/// `HVM_PARAM_MCA_CAP` and `XEN_HVM_MCA_CAP_LMCE` (xen/include/public/hvm/params.h).
+const MCA_CAP: u32 = 38;
+const LOCAL_MACHINE_CHECKS: u64 = 1;
+
 /// Sets the timers, clocks and enlightenments that the kind of guest has. The vCPUs must exist.
 ///
 /// # Errors
@@ -25,6 +29,9 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
         set(HvmParam::HpetEnabled, platform.hpet.into())?;
         if let Some(align) = platform.vpt_align {
             set(HvmParam::VptAlign, align.into())?;
+        }
+        if platform.local_machine_checks {
+            set(HvmParam::Number(MCA_CAP), LOCAL_MACHINE_CHECKS)?;
         }
     }
     if kind != Kind::Pv {

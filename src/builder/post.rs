@@ -227,13 +227,8 @@ fn write_firmware_keys(
 ) -> Result<(), XenError> {
     let (plan, platform) = (&guest.plan, &guest.platform);
     write_firmware(transaction, keys, platform, firmware)?;
-    for (name, value) in [
-        ("platform/acpi_laptop_slate", "0"),
-        // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
-        ("hvmloader/allow-memory-relocate", "0"),
-    ] {
-        transaction.write(&keys.of_domain(name), value)?;
-    }
+    // QEMU could not follow if hvmloader moved RAM to make the MMIO hole larger.
+    transaction.write(&keys.of_domain("hvmloader/allow-memory-relocate"), "0")?;
     if plan.layout.has_custom_hole() {
         transaction.write(&keys.of_domain("platform/mmio_hole_size"), &plan.layout.mmio_size.0.to_string())?;
     }

@@ -78,6 +78,10 @@ pub struct Platform {
     pub x87_fip_width: Option<u8>,
     /// Seconds by which its clock is ahead of the host's.
     pub time_offset: i32,
+    /// The generation ID that Windows reads, as two decimal numbers with a colon.
+    pub generation_id: Option<String>,
+    /// Machine checks can reach one vCPU only.
+    pub local_machine_checks: bool,
     /// The firmware that hvmloader starts, if it is set here.
     pub firmware: Option<FirmwareKind>,
     /// Another OVMF, a file in OVMF's own directory.

@@ -255,6 +255,7 @@ impl LibxlConfig<'_> {
         ] {
             hvm.put_some(name, file.map(path).transpose()?);
         }
+        hvm.put_some("mca_caps", platform.local_machine_checks.then_some(1));
         hvm.put_some("acpi_laptop_slate", platform.acpi_laptop_slate.then(|| truth(true)));
         for (name, on) in [
             ("pae", platform.pae),

@@ -1,5 +1,7 @@
 //! The table of settings: their names, values, defaults and effects.
 
+use uuid::Uuid;
+
 use super::Platform;
 use super::setting::Setting;
 use super::value::{cpu_map, featureset, number_within, truth};
@@ -307,6 +309,34 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "platform/generation-id",
+        others: &[],
+        values: "`generate`, or two decimal numbers of 64 bits with a colon between them",
+        absent: "",
+        usual: "",
+        flag: None,
+        effect: "HVM: the generation ID that Windows reads; `generate` makes a random one",
+        seen: "the node, and hvmloader's table `VM_Gen_Counter`",
+        apply: |platform, _, text| put(&mut platform.generation_id, generation_id(text).map(Some)),
+    },
+    Setting {
+        name: "platform/mca-caps",
+        others: &[],
+        values: "lmce",
+        absent: "",
+        usual: "",
+        flag: None,
+        effect: "HVM: machine checks that reach one vCPU only (local machine check exceptions)",
+        seen: "`HVM_PARAM_MCA_CAP` (38)",
+        apply: |platform, _, text| match text {
+            "lmce" => {
+                platform.local_machine_checks = true;
+                Ok(())
+            }
+            _ => Err("there is no such capability".to_owned()),
+        },
+    },
+    Setting {
         name: "hvmloader/bios",
         others: &[],
         values: "seabios or ovmf",
@@ -377,6 +407,19 @@ const fn boolean(
     apply: fn(&mut Platform, u32, &str) -> Result<(), String>,
 ) -> Setting {
     Setting { name, others: &[], values: BOOLEAN, absent, usual, flag: None, effect, seen, apply }
+}
+
+/// A generation ID, in the form of its node.
+fn generation_id(text: &str) -> Result<String, String> {
+    if text == "generate" {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        return Ok(format!("{high}:{low}"));
+    }
+    let is_number = |number: &str| number.parse::<u64>().is_ok() && number.bytes().all(|byte| byte.is_ascii_digit());
+    match text.split_once(':') {
+        Some((high, low)) if is_number(high) && is_number(low) => Ok(text.to_owned()),
+        _ => Err("it is no pair of numbers of 64 bits".to_owned()),
+    }
 }
 
 /// One of Hyper-V's enlightenments; off by default.

@@ -57,6 +57,12 @@ impl Mapper<'_> {
             }
             _ => {}
         }
+        if self.text("ms_vm_genid") == Some("generate") {
+            self.platform("ms_vm_genid", "generation-id=generate");
+        }
+        for capability in self.texts("mca_caps") {
+            self.platform("mca_caps", &format!("mca-caps={capability}"));
+        }
         self.same("cpuid", "--cpuid");
         self.same("bootloader", "--bootloader");
         self.same("bootloader_args", "--bootloader-arg");
