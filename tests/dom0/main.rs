@@ -163,6 +163,10 @@ fn main() -> ExitCode {
 /// The tests that take long, about in the order of their time: runs that share the tests have some of them each, chosen by the
 /// seed, so that another run has others.
 const LONG: &[&str] = &[
+    "config_files_make_xls_hvm_guests",
+    "config_files_start_linux",
+    "run_starts_a_guest_again_and_again",
+    "run_is_killed_and_takes_over",
     "devices_work_as_hvm",
     "placement_is_libxenguests_own",
     "walk_kills_of_create",
