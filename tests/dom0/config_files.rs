@@ -88,7 +88,7 @@ fn machine(domid: DomId) -> Vec<String> {
     let mut found: Vec<String> = found
         .map(|(at, option)| match words.get(at + 1) {
             // The other guest may have the display.
-            Some(value) if *option == &"-vnc" => format!("{option} {}", value.replacen(":1,to", ":0,to", 1)),
+            Some(value) if *option == "-vnc" => format!("{option} {}", value.replacen(":1,to", ":0,to", 1)),
             Some(value) if !value.starts_with('-') => format!("{option} {value}"),
             _ => (*option).to_owned(),
         })
