@@ -2,6 +2,7 @@
 
 pub mod autoballoon;
 pub mod cmdline;
+pub mod cpuid_policy;
 pub mod devices;
 pub mod error;
 pub mod guest;

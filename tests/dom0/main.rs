@@ -6,6 +6,7 @@ mod agreement;
 mod bounds;
 mod cage;
 mod cd_drives;
+mod cpuid_policy;
 mod create;
 mod device_failures;
 mod device_model;
@@ -114,6 +115,7 @@ fn main() -> ExitCode {
         cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,
+        cpuid_policy::TESTS,
         toolstack::TESTS,
         documentation::TESTS,
         store::TESTS,

@@ -1,7 +1,6 @@
 //! The lists of devices: each text goes through the parser of its class.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::str::FromStr;
 
 use super::document::{Document, Setting};
@@ -84,20 +83,12 @@ where
                 }
             }
             Err(error) => {
-                reader.error_in(text, seen(spec, error.span.clone()), format!("{key}: {error}"));
+                reader.error_in(text, error.span.clone(), format!("{key}: {error}"));
                 devices = None;
             }
         }
     }
     devices
-}
-
-/// What is missing at the end of a text is shown at its last character.
-fn seen(spec: &str, span: Range<usize>) -> Range<usize> {
-    match spec.char_indices().next_back() {
-        Some((last, _)) if span.start >= spec.len() => last..spec.len(),
-        _ => span,
-    }
 }
 
 fn key_of(error: &DeviceSetError) -> &'static str {

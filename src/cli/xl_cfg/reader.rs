@@ -192,9 +192,12 @@ impl Reader<'_> {
         Some(number.value)
     }
 
-    /// An error in some bytes of a text.
+    /// An error in some bytes of a text. What is missing at the end of the text is shown at its last character.
     pub(super) fn error_in(&mut self, text: &Text, span: std::ops::Range<usize>, message: String) {
-        let place: Option<Place> = text.place_of(self.sources, span.start, span.end);
+        let bytes = text.bytes();
+        let last = String::from_utf8_lossy(&bytes).chars().next_back().map_or(0, char::len_utf8);
+        let start = if span.start >= bytes.len() { bytes.len().saturating_sub(last) } else { span.start };
+        let place: Option<Place> = text.place_of(self.sources, start, span.end.max(start));
         self.diagnostics.error(place, message);
     }
 }

@@ -7,11 +7,13 @@ use super::document::Setting;
 use super::keys::a_guest;
 use super::reader::{Read, Reader};
 use crate::config::cmdline::CmdlineOf;
+use crate::config::cpuid_policy;
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::error::ConfigError;
 use crate::config::name::DomainName;
 use crate::config::platform::Platform;
 use crate::memory::Kind;
+use crate::xen::CpuidRules;
 
 /// Checks the value of a setting, which has the type of its key, for a guest of this kind.
 pub(super) fn check(reader: &mut Reader<'_>, setting: &Setting, value: &Read<'_>, kind: Kind) {
@@ -46,6 +48,14 @@ fn check_list(reader: &mut Reader<'_>, setting: &Setting, items: &[(String, &sup
                 }
             }
         }
+        "cpuid" => {
+            let mut rules = CpuidRules::default();
+            for (item, text) in items {
+                if let Err(error) = cpuid_policy::add_registers(&mut rules, item) {
+                    reader.error_in(text, error.span.clone(), format!("cpuid: {error}"));
+                }
+            }
+        }
         "viridian" => {
             let words: Vec<&str> = items.iter().map(|(word, _)| word.as_str()).collect();
             if let Err(ConfigError::BadSetting { reason, .. }) =
@@ -73,6 +83,13 @@ fn check_text(reader: &mut Reader<'_>, setting: &Setting, key: &str, text: &str,
         "cpus" | "cpus_soft" => {
             if let (Err((span, problem)), Some(whole)) = (cpu_list::check(text), setting.text()) {
                 reader.error_in(whole, span, format!("{key}: {problem}"));
+            }
+        }
+        "cpuid" => {
+            if let (Err(error), Some(whole)) =
+                (cpuid_policy::add_features(&mut CpuidRules::default(), text), setting.text())
+            {
+                reader.error_in(whole, error.span.clone(), format!("cpuid: {error}"));
             }
         }
         "cmdline" | "root" | "extra" if kind != Kind::Hvm => {

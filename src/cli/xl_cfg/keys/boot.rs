@@ -80,7 +80,7 @@ pub(super) const KEYS: &[Key] = &[
         CHECKED,
         "Hyper-V's enlightenments: 1 is the usual set, a list names the groups.",
     ),
-    key("cpuid", TextOrTexts, ALL, READ, "CPUID: one text that begins with host, or a list in xend's form."),
+    key("cpuid", TextOrTexts, ALL, CHECKED, "CPUID: one text that begins with host, or a list in xend's form."),
     key("mca_caps", Texts, HVM, READ, "Capabilities of machine checks: lmce."),
     key("ms_vm_genid", Word(&["generate", "none"]), HVM, CHECKED, "Generation ID of Windows guests."),
     key("smbios_firmware", Text, HVM, READ, "File with SMBIOS structures."),
