@@ -347,7 +347,7 @@ pub fn print_stderr(text: &str) {
 }
 
 /// Several lines on stderr for people.
-fn print_lines_to_stderr(text: &str) {
+pub(crate) fn print_lines_to_stderr(text: &str) {
     let _ = writeln!(io::stderr(), "dombuild: {}", lines(text.trim_end()));
 }
 

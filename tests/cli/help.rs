@@ -127,7 +127,7 @@ fn the_flags_of_each_verb() {
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
-        ("check", "--strict".to_owned()),
+        ("check", "--strict --libxl-json --xl-conf".to_owned()),
         (
             "create",
             format!(

@@ -59,6 +59,7 @@ mod xenopsd;
 mod xl_cfg;
 mod zombies;
 
+mod xl_cfg_json;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         xl_cfg::TESTS,
         life::TESTS,
         libxl_record::TESTS,
+        xl_cfg_json::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
         twin::TESTS,

@@ -1,19 +1,15 @@
 //! The lists of devices: each text goes through the parser of its class.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::document::{Document, Setting};
-use super::reader::{Read, Reader};
+use super::reader::{Read, Reader, Values};
 use super::source::Place;
 use super::value::Text;
 use crate::config::devices::error::{DeviceSetError, DeviceSpecError};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::set::Devices;
 use crate::memory::Kind;
-
-/// The values by their keys.
-pub(super) type Values<'a> = BTreeMap<&'a str, Read<'a>>;
 
 /// A device, with its text.
 type Parsed<'a, T> = Vec<(T, &'a Text)>;

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::device_lists::{self, Values};
+use super::device_lists;
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Setting};
 use super::keys::{self, Key, State, a_guest};
-use super::reader::{Read, Reader};
+use super::libxl_json;
+use super::libxl_parts;
+use super::reader::{Read, Reader, Values};
 use super::source::Source;
 use super::values;
+use super::vnuma;
+use super::xl_conf::XlConf;
 use crate::cli::nearest::nearest;
 use crate::memory::limits::DEFAULT_VIDEO;
 use crate::memory::{Kib, Kind, Mib, Model, Plan, PlanError, Request};
@@ -32,6 +36,8 @@ pub(super) struct Report {
     pub(super) plan: Option<Plan>,
     /// What the plan leaves out.
     pub(super) plan_notes: Vec<&'static str>,
+    /// The configuration that xl makes of it, if it was asked for.
+    pub(super) libxl: Option<serde_json::Value>,
 }
 
 /// The likeness of a key to the one that was meant. Keys are short, and more of them are alike by accident than flags are.
@@ -52,8 +58,9 @@ const fn not_of(kind: Kind) -> State {
     }
 }
 
-/// Checks the file, which is the first text, with the arguments after it. An unknown key is an error if `strict`.
-pub(super) fn check(sources: &[Source], strict: bool) -> Report {
+/// Checks the file, which is the first text, with the arguments after it. An unknown key is an error if `strict`. With xl.conf's
+/// defaults, the report has the guest's configuration in libxl's form.
+pub(super) fn check(sources: &[Source], strict: bool, xl_conf: Option<&XlConf>) -> Report {
     let mut diagnostics = Diagnostics::default();
     let document = Document::read(sources, &mut diagnostics);
     if diagnostics.failed() {
@@ -65,11 +72,11 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
         // Which keys a guest has depends on it.
         return Report { diagnostics: reader.diagnostics, ..Report::default() };
     };
-    let mut read = Values::new();
+    let (mut read, mut others) = (Values::new(), Values::new());
     let mut states = BTreeMap::new();
     for setting in &document.settings {
         let state = match keys::find(&setting.key) {
-            Some(key) => known(&mut reader, setting, key, kind, &mut read),
+            Some(key) => known(&mut reader, setting, key, kind, &mut read, &mut others),
             None => unknown(&mut reader, setting, strict),
         };
         states.insert(setting.key.as_str(), state);
@@ -79,13 +86,23 @@ pub(super) fn check(sources: &[Source], strict: bool) -> Report {
     let mut plan_notes = Vec::new();
     let plan =
         if reader.diagnostics.failed() { None } else { plan(&mut reader, &document, &read, kind, &mut plan_notes) };
+    let mut libxl = None;
+    if let Some(xl_conf) = xl_conf.filter(|_| !reader.diagnostics.failed()) {
+        let mut all = read.clone();
+        all.append(&mut others);
+        let (configuration, notes) = libxl_json::of(kind, &all, xl_conf);
+        libxl = Some(configuration);
+        for (key, note) in notes {
+            reader.diagnostics.warn(document.get(key).and_then(|setting| setting.value.place()), note);
+        }
+    }
     let outcome = |setting: &Setting| Outcome {
         setting: setting.clone(),
         key: keys::find(&setting.key),
         state: states.get(setting.key.as_str()).copied().unwrap_or(State::Read),
     };
     let outcomes = document.settings.iter().map(outcome).collect();
-    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes }
+    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes, libxl }
 }
 
 /// The kind of the guest; `None` if its word is wrong.
@@ -133,6 +150,7 @@ fn known<'a>(
     key: &'static Key,
     kind: Kind,
     read: &mut Values<'a>,
+    others: &mut Values<'a>,
 ) -> State {
     if let State::Refused(reason) = key.state {
         reader.diagnostics.error(setting.place, format!("{} cannot be used: {reason}", key.name));
@@ -163,6 +181,9 @@ fn known<'a>(
                 a_guest(kind)
             );
             reader.diagnostics.warn(setting.place, message);
+        }
+        if let Some(value) = value {
+            others.insert(key.name, value);
         }
         return not_of(kind);
     }
@@ -195,6 +216,27 @@ fn check_together(reader: &mut Reader<'_>, document: &Document, read: &Values<'_
             .diagnostics
             .warn(key_place(name), format!("{name} has no effect: cmdline is given, and xl takes that alone"));
     }
+    if kind == Kind::Pv && given("timer_mode") {
+        reader.diagnostics.error(key_place("timer_mode"), "timer_mode is not for PV guests: xl refuses it");
+    }
+    if let Some(Read::Lists(lists)) = read.get("vnuma")
+        && let Ok(nodes) = vnuma::nodes(lists)
+        && !nodes.is_empty()
+    {
+        let vcpus: usize = nodes.iter().map(|node| node.vcpus.len()).sum();
+        let mib: u64 = nodes.iter().filter_map(|node| node.memory_mib).sum();
+        if number(read, "maxvcpus").is_some_and(|all| usize::try_from(all) != Ok(vcpus)) {
+            let message = format!("vnuma has {vcpus} vCPUs, and maxvcpus is another number");
+            reader.diagnostics.error(value_place("maxvcpus"), message);
+        }
+        if number(read, "vcpus").is_some_and(|online| usize::try_from(online).is_ok_and(|online| online > vcpus)) {
+            reader.diagnostics.error(value_place("vcpus"), format!("vnuma has {vcpus} vCPUs, and vcpus is more"));
+        }
+        if number(read, "maxmem").is_some_and(|all| all != mib) {
+            let message = format!("vnuma has {mib} MiB, and maxmem is another size");
+            reader.diagnostics.error(value_place("maxmem"), message);
+        }
+    }
     if given("usbversion") {
         for name in ["usb", "usbdevice"].into_iter().filter(|name| given(name)) {
             reader.diagnostics.error(key_place(name), format!("{name} and usbversion exclude each other"));
@@ -202,7 +244,7 @@ fn check_together(reader: &mut Reader<'_>, document: &Document, read: &Values<'_
     }
     let has_kernel = given("kernel") && !is_empty("kernel");
     if kind == Kind::Hvm {
-        let boots = has_kernel && !read.get("kernel").and_then(Read::text).is_some_and(values::is_hvmloader);
+        let boots = has_kernel && !read.get("kernel").and_then(Read::text).is_some_and(libxl_parts::is_hvmloader);
         for name in ["ramdisk", "cmdline", "root", "extra"].into_iter().filter(|name| !boots && given(name)) {
             let message = format!("{name} is for a kernel, and there is none: libxl refuses an HVM guest with this");
             reader.diagnostics.error(key_place(name), message);

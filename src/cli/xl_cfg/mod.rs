@@ -5,12 +5,17 @@
 
 mod cpu_list;
 mod device_lists;
+mod device_texts;
 mod diagnostic;
 mod document;
+mod fields;
 pub mod file;
 mod guest;
 mod keys;
 mod lexer;
+mod libxl_devices;
+mod libxl_json;
+mod libxl_parts;
 mod number;
 mod parser;
 mod reader;
@@ -18,5 +23,8 @@ pub mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod types;
 mod value;
 mod values;
+mod vnuma;
+mod xl_conf;

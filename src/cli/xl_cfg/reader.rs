@@ -1,10 +1,12 @@
 //! Reads values by their types. Where xl prints a warning and goes on as if the key were not there, this is an error.
 
+use std::collections::BTreeMap;
+
 use super::diagnostic::Diagnostics;
 use super::document::Setting;
-use super::keys::Type;
 use super::number::{self, BadNumber};
 use super::source::{Place, SECRET, Source};
+use super::types::Type;
 use super::value::{Text, Value};
 
 /// Reads values, and collects what is wrong with them.
@@ -22,9 +24,12 @@ pub(super) enum Read<'a> {
     Flag(bool),
     /// Each with what it stands for in the source.
     Texts(Vec<(String, &'a Text)>),
-    /// A list of lists; nothing needs its contents.
-    Lists,
+    /// A list of lists.
+    Lists(Vec<Vec<(String, &'a Text)>>),
 }
+
+/// The values by their keys.
+pub(super) type Values<'a> = BTreeMap<&'a str, Read<'a>>;
 
 impl Read<'_> {
     /// A flag's value.
@@ -80,16 +85,16 @@ impl Reader<'_> {
                 items.into_iter().collect::<Option<_>>().map(Read::Texts)
             }
             (Type::Lists, Value::List(list)) => {
+                let mut lists = Vec::new();
                 for item in &list.items {
                     let Value::List(inner) = item else {
                         self.diagnostics.error(item.place(), format!("{} takes {takes}; this is a text", setting.key));
                         return None;
                     };
-                    for text in &inner.items {
-                        self.item(&setting.key, text)?;
-                    }
+                    let texts = inner.items.iter().map(|text| self.item(&setting.key, text));
+                    lists.push(texts.collect::<Option<Vec<_>>>()?);
                 }
-                Some(Read::Lists)
+                Some(Read::Lists(lists))
             }
             (_, value) => {
                 let brackets = if takes == Type::Texts { ": put it into [ ]" } else { "" };

@@ -7,6 +7,7 @@ use super::guest::{Outcome, Report, check};
 use super::keys::{State, a_guest};
 use super::source::{SECRET, Source};
 use super::value::Value;
+use super::xl_conf::{self, XlConf};
 use crate::error::Error;
 use crate::memory::Plan;
 use crate::os::one_line;
@@ -37,23 +38,53 @@ impl Checked {
     }
 }
 
+/// The file, which is the first text, and the arguments after it.
+fn sources(name: &str, bytes: Vec<u8>, arguments: &[String]) -> Vec<Source> {
+    let arguments = arguments.iter().zip(1_u32..);
+    let arguments =
+        arguments.map(|(text, number)| Source::new(format!("argument {number}"), text.clone().into_bytes()));
+    std::iter::once(Source::new(name.to_owned(), bytes)).chain(arguments).collect()
+}
+
+/// The report of a configuration without an error.
+fn checked(name: &str, sources: &[Source], strict: bool, xl_conf: Option<&XlConf>) -> Result<Report, Error> {
+    let report = check(sources, strict, xl_conf);
+    if report.diagnostics.failed() {
+        let text = format!("{}: {}\n{}", one_line(name), report.diagnostics.count(), report.diagnostics.text(sources));
+        return Err(Error::BadConfigFile {
+            text: text.trim_end().to_owned(),
+            problems: report.diagnostics.json(sources),
+        });
+    }
+    Ok(report)
+}
+
+/// The configuration that xl makes of a file with the arguments after it, and the warnings, as text for people. `xl_conf` is the
+/// name of xl.conf, and its text.
+///
+/// # Errors
+/// [`Error::BadConfigFile`] with every error and warning of the file, or of xl.conf.
+pub fn libxl(
+    name: &str,
+    bytes: Vec<u8>,
+    arguments: &[String],
+    strict: bool,
+    xl_conf: (&str, Vec<u8>),
+) -> Result<(Json, String), Error> {
+    let xl_conf = xl_conf::read(xl_conf.0, xl_conf.1)
+        .map_err(|text| Error::BadConfigFile { text: text.trim_end().to_owned(), problems: Json::Array(Vec::new()) })?;
+    let sources = sources(name, bytes, arguments);
+    let report = checked(name, &sources, strict, Some(&xl_conf))?;
+    Ok((report.libxl.unwrap_or_default(), report.diagnostics.text(&sources)))
+}
+
 /// Checks the text of a file with the arguments after it, each `KEY=VALUE`. An unknown key is an error if `strict`.
 ///
 /// # Errors
 /// [`Error::BadConfigFile`] with every error and warning.
 pub fn of(name: &str, bytes: Vec<u8>, arguments: &[String], strict: bool) -> Result<Checked, Error> {
-    let arguments = arguments.iter().zip(1_u32..);
-    let arguments =
-        arguments.map(|(text, number)| Source::new(format!("argument {number}"), text.clone().into_bytes()));
-    let sources: Vec<Source> = std::iter::once(Source::new(name.to_owned(), bytes)).chain(arguments).collect();
-    let report = check(&sources, strict);
-    if report.diagnostics.failed() {
-        let text = format!("{}: {}\n{}", one_line(name), report.diagnostics.count(), report.diagnostics.text(&sources));
-        return Err(Error::BadConfigFile {
-            text: text.trim_end().to_owned(),
-            problems: report.diagnostics.json(&sources),
-        });
-    }
+    let sources = sources(name, bytes, arguments);
+    let report = checked(name, &sources, strict, None)?;
     let text = text(name, &report, &sources);
     Ok(Checked {
         schema: 1,

@@ -10,6 +10,7 @@ use super::document::Document;
 use super::guest::check;
 use super::source::Source;
 use super::value::Value;
+use super::xl_conf::XlConf;
 
 fn read(text: &[u8]) -> Result<Document, String> {
     let sources = [Source::new("t".to_owned(), text.to_vec())];
@@ -115,7 +116,7 @@ fn reading_goes_on_after_an_error() {
 /// Whatever stands in a file ends soon, in a report or in errors that point into it.
 fn check_any(text: &[u8]) {
     let sources = [Source::new("t".to_owned(), text.to_vec()), Source::new("argument 1".to_owned(), b"a = 1".to_vec())];
-    let report = check(&sources, text.len().is_multiple_of(2));
+    let report = check(&sources, text.len().is_multiple_of(2), Some(&XlConf::default()));
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     for problem in report.diagnostics.json(&sources).as_array().expect("a list") {
         let inside = problem["line"]

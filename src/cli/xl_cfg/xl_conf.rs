@@ -1,0 +1,96 @@
+//! What xl.conf says for every guest (`parse_global_config`, tools/xl/xl.c, Xen 4.17 and 4.20).
+
+use super::diagnostic::Diagnostics;
+use super::document::Document;
+use super::reader::{Read, Reader};
+use super::source::Source;
+use super::types::{INT_MAX, Type};
+
+/// The defaults of guests. What is `None` is not said.
+#[derive(Debug)]
+pub(super) struct XlConf {
+    pub(super) run_hotplug_scripts: bool,
+    pub(super) claim_mode: bool,
+    pub(super) vif_script: Option<String>,
+    pub(super) vif_bridge: Option<String>,
+    pub(super) vif_gatewaydev: Option<String>,
+    pub(super) vif_backend: Option<String>,
+    pub(super) blkdev_start: Option<String>,
+    pub(super) max_grant_frames: Option<i64>,
+    pub(super) max_maptrack_frames: Option<i64>,
+    pub(super) max_grant_version: Option<i64>,
+    /// Xen 4.20: it replaces what a guest's file says.
+    pub(super) bootloader_restrict: Option<bool>,
+}
+
+impl Default for XlConf {
+    fn default() -> Self {
+        Self {
+            run_hotplug_scripts: true,
+            claim_mode: true,
+            vif_script: None,
+            vif_bridge: None,
+            vif_gatewaydev: None,
+            vif_backend: None,
+            blkdev_start: None,
+            max_grant_frames: None,
+            max_maptrack_frames: None,
+            max_grant_version: None,
+            bootloader_restrict: None,
+        }
+    }
+}
+
+/// Reads xl.conf. A key that no guest's configuration depends on is not looked at.
+///
+/// # Errors
+/// What is wrong with it, as text for people.
+pub(super) fn read(name: &str, bytes: Vec<u8>) -> Result<XlConf, String> {
+    let sources = [Source::new(name.to_owned(), bytes)];
+    let mut diagnostics = Diagnostics::default();
+    let document = Document::read(&sources, &mut diagnostics);
+    let mut reader = Reader { sources: &sources, diagnostics };
+    let mut value = |key: &str, takes| document.get(key).and_then(|setting| reader.read(setting, takes));
+    let mut flag = |key| value(key, Type::Flag).as_ref().and_then(Read::flag);
+    let defaults = XlConf::default();
+    let run_hotplug_scripts = flag("run_hotplug_scripts").unwrap_or(defaults.run_hotplug_scripts);
+    let claim_mode = flag("claim_mode").unwrap_or(defaults.claim_mode);
+    let bootloader_restrict = flag("bootloader_restrict");
+    let mut number = |key| value(key, Type::Number(0, INT_MAX)).as_ref().and_then(Read::number);
+    let max_grant_frames = number("max_grant_frames");
+    let max_maptrack_frames = number("max_maptrack_frames");
+    let max_grant_version = number("max_grant_version");
+    let mut text = |keys: &[&str]| {
+        let found = keys.iter().find_map(|key| value(key, Type::Text));
+        found.and_then(|found| found.text().map(str::to_owned))
+    };
+    let read = XlConf {
+        run_hotplug_scripts,
+        claim_mode,
+        vif_script: text(&["vif.default.script", "vifscript"]),
+        vif_bridge: text(&["vif.default.bridge", "defaultbridge"]),
+        vif_gatewaydev: text(&["vif.default.gatewaydev"]),
+        vif_backend: text(&["vif.default.backend"]),
+        blkdev_start: text(&["blkdev_start"]),
+        max_grant_frames,
+        max_maptrack_frames,
+        max_grant_version,
+        bootloader_restrict,
+    };
+    if reader.diagnostics.failed() { Err(reader.diagnostics.text(&sources)) } else { Ok(read) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_present_key_counts_before_the_old_one() {
+        let text = b"vifscript='a'\nvif.default.script=\"b\" # x\ndefaultbridge='br0'\nclaim_mode=0\nautoballoon='auto'\nmax_grant_frames=64";
+        let conf = read("xl.conf", text.to_vec()).expect("right");
+        assert_eq!((conf.vif_script.as_deref(), conf.vif_bridge.as_deref()), (Some("b"), Some("br0")));
+        assert_eq!((conf.claim_mode, conf.run_hotplug_scripts, conf.max_grant_frames), (false, true, Some(64)));
+        let error = read("xl.conf", b"claim_mode=yes\n".to_vec()).expect_err("wrong");
+        assert!(error.starts_with("xl.conf:1:12: error: yes is no value"), "{error}");
+    }
+}
