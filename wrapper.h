@@ -10,6 +10,7 @@
 #include <xenguest.h>
 #include <xentoollog.h>
 
+#include <xen/arch-x86/cpufeatureset.h> /* the names of CPU features */
 #include <xen/hvm/e820.h>
 #include <xen/hvm/hvm_info_table.h>
 #include <xen/hvm/params.h>

@@ -1,9 +1,15 @@
 //! Finds Xen's libraries, binds their headers, and passes Xen's version to dependent crates.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Write;
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
+use std::rc::Rc;
+
+use bindgen::callbacks::{EnumVariantValue, ParseCallbacks};
 
 /// The oldest minor release of Xen 4 that the bindings support.
 const OLDEST_MINOR: u32 = 17;
@@ -19,7 +25,7 @@ const FUNCTIONS: &str = concat!(
     "|send_trigger|dumpcore|shutdown|set_tsc_info|get_tsc_info|set_time_offset|hvm_getcontext|[gs]et_pod_target|node_setaffinity",
     "|get_native_protocol)|vcpu_(getinfo|[gs]etaffinity)|get_(cpumap|nodemap)_size",
     "|sched_credit2?_domain_[gs]et|domain_populate_physmap|get_cpu_featureset|cpupool_(getinfo|infofree)",
-    "|cpu_policy_(init|destroy|get_size|get_domain|serialise)|set_domain_cpu_policy",
+    "|cpu_policy_(init|destroy|get_size|get_domain|get_system|serialise)|set_domain_cpu_policy",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
     "|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
@@ -31,7 +37,7 @@ const FUNCTIONS: &str = concat!(
 const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xsd_sockmsg|xsd_sockmsg_type|e820entry";
 const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_CDF_.*|XEN_DOMINF_.*\
 |XEN_X86_EMU_.*|XEN_X86_MSR_RELAXED|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XENSTORE_PAYLOAD_MAX|XEN_DOMCTL_INTERFACE_VERSION\
-|XENFEAT_.*|XEN_SYSCTL_cpu_featureset_.*|XEN_VCPUAFFINITY_.*|HVMPV_.*|GNTST_okay|SHUTDOWN_.*|XEN_DOMCTL_SENDTRIGGER_POWER|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES|XENMEMF_populate_on_demand";
+|XENFEAT_.*|XEN_SYSCTL_cpu_(featureset|policy)_.*|XEN_VCPUAFFINITY_.*|HVMPV_.*|GNTST_okay|SHUTDOWN_.*|XEN_DOMCTL_SENDTRIGGER_POWER|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES|XENMEMF_populate_on_demand|XEN_CPUID_INPUT_UNUSED|XC_MSR_INPUT_UNUSED";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
@@ -89,6 +95,7 @@ fn bind(include_paths: &[PathBuf]) {
         fail("libclang was not found. Install Debian's packages libclang-dev and clang, or set LIBCLANG_PATH.");
     }
 
+    let features = Rc::new(RefCell::new(BTreeMap::new()));
     let generated = bindgen::Builder::default()
         .header("wrapper.h")
         .clang_args(include_paths.iter().map(|path| format!("-I{}", path.display())))
@@ -105,6 +112,7 @@ fn bind(include_paths: &[PathBuf]) {
         .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())
         .rust_edition(bindgen::RustEdition::Edition2024)
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
+        .parse_callbacks(Box::new(CpuFeatures(Rc::clone(&features))))
         .generate();
     let generated = match generated {
         Ok(generated) => generated,
@@ -113,10 +121,48 @@ fn bind(include_paths: &[PathBuf]) {
              Install Debian's packages libxen-dev, libclang-dev and clang (clang brings the compiler's own headers)."
         )),
     };
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("bindings.rs");
-    if let Err(error) = generated.write_to_file(&out) {
-        fail(&format!("cannot write {}: {error}", out.display()));
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let written = |file: &Path, result: std::io::Result<()>| {
+        result.unwrap_or_else(|error| fail(&format!("cannot write {}: {error}", file.display())));
+    };
+    let bindings = out.join("bindings.rs");
+    written(&bindings, generated.write_to_file(&bindings));
+    let file = out.join("cpu_features.rs");
+    written(&file, std::fs::write(&file, cpu_features(&features.borrow())));
+}
+
+/// Collects the features of xen/arch-x86/cpufeatureset.h by name: an enum without a name, of which bindgen would make constants
+/// that nothing can iterate.
+#[derive(Debug)]
+struct CpuFeatures(Rc<RefCell<BTreeMap<String, u32>>>);
+
+impl ParseCallbacks for CpuFeatures {
+    fn enum_variant_name(&self, _: Option<&str>, name: &str, value: EnumVariantValue) -> Option<String> {
+        let name = name.strip_prefix("XEN_X86_FEATURE_")?;
+        let bit = match value {
+            EnumVariantValue::Signed(bit) => u32::try_from(bit),
+            EnumVariantValue::Unsigned(bit) => u32::try_from(bit),
+            EnumVariantValue::Boolean(bit) => Ok(bit.into()),
+        };
+        // libxl's spelling (xen/tools/gen-cpuid.py).
+        self.0.borrow_mut().insert(name.to_ascii_lowercase().replace('_', "-"), bit.ok()?);
+        None
     }
+}
+
+/// The features as a table in Rust, in the order of their names.
+fn cpu_features(features: &BTreeMap<String, u32>) -> String {
+    let mut table = "/// The features of x86 CPUs that Xen knows, in the order of their names, which are libxl's: each with its bit in a \
+                     featureset.\npub const CPU_FEATURES: &[(&str, u32)] = &[\n"
+        .to_owned();
+    for (name, bit) in features {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "    ({name:?}, {bit}),");
+    }
+    if features.is_empty() {
+        fail("xen/arch-x86/cpufeatureset.h names no CPU features");
+    }
+    table + "];\n"
 }
 
 /// Ends the build with a readable message.

@@ -5,7 +5,10 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::error::host::HostError;
 use crate::memory::Kind;
-use crate::xen::{CpuidBase, CpuidLeaf, DomId, FeaturesetOf};
+use crate::xen::{CpuidBase, CpuidLeaf, CpuidRules, DomId, FeaturesetOf, LeafRules, PolicyOf};
+
+/// The subleaf of a leaf without subleaves (`XEN_CPUID_NO_SUBLEAF`, xen/include/public/arch-x86/xen.h).
+const NO_SUBLEAF: u32 = u32::MAX;
 
 /// Features as bits of a featureset, counted from bit 0 of word 0 (xen/include/public/arch-x86/cpufeatureset.h).
 mod feature {
@@ -16,15 +19,39 @@ mod feature {
     pub(crate) const ITSC: usize = 7 * 32 + 8;
 }
 
+/// Checks that Xen's policies have the leaves that the rules of a guest change (`xc_cpuid_xend_policy`, Xen 4.17 and 4.20).
+///
+/// # Errors
+/// [`HostError::CpuidLeaf`]; an error of Xen.
+pub(crate) fn check_cpuid_rules(context: &Context<'_>, kind: Kind, rules: &CpuidRules) -> Result<(), Error> {
+    if rules.leaves.is_empty() {
+        return Ok(());
+    }
+    let default = if kind == Kind::Pv { PolicyOf::Pv } else { PolicyOf::Hvm };
+    for policy in [PolicyOf::Host, default] {
+        let known = context.xen.system_cpuid_policy(policy)?;
+        let lacks = |rule: &&LeafRules| {
+            let inputs = (rule.leaf, rule.subleaf.unwrap_or(NO_SUBLEAF));
+            known.iter().all(|leaf| (leaf.leaf, leaf.subleaf) != inputs)
+        };
+        if let Some(rule) = rules.leaves.iter().find(lacks) {
+            let subleaves = known.iter().filter(|leaf| leaf.leaf == rule.leaf).map(|leaf| leaf.subleaf).collect();
+            return Err(HostError::CpuidLeaf { leaf: rule.leaf, subleaf: rule.subleaf, subleaves }.into());
+        }
+    }
+    Ok(())
+}
+
 /// Sets the CPUID policy of a guest.
 pub(crate) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platform: &Platform) -> Result<(), Error> {
-    let xen = context.xen;
+    let (xen, rules) = (context.xen, &platform.cpuid);
+    check_cpuid_rules(context, kind, rules)?;
     let itsc = platform.nomigrate || platform.nested;
     match &platform.featureset {
         // Without a featureset, libxc cannot remove NX, and cannot remove PAE from a PV guest.
         None if platform.nx && (platform.pae || kind != Kind::Pv) => {
             let (pae, nested) = (platform.pae, platform.nested);
-            xen.apply_cpuid_policy(domid, CpuidBase::Default { pae, itsc, nested })?;
+            xen.apply_cpuid_policy(domid, CpuidBase::Default { pae, itsc, nested }, rules)?;
         }
         given => {
             let mut words = match given {
@@ -38,7 +65,7 @@ pub(crate) fn apply_cpuid(context: &Context<'_>, domid: DomId, kind: Kind, platf
             }
             words.truncate(host.len());
             choose_features(&mut words, &host, platform);
-            xen.apply_cpuid_policy(domid, CpuidBase::Featureset(&words))?;
+            xen.apply_cpuid_policy(domid, CpuidBase::Featureset(&words), rules)?;
         }
     }
     if let Some(cores) = platform.cores_per_socket.filter(|_| kind != Kind::Pv) {
@@ -117,7 +144,7 @@ mod tests {
         CpuidLeaf { leaf, subleaf, registers }
     }
 
-    const NONE: u32 = u32::MAX;
+    const NONE: u32 = NO_SUBLEAF;
 
     #[test]
     fn sockets_of_amd_and_of_intel() {

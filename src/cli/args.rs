@@ -137,6 +137,13 @@ pub struct CheckArgs {
     /// An unknown key is an error
     #[arg(long)]
     pub strict: bool,
+    /// Print only the configuration that xl makes of it, in libxl's format, as `xl create -n` does
+    #[arg(long)]
+    pub libxl_json: bool,
+    /// xl's own configuration, whose defaults --libxl-json takes; it may be missing where the flag is not given [default:
+    /// /etc/xen/xl.conf]
+    #[arg(long, value_name = "FILE", requires = "libxl_json")]
+    pub xl_conf: Option<PathBuf>,
 }
 
 /// What goes into the guest, the same for `create` and `build`.

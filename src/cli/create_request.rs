@@ -1,6 +1,7 @@
 //! The domain that `create` asks Xen for.
 
 use super::from_flags::Create;
+use crate::builder::cpuid::check_cpuid_rules;
 use crate::builder::image::check_width;
 use crate::config::cpu_pool::CpuPool;
 use crate::context::Context;
@@ -38,6 +39,7 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
         ));
     }
     check_width(context, &config.guest)?;
+    check_cpuid_rules(context, kind, &config.guest.platform.cpuid)?;
     let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
     let wanted = CreateDomain {
         kind,

@@ -13,6 +13,7 @@ use crate::cli::args::qemu::Switch;
 use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
 use crate::config::autoballoon::{Autoballoon, Dom0Share};
 use crate::config::cpu_pool::CpuPool;
+use crate::config::cpuid_policy;
 use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
@@ -159,7 +160,13 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
 
 /// Checks the flags of a guest, without a look at its files, and returns its platform.
 fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
-    let platform = Platform::asked(&arguments.platform.platform)?;
+    let mut platform = Platform::asked(&arguments.platform.platform)?;
+    for text in &arguments.platform.cpuid {
+        cpuid_policy::add(&mut platform.cpuid, text).map_err(|error| {
+            let column = text.get(..error.span.start).unwrap_or(text).chars().count() + 1;
+            Error::BadConfig(format!("--cpuid {text:?}, column {column}: {error}"))
+        })?;
+    }
     platform.check(plan.request.kind, plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));

@@ -9,7 +9,7 @@ use crate::cli::args::{Cli, Command, CreateArgs};
 use crate::cli::lenient_args::parse_lenient;
 use crate::cli::print;
 use crate::cli::reporter::Reporter;
-use crate::cli::xl_cfg::host_defaults::{self, HostDefaults};
+use crate::cli::xl_cfg::xl_conf::XlConf;
 use crate::cli::xl_cfg::{file, report};
 use crate::config::on_end::EndActions;
 use crate::error::Error;
@@ -31,7 +31,7 @@ impl GuestFile {
     pub(crate) fn read(reporter: &Reporter, path: &Path, settings: &[String]) -> Result<Self, Error> {
         let bytes = file::read(path).map_err(Error::from)?;
         let name = path.to_string_lossy().into_owned();
-        let create = report::flags(&name, bytes, settings, HostDefaults::read(Path::new(host_defaults::PATH))?)?;
+        let create = report::flags(&name, bytes, settings, XlConf::of_host(None)?)?;
         if !create.warnings.is_empty() {
             reporter.clear_line();
             print::print_lines_to_stderr(&create.warnings);

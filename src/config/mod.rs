@@ -3,6 +3,7 @@
 pub mod autoballoon;
 pub mod cmdline;
 pub mod cpu_pool;
+pub mod cpuid_policy;
 pub mod devices;
 pub mod error;
 pub mod guest;

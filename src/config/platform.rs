@@ -25,6 +25,7 @@ pub use value::{CpuMap, number};
 pub use viridian::Viridian;
 
 use crate::payload::firmware::FirmwareKind;
+use crate::xen::CpuidRules;
 
 /// The settings of one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,6 +49,8 @@ pub struct Platform {
     pub pae: bool,
     /// The features that it may have, word by word.
     pub featureset: Option<Vec<u32>>,
+    /// What the caller changes in its CPUID policy. No setting: `--cpuid` has a language of its own.
+    pub cpuid: CpuidRules,
     /// How many vCPUs a socket shows; `None` leaves the topology to Xen.
     pub cores_per_socket: Option<u32>,
     /// The guest sees hardware virtualisation.

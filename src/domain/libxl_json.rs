@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::libxl_fields::{Fields, truth};
+use super::{libxl_cpuid, libxl_devices, saved_request};
 use super::{libxl_devices, saved_request};
 use crate::config::devices::machine::{BootOrder, GraphicsCard};
 use crate::config::devices::set::Devices;
@@ -174,6 +175,7 @@ impl LibxlConfig<'_> {
         let offset = Some(platform.time_offset.cast_unsigned()).filter(|offset| *offset != 0);
         info.put_some("rtc_timeoffset", offset);
         info.put_some("disable_migrate", platform.nomigrate.then(|| truth(true)));
+        info.put_some("cpuid", libxl_cpuid::policy(&platform.cpuid));
         if kind != Kind::Pv {
             info.put_some(
                 "timer_mode",

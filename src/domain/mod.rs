@@ -3,6 +3,7 @@
 pub mod devices;
 pub mod find;
 pub mod identity;
+pub mod libxl_cpuid;
 pub mod libxl_devices;
 mod libxl_fields;
 pub mod libxl_json;

@@ -31,6 +31,16 @@ pub enum HostError {
         /// The words that Xen knows.
         known: usize,
     },
+    /// A leaf of CPUID that Xen does not give to guests of this kind on this host.
+    #[error("Xen gives this guest no CPUID leaf {}: {}", leaf_name(*leaf, *subleaf), leaf_reason(subleaves))]
+    CpuidLeaf {
+        /// The leaf.
+        leaf: u32,
+        /// The subleaf that was named.
+        subleaf: Option<u32>,
+        /// The subleaves that the leaf has, if it has any; all ones if it has none.
+        subleaves: Vec<u32>,
+    },
     /// There is no such PCI device.
     #[error("this host has no PCI device {address} (no {directory}); `lspci -D` lists those that there are")]
     NoPciDevice {
@@ -101,4 +111,16 @@ pub enum HostError {
         /// The size that was set.
         set: Kib,
     },
+}
+
+fn leaf_name(leaf: u32, subleaf: Option<u32>) -> String {
+    subleaf.map_or_else(|| format!("{leaf:#x}"), |subleaf| format!("{leaf:#x} with subleaf {subleaf:#x}"))
+}
+
+fn leaf_reason(subleaves: &[u32]) -> String {
+    match subleaves {
+        [] => "neither this host's CPU nor Xen's default policy has it".to_owned(),
+        [u32::MAX] => "the leaf has no subleaves".to_owned(),
+        several => format!("its subleaves are {several:?}"),
+    }
 }

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use xen_sys as sys;
 
+use super::cpuid_rules::{CpuidRules, RawRules};
 use super::error::{self, XenError};
 use super::{DomId, Interface};
 
@@ -33,6 +34,17 @@ pub enum CpuidBase<'a> {
     },
     /// A featureset, word by word (xen/include/public/arch-x86/cpufeatureset.h).
     Featureset(&'a [u32]),
+}
+
+/// A CPUID policy of Xen (`XEN_SYSCTL_get_cpu_policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyOf {
+    /// The host's.
+    Host,
+    /// The default of PV guests.
+    Pv,
+    /// The default of HVM and PVH guests.
+    Hvm,
 }
 
 /// One leaf of a CPUID policy.
@@ -71,18 +83,21 @@ impl Interface {
         Ok(words)
     }
 
-    /// Sets a guest's CPUID policy. Xen removes features that the host lacks, and their dependents.
+    /// Sets a guest's CPUID policy: the base with the changes that the rules make.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a featureset with more words than this Xen knows.
-    pub fn apply_cpuid_policy(&self, domid: DomId, base: CpuidBase<'_>) -> Result<(), XenError> {
+    /// `EOPNOTSUPP` for a featureset with more words than this Xen knows; `EINVAL` for a rule of a leaf that Xen's policies
+    /// lack, and for a policy that Xen does not give to this guest.
+    pub fn apply_cpuid_policy(&self, domid: DomId, base: CpuidBase<'_>, rules: &CpuidRules) -> Result<(), XenError> {
         let (featureset, pae, itsc, nested) = match base {
             CpuidBase::Default { pae, itsc, nested } => (&[][..], pae, itsc, nested),
             CpuidBase::Featureset(words) => (words, false, false, false),
         };
         let words = if featureset.is_empty() { std::ptr::null() } else { featureset.as_ptr() };
         let count = u32::try_from(featureset.len()).unwrap_or(u32::MAX);
-        // SAFETY: `words` points to `count` words, or is null for Xen's default; null overrides mean none.
+        let raw = RawRules::new(rules);
+        // SAFETY: `words` points to `count` words, or is null for Xen's default. The lists of rules are null or end with an
+        // unused one; they live until the call returns, which does not keep them.
         let returned = unsafe {
             sys::xc_cpuid_apply_policy(
                 self.as_raw(),
@@ -93,11 +108,12 @@ impl Interface {
                 pae,
                 itsc,
                 nested,
-                std::ptr::null(),
-                std::ptr::null(),
+                raw.leaves(),
+                raw.msrs(),
             )
         };
-        error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}, {base:x?}"), returned)
+        let shown = if rules.is_empty() { String::new() } else { format!(", {rules:x?}") };
+        error::negative_errno("xc_cpuid_apply_policy", format_args!("domid {domid}, {base:x?}{shown}"), returned)
     }
 
     /// Reads a guest's CPUID policy, sorted by leaf.
@@ -105,15 +121,35 @@ impl Interface {
     /// # Errors
     /// If the hypercall fails.
     pub fn cpuid_policy(&self, domid: DomId) -> Result<Vec<CpuidLeaf>, XenError> {
-        let (mut leaves, mut msrs) = (0, 0);
-        // SAFETY: both pointers are to live integers.
-        let returned = unsafe { sys::xc_cpu_policy_get_size(self.as_raw(), &raw mut leaves, &raw mut msrs) };
-        error::minus_one("xc_cpu_policy_get_size", format_args!(""), returned)?;
-
         let policy = Policy::new()?;
         // SAFETY: the handle and the policy are valid.
         let returned = unsafe { sys::xc_cpu_policy_get_domain(self.as_raw(), domid.get(), policy.0.as_ptr()) };
         error::minus_one("xc_cpu_policy_get_domain", format_args!("domid {domid}"), returned)?;
+        self.leaves_of(&policy)
+    }
+
+    /// Reads one of Xen's own CPUID policies, sorted by leaf.
+    ///
+    /// # Errors
+    /// If the hypercall fails.
+    pub fn system_cpuid_policy(&self, of: PolicyOf) -> Result<Vec<CpuidLeaf>, XenError> {
+        let index = match of {
+            PolicyOf::Host => sys::XEN_SYSCTL_cpu_policy_host,
+            PolicyOf::Pv => sys::XEN_SYSCTL_cpu_policy_pv_default,
+            PolicyOf::Hvm => sys::XEN_SYSCTL_cpu_policy_hvm_default,
+        };
+        let policy = Policy::new()?;
+        // SAFETY: the handle and the policy are valid.
+        let returned = unsafe { sys::xc_cpu_policy_get_system(self.as_raw(), index, policy.0.as_ptr()) };
+        error::minus_one("xc_cpu_policy_get_system", format_args!("{of:?}"), returned)?;
+        self.leaves_of(&policy)
+    }
+
+    fn leaves_of(&self, policy: &Policy) -> Result<Vec<CpuidLeaf>, XenError> {
+        let (mut leaves, mut msrs) = (0, 0);
+        // SAFETY: both pointers are to live integers.
+        let returned = unsafe { sys::xc_cpu_policy_get_size(self.as_raw(), &raw mut leaves, &raw mut msrs) };
+        error::minus_one("xc_cpu_policy_get_size", format_args!(""), returned)?;
 
         let mut buffer = vec![sys::xen_cpuid_leaf_t::default(); usize::try_from(leaves).unwrap_or(0)];
         let mut no_msrs = 0;
@@ -128,7 +164,7 @@ impl Interface {
                 &raw mut no_msrs,
             )
         };
-        error::minus_one("xc_cpu_policy_serialise", format_args!("domid {domid}"), returned)?;
+        error::minus_one("xc_cpu_policy_serialise", format_args!("{leaves} leaves"), returned)?;
         buffer.truncate(usize::try_from(leaves).unwrap_or(0));
         Ok(buffer
             .iter()

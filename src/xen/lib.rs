@@ -26,6 +26,7 @@
 #![expect(unsafe_code, reason = "this crate calls C libraries")]
 
 mod cpuid;
+mod cpuid_rules;
 mod create_errors;
 mod dom_image;
 mod domain;
@@ -47,7 +48,8 @@ mod scheduling;
 mod store;
 mod time;
 
-pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf};
+pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf, PolicyOf};
+pub use cpuid_rules::{BitRule, BitRules, CpuidRules, LeafRules, MsrRules, cpu_features};
 pub use create_errors::GrantLimits;
 pub use dom_image::{
     Boot, DirectStart, DomainImage, ImageContents, ImageLimits, ImageParts, PVH_PADDR_OFFSET_NEEDS_BASE,

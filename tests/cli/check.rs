@@ -264,6 +264,22 @@ fn what_xl_misreads_is_said() {
         ("vfb=['','']", ":1:9: error: vfb has a second framebuffer"),
         ("cpus='0-3,x'", ":1:11: error: cpus: \"x\" is no CPU"),
         ("cpus=['0','3-1']", ":1:12: error: cpus: \"3-1\" is no CPU"),
+        ("cpuid='tm=0'", ":1:8: error: cpuid: it begins with \"tm=0\"; the first word is host"),
+        ("cpuid='host,sse3=0, tm=0'", ":1:20: error: cpuid: \" tm\" is no CPU feature"),
+        ("cpuid='host,tm=2'", ":1:16: error: cpuid: tm is \"2\"; it takes 0, 1, x, k or s"),
+        ("cpuid=['1:ecx=01','host,tm=0']", ":1:15: error: cpuid: ecx has 2 bits; it takes 32"),
+        ("pci=['01:00.0,permissive=yes']", ":1:26: error: pci: permissive is \"yes\"; it takes 0 or 1"),
+        ("usbctrl=['type=qusb, port=1']", ":1:22: error: usbctrl: \"port=1\" is unknown"),
+        ("vkb=['unique-id=a']", ":1:7: error: vkb: there is no backend-type"),
+        ("vsnd=[['card','pcm, nam=a']]", ":1:21: error: vsnd: \"nam\" is unknown"),
+        ("ioports=['2f8-2f7']", ":1:11: error: ioports: \"2f8-2f7\" are no I/O ports"),
+        ("irqs=[5,'x']", ":1:10: error: irqs: \"x\" is no interrupt"),
+        ("iomem=['a0']", ":1:9: error: iomem: \"a0\" is no I/O memory"),
+        ("timer_mode=1", ":1:1: error: timer_mode is not for PV guests"),
+        ("type='pvh'\nvnuma=[['size=64','vcpus=0-1']]\nmaxvcpus=3", ":3:10: error: vnuma has 2 vCPUs"),
+        ("type='pvh'\nvnuma=[['pnod=1']]", ":2:10: error: vnuma: \"pnod=1\" is unknown"),
+        ("type='hvm'\nrdm='strategy=host,policy=strict'", ":2:6: error: rdm is"),
+        ("type='hvm'\nmca_caps=['mce']", ":2:12: error: mca_caps: \"mce\" is no capability"),
         ("vcpus='2 '", ":1:7: error: vcpus is \"2 \"; it takes a whole number"),
         ("vcpus=08", ":1:7: error: vcpus is \"08\": a number that begins with 0 is octal"),
         ("vcpus+=2", ":1:8: error: vcpus is a number, and xl reads none that was set by +="),
@@ -399,4 +415,42 @@ fn it_needs_no_xen() {
     assert!(ran.exit == 0 && !ran.stderr.contains(FIRST_CALL), "{ran:?}");
     refused(&["check"], 2, "usage");
     refused(&["check", &file("web.cfg"), "--lax"], 2, "usage");
+}
+
+/// The tests in dom0 compare many configurations with xl's own.
+#[test]
+fn the_configuration_in_libxls_form() {
+    let ran = check(&["web.cfg", "--libxl-json", "--xl-conf", "/dev/null", "apic=0"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let expected = json!({
+        "c_info": {"type": "pvh", "name": "web", "uuid": "8d1c4f5e-2b7a-4c39-9d60-31c6f2aa7e10", "run_hotplug_scripts": "True"},
+        "b_info": {
+            "max_vcpus": 2, "avail_vcpus": [0, 1], "max_memkb": 2048 << 10, "target_memkb": 1024 << 10, "sched_params": {},
+            "claim_mode": "True", "kernel": "/srv/web/vmlinuz", "cmdline": "root=/dev/xvda1 console=hvc0",
+            "ramdisk": "/srv/web/initrd.img", "type.pvh": {}, "arch_arm": {}, "arch_x86": {},
+        },
+        "disks": [
+            {"pdev_path": "/srv/web/root.img", "vdev": "xvda", "format": "raw", "readwrite": 1},
+            {"pdev_path": "/dev/vg/data", "vdev": "xvdb", "format": "raw", "readwrite": 1},
+        ],
+        "nics": [{"devid": 0, "mac": "00:16:3e:0a:0b:0c", "bridge": "xenbr0"}, {"devid": 1}],
+        "on_reboot": "restart", "on_crash": "preserve", "on_soft_reset": "soft_reset",
+    });
+    assert_eq!(ran.json(), expected);
+
+    let files = Files::new();
+    let conf = text(&files.add("xl.conf", b"vif.default.bridge='br7'\nclaim_mode=0\n"));
+    let ran = check(&["web.cfg", "--libxl-json", "--xl-conf", &conf, "cpus='node:0'"]);
+    let object = ran.json();
+    assert_eq!((&object["nics"][1]["bridge"], &object["b_info"]["claim_mode"]), (&json!("br7"), &json!("False")));
+    assert!(object["b_info"].get("vcpu_hard_affinity").is_none(), "{object}");
+    assert!(ran.stderr.contains("argument 1:1:6: warning: which CPUs cpus names depends on the host"), "{ran:?}");
+
+    let conf = text(&files.add("wrong.conf", b"claim_mode=yes\n"));
+    let ran = check(&["web.cfg", "--libxl-json", "--xl-conf", &conf]);
+    assert!(message(&ran).contains("wrong.conf:1:12: error: yes is no value: write 1"), "{ran:?}");
+    let ran = check(&["web.cfg", "--libxl-json", "--xl-conf", "/dev/null", "vcpus='x'"]);
+    assert!(message(&ran).contains("vcpus is \"x\""), "{ran:?}");
+    assert_eq!(check(&["web.cfg", "--xl-conf", "/dev/null"]).exit, 2);
+    assert_eq!(check(&["web.cfg", "--libxl-json", "--xl-conf", "/no/such/file"]).exit, 3);
 }

@@ -123,11 +123,11 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --wait-memory \
+    let guest = "--firmware --smbios --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --cpuid --wait-memory \
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
-        ("check", "--strict".to_owned()),
+        ("check", "--strict --libxl-json --xl-conf".to_owned()),
         (
             "create",
             format!(

@@ -26,6 +26,8 @@ fn a_wrong_word_is_named_with_its_column() {
         (&["--vdispl", "connectors=a:1"], &["column 12: connectors is \"a:1\"; it takes ID:WIDTHxHEIGHT"]),
         (&["--vsnd", "CARD,PCM,id=0"], &["column 10: \"id\" is unknown; the words are CARD, PCM and STREAM"]),
         (&["--pvcalls", "backend=a/b"], &["column 9: backend is", "the name or the number of a domain"]),
+        (&["--cpuid", "host,sse3=0,é=1"], &["--cpuid \"host,sse3=0,é=1\", column 13: \"é\" is no CPU feature"]),
+        (&["--cpuid", "1:ecx"], &["column 3: \"ecx\" is no register with its bits"]),
         (&["--disk", "/ä,xvda,w"], &["--disk \"/ä,xvda,w\", column 4: format is \"xvda\"; it takes raw, qcow"]),
         (&["--disk", "/a,raw,xvda,w", "--disk", "vdev=xvdb,mode=w,target=/b"], &["column 11: \"mode\" is unknown"]),
         (&["--disk", "/a"], &["column 3: there is no vdev"]),

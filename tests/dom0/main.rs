@@ -7,6 +7,7 @@ mod bounds;
 mod cage;
 mod cd_drives;
 mod config_files;
+mod cpuid_policy;
 mod create;
 mod device_failures;
 mod device_model;
@@ -60,6 +61,7 @@ mod xenopsd;
 mod xl_cfg;
 mod zombies;
 
+mod xl_cfg_json;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         xl_cfg::TESTS,
         life::TESTS,
         libxl_record::TESTS,
+        xl_cfg_json::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
         twin::TESTS,
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         cd_drives::TESTS,
         agreement::TESTS,
         platform::TESTS,
+        cpuid_policy::TESTS,
         toolstack::TESTS,
         documentation::TESTS,
         store::TESTS,

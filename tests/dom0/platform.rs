@@ -116,7 +116,7 @@ fn nested_virtualisation() -> bool {
 }
 
 /// A domain's CPUID, as Xen's own tool prints it: leaf and subleaf to EAX, EBX, ECX, EDX.
-fn policy(domid: DomId) -> BTreeMap<(u32, u32), [u32; 4]> {
+pub(crate) fn policy(domid: DomId) -> BTreeMap<(u32, u32), [u32; 4]> {
     let text = shell(&format!("PATH=$PATH:$(dirname $(readlink -f $(which xl))) xen-cpuid -p {domid}"));
     let hex = |word: &str| u32::from_str_radix(word.trim(), 16).unwrap_or_else(|_| panic!("{word:?} in {text}"));
     let parsed: BTreeMap<_, _> = text

@@ -4,3 +4,4 @@
 //! every Xen release. There is no logic here; the safe wrappers are in the crate `dombuild-xen`.
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+include!(concat!(env!("OUT_DIR"), "/cpu_features.rs"));

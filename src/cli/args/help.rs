@@ -51,6 +51,7 @@ Examples:
   dombuild check /etc/xen/web.cfg
   dombuild check /etc/xen/web.cfg memory=2048 --strict
   dombuild check /etc/xen/web.cfg --json
+  dombuild check /etc/xen/web.cfg --libxl-json
 
 Exit codes:
   0 done, perhaps with warnings   2 usage   3 the file cannot be used";

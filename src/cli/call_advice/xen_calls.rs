@@ -24,6 +24,7 @@ const LIBRARY: &str = "the library could not allocate memory in dom0: give dom0 
 pub(super) const CALLS: &[Call] = &[
     ("xc_cpu_policy_get_domain", &[(Errno::ESRCH, GONE), (Errno::ENOBUFS, RELEASE)]),
     ("xc_cpu_policy_get_size", &[(Errno::EOPNOTSUPP, RELEASE)]),
+    ("xc_cpu_policy_get_system", &[(Errno::EOPNOTSUPP, RELEASE), (Errno::ENOBUFS, RELEASE)]),
     ("xc_cpu_policy_init", &[(Errno::ENOMEM, LIBRARY)]),
     ("xc_cpu_policy_serialise", &[(Errno::ENOBUFS, RELEASE)]),
     (
@@ -31,8 +32,9 @@ pub(super) const CALLS: &[Call] = &[
         &[
             (
                 Errno::EINVAL,
-                "the featureset or the topology cannot be shown on this host: leave out --platform featureset and cores-per-socket",
+                "the featureset, the topology or --cpuid cannot be shown on this host: leave out --platform featureset and cores-per-socket, or the --cpuid that Xen refuses",
             ),
+            (Errno::ENOENT, "this Xen has no such MSR for guests: leave its features out of --cpuid"),
             (Errno::EOPNOTSUPP, "the CPU cannot show this to guests of this kind: leave out --platform featureset"),
             (Errno::ENOMEM, LIBRARY),
             (Errno::ESRCH, GONE),

@@ -17,6 +17,7 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::plan::PlannedDevices;
+use crate::domain::libxl_cpuid;
 use crate::error::Error;
 use crate::memory::{Kib, Kind};
 use crate::picture::text::render;
@@ -51,6 +52,11 @@ pub(crate) fn run(
     checks.push(format!("the host runs {} guests", config.guest.plan.request.kind));
     checks.push(format!("the name {} and the UUID are free", config.name));
     checks.push(format!("CPU pool {}, vCPU affinity and label", config.cpupool));
+    let cpuid = &config.guest.platform.cpuid;
+    if !cpuid.is_empty() {
+        let (leaves, msrs) = (cpuid.leaves.len(), cpuid.msrs.len());
+        checks.push(format!("CPUID: changes in {leaves} leaves, which Xen has, and in {msrs} MSRs"));
+    }
     if let Some(found) = devices.summary() {
         checks.push(format!("devices: {found}"));
     }
@@ -96,6 +102,7 @@ pub(crate) fn run(
         "required_kib": memory.footprint,
         "free_kib": free,
         "plan": config.guest.plan,
+        "cpuid": libxl_cpuid::policy(cpuid),
     });
     let picture = render(&config.guest.plan);
     let text = format!("{summary}\nchecked: {}\nsteps:   {}\n\n{picture}", checks.join("\n         "), steps.join(" "));

@@ -1,20 +1,15 @@
 //! The lists of devices: each text goes through the parser of its class.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::str::FromStr;
 
 use super::document::{Document, Setting};
-use super::reader::{Read, Reader};
+use super::reader::{Read, Reader, Values};
 use super::source::Place;
 use super::value::Text;
 use crate::config::devices::error::{DeviceSetError, DeviceSpecError};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::set::Devices;
 use crate::memory::Kind;
-
-/// The values by their keys.
-pub(super) type Values<'a> = BTreeMap<&'a str, Read<'a>>;
 
 /// A device, with its text.
 type Parsed<'a, T> = Vec<(T, &'a Text)>;
@@ -84,20 +79,12 @@ where
                 }
             }
             Err(error) => {
-                reader.error_in(text, seen(spec, error.span.clone()), format!("{key}: {error}"));
+                reader.error_in(text, error.span.clone(), format!("{key}: {error}"));
                 devices = None;
             }
         }
     }
     devices
-}
-
-/// What is missing at the end of a text is shown at its last character.
-fn seen(spec: &str, span: Range<usize>) -> Range<usize> {
-    match spec.char_indices().next_back() {
-        Some((last, _)) if span.start >= spec.len() => last..spec.len(),
-        _ => span,
-    }
 }
 
 fn key_of(error: &DeviceSetError) -> &'static str {

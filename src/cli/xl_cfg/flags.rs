@@ -9,13 +9,12 @@ mod domain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::device_lists::Values;
 use super::document::Document;
-use super::guest::Checks;
-use super::host_defaults::HostDefaults;
+use super::guest::{Aim, Checks};
 use super::keys;
-use super::reader::{Read, Reader};
+use super::reader::{Read, Reader, Values};
 use super::source::SECRET;
+use super::xl_conf::XlConf;
 use crate::memory::Kind;
 
 /// A flag, and the key that it comes from.
@@ -49,7 +48,7 @@ pub(super) struct Flags {
 struct Mapper<'a> {
     read: &'a Values<'a>,
     kind: Kind,
-    defaults: &'a HostDefaults,
+    xl_conf: &'a XlConf,
     flags: Flags,
     /// Keys that have become flags, or that their values leave as they are.
     done: BTreeSet<&'static str>,
@@ -64,10 +63,10 @@ pub(super) fn of(
     kind: Kind,
     checks: &Checks,
 ) -> Flags {
-    let mut mapper = Mapper { read, kind, defaults: &checks.defaults, flags: Flags::default(), done: BTreeSet::new() };
+    let mut mapper = Mapper { read, kind, xl_conf: &checks.xl_conf, flags: Flags::default(), done: BTreeSet::new() };
     mapper.usual(format!("--kind={kind}"));
     mapper.usual("--model=libxl".to_owned());
-    checks.defaults.flags.iter().for_each(|flag| mapper.usual(flag.clone()));
+    checks.xl_conf.flags().into_iter().for_each(|flag| mapper.usual(flag));
     mapper.domain();
     mapper.boot();
     mapper.devices();
@@ -76,7 +75,7 @@ pub(super) fn of(
     for (key, reason) in &flags.refused {
         let place = document.get(key).and_then(|setting| setting.value.place());
         let message = format!("create cannot carry out {key}: {reason}");
-        if checks.is_for_create {
+        if checks.aim == Aim::Create {
             reader.diagnostics.error(place, message);
         } else {
             reader.diagnostics.warn(place, message);

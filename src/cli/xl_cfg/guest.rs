@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 
-use super::device_lists::{self, Values};
+use super::device_lists;
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Setting};
 use super::flags::{self, Flag};
-use super::host_defaults::HostDefaults;
 use super::keys::{self, Key, State, a_guest};
-use super::reader::{Read, Reader};
+use super::libxl_json;
+use super::libxl_parts;
+use super::reader::{Read, Reader, Values};
 use super::source::Source;
 use super::values;
+use super::vnuma;
+use super::xl_conf::XlConf;
 use crate::cli::nearest::nearest;
 use crate::config::on_end::{EndActions, OnEnd};
 use crate::memory::limits::DEFAULT_VIDEO;
@@ -43,6 +46,8 @@ pub(super) struct Report {
     pub(super) on_end: EndActions,
     /// The flags of `create` that it stands for, if nothing stands against it.
     pub(super) flags: Vec<Flag>,
+    /// The configuration that xl makes of it, if it was asked for.
+    pub(super) libxl: Option<serde_json::Value>,
 }
 
 /// The likeness of a key to the one that was meant. Keys are short, and more of them are alike by accident than flags are.
@@ -63,15 +68,27 @@ const fn not_of(kind: Kind) -> State {
     }
 }
 
+/// What a file is checked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// To say what becomes of it: what `create` cannot carry out is a warning.
+    #[default]
+    Check,
+    /// For libxl's form of it.
+    LibxlJson,
+    /// To create the guest: what `create` cannot carry out is an error.
+    Create,
+}
+
 /// How a file is checked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Checks {
     /// An unknown key is an error.
     pub strict: bool,
-    /// What `create` cannot carry out is an error.
-    pub is_for_create: bool,
+    /// What it is checked for.
+    pub aim: Aim,
     /// What the host adds.
-    pub defaults: HostDefaults,
+    pub xl_conf: XlConf,
 }
 
 /// Checks the file, which is the first text, with the arguments after it.
@@ -87,11 +104,11 @@ pub(super) fn check(sources: &[Source], checks: &Checks) -> Report {
         // Which keys a guest has depends on it.
         return Report { diagnostics: reader.diagnostics, ..Report::default() };
     };
-    let mut read = Values::new();
+    let (mut read, mut others) = (Values::new(), Values::new());
     let mut states = BTreeMap::new();
     for setting in &document.settings {
         let state = match keys::find(&setting.key) {
-            Some(key) => known(&mut reader, setting, key, kind, &mut read),
+            Some(key) => known(&mut reader, setting, key, kind, &mut read, &mut others),
             None => unknown(&mut reader, setting, checks.strict),
         };
         states.insert(setting.key.as_str(), state);
@@ -101,11 +118,21 @@ pub(super) fn check(sources: &[Source], checks: &Checks) -> Report {
     let mut plan_notes = Vec::new();
     let plan =
         if reader.diagnostics.failed() { None } else { plan(&mut reader, &document, &read, kind, &mut plan_notes) };
-    let flags = if reader.diagnostics.failed() {
+    let flags = if reader.diagnostics.failed() || checks.aim == Aim::LibxlJson {
         flags::Flags::default()
     } else {
         flags::of(&mut reader, &document, &read, kind, checks)
     };
+    let mut libxl = None;
+    if checks.aim == Aim::LibxlJson && !reader.diagnostics.failed() {
+        let mut all = read.clone();
+        all.append(&mut others);
+        let (configuration, notes) = libxl_json::of(kind, &all, &checks.xl_conf);
+        libxl = Some(configuration);
+        for (key, note) in notes {
+            reader.diagnostics.warn(document.get(key).and_then(|setting| setting.value.place()), note);
+        }
+    }
     let outcome = |setting: &Setting| Outcome {
         setting: setting.clone(),
         key: keys::find(&setting.key),
@@ -114,7 +141,7 @@ pub(super) fn check(sources: &[Source], checks: &Checks) -> Report {
     };
     let outcomes = document.settings.iter().map(outcome).collect();
     let on_end = on_end(&read);
-    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes, on_end, flags: flags.all }
+    Report { kind, outcomes, diagnostics: reader.diagnostics, plan, plan_notes, on_end, flags: flags.all, libxl }
 }
 
 /// What happens when the guest ends.
@@ -178,6 +205,7 @@ fn known<'a>(
     key: &'static Key,
     kind: Kind,
     read: &mut Values<'a>,
+    others: &mut Values<'a>,
 ) -> State {
     if let State::Refused(reason) = key.state {
         reader.diagnostics.error(setting.place, format!("{} cannot be used: {reason}", key.name));
@@ -208,6 +236,9 @@ fn known<'a>(
                 a_guest(kind)
             );
             reader.diagnostics.warn(setting.place, message);
+        }
+        if let Some(value) = value {
+            others.insert(key.name, value);
         }
         return not_of(kind);
     }
@@ -240,6 +271,27 @@ fn check_together(reader: &mut Reader<'_>, document: &Document, read: &Values<'_
             .diagnostics
             .warn(key_place(name), format!("{name} has no effect: cmdline is given, and xl takes that alone"));
     }
+    if kind == Kind::Pv && given("timer_mode") {
+        reader.diagnostics.error(key_place("timer_mode"), "timer_mode is not for PV guests: xl refuses it");
+    }
+    if let Some(Read::Lists(lists)) = read.get("vnuma")
+        && let Ok(nodes) = vnuma::nodes(lists)
+        && !nodes.is_empty()
+    {
+        let vcpus: usize = nodes.iter().map(|node| node.vcpus.len()).sum();
+        let mib: u64 = nodes.iter().filter_map(|node| node.memory_mib).sum();
+        if number(read, "maxvcpus").is_some_and(|all| usize::try_from(all) != Ok(vcpus)) {
+            let message = format!("vnuma has {vcpus} vCPUs, and maxvcpus is another number");
+            reader.diagnostics.error(value_place("maxvcpus"), message);
+        }
+        if number(read, "vcpus").is_some_and(|online| usize::try_from(online).is_ok_and(|online| online > vcpus)) {
+            reader.diagnostics.error(value_place("vcpus"), format!("vnuma has {vcpus} vCPUs, and vcpus is more"));
+        }
+        if number(read, "maxmem").is_some_and(|all| all != mib) {
+            let message = format!("vnuma has {mib} MiB, and maxmem is another size");
+            reader.diagnostics.error(value_place("maxmem"), message);
+        }
+    }
     if given("usbversion") {
         for name in ["usb", "usbdevice"].into_iter().filter(|name| given(name)) {
             reader.diagnostics.error(key_place(name), format!("{name} and usbversion exclude each other"));
@@ -247,7 +299,7 @@ fn check_together(reader: &mut Reader<'_>, document: &Document, read: &Values<'_
     }
     let has_kernel = given("kernel") && !is_empty("kernel");
     if kind == Kind::Hvm {
-        let boots = has_kernel && !read.get("kernel").and_then(Read::text).is_some_and(values::is_hvmloader);
+        let boots = has_kernel && !read.get("kernel").and_then(Read::text).is_some_and(libxl_parts::is_hvmloader);
         for name in ["ramdisk", "cmdline", "root", "extra"].into_iter().filter(|name| !boots && given(name)) {
             let message = format!("{name} is for a kernel, and there is none: libxl refuses an HVM guest with this");
             reader.diagnostics.error(key_place(name), message);

@@ -9,57 +9,10 @@ mod qemu;
 
 use std::fmt;
 
+use super::fields::{Configuration, Field};
+use super::reader::Read;
+pub(super) use super::types::{INT_MAX, Type};
 use crate::memory::Kind;
-
-/// The type of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
-    /// Any text.
-    Text,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// A whole number in these bounds.
-    Number(i64, i64),
-    /// A number: 0 is no, any other is yes.
-    Flag,
-    /// One of these words; in old files its place in the list, counted from 0.
-    WordOrNumber(&'static [&'static str]),
-    /// A flag, or one of these words.
-    FlagOrWord(&'static [&'static str]),
-    /// A flag, or a list of texts.
-    FlagOrTexts,
-    /// A list of texts.
-    Texts,
-    /// A list of texts, or one text.
-    TextOrTexts,
-    /// A list of lists of texts.
-    Lists,
-}
-
-impl fmt::Display for Type {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text => f.write_str("a text"),
-            Self::Word(words) => f.write_str(&either(words)),
-            Self::Number(least, i64::MAX) => write!(f, "a whole number from {least} on"),
-            Self::Number(least, most) => write!(f, "a whole number from {least} to {most}"),
-            Self::Flag => f.write_str("1 or 0"),
-            Self::WordOrNumber(words) => f.write_str(&either(words)),
-            Self::FlagOrWord(words) => f.write_str(&either(&[&["1", "0"], *words].concat())),
-            Self::FlagOrTexts => f.write_str("1, 0 or a list of texts"),
-            Self::Texts => f.write_str("a list of texts"),
-            Self::TextOrTexts => f.write_str("a list of texts, or one text"),
-            Self::Lists => f.write_str("a list of lists of texts"),
-        }
-    }
-}
-
-fn either(words: &[&str]) -> String {
-    match words {
-        [before @ .., other, last] => [before, &[&format!("{other} or {last}")]].concat().join(", "),
-        words => words.concat(),
-    }
-}
 
 /// The kinds of guest that have the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +105,8 @@ pub(super) struct Key {
     pub(super) kinds: Kinds,
     pub(super) state: State,
     pub(super) meaning: &'static str,
+    /// What becomes of its value in libxl's configuration.
+    pub(super) field: Field,
     /// The key that xl's manual has in its place today.
     pub(super) instead: Option<&'static str>,
     /// xl 4.20 knows it, xl 4.17 does not.
@@ -160,10 +115,30 @@ pub(super) struct Key {
 
 /// A key of both releases that has no newer name.
 const fn key(name: &'static str, takes: Type, kinds: Kinds, state: State, meaning: &'static str) -> Key {
-    Key { name, takes, kinds, state, meaning, instead: None, is_of_4_20: false }
+    Key { name, takes, kinds, state, meaning, field: Field::Nowhere, instead: None, is_of_4_20: false }
 }
 
 impl Key {
+    const fn at(self, path: &'static str) -> Self {
+        Self { field: Field::At(path), ..self }
+    }
+
+    const fn number(self, path: &'static str) -> Self {
+        Self { field: Field::Number(path), ..self }
+    }
+
+    const fn kib(self, path: &'static str) -> Self {
+        Self { field: Field::Kib(path), ..self }
+    }
+
+    const fn word(self, path: &'static str, names: &'static [(&'static str, &'static str)]) -> Self {
+        Self { field: Field::Word(path, names), ..self }
+    }
+
+    const fn parts(self, parts: fn(&mut Configuration<'_>, &Read<'_>)) -> Self {
+        Self { field: Field::Parts(parts), ..self }
+    }
+
     const fn instead(self, name: &'static str) -> Self {
         Self { instead: Some(name), ..self }
     }
@@ -172,9 +147,6 @@ impl Key {
         Self { is_of_4_20: true, ..self }
     }
 }
-
-/// What some numbers are at most: xl keeps them in an `int`.
-const INT_MAX: i64 = 0x7fff_ffff;
 
 /// Every key.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
@@ -249,9 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn types_in_words() {
-        assert_eq!(Type::Word(&["a", "b", "c"]).to_string(), "a, b or c");
-        assert_eq!(Type::FlagOrWord(&["igd"]).to_string(), "1, 0 or igd");
+    fn kinds_in_words() {
         assert_eq!((ALL.to_string(), PVH_PV.to_string()), ("all".to_owned(), "pvh pv".to_owned()));
     }
 }

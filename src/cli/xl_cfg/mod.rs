@@ -5,14 +5,18 @@
 
 mod cpu_list;
 mod device_lists;
+mod device_texts;
 mod diagnostic;
 mod document;
+mod fields;
 pub mod file;
 mod flags;
 pub mod guest;
-pub mod host_defaults;
 mod keys;
 mod lexer;
+mod libxl_devices;
+mod libxl_json;
+mod libxl_parts;
 mod number;
 mod parser;
 mod reader;
@@ -20,5 +24,8 @@ pub mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod types;
 mod value;
 mod values;
+mod vnuma;
+pub mod xl_conf;

@@ -1,10 +1,12 @@
 //! Reads values by their types. Where xl prints a warning and goes on as if the key were not there, this is an error.
 
+use std::collections::BTreeMap;
+
 use super::diagnostic::Diagnostics;
 use super::document::Setting;
-use super::keys::Type;
 use super::number::{self, BadNumber};
 use super::source::{Place, SECRET, Source};
+use super::types::Type;
 use super::value::{Text, Value};
 
 /// Reads values, and collects what is wrong with them.
@@ -22,8 +24,12 @@ pub(super) enum Read<'a> {
     Flag(bool),
     /// Each with what it stands for in the source.
     Texts(Vec<(String, &'a Text)>),
-    Lists(Vec<Vec<String>>),
+    /// A list of lists.
+    Lists(Vec<Vec<(String, &'a Text)>>),
 }
+
+/// The values by their keys.
+pub(super) type Values<'a> = BTreeMap<&'a str, Read<'a>>;
 
 impl Read<'_> {
     /// A flag's value.
@@ -85,7 +91,7 @@ impl Reader<'_> {
                         self.diagnostics.error(item.place(), format!("{} takes {takes}; this is a text", setting.key));
                         return None;
                     };
-                    let texts = inner.items.iter().map(|text| self.item(&setting.key, text).map(|(text, _)| text));
+                    let texts = inner.items.iter().map(|text| self.item(&setting.key, text));
                     lists.push(texts.collect::<Option<Vec<_>>>()?);
                 }
                 Some(Read::Lists(lists))
@@ -191,9 +197,12 @@ impl Reader<'_> {
         Some(number.value)
     }
 
-    /// An error in some bytes of a text.
+    /// An error in some bytes of a text. What is missing at the end of the text is shown at its last character.
     pub(super) fn error_in(&mut self, text: &Text, span: std::ops::Range<usize>, message: String) {
-        let place: Option<Place> = text.place_of(self.sources, span.start, span.end);
+        let bytes = text.bytes();
+        let last = String::from_utf8_lossy(&bytes).chars().next_back().map_or(0, char::len_utf8);
+        let start = if span.start >= bytes.len() { bytes.len().saturating_sub(last) } else { span.start };
+        let place: Option<Place> = text.place_of(self.sources, start, span.end.max(start));
         self.diagnostics.error(place, message);
     }
 }

@@ -5,11 +5,11 @@ use serde_json::{Value as Json, json};
 
 use super::document::Setting;
 use super::flags::Flag;
-use super::guest::{Checks, Outcome, Report, check};
-use super::host_defaults::HostDefaults;
+use super::guest::{Aim, Checks, Outcome, Report, check};
 use super::keys::{State, a_guest};
 use super::source::{SECRET, Source};
 use super::value::Value;
+use super::xl_conf::XlConf;
 use crate::config::on_end::EndActions;
 use crate::error::Error;
 use crate::memory::Plan;
@@ -67,6 +67,22 @@ fn checked(name: &str, sources: &[Source], checks: &Checks) -> Result<Report, Er
     Ok(report)
 }
 
+/// The configuration that xl makes of a file with the arguments after it, and the warnings, as text for people.
+///
+/// # Errors
+/// [`Error::BadConfigFile`] with every error and warning of the file.
+pub fn libxl(
+    name: &str,
+    bytes: Vec<u8>,
+    arguments: &[String],
+    strict: bool,
+    xl_conf: XlConf,
+) -> Result<(Json, String), Error> {
+    let sources = sources(name, bytes, arguments);
+    let report = checked(name, &sources, &Checks { strict, aim: Aim::LibxlJson, xl_conf })?;
+    Ok((report.libxl.unwrap_or_default(), report.diagnostics.text(&sources)))
+}
+
 /// Checks the text of a file with the arguments after it.
 ///
 /// # Errors
@@ -105,9 +121,9 @@ pub struct Create {
 ///
 /// # Errors
 /// [`Error::BadConfigFile`] with every error and warning, what `create` cannot carry out among them.
-pub fn flags(name: &str, bytes: Vec<u8>, arguments: &[String], defaults: HostDefaults) -> Result<Create, Error> {
+pub fn flags(name: &str, bytes: Vec<u8>, arguments: &[String], xl_conf: XlConf) -> Result<Create, Error> {
     let sources = sources(name, bytes, arguments);
-    let report = checked(name, &sources, &Checks { strict: false, is_for_create: true, defaults })?;
+    let report = checked(name, &sources, &Checks { strict: false, aim: Aim::Create, xl_conf })?;
     let shown = report.flags.iter().map(Flag::shown).collect();
     let words = report.flags.into_iter().map(|flag| flag.word).collect();
     Ok(Create { words, shown, on_end: report.on_end, warnings: report.diagnostics.text(&sources) })

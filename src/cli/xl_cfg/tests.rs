@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::diagnostic::Diagnostics;
 use super::document::Document;
-use super::guest::{Checks, check};
+use super::guest::{Aim, Checks, check};
 use super::source::Source;
 use super::value::Value;
 
@@ -115,14 +115,12 @@ fn reading_goes_on_after_an_error() {
 /// Whatever stands in a file ends soon, in a report or in errors that point into it.
 fn check_any(text: &[u8]) {
     let sources = [Source::new("t".to_owned(), text.to_vec()), Source::new("argument 1".to_owned(), b"a = 1".to_vec())];
-    let report = check(
-        &sources,
-        &Checks {
-            strict: text.len().is_multiple_of(2),
-            is_for_create: text.len().is_multiple_of(3),
-            ..Checks::default()
-        },
-    );
+    let checks = Checks {
+        strict: text.len().is_multiple_of(2),
+        aim: if text.len().is_multiple_of(3) { Aim::Create } else { Aim::LibxlJson },
+        ..Checks::default()
+    };
+    let report = check(&sources, &checks);
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     for problem in report.diagnostics.json(&sources).as_array().expect("a list") {
         let inside = problem["line"]

@@ -3,20 +3,27 @@
 use uuid::Uuid;
 
 use super::cpu_list;
+use super::device_texts::{self, Wrong};
 use super::document::Setting;
 use super::keys::a_guest;
+use super::libxl_parts::is_hvmloader;
 use super::reader::{Read, Reader};
+use super::vnuma;
 use crate::config::cmdline::CmdlineOf;
+use crate::config::cpuid_policy;
 use crate::config::devices::framebuffer::Framebuffer;
+use crate::config::devices::sound::SoundCard;
 use crate::config::error::ConfigError;
 use crate::config::name::DomainName;
 use crate::config::platform::Platform;
 use crate::memory::Kind;
+use crate::xen::CpuidRules;
 
 /// Checks the value of a setting, which has the type of its key, for a guest of this kind.
 pub(super) fn check(reader: &mut Reader<'_>, setting: &Setting, value: &Read<'_>, kind: Kind) {
     match (setting.key.as_str(), value) {
         (_, Read::Texts(items)) => check_list(reader, setting, items),
+        (key, Read::Lists(lists)) => check_lists(reader, key, lists),
         (key, Read::Text(text)) => check_text(reader, setting, key, text, kind),
         ("hap", Read::Flag(false)) => {
             refuse(reader, setting, "hap = 0 asks for shadow paging, and dombuild builds under HAP only")
@@ -26,11 +33,6 @@ pub(super) fn check(reader: &mut Reader<'_>, setting: &Setting, value: &Read<'_>
         }
         _ => {}
     }
-}
-
-/// Whether xl takes this kernel of an HVM guest for hvmloader, which it starts anyway.
-pub(super) fn is_hvmloader(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.starts_with("hvmloader"))
 }
 
 fn refuse(reader: &mut Reader<'_>, setting: &Setting, message: impl Into<String>) {
@@ -46,12 +48,79 @@ fn check_list(reader: &mut Reader<'_>, setting: &Setting, items: &[(String, &sup
                 }
             }
         }
+        "cpuid" => {
+            let mut rules = CpuidRules::default();
+            for (item, text) in items {
+                if let Err(error) = cpuid_policy::add_registers(&mut rules, item) {
+                    reader.error_in(text, error.span.clone(), format!("cpuid: {error}"));
+                }
+            }
+        }
+        "usbctrl" => check_texts(reader, setting, items, device_texts::usbctrl),
+        "usbdev" => check_texts(reader, setting, items, device_texts::usbdev),
+        "vkb" => check_texts(reader, setting, items, device_texts::vkb),
+        "pci" => check_texts(reader, setting, items, device_texts::pci),
+        "ioports" => check_texts(reader, setting, items, device_texts::ioports),
+        "irqs" => check_texts(reader, setting, items, device_texts::irq),
+        "iomem" => check_texts(reader, setting, items, device_texts::iomem),
+        "smbios" => check_texts(reader, setting, items, device_texts::smbios),
+        "mca_caps" => {
+            for (item, text) in items.iter().filter(|(item, _)| item != "lmce") {
+                reader.error_in(text, 0..item.len(), format!("mca_caps: {item:?} is no capability; there is lmce"));
+            }
+        }
         "viridian" => {
             let words: Vec<&str> = items.iter().map(|(word, _)| word.as_str()).collect();
             if let Err(ConfigError::BadSetting { reason, .. }) =
                 Platform::asked(&[format!("viridian={}", words.join(","))])
             {
                 refuse(reader, setting, format!("viridian: {reason}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Checks each text of a list by its own parser.
+fn check_texts<T>(
+    reader: &mut Reader<'_>,
+    setting: &Setting,
+    items: &[(String, &super::value::Text)],
+    read: fn(&str) -> Result<T, Wrong>,
+) {
+    for (item, text) in items {
+        if let Err(Wrong { span, message }) = read(item) {
+            reader.error_in(text, span, format!("{}: {message}", setting.key));
+        }
+    }
+}
+
+fn check_lists(reader: &mut Reader<'_>, key: &str, lists: &[Vec<(String, &super::value::Text)>]) {
+    match key {
+        "vnuma" => {
+            if let Err((text, message)) = vnuma::nodes(lists) {
+                reader.error_in(text, 0..text.bytes().len(), message);
+            }
+        }
+        "vsnd" => {
+            for words in lists {
+                let whole = words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(",");
+                let Err(error) = whole.parse::<SoundCard>() else { continue };
+                // The word that has the place of the error.
+                let mut start = 0_usize;
+                let place = words.iter().find(|(word, _)| {
+                    let end = start.saturating_add(word.len());
+                    let is_here = error.span.start <= end;
+                    start = if is_here { start } else { end.saturating_add(1) };
+                    is_here
+                });
+                match place.or(words.last()) {
+                    Some((_, text)) => {
+                        let span = error.span.start.saturating_sub(start)..error.span.end.saturating_sub(start);
+                        reader.error_in(text, span, format!("vsnd: {error}"));
+                    }
+                    None => reader.diagnostics.error(None, format!("vsnd: {error}")),
+                }
             }
         }
         _ => {}
@@ -70,9 +139,24 @@ fn check_text(reader: &mut Reader<'_>, setting: &Setting, key: &str, text: &str,
             Some(uuid) if uuid.is_nil() => refuse(reader, setting, "the nil UUID belongs to dom0"),
             Some(_) => {}
         },
+        "rdm" => {
+            if let (Err(Wrong { span, message }), Some(whole)) = (device_texts::rdm(text), setting.text()) {
+                reader.error_in(whole, span, message);
+            }
+        }
+        "bootloader_args" if text.trim().is_empty() => {
+            refuse(reader, setting, "bootloader_args has no arguments: leave it out")
+        }
         "cpus" | "cpus_soft" => {
             if let (Err((span, problem)), Some(whole)) = (cpu_list::check(text), setting.text()) {
                 reader.error_in(whole, span, format!("{key}: {problem}"));
+            }
+        }
+        "cpuid" => {
+            if let (Err(error), Some(whole)) =
+                (cpuid_policy::add_features(&mut CpuidRules::default(), text), setting.text())
+            {
+                reader.error_in(whole, error.span.clone(), format!("cpuid: {error}"));
             }
         }
         "cmdline" | "root" | "extra" if kind != Kind::Hvm => {

@@ -94,6 +94,12 @@ pub(super) fn of_words(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The number of a group in libxl (`libxl_viridian_enlightenment`).
+#[must_use]
+pub fn group(word: &str) -> Option<usize> {
+    WORDS.iter().position(|(name, _)| *name == word)
+}
+
 /// The groups that make exactly this mask, by their numbers in libxl (`libxl_viridian_enlightenment`). `None` if no groups
 /// do: XenServer's synthetic timer comes without the reference counter, and libxl's brings it along.
 #[must_use]

@@ -30,12 +30,13 @@ impl Mapper<'_> {
             self.same(key, flag);
         }
         for card in self.texts("vif") {
-            let card = self.defaults.complete_vif(card);
+            let card = self.xl_conf.complete_vif(card);
             self.add("vif", format!("--vif={card}"));
         }
         if let Some(Read::Lists(cards)) = self.take("vsnd") {
             for card in cards {
-                self.add("vsnd", format!("--vsnd={}", card.join(",")));
+                let words: Vec<&str> = card.iter().map(|(word, _)| word.as_str()).collect();
+                self.add("vsnd", format!("--vsnd={}", words.join(",")));
             }
         }
         if self.is_hvm() {
