@@ -13,7 +13,6 @@ use uuid::Uuid;
 
 use super::libxl_fields::{Fields, truth};
 use super::{libxl_cpuid, libxl_devices, saved_request};
-use super::{libxl_devices, saved_request};
 use crate::config::devices::machine::{BootOrder, GraphicsCard};
 use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;

@@ -1,8 +1,9 @@
 //! `run`: starts the guest of a configuration file, or takes over the one that runs, and looks after it until its end.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -54,10 +55,10 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RunArgs, json: bool) -> anyho
     let lock = lock(&guest.name).at(Stage::CheckInput)?;
     let connection = Connection::open_for_supervisor(reporter, arguments.store.store_timeout)?;
     let mut supervisor = Supervisor { reporter, arguments, json, connection, guest, reread };
-    let done = supervisor.look_after()?;
-    drop(lock);
+    let done = supervisor.look_after();
+    lock.release();
     // Each event was printed when it happened.
-    Ok(done)
+    Ok(done?)
 }
 
 fn read(reporter: &Reporter, arguments: &RunArgs) -> Result<Guest, Error> {
@@ -94,19 +95,52 @@ fn read(reporter: &Reporter, arguments: &RunArgs) -> Result<Guest, Error> {
     Ok(Guest { create, name, on_end })
 }
 
+/// The lock of the run that looks after a guest. The file of a killed run stays, and the next run takes it.
+struct RunLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl RunLock {
+    /// Whether the file still has its name: the run that had the lock before removes it.
+    fn is_current(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (own.dev(), own.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn release(self) {
+        // While it is locked, so that no other run has it.
+        if let Err(error) = shared_file::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
 /// One run looks after a guest at a time.
-fn lock(name: &DomainName) -> Result<File, Error> {
+fn lock(name: &DomainName) -> Result<RunLock, Error> {
     let path = Path::new(STATE_DIR).join(format!("run-{}.lock", name.file_name()));
     let failed = |error| Error::io(format!("take the lock {}", path.display()))(error);
     DirBuilder::new().recursive(true).mode(0o700).create(STATE_DIR).map_err(failed)?;
-    let file = shared_file::open(&path, OpenOptions::new().write(true), Some(0o600)).map_err(failed)?.into_file();
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::BadConfig(format!(
-            "another dombuild run looks after {name}: end that one first ({} is locked)",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+    loop {
+        let file = shared_file::open(&path, OpenOptions::new().write(true), Some(0o600)).map_err(failed)?.into_file();
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::BadConfig(format!(
+                    "another dombuild run looks after {name}: end that one first ({} is locked)",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let lock = RunLock { path: path.clone(), file };
+        if lock.is_current().map_err(failed)? {
+            return Ok(lock);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use jiff::Zoned;
 use super::Mapper;
 use crate::cli::xl_cfg::keys::Type;
 use crate::cli::xl_cfg::reader::Read;
-use crate::cli::xl_cfg::{keys, values};
+use crate::cli::xl_cfg::{keys, libxl_parts};
 use crate::memory::Kind;
 
 /// Flags of a file and the settings that they are, with the value that a guest has without them.
@@ -80,7 +80,7 @@ impl Mapper<'_> {
     }
 
     fn kernel(&mut self) {
-        let kernel = self.word("kernel").filter(|path| !(self.is_hvm() && values::is_hvmloader(path)));
+        let kernel = self.word("kernel").filter(|path| !(self.is_hvm() && libxl_parts::is_hvmloader(path)));
         if let Some(path) = kernel {
             self.add("kernel", format!("--kernel={path}"));
         }
