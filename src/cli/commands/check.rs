@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cli::args::CheckArgs;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
-use crate::cli::xl_cfg::guest::Checks;
+use crate::cli::xl_cfg::checks::Checks;
 use crate::cli::xl_cfg::xl_conf::XlConf;
 use crate::cli::xl_cfg::{file, report};
 use crate::error::Error;

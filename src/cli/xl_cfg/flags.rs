@@ -9,8 +9,8 @@ mod domain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checks::{Aim, Checks};
 use super::document::Document;
-use super::guest::{Aim, Checks};
 use super::keys;
 use super::reader::{Read, Reader, Values};
 use super::source::SECRET;

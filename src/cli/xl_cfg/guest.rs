@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 
+use super::checks::{Aim, Checks};
 use super::device_lists;
 use super::diagnostic::Diagnostics;
 use super::document::{Document, Setting};
@@ -15,7 +16,6 @@ use super::reader::{Read, Reader, Values};
 use super::source::Source;
 use super::values;
 use super::vnuma;
-use super::xl_conf::XlConf;
 use crate::cli::nearest::nearest;
 use crate::config::on_end::{EndActions, OnEnd};
 use crate::memory::limits::DEFAULT_VIDEO;
@@ -66,29 +66,6 @@ const fn not_of(kind: Kind) -> State {
         Kind::Pvh => State::Ignored("PVH guests do not have it"),
         Kind::Pv => State::Ignored("PV guests do not have it"),
     }
-}
-
-/// What a file is checked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Aim {
-    /// To say what becomes of it: what `create` cannot carry out is a warning.
-    #[default]
-    Check,
-    /// For libxl's form of it.
-    LibxlJson,
-    /// To create the guest: what `create` cannot carry out is an error.
-    Create,
-}
-
-/// How a file is checked.
-#[derive(Debug, Default)]
-pub struct Checks {
-    /// An unknown key is an error.
-    pub strict: bool,
-    /// What it is checked for.
-    pub aim: Aim,
-    /// What the host adds.
-    pub xl_conf: XlConf,
 }
 
 /// Checks the file, which is the first text, with the arguments after it.

@@ -3,6 +3,7 @@
 //! `source` has the texts and the places in them, `lexer`, `parser` and `document` the language, `keys` the table of all keys,
 //! `guest` the checks of a whole configuration, and `report` what is printed.
 
+pub mod checks;
 mod cpu_list;
 mod device_lists;
 mod device_texts;
@@ -11,7 +12,7 @@ mod document;
 mod fields;
 pub mod file;
 mod flags;
-pub mod guest;
+mod guest;
 mod keys;
 mod lexer;
 mod libxl_devices;

@@ -3,9 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use super::checks::{Aim, Checks};
 use super::document::Setting;
 use super::flags::Flag;
-use super::guest::{Aim, Checks, Outcome, Report, check};
+use super::guest::{Outcome, Report, check};
 use super::keys::{State, a_guest};
 use super::source::{SECRET, Source};
 use super::value::Value;

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::checks::{Aim, Checks};
 use super::diagnostic::Diagnostics;
 use super::document::Document;
-use super::guest::{Aim, Checks, check};
+use super::guest::check;
 use super::source::Source;
 use super::value::Value;
 
