@@ -6,6 +6,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{boot_file_flags, device_flags};
+use crate::builder::bootloader::{self, Bootloader};
+use crate::cancel::Cancel;
 use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
@@ -63,6 +65,8 @@ pub struct Create {
     pub cpupool: u32,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
+    /// The boot loader that found its kernel.
+    pub bootloader: Option<Bootloader>,
 }
 
 /// The paths of an HVM guest's firmware, as far as they were chosen.
@@ -143,7 +147,7 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
 }
 
 /// Checks the flags of a guest, without a look at its files, and returns its platform.
-fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
+fn check(arguments: &GuestArgs, bootloader: bool, plan: &Plan) -> Result<Platform, Error> {
     let mut platform = Platform::asked(&arguments.platform.platform)?;
     for text in &arguments.platform.cpuid {
         cpuid_policy::add(&mut platform.cpuid, text).map_err(|error| {
@@ -155,7 +159,7 @@ fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
-    boot_file_flags::check(&arguments.boot, plan.request.kind, plan.request.shim)?;
+    boot_file_flags::check(&arguments.boot, bootloader, plan.request.kind, plan.request.shim)?;
     Ok(platform)
 }
 
@@ -250,7 +254,8 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     let none = arguments.qemu.device_model.as_deref() == Some(Path::new("none"));
     let plan = plan(&arguments.guest.memory, !none)?;
     let has_device_model = has_device_model(arguments)?;
-    let platform = check(&arguments.guest, &plan)?;
+    let bootloader = bootloader(arguments);
+    let platform = check(&arguments.guest, bootloader.is_some(), &plan)?;
     let devices = device_flags::read(&arguments.devices, plan.request.kind)?;
     if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
@@ -296,10 +301,15 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         if has_device_model { resolve_device_model(arguments.qemu.device_model.as_deref())? } else { None };
     let backend = backend(arguments, &devices, plan.request.kind)?;
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
+    let guest = match &bootloader {
+        Some(bootloader) => booted_guest(arguments, bootloader, &devices, plan, platform, keep)?,
+        None => guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
+    };
     Ok(Create {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&arguments.guest, plan, platform, Claim::Running, keep)?,
+        guest,
+        bootloader,
         device_model: device_model.map(|path| qemu(arguments, &devices, path)).transpose()?,
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
@@ -313,6 +323,41 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         cpupool: arguments.domain.cpupool,
         firmware: firmware(&arguments.guest.boot),
     })
+}
+
+fn bootloader(arguments: &CreateArgs) -> Option<Bootloader> {
+    let (flags, boot) = (&arguments.bootloader, &arguments.guest.boot);
+    Some(Bootloader {
+        name: flags.bootloader.clone()?,
+        arguments: flags.bootloader_arg.clone(),
+        timeout: flags.bootloader_timeout,
+        unconfined: flags.bootloader_unconfined,
+        kernel: boot.kernel.clone(),
+        ramdisk: boot.ramdisk.clone(),
+        cmdline: boot.cmdline.clone(),
+    })
+}
+
+/// A guest whose kernel a boot loader finds. What it finds is read before it is removed.
+fn booted_guest(
+    arguments: &CreateArgs,
+    bootloader: &Bootloader,
+    devices: &Devices,
+    plan: Plan,
+    platform: Platform,
+    keep: Keep,
+) -> Result<Guest, Error> {
+    let cancel = Cancel::install()?;
+    let files = bootloader::run(bootloader, &devices.disks, &cancel)?;
+    let mut found = arguments.guest.clone();
+    found.boot.kernel = Some(files.kernel.clone());
+    found.boot.ramdisk = files.ramdisk.clone();
+    found.boot.cmdline = files.cmdline.clone();
+    boot_file_flags::check(&found.boot, true, plan.request.kind, plan.request.shim)?;
+    let guest = guest(&found, plan, platform, Claim::Running, keep)?;
+    // No later wait of this run would see a signal that came until now.
+    cancel.check()?;
+    Ok(guest)
 }
 
 fn firmware(arguments: &BootArgs) -> FirmwareFiles {
@@ -336,7 +381,7 @@ pub(crate) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
         return Err(Error::BadConfig("--store-port and --console-port must differ".to_owned()));
     }
     let plan = plan(&arguments.guest.memory, true)?;
-    let platform = check(&arguments.guest, &plan)?;
+    let platform = check(&arguments.guest, false, &plan)?;
     Ok(Build {
         domid,
         guest: guest(&arguments.guest, plan, platform, Claim::Built, Keep::Yes)?,

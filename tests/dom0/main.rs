@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod bootloader;
 mod bounds;
 mod cage;
 mod cd_drives;
@@ -20,6 +21,7 @@ mod emulated_devices;
 mod events;
 mod external_devices;
 mod failures;
+mod fat_image;
 mod faults;
 mod foreign_domain;
 mod host_memory;
@@ -57,9 +59,9 @@ mod twin;
 mod vnc;
 mod xenopsd;
 mod xl_cfg;
+mod xl_cfg_json;
 mod zombies;
 
-mod xl_cfg_json;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -99,9 +101,9 @@ fn main() -> ExitCode {
         library::TESTS,
         list::TESTS,
         xl_cfg::TESTS,
+        xl_cfg_json::TESTS,
         life::TESTS,
         libxl_record::TESTS,
-        xl_cfg_json::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
         twin::TESTS,
@@ -128,6 +130,7 @@ fn main() -> ExitCode {
         host_memory::TESTS,
         placement::TESTS,
         bounds::TESTS,
+        bootloader::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
