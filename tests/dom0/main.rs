@@ -180,6 +180,8 @@ const LONG: &[&str] = &[
     "walk_soak",
     "xls_guest_balloons",
     "xl_verbs_on_a_linux_guest",
+    "walk_pygrub_boots_a_guest_from_its_disk",
+    "cpuid_is_changed_as_xl_changes_it",
     "served_devices_work_as_pvh",
     "served_devices_work_as_pv",
     "devices_come_to_a_running_guest_and_go",
