@@ -1,5 +1,6 @@
 //! Errors, and the step of the procedure at which they happen.
 
+pub mod bootloader;
 pub mod device;
 pub mod device_user;
 pub mod domain;
@@ -11,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::bootloader::BootloaderError;
 use self::device::DeviceError;
 use self::device_user::DeviceUserError;
 use self::domain::DomainError;
@@ -91,6 +93,9 @@ pub enum Error {
     /// The host lacks or refuses something.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A boot loader has no kernel for the guest.
+    #[error(transparent)]
+    Bootloader(#[from] BootloaderError),
     /// A device cannot be given to the guest.
     #[error(transparent)]
     Device(Box<DeviceError>),

@@ -1,6 +1,7 @@
 //! The procedure that applies a plan: build_pre, hvm_build (pvh_build, pv_build) and build_post.
 
 pub mod acpi;
+pub mod bootloader;
 pub mod build;
 pub mod built;
 pub mod claim;

@@ -3,6 +3,7 @@
 use super::nearest::{NEAR, nearest};
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
+use crate::error::bootloader::BootloaderError;
 use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
@@ -35,6 +36,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Config(error) => of_config(error),
         Error::Domain(error) => of_domain(error),
         Error::Host(error) => of_host(error),
+        Error::Bootloader(error) => of_bootloader(error).map(str::to_owned),
         Error::Device(error) => of_device(error),
         Error::DeviceUser(error) => of_device_user(error).map(str::to_owned),
         _ => None,
@@ -58,6 +60,19 @@ fn of_shortage(relief: &Relief, missing: Kib) -> String {
         "{has}: `xl mem-set 0 {}m` gives away what is missing, and dom0_mem= on Xen's command line keeps dom0 small from the start",
         dom0.owned.0.saturating_sub(missing.0) / MIB
     )
+}
+
+fn of_bootloader(error: &BootloaderError) -> Option<&'static str> {
+    match error {
+        BootloaderError::NotFound { .. } => Some("Debian's pygrub is in the package xen-utils-4.17 or xen-utils-4.20"),
+        BootloaderError::NoConfinement(_) => Some(
+            "run as root on Linux 5.13 or later, with landlock in lsm= on its command line; --bootloader-unconfined runs it \
+             with every right",
+        ),
+        BootloaderError::NoDisk => Some("give --disk"),
+        BootloaderError::TimedOut { .. } => Some("--bootloader-timeout gives it longer"),
+        _ => None,
+    }
 }
 
 fn of_device_model(cause: DeviceModelCause) -> Option<&'static str> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, Args, Parser, Subcommand};
 
-use boot::BootArgs;
+use boot::{BootArgs, BootloaderArgs};
 use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
     AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
@@ -201,6 +201,9 @@ pub struct CreateArgs {
     /// What goes into it
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Boot loader
+    #[command(flatten)]
+    pub bootloader: BootloaderArgs,
     /// Devices
     #[command(flatten)]
     pub devices: VirtualDeviceArgs,

@@ -12,14 +12,18 @@ use crate::payload::kernel::{Keep, Unpacker};
 use crate::payload::read::{KernelFiles, hvm_boot_files, kernel_boot_files};
 use crate::payload::{acpi_tables, smbios};
 
-/// Checks the flags for boot files against the kind of guest, without a look at any file.
+/// Checks the flags for boot files against the kind of guest, without a look at any file. A guest with a boot loader needs no
+/// kernel.
 ///
 /// # Errors
 /// [`Error::BadConfig`] for a flag that belongs to another kind, that is missing, or whose value cannot be.
-pub(crate) fn check(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Error> {
+pub(crate) fn check(arguments: &BootArgs, bootloader: bool, kind: Kind, shim: bool) -> Result<(), Error> {
     match kind {
+        Kind::Hvm if bootloader => Err(Error::BadConfig(
+            "--bootloader is for pvh and pv guests: an HVM guest's firmware starts what is on its disk".to_owned(),
+        )),
         Kind::Hvm => check_hvm(arguments),
-        Kind::Pvh | Kind::Pv => check_direct(arguments, kind, shim),
+        Kind::Pvh | Kind::Pv => check_direct(arguments, bootloader, kind, shim),
     }
 }
 
@@ -46,7 +50,7 @@ fn check_hvm(arguments: &BootArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_direct(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Error> {
+fn check_direct(arguments: &BootArgs, bootloader: bool, kind: Kind, shim: bool) -> Result<(), Error> {
     if arguments.firmware.is_some() {
         return Err(Error::BadConfig(format!("--firmware is for --kind hvm; a {kind} guest starts its --kernel")));
     }
@@ -60,9 +64,11 @@ fn check_direct(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Erro
             return Err(Error::BadConfig(format!("{flag} is for --kind hvm; a {kind} guest has no hvmloader")));
         }
     }
-    let Some(path) = &arguments.kernel else {
-        return Err(Error::BadConfig(format!("--kind {kind} needs the guest's own kernel: give --kernel PATH")));
-    };
+    if arguments.kernel.is_none() && !bootloader {
+        return Err(Error::BadConfig(format!(
+            "--kind {kind} needs the guest's own kernel: give --kernel PATH, or --bootloader, which takes it from the disk"
+        )));
+    }
     let text = arguments.cmdline.as_deref().unwrap_or_default();
     let reader = if shim { CmdlineOf::Module } else { CmdlineOf::Kernel(kind) };
     reader.check("a --cmdline", text.len()).map_err(Error::BadConfig)?;
@@ -71,7 +77,7 @@ fn check_direct(arguments: &BootArgs, kind: Kind, shim: bool) -> Result<(), Erro
             "--cmdline has the control character {control:?} in it; a kernel takes one line"
         )));
     }
-    for (flag, path) in [("--kernel", Some(path)), ("--ramdisk", arguments.ramdisk.as_ref())] {
+    for (flag, path) in [("--kernel", arguments.kernel.as_ref()), ("--ramdisk", arguments.ramdisk.as_ref())] {
         path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     Ok(())

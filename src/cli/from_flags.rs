@@ -6,6 +6,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{boot_file_flags, device_flags, machine_flags};
+use crate::builder::bootloader::{self, Bootloader};
+use crate::cancel::Cancel;
 use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
@@ -73,6 +75,8 @@ pub struct Create {
     pub cpupool: CpuPool,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
+    /// The boot loader that found its kernel.
+    pub bootloader: Option<Bootloader>,
 }
 
 /// The paths of an HVM guest's firmware, as far as they were chosen.
@@ -159,7 +163,7 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
 }
 
 /// Checks the flags of a guest, without a look at its files, and returns its platform.
-fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
+fn check(arguments: &GuestArgs, bootloader: bool, plan: &Plan) -> Result<Platform, Error> {
     let mut platform = Platform::asked(&arguments.platform.platform)?;
     for text in &arguments.platform.cpuid {
         cpuid_policy::add(&mut platform.cpuid, text).map_err(|error| {
@@ -171,7 +175,7 @@ fn check(arguments: &GuestArgs, plan: &Plan) -> Result<Platform, Error> {
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
     }
-    boot_file_flags::check(&arguments.boot, plan.request.kind, plan.request.shim)?;
+    boot_file_flags::check(&arguments.boot, bootloader, plan.request.kind, plan.request.shim)?;
     Ok(platform)
 }
 
@@ -271,10 +275,11 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     machine_flags::complete_video(&mut guest_arguments.memory, &arguments.devices);
     let plan = plan(&guest_arguments.memory, !none)?;
     let has_device_model = has_device_model(arguments)?;
+    let bootloader = bootloader(arguments);
     let (kind, video) = (plan.request.kind, plan.memory.video);
     let boot = &mut guest_arguments.boot;
     let machine = machine_flags::read(&arguments.devices, boot, &arguments.qemu, video, kind, has_device_model)?;
-    let platform = check(&guest_arguments, &plan)?;
+    let platform = check(&guest_arguments, bootloader.is_some(), &plan)?;
     let devices = Devices { machine, ..device_flags::read(&arguments.devices, kind)? };
     if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
@@ -320,10 +325,15 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         if has_device_model { resolve_device_model(arguments.qemu.device_model.as_deref())? } else { None };
     let backend = backend(arguments, &devices, plan.request.kind)?;
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
+    let guest = match &bootloader {
+        Some(bootloader) => booted_guest(arguments, bootloader, &devices, plan, platform, keep)?,
+        None => guest(&guest_arguments, plan, platform, Claim::Running, keep)?,
+    };
     Ok(Create {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
-        guest: guest(&guest_arguments, plan, platform, Claim::Running, keep)?,
+        guest,
+        bootloader,
         device_model: device_model.map(|path| qemu(arguments, &devices, path)).transpose()?,
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
@@ -341,6 +351,41 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         cpupool: arguments.domain.cpupool.clone(),
         firmware: firmware(&arguments.guest.boot),
     })
+}
+
+fn bootloader(arguments: &CreateArgs) -> Option<Bootloader> {
+    let (flags, boot) = (&arguments.bootloader, &arguments.guest.boot);
+    Some(Bootloader {
+        name: flags.bootloader.clone()?,
+        arguments: flags.bootloader_arg.clone(),
+        timeout: flags.bootloader_timeout,
+        unconfined: flags.bootloader_unconfined,
+        kernel: boot.kernel.clone(),
+        ramdisk: boot.ramdisk.clone(),
+        cmdline: boot.cmdline.clone(),
+    })
+}
+
+/// A guest whose kernel a boot loader finds. What it finds is read before it is removed.
+fn booted_guest(
+    arguments: &CreateArgs,
+    bootloader: &Bootloader,
+    devices: &Devices,
+    plan: Plan,
+    platform: Platform,
+    keep: Keep,
+) -> Result<Guest, Error> {
+    let cancel = Cancel::install()?;
+    let files = bootloader::run(bootloader, &devices.disks, &cancel)?;
+    let mut found = arguments.guest.clone();
+    found.boot.kernel = Some(files.kernel.clone());
+    found.boot.ramdisk = files.ramdisk.clone();
+    found.boot.cmdline = files.cmdline.clone();
+    boot_file_flags::check(&found.boot, true, plan.request.kind, plan.request.shim)?;
+    let guest = guest(&found, plan, platform, Claim::Running, keep)?;
+    // No later wait of this run would see a signal that came until now.
+    cancel.check()?;
+    Ok(guest)
 }
 
 fn firmware(arguments: &BootArgs) -> FirmwareFiles {
@@ -364,7 +409,7 @@ pub(crate) fn build(arguments: &BuildArgs) -> Result<Build, Error> {
         return Err(Error::BadConfig("--store-port and --console-port must differ".to_owned()));
     }
     let plan = plan(&arguments.guest.memory, true)?;
-    let platform = check(&arguments.guest, &plan)?;
+    let platform = check(&arguments.guest, false, &plan)?;
     Ok(Build {
         domid,
         guest: guest(&arguments.guest, plan, platform, Claim::Built, Keep::Yes)?,

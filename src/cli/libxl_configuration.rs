@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::create_request::pool_number;
 use super::from_flags::Create;
 use crate::context::Context;
-use crate::domain::libxl_json::{FirmwarePaths, LibxlConfig, LibxlDeviceModel, LibxlUser};
+use crate::domain::libxl_json::{FirmwarePaths, LibxlBootloader, LibxlConfig, LibxlDeviceModel, LibxlUser};
 use crate::error::Error;
 use crate::qemu::config::DeviceModelConfig;
 use crate::qemu::confinement::RunAs;
@@ -41,6 +41,13 @@ pub(crate) fn of(context: &Context<'_>, config: &Create) -> Result<Value, Error>
         max_maptrack_frames: config.max_maptrack_frames,
         event_channels: config.event_channels,
         devices: &config.devices,
+        bootloader: config.bootloader.as_ref().map(|bootloader| LibxlBootloader {
+            name: &bootloader.name,
+            arguments: &bootloader.arguments,
+            kernel: bootloader.kernel.as_deref(),
+            ramdisk: bootloader.ramdisk.as_deref(),
+            cmdline: bootloader.cmdline.as_deref(),
+        }),
     };
     configuration.value()
 }

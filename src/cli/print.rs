@@ -16,6 +16,7 @@ use super::advice::advice;
 use super::events::Events;
 pub use super::exit_codes::Code;
 use super::{call_advice, plan_advice};
+use crate::error::bootloader::BootloaderError;
 use crate::error::device::DeviceError;
 use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
@@ -37,6 +38,9 @@ pub fn code_of(error: &Error) -> Code {
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => Code::DEVICE_MODEL_FAILED,
         Error::Plan(_) => Code::BAD_MEMORY,
         Error::BadFile { .. } => Code::BAD_FILE,
+        Error::Bootloader(BootloaderError::TimedOut { .. }) => Code::TIMED_OUT,
+        Error::Bootloader(BootloaderError::NoDisk | BootloaderError::Disk { .. }) => Code::BAD_CONFIG,
+        Error::Bootloader(_) => Code::BAD_FILE,
         Error::Device(error) => code_of_device(error),
         Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => Code::BAD_FILE,
         Error::BadConfig(_)

@@ -59,6 +59,23 @@ pub struct LibxlConfig<'a> {
     pub event_channels: u32,
     /// Its devices.
     pub devices: &'a Devices,
+    /// The boot loader that found its kernel.
+    pub bootloader: Option<LibxlBootloader<'a>>,
+}
+
+/// A boot loader: libxl keeps what it was asked for, and not what it found.
+#[derive(Debug, Clone, Copy)]
+pub struct LibxlBootloader<'a> {
+    /// The program, as it was named.
+    pub name: &'a str,
+    /// Its own arguments.
+    pub arguments: &'a [String],
+    /// The kernel to look for on the disk.
+    pub kernel: Option<&'a Path>,
+    /// The ramdisk to look for.
+    pub ramdisk: Option<&'a Path>,
+    /// The command line to add.
+    pub cmdline: Option<&'a str>,
 }
 
 /// The files of an HVM guest's firmware, as far as they were chosen.
@@ -211,9 +228,18 @@ impl LibxlConfig<'_> {
                     }
                     _ => (kernel, modules.as_slice()),
                 };
-                info.put("kernel", path(&kernel.path)?);
-                info.put_some("cmdline", Some(cmdline(kernel)).filter(|text| !text.is_empty()));
-                info.put_some("ramdisk", modules.first().map(|ramdisk| path(&ramdisk.path)).transpose()?);
+                if let Some(bootloader) = &self.bootloader {
+                    let shown = |path: &Path| path.to_string_lossy().into_owned();
+                    info.put("bootloader", bootloader.name);
+                    info.put_some("bootloader_args", Some(bootloader.arguments).filter(|words| !words.is_empty()));
+                    info.put_some("kernel", bootloader.kernel.map(shown));
+                    info.put_some("ramdisk", bootloader.ramdisk.map(shown));
+                    info.put_some("cmdline", bootloader.cmdline);
+                } else {
+                    info.put("kernel", path(&kernel.path)?);
+                    info.put_some("cmdline", Some(cmdline(kernel)).filter(|text| !text.is_empty()));
+                    info.put_some("ramdisk", modules.first().map(|ramdisk| path(&ramdisk.path)).transpose()?);
+                }
                 info.put(&format!("type.{kind}"), of_kind);
             }
         }

@@ -31,6 +31,8 @@
 //! Isolation:
 //!
 //! - [`sandbox`]: a child that parses untrusted input.
+//! - [`confined_program`]: a program of the host that parses untrusted input.
+//! - [`landlock`]: the files that a process may reach.
 //! - [`restrict`]: namespaces and resource limits of a device model.
 //! - [`system_call_filter`]: the system calls that a device model may make.
 //!
@@ -55,8 +57,10 @@
 #![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
 pub mod cgroup;
+pub mod confined_program;
 pub mod fd;
 pub mod foreign_mappings;
+pub mod landlock;
 pub mod launch;
 pub mod lock_holders;
 pub mod loop_device;

@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod bootloader;
 mod bounds;
 mod cage;
 mod cd_drives;
@@ -21,6 +22,7 @@ mod emulated_devices;
 mod events;
 mod external_devices;
 mod failures;
+mod fat_image;
 mod faults;
 mod foreign_domain;
 mod host_memory;
@@ -59,9 +61,9 @@ mod twin;
 mod vnc;
 mod xenopsd;
 mod xl_cfg;
+mod xl_cfg_json;
 mod zombies;
 
-mod xl_cfg_json;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -103,9 +105,9 @@ fn main() -> ExitCode {
         library::TESTS,
         list::TESTS,
         xl_cfg::TESTS,
+        xl_cfg_json::TESTS,
         life::TESTS,
         libxl_record::TESTS,
-        xl_cfg_json::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
         twin::TESTS,
@@ -132,6 +134,7 @@ fn main() -> ExitCode {
         host_memory::TESTS,
         placement::TESTS,
         bounds::TESTS,
+        bootloader::TESTS,
         dom0_memory::TESTS,
         interrupts::TESTS,
         kills::TESTS,
@@ -185,6 +188,8 @@ const LONG: &[&str] = &[
     "walk_soak",
     "xls_guest_balloons",
     "xl_verbs_on_a_linux_guest",
+    "walk_pygrub_boots_a_guest_from_its_disk",
+    "cpuid_is_changed_as_xl_changes_it",
     "served_devices_work_as_pvh",
     "served_devices_work_as_pv",
     "devices_come_to_a_running_guest_and_go",

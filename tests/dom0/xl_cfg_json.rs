@@ -26,6 +26,9 @@ const DIRECT: &[&str] = &["pvh", "pv"];
 const HAP: &[&str] = &["hvm", "pvh"];
 const ALL: &[&str] = &["hvm", "pvh", "pv"];
 
+/// The guest's UUID, where it has one.
+const UUID: &str = "'8D1C4F5E-2b7a-4c39-9d60-31c6f2aa7e10'";
+
 const FLAG: &[&str] = &["0", "1", "'1'", "\"0\""];
 const ACTION: &[&str] = &[
     "'destroy'",
@@ -41,7 +44,7 @@ const PATH: &[&str] = &["'/srv/a'", "\"/srv/b c\"", "'relative'"];
 
 /// Keys with values that both read: the kinds, the key, the values. At most one line of a key is taken.
 const KEYS: &[(&[&str], &str, &[&str])] = &[
-    (ALL, "uuid", &["'8D1C4F5E-2b7a-4c39-9d60-31c6f2aa7e10'"]),
+    (ALL, "uuid", &[UUID]),
     (ALL, "seclabel", &["'system_u:system_r:domU_t'"]),
     (ALL, "init_seclabel", &["'system_u:system_r:domU_b'"]),
     (ALL, "pool", &["'Pool-0'", "'other'"]),
@@ -345,7 +348,7 @@ fn differences(file: &str, xl: &Value, ours: &Value) -> Vec<String> {
     }
     let mut found = Vec::new();
     walk("", xl, ours, &mut found);
-    found.retain(|path| file.contains("uuid") || !path.starts_with("/c_info/uuid"));
+    found.retain(|path| file.contains(UUID) || !path.starts_with("/c_info/uuid"));
     found.retain(|path| {
         !path.starts_with("/b_info/type.hvm/ms_vm_genid: xl [") || ours["b_info"]["type.hvm"]["ms_vm_genid"].is_null()
     });

@@ -1,9 +1,12 @@
 //! The files that a guest starts with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
+use super::time::seconds;
 use crate::payload::firmware::FirmwareChoice;
 
 /// Firmware and tables, or kernel and ramdisk.
@@ -35,4 +38,23 @@ pub struct BootArgs {
     /// Command line for the kernel
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+}
+
+/// A program that takes the kernel out of the guest's first disk, for `create`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Boot")]
+pub struct BootloaderArgs {
+    /// PVH, PV: program in dom0 that takes kernel, ramdisk and command line out of the first disk, as in xl: pygrub, or
+    /// a path. It is confined; --kernel and --ramdisk then name files on the disk
+    #[arg(long, value_name = "NAME|PATH", value_parser = NonEmptyStringValueParser::new())]
+    pub bootloader: Option<String>,
+    /// One more argument for it (repeat for each word)
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true, requires = "bootloader")]
+    pub bootloader_arg: Vec<String>,
+    /// Longest time that it may take
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = seconds, requires = "bootloader")]
+    pub bootloader_timeout: Duration,
+    /// Run it as root, with every right; the guest decides what it reads
+    #[arg(long, requires = "bootloader")]
+    pub bootloader_unconfined: bool,
 }

@@ -72,6 +72,8 @@ Examples:
                   --smbios-passthrough --paused
   dombuild create --name fast --kind pvh --memory 1GiB \\
                   --kernel /srv/vmlinuz --ramdisk /srv/initrd
+  dombuild create --name web --kind pvh --memory 1GiB \\
+                  --disk /dev/vg/web,raw,xvda,w --bootloader pygrub
 
 Exit codes:
   0 done                        5 Xen is absent or refused

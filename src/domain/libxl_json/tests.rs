@@ -62,6 +62,7 @@ fn value<'a>(guest: &'a Guest, change: impl FnOnce(&mut LibxlConfig<'a>)) -> Val
         max_maptrack_frames: None,
         event_channels: EVENT_CHANNELS,
         devices: &NONE,
+        bootloader: None,
     };
     change(&mut config);
     config.value().expect("a value")
