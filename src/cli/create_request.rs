@@ -50,6 +50,8 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
         grant_version: if host.grant_v2 { 2 } else { 1 },
         cpupool: config.cpupool,
         ssid: ssid.unwrap_or(0),
+        relaxed_msrs: config.relaxed_msrs,
+        pirqs: config.pirqs,
     };
     Ok((wanted, host))
 }

@@ -24,7 +24,7 @@ use crate::memory::{Kib, Kind, Plan, Request};
 use crate::payload::kernel::Keep;
 use crate::payload::search::resolve_device_model;
 use crate::qemu::command_line::is_option;
-use crate::qemu::config::{DeviceModelConfig, QemuRole};
+use crate::qemu::config::{DeviceModelConfig, GraphicsCard, QemuRole};
 use crate::qemu::confinement::RunAs;
 use crate::qemu::needs::Needs;
 use crate::xen::{DomId, EventPort, ImageLimits};
@@ -60,6 +60,10 @@ pub struct Create {
     pub event_channels: u32,
     /// CPU pool.
     pub cpupool: u32,
+    /// Registers that Xen does not know do not fault.
+    pub relaxed_msrs: bool,
+    /// Its drivers may route emulated interrupts over event channels.
+    pub pirqs: bool,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
 }
@@ -203,6 +207,7 @@ fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Resul
     }
     Ok(DeviceModelConfig {
         role: QemuRole::DeviceModel,
+        card: GraphicsCard::Std,
         path,
         arguments: arguments.qemu.dm_arg.clone(),
         timeout: arguments.qemu.dm_timeout,
@@ -226,6 +231,7 @@ fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Opti
     let path = resolve_device_model(None)?;
     Ok(path.map(|path| DeviceModelConfig {
         role: QemuRole::Backend,
+        card: GraphicsCard::None,
         path,
         arguments: Vec::new(),
         timeout: arguments.qemu.dm_timeout,
@@ -304,6 +310,8 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         max_maptrack_frames: arguments.domain.max_maptrack_frames,
         event_channels: arguments.domain.event_channels,
         cpupool: arguments.domain.cpupool,
+        relaxed_msrs: false,
+        pirqs: false,
         firmware: firmware(&arguments.guest.boot),
     })
 }

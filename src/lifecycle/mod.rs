@@ -1,4 +1,4 @@
-//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, and removal.
+//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, suspension, and removal.
 
 pub mod attach_device;
 pub mod balloon;
@@ -6,5 +6,6 @@ pub mod change_medium;
 pub mod cleanup;
 pub mod detach_device;
 pub mod guard;
+pub mod suspend;
 pub mod teardown;
 pub mod zombie;

@@ -15,6 +15,17 @@ pub enum QemuRole {
     Backend,
 }
 
+/// The graphics card of an HVM guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphicsCard {
+    /// QEMU's standard VGA card.
+    Std,
+    /// Cirrus Logic's, which xl gives a guest by default.
+    Cirrus,
+    /// None, or one of the user's own arguments.
+    None,
+}
+
 /// The configuration of QEMU.
 #[derive(Debug)]
 pub struct DeviceModelConfig {
@@ -22,6 +33,8 @@ pub struct DeviceModelConfig {
     pub role: QemuRole,
     /// The program.
     pub path: PathBuf,
+    /// The graphics card. It has the video RAM of the guest's plan; none means that there is no card.
+    pub card: GraphicsCard,
     /// The user's own arguments.
     pub arguments: Vec<String>,
     /// How long it may take to become ready.

@@ -100,7 +100,7 @@ impl DeviceModel {
             let confinement = confinement(domid, &config.run_as)?;
             let arguments = match config.role {
                 QemuRole::DeviceModel => {
-                    of_device_model(domid, name, plan, &devices.arguments, &confinement, &config.arguments)
+                    of_device_model(domid, name, plan, config.card, &devices.arguments, &confinement, &config.arguments)
                 }
                 QemuRole::Backend => of_backend(domid, name, plan, &devices.arguments),
             };

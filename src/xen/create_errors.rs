@@ -158,6 +158,8 @@ mod tests {
             grant_version: 1,
             cpupool: 0,
             ssid: 0,
+            relaxed_msrs: false,
+            pirqs: false,
         };
         change(&mut wanted);
         wanted

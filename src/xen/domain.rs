@@ -38,6 +38,11 @@ pub struct CreateDomain {
     pub cpupool: u32,
     /// The FLASK security ID; 0 without FLASK.
     pub ssid: u32,
+    /// Registers of the CPU that Xen does not know read as 0 and ignore writes, instead of a fault (`XEN_X86_MSR_RELAXED`).
+    pub relaxed_msrs: bool,
+    /// An HVM guest's drivers may route emulated interrupts over event channels (`XEN_X86_EMU_USE_PIRQ`). Until Xen 4.18 every
+    /// guest may.
+    pub pirqs: bool,
 }
 
 /// The state of a domain (`XEN_DOMCTL_getdomaininfo`).
@@ -166,7 +171,8 @@ impl Interface {
             cpupool_id: wanted.cpupool,
             ..Default::default()
         };
-        config.arch.emulation_flags = emulation_flags(wanted.kind);
+        config.arch.emulation_flags = emulation_flags(wanted.kind, wanted.pirqs);
+        config.arch.misc_flags = if wanted.relaxed_msrs { sys::XEN_X86_MSR_RELAXED } else { 0 };
         let mut domid = 0_u32;
         // SAFETY: both pointers are to live locals of the types that the call takes; domid 0 selects any free one.
         error::minus_one("xc_domain_create", format_args!("{wanted:?}"), unsafe {
@@ -317,12 +323,12 @@ impl Interface {
     }
 }
 
-/// The emulated devices, as libxl of the same release: for HVM all except vPCI (and, since Xen 4.19, PIRQs); for PVH
+/// The emulated devices, as libxl of the same release: for HVM all except vPCI (and, since Xen 4.19, PIRQs if not asked for); for PVH
 /// the local APIC.
-fn emulation_flags(kind: Kind) -> u32 {
+fn emulation_flags(kind: Kind, pirqs: bool) -> u32 {
     let all = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
     match kind {
-        Kind::Hvm if cfg!(xen_4_19_or_later) => all & !sys::XEN_X86_EMU_USE_PIRQ,
+        Kind::Hvm if cfg!(xen_4_19_or_later) && !pirqs => all & !sys::XEN_X86_EMU_USE_PIRQ,
         Kind::Hvm => all,
         Kind::Pvh => sys::XEN_X86_EMU_LAPIC,
         Kind::Pv => 0,

@@ -22,7 +22,7 @@ use dombuild::payload::firmware::FirmwareChoice;
 use dombuild::payload::read::hvm_boot_files;
 use dombuild::payload::search::resolve_device_model;
 use dombuild::payload::smbios;
-use dombuild::qemu::config::{DeviceModelConfig, QemuRole};
+use dombuild::qemu::config::{DeviceModelConfig, GraphicsCard, QemuRole};
 use dombuild::qemu::confinement::RunAs;
 use dombuild::qemu::device_model::DeviceModel;
 use dombuild::qemu::devices::QemuDevices;
@@ -154,6 +154,7 @@ fn reserved_memory() {
     let path = resolve_device_model(None).expect("QEMU").expect("not none");
     let (arguments, timeout, run_as) = (Vec::new(), Duration::from_secs(60), RunAs::Root);
     let config = DeviceModelConfig {
+        card: GraphicsCard::Std,
         role: QemuRole::DeviceModel,
         path,
         arguments,

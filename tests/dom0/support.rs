@@ -143,6 +143,8 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
         grant_version: 1,
         cpupool: 0,
         ssid: 0,
+        relaxed_msrs: false,
+        pirqs: false,
     })
 }
 

@@ -14,3 +14,5 @@ pub mod inspect;
 pub mod list;
 pub mod medium;
 pub mod plan;
+pub mod restore;
+pub mod save;

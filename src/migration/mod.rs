@@ -1,0 +1,11 @@
+//! Saves guests to files and restores them, in libxl's format.
+
+pub mod configuration;
+pub mod helper;
+pub mod libxc_stream;
+pub mod records;
+pub mod restore;
+pub mod save;
+mod saved_devices;
+mod saved_fields;
+pub mod stream;
