@@ -117,7 +117,7 @@ fn of_migration(error: &MigrationError) -> Option<&'static str> {
             }
             Obstacle::PciDevices => "detach them first (`xl pci-detach`)",
             Obstacle::Paused => "`xl unpause` lets it",
-            Obstacle::NoSuspend => "wait until it has started; a kernel without that cannot be saved",
+            Obstacle::NoDrivers => "wait until it has started; a kernel without them cannot be saved",
             Obstacle::Busy => "wait until that has ended",
             _ => return None,
         },

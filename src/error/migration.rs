@@ -117,9 +117,9 @@ pub enum Obstacle {
     /// It has never run.
     #[error("it has never run, and only its own kernel can suspend a PV guest")]
     NeverRan,
-    /// Its kernel does not say that it can suspend itself.
-    #[error("its kernel does not offer to suspend itself (control/feature-suspend in xenstore)")]
-    NoSuspend,
+    /// Its kernel has not set up Xen's drivers.
+    #[error("its kernel has not set up Xen's drivers, and only they can suspend it")]
+    NoDrivers,
     /// It has no configuration for libxl.
     #[error("it has no configuration in libxl's format ({0}): nothing could restore it")]
     NoConfiguration(PathBuf),

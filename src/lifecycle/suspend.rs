@@ -36,30 +36,28 @@ pub enum SuspendWay {
 /// Finds how a guest can be suspended.
 ///
 /// # Errors
-/// [`MigrationError::Obstacle`] if it cannot; an error of Xen or xenstored.
-pub fn suspend_way(xen: &Interface, store: &Store, domain: &DomainInfo) -> Result<SuspendWay, Error> {
+/// [`MigrationError::Obstacle`] if it cannot; an error of Xen.
+pub fn suspend_way(xen: &Interface, domain: &DomainInfo) -> Result<SuspendWay, Error> {
     let domid = domain.domid;
     let refused = |obstacle| Err(MigrationError::Obstacle { domid, obstacle }.into());
-    match domain.kind {
-        Kind::Hvm => {
-            let drivers = xen.hvm_param(domid, HvmParam::CallbackIrq)? != 0;
-            // A guest in a sleep state of ACPI runs no driver.
-            if !drivers || xen.hvm_param(domid, HvmParam::AcpiState)? != 0 {
-                return Ok(SuspendWay::Stopped);
-            }
+    if domain.kind == Kind::Pv {
+        if domain.cpu_time.is_zero() {
+            return refused(Obstacle::NeverRan);
         }
-        // Its kernel has set nothing up yet that could be lost.
-        Kind::Pvh if domain.cpu_time.is_zero() => return Ok(SuspendWay::Stopped),
-        Kind::Pv if domain.cpu_time.is_zero() => return refused(Obstacle::NeverRan),
-        Kind::Pvh | Kind::Pv => {}
+    } else {
+        let drivers = xen.hvm_param(domid, HvmParam::CallbackIrq)? != 0;
+        match domain.kind {
+            // A guest in a sleep state of ACPI runs no driver.
+            Kind::Hvm if !drivers || xen.hvm_param(domid, HvmParam::AcpiState)? != 0 => return Ok(SuspendWay::Stopped),
+            // It has set nothing up yet that could be lost.
+            Kind::Pvh if domain.cpu_time.is_zero() => return Ok(SuspendWay::Stopped),
+            // A guest that was restored does not write control/feature-suspend again.
+            Kind::Pvh if !drivers => return refused(Obstacle::NoDrivers),
+            _ => {}
+        }
     }
     if domain.paused {
         return refused(Obstacle::Paused);
-    }
-    let offers = store.plain().read(&XenstorePaths::new(domid).of_domain("control/feature-suspend"))?;
-    // Drivers of Windows and old kernels for HVM say nothing, and do it.
-    if domain.kind != Kind::Hvm && offers.as_deref() != Some("1") {
-        return refused(Obstacle::NoSuspend);
     }
     Ok(SuspendWay::Asked)
 }
@@ -157,16 +155,17 @@ fn is_suspended(xen: &Interface, domain: DomainRef) -> Result<bool, Error> {
 pub fn resume(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
     let text = |error: XenError| error.to_string();
     let Some(info) = xen.find(domain).map_err(text)?.filter(|info| !info.dying) else { return Ok(()) };
-    take_back(store, domain).map_err(text)?;
-    if has_device_model(store, &info).map_err(text)? {
-        run_qemu(domain)?;
+    // Where xenstored does not answer, the guest runs on all the same.
+    let mut problems: Vec<String> = take_back(store, domain).map_err(text).err().into_iter().collect();
+    if has_device_model(&info) {
+        problems.extend(run_qemu(domain).err());
     }
     // Asked again: the guest may have suspended itself until its request was taken back.
-    if xen.find(domain).map_err(text)?.and_then(|info| info.shutdown) != Some(ShutdownReason::Suspend) {
-        return Ok(());
+    if xen.find(domain).map_err(text)?.and_then(|info| info.shutdown) == Some(ShutdownReason::Suspend) {
+        problems
+            .extend(xen.resume_suspended(domain.domid).and_then(|()| store.resume(domain.domid)).map_err(text).err());
     }
-    xen.resume_suspended(domain.domid).map_err(text)?;
-    store.resume(domain.domid).map_err(text)
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 /// Whether a guest is suspended, or asked to suspend itself.
@@ -178,13 +177,10 @@ pub fn is_suspending(store: &Store, domain: &DomainInfo) -> Result<bool, XenErro
     Ok(domain.shutdown == Some(ShutdownReason::Suspend) || asked()?.as_deref() == Some(SUSPEND))
 }
 
-/// Whether a QEMU emulates devices for the guest.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn has_device_model(store: &Store, domain: &DomainInfo) -> Result<bool, XenError> {
-    let key = XenstorePaths::new(domain.domid).device_model_pid();
-    Ok(domain.kind == Kind::Hvm && store.plain().read(&key)?.is_some())
+/// Whether a QEMU emulates devices for the guest: it has a monitor then. QEMU makes it before the guest runs.
+#[must_use]
+pub fn has_device_model(domain: &DomainInfo) -> bool {
+    domain.kind == Kind::Hvm && socket("libxl", domain.domid).exists()
 }
 
 /// Starts the devices of a stopped QEMU. A signal does not end the wait for its answer: the guest needs them.

@@ -96,7 +96,13 @@ pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> 
         let file = PartialFile::create(job.path, &mut run, room(job.domain))?;
         Ok((way, head, file, run))
     })?;
-    let written = write(context, job, way, &configuration, &mut file);
+    let written = write(context, job, way, &configuration, &mut file).and_then(|since| {
+        if job.after == After::Destroy {
+            // From here on, the file is the guest.
+            run.set_saved().at(Stage::SaveMemory)?;
+        }
+        Ok(since)
+    });
     let since = match written {
         Ok(since) => since,
         Err(failure) => return Err(give_up(context, job, file, run, failure)),
@@ -104,8 +110,6 @@ pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> 
     let bytes = file.length;
     match job.after {
         After::Destroy => {
-            // From here on, the file is the guest.
-            run.set_saved().at(Stage::Destroy)?;
             file.keep();
             let destroyed = observer::step(context.observer, Stage::Destroy, || {
                 teardown(context.xen, context.store, held, Ending::InOrder).map_err(|cleanup| Error::LeftBehind {
@@ -198,8 +202,7 @@ fn write(
     })?;
     let emulator = context.step::<_, Error>(Stage::Suspend, || {
         suspend(context, domain.held(), way, job.suspend_timeout)?;
-        let emulated = has_device_model(context.store, domain)?;
-        emulated.then(|| save_devices(context, domain)).transpose()
+        has_device_model(domain).then(|| save_devices(context, domain)).transpose()
     });
     let since = Instant::now();
     let emulator = emulator?;
@@ -282,7 +285,13 @@ fn look_for_obstacles(context: &Context<'_>, domain: &DomainInfo) -> Result<Susp
     if xen.has_vnuma(domid)? {
         return refused(Obstacle::VirtualNuma);
     }
-    suspend_way(xen, store, domain)
+    if has_device_model(domain) {
+        // A QEMU that does not answer would be found when the guest is suspended already.
+        let answers = Monitor::open(&socket("libxl", domid), context.cancel)
+            .and_then(|mut monitor| monitor.execute("query-status", &json!({}), None));
+        answers.map_err(MigrationError::Monitor)?;
+    }
+    suspend_way(xen, domain)
 }
 
 /// The guest's configuration as libxl keeps it, with what has changed since: its name, its memory, its vCPUs.

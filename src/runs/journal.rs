@@ -428,6 +428,22 @@ mod tests {
     }
 
     #[test]
+    fn a_save_records_its_file_until_that_is_complete() {
+        let (_folder, path) = folder();
+        let mut recorded = JournalEntry::begin_in(&path, RunVerb::Save, UUID, DomId::new(7)).expect("recorded");
+        let read = |recorded: &JournalEntry| {
+            let text = fs::read_to_string(recorded.run.path(&path)).expect("read");
+            serde_json::from_str::<RunRecord>(&text).expect("a run")
+        };
+        recorded.set_file(Path::new("/srv/.web.7.partial")).expect("written");
+        let run = read(&recorded);
+        assert_eq!((run.file.as_deref(), run.saved), (Some(Path::new("/srv/.web.7.partial")), false));
+        recorded.set_saved().expect("written");
+        let run = read(&recorded);
+        assert_eq!((run.verb, run.file, run.saved), (RunVerb::Save, None, true));
+    }
+
+    #[test]
     fn what_cannot_be_removed_is_an_error_at_the_end() {
         let (_folder, path) = folder();
         let mut recorded = JournalEntry::begin_in(&path, RunVerb::Create, UUID, None).expect("recorded");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::create::create_domain;
+use super::dry_run::{check_memory, check_tables_and_pool};
 use crate::cli::args::migration::RestoreArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
@@ -40,8 +41,14 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
     }
     let mut object = describe(arguments, &saved);
     if arguments.dry_run {
-        context.step(Stage::CreateDomain, || create_request(&context, &config))?;
+        context.step(Stage::CreateDomain, || {
+            let (wanted, host) = create_request(&context, &config)?;
+            check_tables_and_pool(&context, &config, &wanted, &host)
+        })?;
+        let (free, _) = check_memory(&context, &config)?;
         reporter.clear_line();
+        object["required_kib"] = json!(config.guest.plan.memory.footprint);
+        object["free_kib"] = json!(free);
         object["devices"] = devices.summary().into();
         let summary = format!(
             "{} is a {kind} guest with {} MiB and {}: nothing is in the way of restoring it",
