@@ -45,6 +45,8 @@ mod placement;
 mod platform;
 mod qemu_devices;
 mod sample;
+mod save_failures;
+mod save_restore;
 mod served_devices;
 mod sick_store;
 mod soak;
@@ -98,6 +100,8 @@ fn main() -> ExitCode {
         list::TESTS,
         xl_cfg::TESTS,
         life::TESTS,
+        save_restore::TESTS,
+        save_failures::TESTS,
         libxl_record::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
@@ -159,6 +163,13 @@ fn main() -> ExitCode {
 /// The tests that take long, about in the order of their time: runs that share the tests have some of them each, chosen by the
 /// seed, so that another run has others.
 const LONG: &[&str] = &[
+    "saved_hvm_of_xl_has_its_devices",
+    "saved_pvh_moves_between_xl_and_dombuild",
+    "saved_devices_come_back",
+    "saved_pv_moves_between_xl_and_dombuild",
+    "saved_hvm_moves_between_xl_and_dombuild",
+    "saved_files_that_are_damaged",
+    "saved_guests_run_on_after_failures",
     "devices_work_as_hvm",
     "placement_is_libxenguests_own",
     "walk_kills_of_create",

@@ -2,9 +2,12 @@
 
 use serde_json::json;
 
+use super::super::saved_qemu::STD_VIDEO;
 use super::*;
 use crate::config::devices::disk::DiskFormat;
+use crate::config::devices::emulated::{Usb, UsbDevice};
 use crate::memory::Plan;
+use crate::qemu::config::GraphicsCard;
 
 const UUID: &str = "4c11f710-ec8d-11f1-ae77-cdbfcc4f498c";
 
