@@ -163,6 +163,7 @@ fn main() -> ExitCode {
 /// The tests that take long, about in the order of their time: runs that share the tests have some of them each, chosen by the
 /// seed, so that another run has others.
 const LONG: &[&str] = &[
+    "saved_hvm_with_drivers_moves_between_xl_and_dombuild",
     "saved_hvm_of_xl_has_its_devices",
     "saved_pvh_moves_between_xl_and_dombuild",
     "saved_devices_come_back",
