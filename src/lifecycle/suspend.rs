@@ -22,6 +22,9 @@ use crate::xen::{DomainInfo, DomainRef, HvmParam, Interface, ShutdownReason, Sto
 /// The word in `control/shutdown` that asks a guest to suspend itself.
 const SUSPEND: &str = "suspend";
 
+/// How long a guest that has answered may take to suspend itself after a signal has ended the run.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// How a guest can be suspended.
@@ -75,7 +78,7 @@ pub fn suspend(context: &Context<'_>, domain: DomainRef, way: SuspendWay, timeou
     } else {
         let key = request_key(domain);
         context.store.plain().write(&key, SUSPEND)?;
-        let answered = wait_for(context, timeout, || {
+        let answered = wait_for(context.cancel, timeout, || {
             // A guest that was quick has shut down by now.
             Ok(is_suspended(context.xen, domain)? || context.store.plain().read(&key)?.as_deref() != Some(SUSPEND))
         });
@@ -90,10 +93,16 @@ pub fn suspend(context: &Context<'_>, domain: DomainRef, way: SuspendWay, timeou
             return Err(error);
         }
     }
-    if wait_for(context, timeout, || is_suspended(context.xen, domain))? {
-        return Ok(());
+    let suspended = || is_suspended(context.xen, domain);
+    match wait_for(context.cancel, timeout, suspended) {
+        Ok(true) => Ok(()),
+        // It can be resumed only once it has done what it was asked for.
+        Err(error @ Error::Interrupted { .. }) if wait_for(&Cancel::default(), LAST_WAIT, suspended)? => Err(error),
+        Ok(false) | Err(Error::Interrupted { .. }) => {
+            Err(timed_out("has not shut down to suspend itself", domain, timeout, true))
+        }
+        Err(error) => Err(error),
     }
-    Err(timed_out("has not shut down to suspend itself", domain, timeout, true))
 }
 
 fn request_key(domain: DomainRef) -> String {
@@ -118,11 +127,7 @@ fn take_back(store: &Store, domain: DomainRef) -> Result<bool, XenError> {
 }
 
 /// Waits until `done`; false after `timeout`.
-fn wait_for(
-    context: &Context<'_>,
-    timeout: Duration,
-    mut done: impl FnMut() -> Result<bool, Error>,
-) -> Result<bool, Error> {
+fn wait_for(cancel: &Cancel, timeout: Duration, mut done: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
     let start = Instant::now();
     loop {
         if done()? {
@@ -131,7 +136,7 @@ fn wait_for(
         if start.elapsed() >= timeout {
             return Ok(false);
         }
-        context.cancel.check()?;
+        cancel.check()?;
         thread::sleep(POLL);
     }
 }

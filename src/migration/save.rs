@@ -198,12 +198,12 @@ fn write(
             Event::Done(_) => Err(Error::Internal("a running guest was saved".to_owned())),
         }
     })?;
-    let emulator = context.step::<_, Error>(Stage::Suspend, || {
+    let (since, emulator) = context.step::<_, Error>(Stage::Suspend, || {
         suspend(context, domain.held(), way, job.suspend_timeout)?;
-        has_device_model(domain).then(|| save_devices(context, domain)).transpose()
-    });
-    let since = Instant::now();
-    let emulator = emulator?;
+        let since = Instant::now();
+        let emulator = has_device_model(domain).then(|| save_devices(context, domain)).transpose()?;
+        Ok((since, emulator))
+    })?;
     context.step::<_, Error>(Stage::SaveMemory, || {
         helper.go_on()?;
         let total = domain.owned_pages.to_kib().0;
