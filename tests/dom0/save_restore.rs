@@ -129,11 +129,12 @@ fn pages_in_file(path: &str) -> HashMap<u64, Vec<u8>> {
     }
 }
 
-/// Compares the memory of a paused HVM or PVH guest below its special pages with the pages in the file.
+/// Compares the memory of a paused HVM or PVH guest with the pages in the file.
 fn assert_same_memory(name: &str, path: &str) {
     const CHUNK: u64 = 128;
     let (xen, domid, in_file) = (Interface::open().expect("Xen"), info(name).domid, pages_in_file(path));
-    let special = 0xfe000;
+    // The guests here have less than 2 GiB; cards and special pages are above.
+    let special = 0x80000;
     let last = in_file.keys().copied().filter(|frame| *frame < special).max().expect("some");
     let (mut same, mut other) = (0_usize, Vec::new());
     let mut compare = |first: u64, count: u64| {
