@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -301,11 +302,20 @@ pub fn helper_main(words: &[OsString]) -> ExitCode {
     }
 }
 
+/// Lets a write beyond a limit of the process (`ulimit -f`) fail, where it would otherwise kill the process.
+///
+/// # Errors
+/// If the signal cannot be handled.
+pub(super) fn let_long_writes_fail() -> io::Result<()> {
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map(drop)
+}
+
 fn carry_out(stream: RawFd, domid: DomId, frames: u64, task: Task) -> io::Result<()> {
     let stream = take(stream).map_err(io::Error::other)?.fd;
     // Bitmaps of frames, the lists of a PV guest's frames, and what libxenguest keeps of each: at most 64 bytes a frame.
     let most = OWN_ADDRESSES.saturating_add(frames.saturating_mul(64));
     setrlimit(Resource::RLIMIT_AS, most, most)?;
+    let_long_writes_fail()?;
     let mut parent = io::stdout();
     let done = Interface::open().and_then(|xen| match task {
         Task::Save => {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::helper::{Event, Helper, Task};
+use super::helper::{Event, Helper, Task, let_long_writes_fail};
 use super::partial_file::PartialFile;
 use super::stream;
 use crate::context::Context;
@@ -82,6 +82,7 @@ pub struct Saved {
 pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> {
     let held = job.domain.held();
     let (way, configuration, mut file, mut run) = context.step::<_, Error>(Stage::CheckInput, || {
+        let_long_writes_fail().map_err(Error::io("handle SIGXFSZ"))?;
         let way = look_for_obstacles(context, job.domain)?;
         let configuration = configuration(context, job.domain)?;
         let head = stream::head(&configuration)

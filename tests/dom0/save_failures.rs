@@ -100,8 +100,10 @@ fn failures() {
             .output()
             .expect("a shell"),
     );
-    let error = goes_on(&limited, 1, "internal");
-    assert!(message(&error).contains("signal: 25"), "{error}");
+    // By where the file system counts: at the reservation, or in the middle.
+    assert!(matches!(limited.status, Some(1 | 5)) && limited.stderr.contains("File too large"), "{limited:?}");
+    assert_runs("t");
+    assert_eq!(folder.names(), [""; 0]);
 
     // A file system without room is found before the guest is suspended.
     let full = folder.path("full");

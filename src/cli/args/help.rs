@@ -184,10 +184,10 @@ Examples:
 
 Exit codes:
   0 done                               5 Xen refused
-  1 internal, QEMU, or no room         6 xenstore
+  1 internal, or QEMU                  6 xenstore
   2 usage                              7 the guest stays suspended, or was not
   3 no such guest, or it cannot be       destroyed
-    saved, or the file exists          8 timed out waiting
+    saved; no room, or a file there    8 timed out waiting
   130, 143 after SIGINT, SIGTERM";
 
 pub(super) const AFTER_RESTORE: &str = concat!(
