@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dombuild::xen::{HvmParam, Interface, ShutdownReason};
+use dombuild::xen::{DomId, HvmParam, Interface, ShutdownReason, Store};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, close};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::devices::{create_with, message};
+use super::devices::message;
 use super::kills::{clean, kill_in};
 use super::sample::{Random, count};
 use super::save_restore::{By, Folder, assert_runs, info, save, small_hvm};
@@ -27,8 +27,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("saved_files_that_are_damaged", damaged),
 ];
 
-/// Starts `dombuild --json ARGUMENTS`, calls `act` when this step begins for the `nth` time, and waits for the end.
-fn act_at(arguments: &[&str], step: &str, nth: usize, act: impl FnOnce(&Child)) -> Ran {
+/// Starts `dombuild --json ARGUMENTS`, calls `act` when this step begins, and waits for the end.
+fn act_at(arguments: &[&str], step: &str, act: impl FnOnce(&Child)) -> Ran {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let events = fcntl(&writer, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
     let child = Command::new(DOMBUILD)
@@ -41,12 +41,10 @@ fn act_at(arguments: &[&str], step: &str, nth: usize, act: impl FnOnce(&Child)) 
         .expect("it starts");
     drop(writer);
     close(events).expect("closed");
-    let mut began = 0;
     let mut lines = BufReader::new(reader).lines();
     let found = lines.any(|line| {
         let event: Value = serde_json::from_str(&line.expect("a line")).expect("an object");
-        began += usize::from(event["state"] == "started" && event["stage"] == step);
-        began == nth
+        event["state"] == "started" && event["stage"] == step
     });
     if found {
         act(&child);
@@ -62,11 +60,29 @@ fn process(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).expect("a pid"))
 }
 
-/// The child that calls libxenguest.
-fn helper() -> Pid {
-    let pids = || shell("pgrep -f '^/proc/self/exe migration-helper' || true");
-    wait_for("there is the child", 20, || !pids().trim().is_empty());
-    Pid::from_raw(pids().lines().next().expect("one").trim().parse().expect("a pid"))
+/// The children that call libxenguest.
+fn helpers() -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| {
+        let words = fs::read(entry.path().join("cmdline")).ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        words
+            .split(|byte| *byte == 0)
+            .nth(1)
+            .is_some_and(|word| word == b"migration-helper")
+            .then_some(Pid::from_raw(pid))
+    });
+    pids.collect()
+}
+
+/// Starts a save of the guest, and acts once the guest is suspended: the child is stopped before it reads memory.
+fn act_in_the_middle(arguments: &[&str], act: impl FnOnce(Pid, Pid)) -> Ran {
+    act_at(arguments, "suspend", |child| {
+        let helper = helpers()[0];
+        kill(helper, Signal::SIGSTOP).expect("stopped");
+        wait_for("the guest is suspended", 30, || info("t").shutdown == Some(ShutdownReason::Suspend));
+        act(process(child.id()), helper);
+    })
 }
 
 fn failures() {
@@ -81,17 +97,12 @@ fn failures() {
         assert_eq!(dombuild(&["cleanup"]).success().json(), json!([]));
         error
     };
-    // Memory is read in the second of the two steps of this name.
-    let killed = act_at(&["save", "t", &path], "save-memory", 2, |_| kill(helper(), Signal::SIGKILL).expect("killed"));
+    let killed = act_in_the_middle(&["save", "t", &path], |_, helper| kill(helper, Signal::SIGKILL).expect("killed"));
     let error = goes_on(&killed, 1, "internal");
     assert!(message(&error).contains("ended without a result (signal: 9"), "{error}");
-    let stopped = act_at(&["save", "t", &path, "--timeout", "6"], "save-memory", 2, |_| {
-        kill(helper(), Signal::SIGSTOP).expect("stopped");
-    });
+    let stopped = act_in_the_middle(&["save", "t", &path, "--timeout", "20"], |_, _| {});
     goes_on(&stopped, 8, "timed-out");
-    let interrupted = act_at(&["save", "t", &path], "save-memory", 2, |child| {
-        kill(process(child.id()), Signal::SIGINT).expect("sent");
-    });
+    let interrupted = act_in_the_middle(&["save", "t", &path], |run, _| kill(run, Signal::SIGINT).expect("sent"));
     goes_on(&interrupted, 130, "interrupted");
     // The file may not become as long as it would.
     let limited = Ran::new(
@@ -127,8 +138,9 @@ fn killed() {
     let path = folder.path("guest");
     small_hvm();
     let whats = |removed: &[Value]| removed.iter().map(|left| left["what"].clone()).collect::<Vec<_>>();
-    kill_in("suspend", &["save", "t", &path], Duration::from_millis(700));
-    wait_for("the child dies with its parent", 20, || shell("pgrep -f migration-helper || true").trim().is_empty());
+    let ran = act_in_the_middle(&["save", "t", &path], |run, _| kill(run, Signal::SIGKILL).expect("killed"));
+    assert_eq!(ran.status, None, "{ran:?}");
+    wait_for("the child dies with its parent", 20, || helpers().is_empty());
     assert_eq!(info("t").shutdown, Some(ShutdownReason::Suspend));
     assert_eq!(folder.names().len(), 1);
     let refused = dombuild(&["save", "t", &path]).failed_with(3, "bad-config");
@@ -155,36 +167,34 @@ fn killed() {
     dombuild(&["destroy", "t"]).success();
 }
 
-fn request_of(name: &str) -> String {
-    shell(&format!("xenstore-read /local/domain/{}/control/shutdown", info(name).domid)).trim().to_owned()
+fn request_of(domid: DomId) -> String {
+    let store = Store::open().expect("xenstored");
+    store.plain().read(&format!("/local/domain/{domid}/control/shutdown")).expect("read").expect("it is there")
 }
 
 fn does_not_suspend() {
     let folder = Folder::new();
     let path = folder.path("guest");
-    // Its kernel halts, and answers nothing.
-    create_with("t", &[]).success();
-    run("xl", &["unpause", "t"]).success();
-    wait_for("it has run", 20, || !info("t").cpu_time.is_zero());
-    let error = dombuild(&["save", "t", &path]).failed_with(3, "bad-config");
-    assert!(message(&error).contains("has not set up Xen's drivers"), "{error}");
+    small_hvm();
     let domid = info("t").domid;
-    // As those do first: Xen calls vector 0xf3.
+    // SeaBIOS has no drivers of Xen. With the parameter that those set first, it is asked, and does not answer.
     let xen = Interface::open().expect("Xen");
-    xen.set_hvm_param(domid, HvmParam::CallbackIrq, 2 << 56 | 0xf3).expect("set");
+    let has_drivers = |value| xen.set_hvm_param(domid, HvmParam::CallbackIrq, value).expect("set");
+    has_drivers(2 << 56 | 0xf3);
     let error = dombuild(&["save", "t", &path, "--suspend-timeout", "2"]).failed_with(8, "timed-out");
     assert!(message(&error).contains("has not answered the request to suspend itself within 2 seconds"), "{error}");
-    assert_eq!((request_of("t").as_str(), info("t").shutdown), ("", None), "the request is taken back");
+    assert_eq!((request_of(domid).as_str(), info("t").shutdown), ("", None), "the request is taken back");
     assert_eq!(folder.names(), [""; 0]);
 
     // It answers, and does not do it: another program stands in for its kernel.
-    let late = act_at(&["save", "t", &path, "--suspend-timeout", "3"], "suspend", 1, |_| {
-        wait_for("it is asked", 10, || request_of("t") == "suspend");
+    let late = act_at(&["save", "t", &path, "--suspend-timeout", "10"], "suspend", |_| {
+        wait_for("it is asked", 10, || request_of(domid) == "suspend");
         shell(&format!("xenstore-write /local/domain/{domid}/control/shutdown ''"));
     });
     let error = late.failed_with(8, "timed-out");
     assert!(message(&error).contains("may still suspend itself: `dombuild cleanup --apply`"), "{error}");
     xen.shut_down_to_suspend(domid).expect("shut down");
+    has_drivers(0);
     let removed = clean();
     assert_eq!((removed.len(), &removed[0]["what"]), (1, &json!("suspended")));
     assert_eq!((info("t").shutdown, folder.names().len()), (None, 0));
