@@ -20,35 +20,51 @@ const FILES: [(&str, &str, &[&str]); 13] = [
     (
         "/run/dombuild",
         "One record for each run that is under way. cleanup finds by it what a killed run left.",
-        &["create", "build", "destroy", "cleanup", "balloon", "attach"],
+        &["create", "build", "destroy", "cleanup", "balloon", "attach", "save", "restore"],
     ),
-    ("/run/dombuild/empty", "The root directory of every QEMU: empty, and mode 0.", &["create"]),
+    ("/run/dombuild/empty", "The root directory of every QEMU: empty, and mode 0.", &["create", "restore"]),
     ("/var/cache/dombuild/kernels", "Kernels that were unpacked before.", &["create", "build", "xenguest", "cleanup"]),
-    ("/var/log/xen", "QEMU's logs: qemu-dm-NAME.log, and qemu-dm-NAME.log.1 of the name's last guest.", &["create"]),
+    (
+        "/var/log/xen",
+        "QEMU's logs: qemu-dm-NAME.log, and qemu-dm-NAME.log.1 of the name's last guest.",
+        &["create", "restore"],
+    ),
     (
         "/var/run/xen",
         "The sockets of QEMU's monitor: qmp-libxl-DOMID and qmp-libxenstat-DOMID.",
-        &["create", "destroy", "cleanup"],
+        &["create", "destroy", "cleanup", "save", "restore"],
     ),
-    ("/var/lock/xl", "Locked while memory for a guest is found and taken, as xl does.", &["create", "build"]),
-    ("/var/lock/xen-buildvm-lock", "Locked during a build, as OpenXT's toolstack does.", &["create", "build"]),
+    (
+        "/var/lock/xl",
+        "Locked while memory for a guest is found and taken, as xl does.",
+        &["create", "build", "restore"],
+    ),
+    (
+        "/var/lock/xen-buildvm-lock",
+        "Locked during a build, as OpenXT's toolstack does.",
+        &["create", "build", "restore"],
+    ),
     (
         "/run/xenstored/socket",
         "xenstored. XENSTORED_PATH names another socket.",
         &[
-            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
-            "cleanup", "xenguest", "features",
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "save", "restore",
+            "destroy", "cleanup", "xenguest", "features",
         ],
     ),
     (
         "/dev/xen/xenbus",
         "xenstored, if there is no socket.",
         &[
-            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "destroy",
-            "cleanup", "xenguest", "features",
+            "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "save", "restore",
+            "destroy", "cleanup", "xenguest", "features",
         ],
     ),
-    ("/sys/fs/cgroup", "In it, dombuild/: one cgroup for each guest's QEMU.", &["create", "destroy", "cleanup"]),
+    (
+        "/sys/fs/cgroup",
+        "In it, dombuild/: one cgroup for each guest's QEMU.",
+        &["create", "restore", "destroy", "cleanup"],
+    ),
     (
         "/usr/lib/xen/boot/hvmloader",
         "hvmloader, if Xen's own directory has none. `dombuild features` shows which.",

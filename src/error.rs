@@ -5,6 +5,7 @@ pub mod device;
 pub mod device_user;
 pub mod domain;
 pub mod host;
+pub mod migration;
 pub mod monitor;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use self::device::DeviceError;
 use self::device_user::DeviceUserError;
 use self::domain::DomainError;
 use self::host::HostError;
+use self::migration::MigrationError;
 use crate::config::error::ConfigError;
 use crate::memory::{Kib, PlanError};
 use crate::payload::error::FileError;
@@ -62,6 +64,13 @@ pub enum Wait {
         /// Whether the guest is paused, and so cannot.
         paused: bool,
     },
+    /// For a guest to suspend itself.
+    Suspend {
+        /// Whether it has answered that it will, and so may still do it.
+        answered: bool,
+    },
+    /// For a guest's state to be written or read.
+    Migration,
 }
 
 /// Why a device model ended or cannot work.
@@ -102,6 +111,9 @@ pub enum Error {
     /// QEMU cannot run as a user.
     #[error(transparent)]
     DeviceUser(#[from] DeviceUserError),
+    /// A guest cannot be saved or restored.
+    #[error(transparent)]
+    Migration(Box<MigrationError>),
     /// An operation on a file or process of this program's own failed.
     #[error("cannot {action}: {source}")]
     Io {
@@ -305,6 +317,12 @@ impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
 impl From<DeviceError> for Error {
     fn from(error: DeviceError) -> Self {
         Self::Device(Box::new(error))
+    }
+}
+
+impl From<MigrationError> for Error {
+    fn from(error: MigrationError) -> Self {
+        Self::Migration(Box::new(error))
     }
 }
 

@@ -77,6 +77,8 @@ pub mod error;
 pub mod lifecycle;
 #[doc(hidden)]
 pub mod logging;
+#[doc(hidden)]
+pub mod migration;
 pub mod observer;
 pub mod payload;
 pub mod picture;

@@ -78,6 +78,14 @@ pub enum Stage {
     Unpause,
     /// A foreground run waits for the guest to stop.
     WaitGuest,
+    /// The guest suspends itself, or is stopped, and its QEMU's state is taken.
+    Suspend,
+    /// The state of a guest is written to a file.
+    SaveMemory,
+    /// The state of a guest is read from a file.
+    RestoreMemory,
+    /// A suspended guest runs on.
+    Resume,
     /// The domain and what belongs to it are removed.
     Destroy,
     /// Cleanup finds what killed runs left, and removes it.
@@ -86,7 +94,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 42] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -123,6 +131,10 @@ impl Stage {
         Self::Userdata,
         Self::Unpause,
         Self::WaitGuest,
+        Self::Suspend,
+        Self::SaveMemory,
+        Self::RestoreMemory,
+        Self::Resume,
         Self::Destroy,
         Self::Cleanup,
     ];
@@ -167,6 +179,10 @@ impl Stage {
             Self::Userdata => "userdata",
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",
+            Self::Suspend => "suspend",
+            Self::SaveMemory => "save-memory",
+            Self::RestoreMemory => "restore-memory",
+            Self::Resume => "resume",
             Self::Destroy => "destroy",
             Self::Cleanup => "cleanup",
         }

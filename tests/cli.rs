@@ -13,6 +13,7 @@ mod cli {
     mod images;
     mod input;
     mod logs;
+    mod migration;
     mod output;
     mod plan;
     mod refusals;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{TokenStream, TokenTree};
 
 /// The rooms of the root crate, from top to bottom; then the crates.
-const ROOMS: [&[&str]; 17] = [
+const ROOMS: [&[&str]; 18] = [
     &["cli"],
+    &["migration"],
     &["lifecycle"],
     &["devices"],
     &["qemu"],

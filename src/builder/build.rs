@@ -2,9 +2,10 @@
 
 use crate::config::guest::Guest;
 use crate::context::Context;
-use crate::error::Failure;
+use crate::error::{AtStage, Error, Failure};
 use crate::memory::Kind;
 use crate::payload::boot_files::BootFiles;
+use crate::stage::Stage;
 use crate::xen::{DirectStart, DomId, HvmModules};
 
 use super::image::BuildResult;
@@ -39,6 +40,9 @@ pub fn build_guest(context: &Context<'_>, job: BuildJob<'_>) -> Result<BuildResu
                 DirectStart { cmdline: &kernel.cmdline, modules: &modules, features, start_flags: *start_flags };
             let build = if job.guest.plan.request.kind == Kind::Pv { pv::pv_build } else { pvh::pvh_build };
             build(context, job, &kernel.data, start)
+        }
+        BootFiles::Saved { .. } => {
+            Err(Error::Internal("a saved guest is restored, not built".to_owned())).at(Stage::ParseImage)
         }
     }
 }

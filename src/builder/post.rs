@@ -180,7 +180,7 @@ fn write_guest_keys(
         transaction.write(&keys.of_domain(&format!("cpu/{vcpu}/availability")), availability)?;
     }
     match &guest.boot_files {
-        BootFiles::Firmware { kind, .. } => {
+        BootFiles::Firmware { kind, .. } | BootFiles::Saved { firmware: Some(kind), .. } => {
             write_firmware_keys(transaction, keys, guest, *kind, vm_path)?;
             write_modules(transaction, keys, rings.modules)?;
             let Request { passthrough, vgpu, .. } = guest.plan.request;
@@ -193,6 +193,12 @@ fn write_guest_keys(
             transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
             if guest.plan.request.kind == Kind::Pv {
                 write_image_keys(transaction, kernel, modules, vm_path)?;
+            }
+        }
+        BootFiles::Saved { firmware: None, image } => {
+            transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;
+            for (name, value) in image {
+                transaction.write(&format!("{vm_path}/image/{name}"), value)?;
             }
         }
     }

@@ -8,10 +8,12 @@ use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
 use crate::error::host::HostError;
+use crate::error::migration::{FileProblem, MigrationError, Obstacle};
 use crate::error::monitor::MonitorError;
 use crate::error::{DeviceModelCause, Error, Relief, Wait};
 use crate::memory::Kib;
 use crate::payload::error::FileError;
+use crate::xen::ShutdownReason;
 
 /// The advice for an error, if there is any beyond its own words.
 pub(crate) fn advice(error: &Error) -> Option<String> {
@@ -38,6 +40,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Host(error) => of_host(error),
         Error::Bootloader(error) => of_bootloader(error).map(str::to_owned),
         Error::Device(error) => of_device(error),
+        Error::Migration(error) => of_migration(error).map(str::to_owned),
         Error::DeviceUser(error) => of_device_user(error).map(str::to_owned),
         _ => None,
     }
@@ -99,6 +102,11 @@ fn of_wait(wait: &Wait) -> Option<String> {
             "another toolstack holds that lock (`fuser -v` on the file shows the process): wait for it to end, or end it"
         }
         Wait::DeviceModel(log) => return Some(format!("its log is {}; --dm-timeout gives it longer", log.display())),
+        Wait::Suspend { answered: false } => {
+            "is its kernel alive? --suspend-timeout gives it longer; a guest without Xen's drivers is not asked"
+        }
+        Wait::Suspend { answered: true } => "one of its drivers does not stop; --suspend-timeout gives it longer",
+        Wait::Migration => "--timeout gives it longer; a file on a slow or stuck file system is the usual cause",
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
         Wait::Resize { paused: false } => {
             "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
@@ -110,6 +118,34 @@ fn of_wait(wait: &Wait) -> Option<String> {
 /// The advice for a caller of the helper `xenguest`, which has none of dombuild's flags.
 pub(crate) fn advice_without_flags(error: &Error) -> Option<String> {
     matches!(error, Error::NotEnoughMemory { .. } | Error::LimitTooLow { .. }).then(|| advice(error)).flatten()
+}
+
+fn of_migration(error: &MigrationError) -> Option<&'static str> {
+    let text = match error {
+        MigrationError::Obstacle { obstacle, .. } => match obstacle {
+            Obstacle::ShutDown(ShutdownReason::Suspend) => {
+                "`dombuild cleanup --apply` lets a guest of a killed save run on"
+            }
+            Obstacle::OnDemand { .. } => {
+                "its balloon driver gives back what is missing when it starts: wait for that (`dombuild inspect --watch`), or \
+                 give the guest all of its memory (`dombuild balloon`)"
+            }
+            Obstacle::PciDevices => "detach them first (`xl pci-detach`)",
+            Obstacle::Paused => "`xl unpause` lets it",
+            Obstacle::NoDrivers => "wait until it has started; a kernel without them cannot be saved",
+            Obstacle::Busy => "wait until that has ended",
+            _ => return None,
+        },
+        MigrationError::StillSuspended { .. } => "`dombuild cleanup --apply` tries again",
+        MigrationError::Exists(_) => "remove it, or give another name",
+        MigrationError::NoRoom { .. } => "the guest runs on; give a file elsewhere",
+        MigrationError::BadFile { problem: FileProblem::Unknown { .. }, .. } => {
+            "`xl restore` restores it, where xl has saved it"
+        }
+        MigrationError::BadFile { problem: FileProblem::Truncated { .. }, .. } => "it was not copied completely",
+        _ => return None,
+    };
+    Some(text)
 }
 
 fn of_device(error: &DeviceError) -> Option<String> {

@@ -5,6 +5,7 @@ pub mod devices;
 mod help;
 pub mod host;
 pub mod memory;
+pub mod migration;
 pub mod output;
 pub mod platform;
 pub mod qemu;
@@ -22,11 +23,12 @@ use boot::{BootArgs, BootloaderArgs};
 use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
     AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
-    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_RUN,
-    AFTER_XENGUEST,
+    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_RESTORE,
+    AFTER_RUN, AFTER_SAVE, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
+use migration::{RestoreArgs, SaveArgs};
 use output::OutputArgs;
 use platform::{DomainArgs, PlatformArgs};
 use qemu::QemuArgs;
@@ -92,6 +94,12 @@ pub enum Command {
     /// Take the medium out of a CD drive of an HVM guest
     #[command(after_help = AFTER_EJECT)]
     Eject(EjectArgs),
+    /// Save a guest to a file in xl's format, and destroy it
+    #[command(after_help = AFTER_SAVE)]
+    Save(SaveArgs),
+    /// Restore a guest from a file of `dombuild save` or `xl save`
+    #[command(after_help = AFTER_RESTORE)]
+    Restore(Box<RestoreArgs>),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),

@@ -55,6 +55,7 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
         msr_relaxed: config.msr_relaxed,
         cpupool: pool_number(context, &config.cpupool)?,
         ssid: ssid.unwrap_or(0),
+        pirqs: config.pirqs,
     };
     Ok((wanted, host))
 }

@@ -15,7 +15,8 @@ use nix::sys::stat::{Mode, umask};
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
 use super::commands::{
-    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan, run,
+    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan, restore,
+    run, save,
 };
 use super::events::Events;
 use super::print::{self, Code, Done};
@@ -23,6 +24,7 @@ use super::reporter::Reporter;
 use super::{guest_file, lenient_args as given, xenguest};
 use crate::error::{AtStage, Error, Failure};
 use crate::logging::{self, LogConfig};
+use crate::migration::helper;
 use crate::os::{lines, process};
 use crate::payload::kernel;
 use crate::stage::Stage;
@@ -37,6 +39,9 @@ pub fn main() -> ExitCode {
     restrict_new_files();
     if let Some(words) = kernel::unpack_words(&arguments) {
         return kernel::unpack_main(words);
+    }
+    if let Some(words) = helper::helper_words(&arguments) {
+        return helper::helper_main(words);
     }
     if let Some(words) = helper_words(&arguments) {
         return xenguest::main(words);
@@ -211,6 +216,8 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Detach(arguments) => detach::run(reporter, arguments, cli.json),
         Command::Insert(arguments) => medium::insert(reporter, arguments, cli.json),
         Command::Eject(arguments) => medium::eject(reporter, arguments, cli.json),
+        Command::Save(arguments) => save::run(reporter, arguments, cli.json),
+        Command::Restore(arguments) => restore::run(reporter, arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),

@@ -73,6 +73,8 @@ pub struct Create {
     pub msr_relaxed: bool,
     /// CPU pool.
     pub cpupool: CpuPool,
+    /// Its drivers may route emulated interrupts over event channels.
+    pub pirqs: bool,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
     /// The boot loader that found its kernel.
@@ -349,6 +351,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
         vpmu: arguments.domain.vpmu,
         msr_relaxed: arguments.domain.msr_relaxed,
         cpupool: arguments.domain.cpupool.clone(),
+        pirqs: false,
         firmware: firmware(&arguments.guest.boot),
     })
 }

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod events;
 pub mod exit_codes;
 pub mod from_flags;
+mod from_saved;
 mod guest_file;
 pub mod lenient_args;
 mod libxl_configuration;

@@ -20,6 +20,7 @@ use crate::error::bootloader::BootloaderError;
 use crate::error::device::DeviceError;
 use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
+use crate::error::migration::MigrationError;
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -57,10 +58,21 @@ pub fn code_of(error: &Error) -> Code {
         Error::NotEnoughMemory { .. } => Code::NOT_ENOUGH_MEMORY,
         Error::LimitTooLow { .. } => Code::LIMIT_TOO_LOW,
         Error::Xen(error) => code_of_call(error),
+        Error::Migration(error) => code_of_migration(error),
         Error::LeftBehind { .. } | Error::NotCleaned { .. } => Code::LEFT_BEHIND,
         Error::TimedOut { .. } => Code::TIMED_OUT,
         Error::Interrupted { signal: 2 } => Code::INTERRUPTED,
         Error::Interrupted { .. } => Code::TERMINATED,
+    }
+}
+
+fn code_of_migration(error: &MigrationError) -> Code {
+    match error {
+        MigrationError::Obstacle { .. } | MigrationError::ShutDown { .. } => Code::BAD_CONFIG,
+        MigrationError::Exists(_) | MigrationError::NoRoom { .. } | MigrationError::BadFile { .. } => Code::BAD_FILE,
+        MigrationError::StillSuspended { .. } => Code::LEFT_BEHIND,
+        MigrationError::Monitor(_) | MigrationError::NotIncoming(_) => Code::DEVICE_MODEL_FAILED,
+        MigrationError::ChildDied { .. } => Code::INTERNAL,
     }
 }
 
@@ -182,6 +194,11 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
             object["call"] = json!(error.call);
         }
         Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
+        Error::Migration(error) => {
+            if let MigrationError::StillSuspended { domid, .. } = **error {
+                object["domid"] = json!(domid);
+            }
+        }
         Error::NotCleaned { found, .. } => object["found"] = found.clone(),
         Error::BadConfigFile { problems, .. } => object["problems"] = problems.clone(),
         _ => {}

@@ -39,15 +39,6 @@ pub fn with_free_display(asked: &Framebuffer) -> Result<Framebuffer, DeviceError
 /// among the nodes: the guest reads them, and QEMU gets it through its monitor.
 #[must_use]
 pub fn devices(framebuffer: &Framebuffer) -> [XenbusDevice; 2] {
-    let device = |kind, backend_kind, backend_nodes| XenbusDevice {
-        kind,
-        backend_kind,
-        backend: DomId::DOM0,
-        devid: 0,
-        backend_nodes: nodes(backend_nodes),
-        frontend_nodes: Vec::new(),
-        frontend_fixed: Vec::new(),
-    };
     let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
     let of_screen = vec![
         ("vnc", flag(true)),
@@ -57,7 +48,25 @@ pub fn devices(framebuffer: &Framebuffer) -> [XenbusDevice; 2] {
         ("sdl", flag(false)),
         ("opengl", flag(false)),
     ];
-    [device("vfb", "vfb", of_screen), device("vkbd", "vkbd", Vec::new())]
+    [device("vfb", of_screen), keyboard()]
+}
+
+/// A paravirtual keyboard and pointer. xl gives one to HVM guests as well.
+#[must_use]
+pub fn keyboard() -> XenbusDevice {
+    device("vkbd", Vec::new())
+}
+
+fn device(kind: &'static str, backend_nodes: Vec<(&'static str, String)>) -> XenbusDevice {
+    XenbusDevice {
+        kind,
+        backend_kind: kind,
+        backend: DomId::DOM0,
+        devid: 0,
+        backend_nodes: nodes(backend_nodes),
+        frontend_nodes: Vec::new(),
+        frontend_fixed: Vec::new(),
+    }
 }
 
 #[cfg(test)]

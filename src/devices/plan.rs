@@ -89,7 +89,19 @@ pub fn plan(
     plan_served(devices, kind, qemu, &mut planned)?;
     plan_external(xen, store, devices, &mut planned)?;
     plan_emulated(devices, qemu, &mut planned)?;
+    planned.qemu.sort_by_key(place_on_bus);
     Ok(planned)
+}
+
+/// The order of libxl's arguments for QEMU. QEMU gives the devices their places on the PCI bus in that order, and a guest that
+/// is restored, by xl too, must find them there.
+fn place_on_bus(device: &QemuDevice) -> u8 {
+    match device {
+        QemuDevice::Usb(_) => 0,
+        QemuDevice::Sound(_) => 1,
+        QemuDevice::Nic { .. } => 2,
+        _ => 3,
+    }
 }
 
 fn plan_disk(

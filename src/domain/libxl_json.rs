@@ -217,6 +217,8 @@ impl LibxlConfig<'_> {
                 hvm.put("bios", kind.name());
                 info.put("type.hvm", hvm);
             }
+            // The guest keeps the configuration that it was saved with.
+            BootFiles::Saved { .. } => info.put(&format!("type.{kind}"), Fields::default()),
             BootFiles::Kernel { kernel, modules, .. } => {
                 let mut of_kind = Fields::default();
                 let (kernel, modules) = match modules.split_first() {

@@ -18,7 +18,7 @@ struct Record {
 }
 
 /// The node below `/local/domain/N` that has the same value once libxl has restored the domain: libxl does not keep `/libxl/N`.
-pub(super) const RESTORED_NODE: &str = "dombuild/request";
+pub(crate) const RESTORED_NODE: &str = "dombuild/request";
 
 /// A domain's request and its source.
 #[derive(Debug, Clone)]
@@ -48,6 +48,11 @@ pub(crate) fn save_request(
 /// [`Error::Json`].
 pub(super) fn text(uuid: Uuid, request: &Request) -> Result<String, Error> {
     Ok(serde_json::to_string(&Record { uuid, request: request.clone() })?)
+}
+
+/// The request in the value that libxl's configuration of a guest has under [`RESTORED_NODE`].
+pub(crate) fn of_text(text: &str) -> Option<Request> {
+    serde_json::from_str::<Record>(text).ok().map(|record| record.request)
 }
 
 /// The request for which a domain was built. A guest of another toolstack has no saved request: it is derived from the

@@ -78,6 +78,19 @@ pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut
     }
 }
 
+/// The configuration of a domain. `None` if it has none, or one that is not JSON.
+///
+/// # Errors
+/// [`HostError::Userdata`] if the file cannot be read.
+pub fn read(domain: DomainRef) -> Result<Option<Value>, Error> {
+    let file = configuration_path(domain);
+    match fs::read(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A writer puts a whole file in the place of another: there is no need for the lock.
+        read => Ok(parse(&read.map_err(failed("read", &file))?).ok()),
+    }
+}
+
 /// The configuration in a file's content, which ends with a NUL.
 ///
 /// # Errors

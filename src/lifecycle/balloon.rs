@@ -83,7 +83,7 @@ pub fn balloon(context: &Context<'_>, domain: &DomainInfo, there: &Move, wait: D
 /// Sets the target in libxl's configuration of a guest, from the target of its balloon driver. libxl counts the video RAM, and
 /// for an HVM guest whose target is below its static max the 1 MiB by which it had lowered the driver's target
 /// (`libxl__get_targetmem_fudge`, Xen 4.17).
-fn set_target(configuration: &mut Value, memory_target: Kib) {
+pub(crate) fn set_target(configuration: &mut Value, memory_target: Kib) {
     const LOWERED_BY: u64 = 1024;
     let Some(info) = configuration.get_mut("b_info").and_then(Value::as_object_mut) else { return };
     let size = |name: &str| info.get(name).and_then(Value::as_u64);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::suspend::{is_suspending, resume};
 use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
@@ -63,6 +64,10 @@ pub enum LeftoverKind {
     Files,
     /// A device of a domain, which was not attached completely.
     Device,
+    /// A guest that was suspended to be saved, and runs on.
+    Suspended,
+    /// The file of a guest that was not saved completely.
+    PartialFile,
     /// The journal entry of the run, and nothing else.
     Record,
 }
@@ -128,6 +133,9 @@ impl Findings<'_> {
                 }
             }
         }
+        if let Some(file) = run.file.as_deref().filter(|file| file.exists()) {
+            self.note(run.uuid, run.domid(), Some(run), LeftoverKind::PartialFile, || remove(file));
+        }
         if self.found.len() == before {
             self.note(run.uuid, run.domid(), Some(run), LeftoverKind::Record, || {
                 journal::forget(run).map_err(|error| error.to_string())
@@ -191,6 +199,16 @@ impl Findings<'_> {
                 let found = xen.find(held).map_err(|error| error.to_string())?;
                 found.map_or(Ok(()), |_| xen.claim(domid, Pages(0))).map_err(|error| error.to_string())
             }),
+            // The file is complete, and the guest was to be destroyed.
+            RunVerb::Save if run.saved => {
+                self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Domain, || {
+                    teardown(xen, store, held, Ending::InOrder)
+                });
+            }
+            RunVerb::Save if is_suspending(store, domain)? => {
+                self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Suspended, || resume(xen, store, held));
+            }
+            RunVerb::Save => {}
             RunVerb::Attach => {
                 let devices = devices_of(&store.plain(), domid)?.into_iter();
                 for device in devices.filter(|device| device.run.as_ref() == Some(&run.mark())) {

@@ -1,4 +1,5 @@
-//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, what follows its end, and removal.
+//! Everything that happens to a domain besides its build: cleanup, resizing, its devices, suspension, what follows its end, and
+//! removal.
 
 pub mod adopt;
 pub mod attach_device;
@@ -8,5 +9,6 @@ pub mod cleanup;
 pub mod detach_device;
 pub mod guard;
 pub mod supervise;
+pub mod suspend;
 pub mod teardown;
 pub mod zombie;

@@ -31,6 +31,13 @@ pub enum BootFiles {
         /// PV: bits for its start info (`SIF_*`).
         start_flags: u32,
     },
+    /// A guest that is restored: its files are in its memory.
+    Saved {
+        /// HVM: the firmware that runs in it.
+        firmware: Option<FirmwareKind>,
+        /// PV: what xenstore has of its files, by the names of the nodes below `image`.
+        image: Vec<(&'static str, String)>,
+    },
 }
 
 /// The checked additions to hvmloader's tables; for HVM guests only.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::config::DeviceModelConfig;
+use super::devices::SCSI_CONTROLLER;
 use super::log::XEN_RUN_DIR;
 use crate::config::name::DomainName;
 use crate::memory::units::KIB_PER_MIB;
@@ -81,6 +82,12 @@ pub(crate) fn of_device_model(
     // Whole MiB in every memory model.
     let mib = |size: Kib| size.get() / KIB_PER_MIB;
     let video = mib(plan.memory.video);
+    // libxl has it first, so that it is in the same place on the PCI bus whatever else there is.
+    let controller = devices.windows(2).position(|pair| pair.iter().eq(["-device", SCSI_CONTROLLER]));
+    let (before, behind) = controller.map_or((devices, &[][..]), |at| (&devices[..at], &devices[at + 2..]));
+    if controller.is_some() {
+        add(&["-device", SCSI_CONTROLLER]);
+    }
     if let Some(card) = machine.graphics.device(video) {
         add(&["-device", &card]);
     }
@@ -99,7 +106,8 @@ pub(crate) fn of_device_model(
     }
     // QEMU places its video RAM directly after this size, so it must match what the builder populated.
     add(&["-machine", &board, "-m", &mib(plan.memory.build_max).to_string()]);
-    all.extend_from_slice(devices);
+    all.extend_from_slice(before);
+    all.extend_from_slice(behind);
     all.extend_from_slice(confinement);
     all.extend_from_slice(own);
     all
@@ -113,4 +121,43 @@ pub(crate) fn is_option(argument: &str, name: &str) -> bool {
 /// The socket of a monitor.
 pub(crate) fn socket(id: &str, domid: DomId) -> PathBuf {
     Path::new(XEN_RUN_DIR).join(format!("qmp-{id}-{domid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::devices::machine::{GraphicsCard, Machine};
+    use crate::memory::{Mib, Request};
+    use crate::qemu::config::QemuRole;
+    use crate::qemu::confinement::RunAs;
+    use crate::qemu::needs::Needs;
+
+    /// QEMU gives a device its place on the PCI bus by the order of its arguments, and libxl's order must be the same.
+    #[test]
+    fn the_scsi_controller_comes_before_the_card() {
+        let plan = Plan::new(&Request::new(Mib(256).to_kib())).expect("a plan");
+        let name = "web".parse().expect("a name");
+        let devices = ["-drive", "a", "-device", SCSI_CONTROLLER, "-device", "scsi-hd"].map(str::to_owned);
+        let devices_of = |graphics| {
+            let config = DeviceModelConfig {
+                role: QemuRole::DeviceModel,
+                path: PathBuf::new(),
+                machine: Machine { graphics, ..Machine::default() },
+                arguments: Vec::new(),
+                timeout: Duration::ZERO,
+                run_as: RunAs::Root,
+                needs: Needs::default(),
+                filter: true,
+            };
+            let all = of_device_model(DomId::DOM0, &name, &plan, &config, &devices, &[]);
+            let pairs = all.windows(2).filter(|pair| pair[0] == "-device" || pair[0] == "-drive");
+            pairs.map(|pair| pair[1].clone()).collect::<Vec<_>>()
+        };
+        let scsi = SCSI_CONTROLLER;
+        assert_eq!(devices_of(GraphicsCard::Std), [scsi, "VGA,vgamem_mb=16", "a", "scsi-hd"]);
+        assert_eq!(devices_of(GraphicsCard::Cirrus), [scsi, "cirrus-vga,vgamem_mb=16", "a", "scsi-hd"]);
+        assert_eq!(devices_of(GraphicsCard::None), [scsi, "a", "scsi-hd"]);
+    }
 }

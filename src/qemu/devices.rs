@@ -20,7 +20,7 @@ use crate::xen::DomId;
 const DEFAULT_MODEL: &str = "rtl8139";
 
 /// The SCSI controller that libxl's documentation names for `sd` disks.
-const SCSI_CONTROLLER: &str = "lsi53c895a,id=scsi0";
+pub(super) const SCSI_CONTROLLER: &str = "lsi53c895a,id=scsi0";
 
 /// A part of QEMU's for a device.
 #[derive(Debug)]

@@ -33,6 +33,8 @@ pub enum RunVerb {
     Destroy,
     /// Attaches a device to a domain.
     Attach,
+    /// Saves a guest to a file.
+    Save,
 }
 
 /// A run, as its file in the journal stores it.
@@ -52,13 +54,28 @@ pub(crate) struct RunRecord {
     /// Whether the run claims memory for the domain, or is about to. Only then may cleanup release the domain's claim.
     #[serde(default)]
     pub(crate) claims: bool,
+    /// The file that the run writes, while it is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// The guest is saved completely, and the run is about to destroy it.
+    #[serde(default)]
+    pub(crate) saved: bool,
 }
 
 impl RunRecord {
     fn of_this_process(verb: RunVerb, uuid: Uuid, domid: Option<DomId>) -> io::Result<Self> {
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let process = ProcessId::of(pid)?.ok_or_else(|| io::Error::other("/proc does not tell of this process"))?;
-        Ok(Self { uuid, verb, process, domid: domid.map(DomId::get), promised: 0, claims: false })
+        Ok(Self {
+            uuid,
+            verb,
+            process,
+            domid: domid.map(DomId::get),
+            promised: 0,
+            claims: false,
+            file: None,
+            saved: false,
+        })
     }
 
     /// The value of [`RUN_NODE`](crate::domain::devices::RUN_NODE) that devices of this run have until it ends.
@@ -135,6 +152,25 @@ impl JournalEntry {
     pub fn reserve(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
         self.run.promised = pages.0;
         self.run.claims |= claims;
+        self.update()
+    }
+
+    /// Records the file that the run is about to write.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the entry cannot be written.
+    pub fn set_file(&mut self, file: &Path) -> Result<(), Error> {
+        self.run.file = Some(file.to_owned());
+        self.update()
+    }
+
+    /// Records that the file is complete, and that the guest is destroyed now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the entry cannot be written.
+    pub fn set_saved(&mut self) -> Result<(), Error> {
+        self.run.file = None;
+        self.run.saved = true;
         self.update()
     }
 
@@ -243,9 +279,17 @@ fn others_in(directory: &Path) -> io::Result<Vec<FoundRun>> {
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
 pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
-    Ok(others()?
-        .iter()
-        .any(|entry| !matches!(entry.run.verb, RunVerb::Build | RunVerb::Attach) && entry.run.is_about(domain)))
+    Ok(others()?.iter().any(|entry| {
+        !matches!(entry.run.verb, RunVerb::Build | RunVerb::Attach | RunVerb::Save) && entry.run.is_about(domain)
+    }))
+}
+
+/// Whether another run that is alive creates, destroys or saves this domain.
+///
+/// # Errors
+/// [`Error::Io`] if the directory cannot be read.
+pub fn is_worked_on(domain: DomainRef) -> Result<bool, Error> {
+    Ok(others()?.iter().any(|entry| entry.alive && entry.run.verb != RunVerb::Attach && entry.run.is_about(domain)))
 }
 
 /// Removes the entries of dead runs for a domain that is completely gone, or that a later run has recorded. Entries for
@@ -381,6 +425,22 @@ mod tests {
         recorded.leave();
         drop(recorded);
         assert_eq!(files(&path).len(), 1, "what could not be removed stays recorded");
+    }
+
+    #[test]
+    fn a_save_records_its_file_until_that_is_complete() {
+        let (_folder, path) = folder();
+        let mut recorded = JournalEntry::begin_in(&path, RunVerb::Save, UUID, DomId::new(7)).expect("recorded");
+        let read = |recorded: &JournalEntry| {
+            let text = fs::read_to_string(recorded.run.path(&path)).expect("read");
+            serde_json::from_str::<RunRecord>(&text).expect("a run")
+        };
+        recorded.set_file(Path::new("/srv/.web.7.partial")).expect("written");
+        let run = read(&recorded);
+        assert_eq!((run.file.as_deref(), run.saved), (Some(Path::new("/srv/.web.7.partial")), false));
+        recorded.set_saved().expect("written");
+        let run = read(&recorded);
+        assert_eq!((run.verb, run.file, run.saved), (RunVerb::Save, None, true));
     }
 
     #[test]

@@ -160,6 +160,7 @@ mod tests {
             msr_relaxed: false,
             cpupool: 0,
             ssid: 0,
+            pirqs: false,
         };
         change(&mut wanted);
         wanted

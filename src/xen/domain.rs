@@ -45,6 +45,9 @@ pub struct CreateDomain {
     pub cpupool: u32,
     /// The FLASK security ID; 0 without FLASK.
     pub ssid: u32,
+    /// An HVM guest's drivers may route emulated interrupts over event channels (`XEN_X86_EMU_USE_PIRQ`). Until Xen 4.18 every
+    /// guest may.
+    pub pirqs: bool,
 }
 
 /// The state of a domain (`XEN_DOMCTL_getdomaininfo`).
@@ -190,7 +193,7 @@ impl Interface {
             cpupool_id: wanted.cpupool,
             ..Default::default()
         };
-        config.arch.emulation_flags = emulation_flags(wanted.kind);
+        config.arch.emulation_flags = emulation_flags(wanted.kind, wanted.pirqs);
         if wanted.msr_relaxed {
             config.arch.misc_flags |= sys::XEN_X86_MSR_RELAXED;
         }
@@ -381,12 +384,12 @@ impl Interface {
     }
 }
 
-/// The emulated devices, as libxl of the same release: for HVM all except vPCI (and, since Xen 4.19, PIRQs); for PVH
+/// The emulated devices, as libxl of the same release: for HVM all except vPCI (and, since Xen 4.19, PIRQs if not asked for); for PVH
 /// the local APIC.
-fn emulation_flags(kind: Kind) -> u32 {
+fn emulation_flags(kind: Kind, pirqs: bool) -> u32 {
     let all = sys::XEN_X86_EMU_ALL & !sys::XEN_X86_EMU_VPCI;
     match kind {
-        Kind::Hvm if cfg!(xen_4_19_or_later) => all & !sys::XEN_X86_EMU_USE_PIRQ,
+        Kind::Hvm if cfg!(xen_4_19_or_later) && !pirqs => all & !sys::XEN_X86_EMU_USE_PIRQ,
         Kind::Hvm => all,
         Kind::Pvh => sys::XEN_X86_EMU_LAPIC,
         Kind::Pv => 0,

@@ -56,6 +56,10 @@ pub enum HvmParam {
     IoreqServerPages,
     /// The address of the page table that maps the first 4 GiB one to one.
     IdentPt,
+    /// The interrupt by which Xen calls the guest's PV drivers; 0: it has none.
+    CallbackIrq,
+    /// ACPI's sleep state, 0 to 5.
+    AcpiState,
     /// Any other parameter, by number.
     Number(u32),
 }
@@ -81,6 +85,8 @@ impl HvmParam {
             Self::IoreqServerPfn => sys::HVM_PARAM_IOREQ_SERVER_PFN,
             Self::IoreqServerPages => sys::HVM_PARAM_NR_IOREQ_SERVER_PAGES,
             Self::IdentPt => sys::HVM_PARAM_IDENT_PT,
+            Self::CallbackIrq => sys::HVM_PARAM_CALLBACK_IRQ,
+            Self::AcpiState => sys::HVM_PARAM_ACPI_S_STATE,
             Self::Number(number) => number,
         }
     }

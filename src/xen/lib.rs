@@ -42,6 +42,7 @@ mod interface;
 #[cfg(feature = "libxenguest-witness")]
 pub mod libxenguest;
 mod logger;
+mod migration;
 mod modules;
 mod pci;
 mod scheduling;
@@ -63,6 +64,7 @@ pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
 pub use hypfs::XenParameter;
 pub use interface::{Interface, PodPages};
+pub use migration::RingPorts;
 pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::{Affinity, Scheduler};

@@ -257,6 +257,16 @@ impl Store {
         self.plain().ask("xs_introduce_domain", Kind::XS_INTRODUCE, &[words.as_bytes()], arguments).map(drop)
     }
 
+    /// Tells xenstored that a domain which had shut down runs again, so that its next shutdown fires `@releaseDomain`.
+    ///
+    /// # Errors
+    /// If xenstored refuses it.
+    pub fn resume(&self, domid: DomId) -> Result<(), XenError> {
+        let words = format!("{domid}\0");
+        let arguments = format_args!("domid {domid}");
+        self.plain().ask("xs_resume_domain", Kind::XS_RESUME, &[words.as_bytes()], arguments).map(drop)
+    }
+
     /// Watches a node; [`Store::wait`] waits for it. The watch fires immediately once.
     /// # Errors
     /// If xenstored refuses it.

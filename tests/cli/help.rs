@@ -2,9 +2,9 @@
 
 use super::run::line;
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 18] = [
     "plan", "check", "create", "run", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject",
-    "destroy", "cleanup", "xenguest", "features",
+    "save", "restore", "destroy", "cleanup", "xenguest", "features",
 ];
 
 #[test]
@@ -150,6 +150,13 @@ fn the_flags_of_each_verb() {
         ("detach", "--timeout --force --store-timeout".to_owned()),
         ("insert", "--format --timeout --force --store-timeout".to_owned()),
         ("eject", "--timeout --force --store-timeout".to_owned()),
+        ("save", "--checkpoint --keep-paused --suspend-timeout --timeout --store-timeout".to_owned()),
+        (
+            "restore",
+            "--dry-run --paused --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
+             --dm-timeout --device-model-user --device-model-root --store-timeout"
+                .to_owned(),
+        ),
         ("list", "--devices --store-timeout".to_owned()),
         ("features", String::new()),
     ];

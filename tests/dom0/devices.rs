@@ -107,7 +107,8 @@ pub(crate) fn loops() -> Vec<String> {
 }
 
 /// What an emulated PC's kernel leaves out, since each access to its devices takes long here.
-const HVM_QUICK: &str = "quiet edd=off nokaslr tsc=reliable no_timer_check i8042.noaux i8042.nokbd 8250.nr_uarts=0";
+pub(crate) const HVM_QUICK: &str =
+    "quiet edd=off nokaslr tsc=reliable no_timer_check i8042.noaux i8042.nokbd 8250.nr_uarts=0";
 
 /// Creates the small Linux guest in the foreground, and waits until it has ended.
 fn run_linux(kind: &str, flags: &[&str], words: &str) -> Ran {

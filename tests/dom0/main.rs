@@ -49,6 +49,8 @@ mod placement;
 mod platform;
 mod qemu_devices;
 mod sample;
+mod save_failures;
+mod save_restore;
 mod served_devices;
 mod sick_store;
 mod soak;
@@ -107,6 +109,8 @@ fn main() -> ExitCode {
         xl_cfg::TESTS,
         xl_cfg_json::TESTS,
         life::TESTS,
+        save_restore::TESTS,
+        save_failures::TESTS,
         libxl_record::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,
@@ -174,6 +178,14 @@ const LONG: &[&str] = &[
     "config_files_start_linux",
     "run_starts_a_guest_again_and_again",
     "run_is_killed_and_takes_over",
+    "saved_hvm_with_drivers_moves_between_xl_and_dombuild",
+    "saved_hvm_of_xl_has_its_devices",
+    "saved_pvh_moves_between_xl_and_dombuild",
+    "saved_devices_come_back",
+    "saved_pv_moves_between_xl_and_dombuild",
+    "saved_hvm_moves_between_xl_and_dombuild",
+    "saved_files_that_are_damaged",
+    "saved_guests_run_on_after_failures",
     "devices_work_as_hvm",
     "placement_is_libxenguests_own",
     "walk_kills_of_create",

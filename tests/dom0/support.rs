@@ -145,6 +145,7 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
         msr_relaxed: false,
         cpupool: 0,
         ssid: 0,
+        pirqs: false,
     })
 }
 

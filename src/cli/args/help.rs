@@ -196,6 +196,44 @@ Exit codes:
   2 usage                            8 the guest has locked the drive
   3 no such guest, or no such drive  130, 143 after SIGINT, SIGTERM";
 
+pub(super) const AFTER_SAVE: &str = "\
+The file is written beside its name, and gets that name when it is complete and
+on the disk. Then the guest is destroyed. After every failure but 7 the guest
+runs on, and there is no file. docs/migration.md says what a file has.
+
+Examples:
+  dombuild save web /srv/web.saved
+  dombuild save web /srv/web.saved --checkpoint
+  dombuild restore /srv/web.saved
+
+Exit codes:
+  0 done                               5 Xen refused
+  1 internal, or QEMU                  6 xenstore
+  2 usage                              7 the guest stays suspended, or was not
+  3 no such guest, or it cannot be       destroyed
+    saved; no room, or a file there    8 timed out waiting
+  130, 143 after SIGINT, SIGTERM";
+
+pub(super) const AFTER_RESTORE: &str = concat!(
+    sizes!(),
+    "
+
+The file is looked through before Xen is touched. What its configuration has and
+dombuild cannot give the guest is refused by name. The file stays.
+
+Examples:
+  dombuild restore /srv/web.saved
+  dombuild restore /srv/web.saved --dry-run --json
+
+Exit codes:
+  0 done                          5 Xen is absent or refused
+  1 internal, or QEMU died        6 xenstore
+  2 usage                         7 the domain was left behind
+  3 bad file, or name taken       8 timed out waiting
+  4 not enough memory             130, 143 after SIGINT, SIGTERM
+restore removes the domain after every failure except 7."
+);
+
 pub(super) const AFTER_DESTROY: &str = "\
 Examples:
   dombuild destroy web

@@ -150,6 +150,7 @@ pub(super) const CALLS: &[Call] = &[
     ),
     ("xc_domain_get_tsc_info", &[(Errno::ESRCH, GONE), (Errno::EINVAL, "Xen does not return dom0's own clock")]),
     ("xc_domain_getinfolist", &[(Errno::ENOMEM, LOCAL_MEMORY)]),
+    ("xc_domain_getvnuma", &[(Errno::ESRCH, GONE)]),
     (
         "xc_domain_hvm_getcontext",
         &[
@@ -196,6 +197,37 @@ pub(super) const CALLS: &[Call] = &[
             ),
             (Errno::ESRCH, GONE),
             (Errno::ENOMEM, LOCAL_MEMORY),
+        ],
+    ),
+    (
+        "xc_domain_restore",
+        &[
+            (
+                Errno::EBUSY,
+                "the guest has more pages than its limit in the new domain: its configuration in the file says less than it owned",
+            ),
+            (Errno::ENOMEM, NO_MEMORY),
+            (
+                Errno::EINVAL,
+                "the state in the file is not that of this kind of guest, or this CPU lacks a feature that the guest has seen",
+            ),
+            (Errno::EOPNOTSUPP, "the state in the file needs something that this Xen or this CPU lacks"),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
+    (
+        "xc_domain_resume",
+        &[(Errno::EINVAL, "the domain is not suspended: it has shut down for another reason"), (Errno::ESRCH, GONE)],
+    ),
+    (
+        "xc_domain_save",
+        &[
+            (Errno::ENOSPC, "the file system is full; give a file elsewhere"),
+            (Errno::EDQUOT, "the disk quota is used up; give a file elsewhere"),
+            (Errno::EFBIG, "the file would be larger than its file system or this process's limit (ulimit -f) allows"),
+            (Errno::EIO, "the disk does not take the file; the kernel's log has the reason"),
+            (Errno::EINVAL, "the guest has something that Xen does not save, such as PCI devices"),
+            (Errno::ESRCH, GONE),
         ],
     ),
     (

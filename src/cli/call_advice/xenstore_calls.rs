@@ -60,6 +60,10 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::EINVAL, STORE_TEXT),
         ],
     ),
+    (
+        "xs_resume_domain",
+        &[(Errno::EACCES, STORE_DENIED), (Errno::ENOENT, GONE), (Errno::EINVAL, "xenstored does not know the domain")],
+    ),
     ("xs_rm", &[(Errno::EACCES, STORE_DENIED), (Errno::ENOENT, STORE_MISSING), (Errno::EINVAL, STORE_TEXT)]),
     (
         "xs_set_permissions",

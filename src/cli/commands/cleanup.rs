@@ -37,6 +37,8 @@ fn name(left: &Leftover) -> String {
         LeftoverKind::Keys => format!("the keys of {of}"),
         LeftoverKind::Files => format!("the files of {of}"),
         LeftoverKind::Device => format!("a device of {of}"),
+        LeftoverKind::Suspended => format!("the suspension of {of}"),
+        LeftoverKind::PartialFile => format!("the incomplete file of {of}"),
         LeftoverKind::Record => format!("the record of {of}"),
     }
 }
@@ -54,6 +56,7 @@ fn text(found: &[Leftover], apply: bool) -> String {
             RunVerb::Build => "build",
             RunVerb::Destroy => "destroy",
             RunVerb::Attach => "attach",
+            RunVerb::Save => "save",
         });
         let by = verb.zip(left.pid).map(|(verb, pid)| format!(", by {verb}, process {pid}")).unwrap_or_default();
         lines.push(format!("  {}{by}", name(left)));

@@ -166,7 +166,7 @@ fn describe_json(
     Ok(object)
 }
 
-fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
+pub(super) fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
     context.step(Stage::CreateDomain, || {
         let (wanted, host) = create_request(context, config)?;
         let run = JournalEntry::begin(RunVerb::Create, config.uuid, None)?;

@@ -18,7 +18,7 @@ use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::plan::PlannedDevices;
 use crate::domain::libxl_cpuid;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::memory::{Kib, Kind};
 use crate::picture::text::render;
 use crate::qemu::confinement::RunAs;
@@ -61,20 +61,7 @@ pub(crate) fn run(
         checks.push(format!("devices: {found}"));
     }
     let memory = &config.guest.plan.memory;
-    let free = context.step(Stage::WaitFreeMemory, || {
-        let free = free_memory(context)?;
-        let missing = Kib(memory.footprint.0.saturating_sub(free.0));
-        if missing.0 == 0 {
-            return Ok((free, String::new()));
-        }
-        let share = config.guest.dom0_share;
-        let dom0 = dom0_memory(context, share.least).filter(|dom0| missing <= dom0.spare);
-        if dom0.is_some() && !config.guest.wait_memory.is_zero() && may_shrink_dom0(context, &config.guest)? {
-            return Ok((free, format!(", of which dom0 would give {}", missing.0)));
-        }
-        Err::<_, Error>(shortage(context, None, memory.footprint, free))
-    })?;
-    let (free, of_dom0) = free;
+    let (free, of_dom0) = check_memory(context, config)?;
     checks.push(format!("{} KiB are free and unclaimed, {} are needed{of_dom0}", free.0, memory.footprint.0));
     if let Some(model) = &config.device_model {
         context.step(Stage::DeviceModel, check_directories)?;
@@ -109,9 +96,30 @@ pub(crate) fn run(
     print::finish(json, &object, &text)
 }
 
+/// That the host has the memory, or that dom0 would give it: the free memory, and what dom0 would give, as text.
+///
+/// # Errors
+/// [`Error::NotEnoughMemory`]; an error of Xen.
+pub(super) fn check_memory(context: &Context<'_>, config: &Create) -> Result<(Kib, String), Failure> {
+    let required = config.guest.plan.memory.footprint;
+    context.step(Stage::WaitFreeMemory, || {
+        let free = free_memory(context)?;
+        let missing = Kib(required.0.saturating_sub(free.0));
+        if missing.0 == 0 {
+            return Ok((free, String::new()));
+        }
+        let share = config.guest.dom0_share;
+        let dom0 = dom0_memory(context, share.least).filter(|dom0| missing <= dom0.spare);
+        if dom0.is_some() && !config.guest.wait_memory.is_zero() && may_shrink_dom0(context, &config.guest)? {
+            return Ok((free, format!(", of which dom0 would give {}", missing.0)));
+        }
+        Err::<_, Error>(shortage(context, None, required, free))
+    })
+}
+
 /// That Xen gives so large grant and maptrack tables, that the CPU pool is there and has CPUs, and that every vCPU may run on
 /// one of them.
-fn check_tables_and_pool(
+pub(super) fn check_tables_and_pool(
     context: &Context<'_>,
     config: &Create,
     wanted: &CreateDomain,

@@ -14,4 +14,6 @@ pub mod inspect;
 pub mod list;
 pub mod medium;
 pub mod plan;
+pub mod restore;
 pub mod run;
+pub mod save;

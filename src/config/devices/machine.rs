@@ -14,7 +14,8 @@ use crate::memory::limits::DEFAULT_VIDEO;
 pub enum GraphicsCard {
     /// A VGA card with VESA modes
     #[default]
-    StdVga,
+    #[value(name = "stdvga")]
+    Std,
     /// Cirrus Logic GD5446
     Cirrus,
     /// The card of SPICE
@@ -28,7 +29,7 @@ impl GraphicsCard {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::StdVga => "std",
+            Self::Std => "std",
             Self::Cirrus => "cirrus",
             Self::Qxl => "qxl",
             Self::None => "none",
@@ -39,7 +40,7 @@ impl GraphicsCard {
     #[must_use]
     pub const fn usual_video(self) -> Kib {
         match self {
-            Self::StdVga => DEFAULT_VIDEO,
+            Self::Std => DEFAULT_VIDEO,
             Self::Cirrus => Kib(8 * 1024),
             Self::Qxl => Kib(128 * 1024),
             Self::None => Kib::ZERO,
@@ -50,7 +51,7 @@ impl GraphicsCard {
     #[must_use]
     pub fn device(self, mib: u64) -> Option<String> {
         match self {
-            Self::StdVga => Some(format!("VGA,vgamem_mb={mib}")),
+            Self::Std => Some(format!("VGA,vgamem_mb={mib}")),
             Self::Cirrus => Some(format!("cirrus-vga,vgamem_mb={mib}")),
             // The card has two memories.
             Self::Qxl => Some(format!("qxl-vga,vram_size_mb={0},ram_size_mb={0}", mib / 2)),

@@ -1,0 +1,103 @@
+//! `restore`: a guest comes back from a file of `save` or of xl.
+
+use serde_json::{Value, json};
+
+use super::create::create_domain;
+use super::dry_run::{check_memory, check_tables_and_pool};
+use crate::cli::args::migration::RestoreArgs;
+use crate::cli::connection::Connection;
+use crate::cli::create_request::create_request;
+use crate::cli::from_saved;
+use crate::cli::print::{self, Done};
+use crate::cli::reporter::Reporter;
+use crate::config::error::ConfigError;
+use crate::devices::framebuffer::keyboard;
+use crate::devices::hotplug::Hotplug;
+use crate::devices::plan::{GuestQemu, PlannedDevice, plan};
+use crate::error::{AtStage, Error};
+use crate::migration::restore::{RestoreJob, SavedFile, restore};
+use crate::observer;
+use crate::qemu::device_model::DeviceModel;
+use crate::stage::Stage;
+
+pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> anyhow::Result<Done> {
+    let (saved, config) = observer::step(reporter, Stage::CheckInput, || {
+        let saved = SavedFile::open(&arguments.file)?;
+        let config = from_saved::create(arguments, &saved)?;
+        config.devices.check(config.guest.plan.request.kind).map_err(ConfigError::from)?;
+        Ok::<_, Error>((saved, config))
+    })?;
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let context = connection.context();
+    let kind = config.guest.plan.request.kind;
+    let mut devices =
+        plan(context.xen, context.store, &config.devices, kind, config.guest_qemu()).at(Stage::CreateDomain)?;
+    if saved.guest.qemu.keyboard && config.device_model.is_some() {
+        if config.guest_qemu() == GuestQemu::Serves {
+            devices.paravirtual.push(PlannedDevice { device: keyboard(), hotplug: Hotplug::None });
+        } else {
+            log::info!("a QEMU without rights serves no paravirtual keyboard: the guest has its emulated one");
+        }
+    }
+    let mut object = describe(arguments, &saved);
+    if arguments.dry_run {
+        context.step(Stage::CreateDomain, || {
+            let (wanted, host) = create_request(&context, &config)?;
+            check_tables_and_pool(&context, &config, &wanted, &host)
+        })?;
+        let (free, _) = check_memory(&context, &config)?;
+        reporter.clear_line();
+        object["required_kib"] = json!(config.guest.plan.memory.footprint);
+        object["free_kib"] = json!(free);
+        object["devices"] = devices.summary().into();
+        let summary = format!(
+            "{} is a {kind} guest with {} MiB and {}: nothing is in the way of restoring it",
+            config.name,
+            saved.state.pages.to_kib().0 / 1024,
+            devices.summary().unwrap_or_else(|| "no devices".to_owned())
+        );
+        return print::finish(json, &object, &summary);
+    }
+    let mut domain = create_domain(&context, &config)?;
+    let job = RestoreJob {
+        saved: &saved,
+        guest: &config.guest,
+        name: &config.name,
+        devices,
+        device_model: config.device_model.as_ref(),
+        backend: config.backend.as_ref(),
+        hotplug_timeout: config.hotplug_timeout,
+        timeout: arguments.timeout,
+        paused: config.paused,
+    };
+    let done = restore(&context, &job, &mut domain).and_then(|(built, mut model)| {
+        model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
+        domain.release().at(Stage::Unpause)?;
+        Ok((built, model))
+    });
+    let (built, model) = match done {
+        Ok(done) => done,
+        Err(failure) => return Err(domain.undo(reporter, failure).into()),
+    };
+    reporter.clear_line();
+    domain.keep();
+    for (name, value) in serde_json::to_value(&built)?.as_object().into_iter().flatten() {
+        object[name.as_str()] = value.clone();
+    }
+    object["device_model_pid"] = json!(model.as_ref().map(DeviceModel::pid));
+    object["paused"] = json!(config.paused);
+    let state = if config.paused { "paused" } else { "running" };
+    print::finish(json, &object, &format!("{} is domain {}, {state}", config.name, built.domid))
+}
+
+fn describe(arguments: &RestoreArgs, saved: &SavedFile) -> Value {
+    json!({
+        "name": saved.guest.name.as_str(),
+        "uuid": saved.guest.uuid,
+        "file": arguments.file,
+        "kind": saved.guest.request.kind,
+        "pages": saved.state.pages,
+        "qemu_state": saved.state.emulator.is_some(),
+        "created_by_dombuild": saved.guest.ours,
+    })
+}

@@ -1,0 +1,207 @@
+//! Why a guest cannot be saved or restored.
+
+use std::path::PathBuf;
+
+use crate::memory::Pages;
+use crate::os::Untrusted;
+use crate::xen::{DomId, ShutdownReason};
+
+use super::Failure;
+use super::monitor::MonitorError;
+
+/// Why a guest cannot be saved or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MigrationError {
+    /// The guest cannot be saved as it is.
+    #[error("domain {domid} cannot be saved: {obstacle}")]
+    Obstacle {
+        /// The domain.
+        domid: DomId,
+        /// What is in the way.
+        obstacle: Obstacle,
+    },
+    /// The guest shut down instead of suspending itself.
+    #[error("domain {domid} was asked to suspend itself, and shut down: {reason}")]
+    ShutDown {
+        /// The domain.
+        domid: DomId,
+        /// The reason that it gave.
+        reason: ShutdownReason,
+    },
+    /// The guest could not be resumed after a failure.
+    #[error("domain {domid} stays suspended, because {problem}{}",
+        cause.as_ref().map(|cause| format!(" (first error: {cause})")).unwrap_or_default())]
+    StillSuspended {
+        /// The domain.
+        domid: DomId,
+        /// Why it could not be resumed.
+        problem: String,
+        /// The error that led to the attempt.
+        cause: Option<Box<Failure>>,
+    },
+    /// There is a file of this name.
+    #[error("{0} exists: it is not overwritten")]
+    Exists(PathBuf),
+    /// The file system has no room for the guest.
+    #[error("the file system of {path} has no room for {needed} bytes")]
+    NoRoom {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What the guest takes.
+        needed: u64,
+    },
+    /// A file is not a saved guest, or not a whole one.
+    #[error("{path} is not a saved guest that can be restored: {problem}")]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// The child that calls libxenguest ended without a result.
+    #[error("the child that {task} the guest ended without a result ({status}){}",
+        says.as_ref().map(|says| format!(", its last words: {says:?}")).unwrap_or_default())]
+    ChildDied {
+        /// `saves` or `restores`.
+        task: &'static str,
+        /// How it ended.
+        status: String,
+        /// The last line that it wrote.
+        says: Option<Untrusted>,
+    },
+    /// QEMU's monitor does not do what is needed.
+    #[error("the state of QEMU's devices is not to be had: {0}")]
+    Monitor(#[source] MonitorError),
+    /// QEMU has not taken on the saved state.
+    #[error("QEMU has not taken on the state of its devices: it is {0:?}")]
+    NotIncoming(Untrusted),
+}
+
+/// What stands in the way of saving a guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// It is being destroyed.
+    #[error("it is being destroyed")]
+    Dying,
+    /// Another run saves, creates or destroys it.
+    #[error("another run of dombuild works on it")]
+    Busy,
+    /// It has shut down.
+    #[error("it has shut down ({0})")]
+    ShutDown(ShutdownReason),
+    /// Part of its memory is populated on demand, which a saved guest cannot be.
+    #[error("{} of its pages are populated on demand, and {} pages are there for them", entries.0, cache.0)]
+    OnDemand {
+        /// The pages that are not populated yet.
+        entries: Pages,
+        /// The pages that it owns for them.
+        cache: Pages,
+    },
+    /// It has PCI devices of the host.
+    #[error("it has PCI devices of this host, whose state nobody can read")]
+    PciDevices,
+    /// It sees NUMA nodes.
+    #[error("it sees NUMA nodes, which the format does not have")]
+    VirtualNuma,
+    /// It can run guests itself.
+    #[error("it has nested virtualisation, whose state Xen does not save")]
+    Nested,
+    /// It was created never to move.
+    #[error("it was created with nomigrate: it may rely on the clock of this host's CPUs")]
+    NoMigrate,
+    /// It is paused, and so cannot suspend itself.
+    #[error("it is paused, and its kernel has to suspend itself")]
+    Paused,
+    /// It has never run.
+    #[error("it has never run, and only its own kernel can suspend a PV guest")]
+    NeverRan,
+    /// Its kernel has not set up Xen's drivers.
+    #[error("its kernel has not set up Xen's drivers, and only they can suspend it")]
+    NoDrivers,
+    /// It has no configuration for libxl.
+    #[error("it has no configuration in libxl's format ({0}): nothing could restore it")]
+    NoConfiguration(PathBuf),
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileProblem {
+    /// It does not begin as such a file does.
+    #[error("it does not begin with xl's mark")]
+    NoMark,
+    /// A field has a value that does not belong there.
+    #[error("at byte {offset}, {what} is {value:#x}")]
+    Field {
+        /// The place of the field.
+        offset: u64,
+        /// The field.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A record is where it does not belong.
+    #[error("at byte {offset} stands {what}, record type {kind:#x}, where it does not belong")]
+    Record {
+        /// The place of the record.
+        offset: u64,
+        /// `a record of libxl` or `a record of libxc`.
+        what: &'static str,
+        /// Its type.
+        kind: u32,
+    },
+    /// The file ends too early.
+    #[error("it ends at byte {length}, in the middle of {what}")]
+    Truncated {
+        /// The length of the file.
+        length: u64,
+        /// What is cut off.
+        what: &'static str,
+    },
+    /// Something follows the end.
+    #[error("{0} bytes follow its end")]
+    Rest(u64),
+    /// The configuration is not JSON.
+    #[error("its configuration is not JSON: {0}")]
+    NotJson(String),
+    /// The configuration has something that this version cannot give the guest again.
+    #[error("its configuration has {name} = {value:?}, which dombuild cannot give the guest")]
+    Unknown {
+        /// The field, with the objects around it.
+        name: String,
+        /// Its value, shortened.
+        value: Untrusted,
+    },
+    /// The configuration has a device that cannot be.
+    #[error("{name} of its configuration is no device that dombuild can give the guest: {reason}")]
+    Device {
+        /// The device.
+        name: String,
+        /// What is wrong with it.
+        reason: Untrusted,
+    },
+    /// The configuration lacks something.
+    #[error("its configuration has no usable {0}")]
+    Missing(String),
+    /// The stream is that of another kind of guest.
+    #[error("its configuration is of a {configured} guest, and the state behind it is not")]
+    OtherKind {
+        /// The kind in the configuration.
+        configured: crate::memory::Kind,
+    },
+    /// A frame lies beyond any that the guest can have.
+    #[error("at byte {offset}, frame {frame:#x} lies beyond the guest's last, {last:#x}")]
+    Frame {
+        /// The place of the record.
+        offset: u64,
+        /// The frame.
+        frame: u64,
+        /// The last that the guest can have.
+        last: u64,
+    },
+    /// The file has a state of QEMU, and the guest has none.
+    #[error("it has a state of QEMU, and its guest has no QEMU")]
+    QemuState,
+}
