@@ -135,7 +135,6 @@ fn what_dombuild_does_not_know_is_refused_by_name() {
         ("/c_info/driver_domain", json!("True"), "c_info.driver_domain"),
         ("/c_info/new", json!(1), "c_info.new"),
         ("/b_info/vnuma_nodes", json!([{ "memkb": 1 }]), "b_info.vnuma_nodes"),
-        ("/b_info/vcpu_soft_affinity", json!([[1]]), "b_info.vcpu_soft_affinity"),
         ("/b_info/device_model_stubdomain", json!("True"), "b_info.device_model_stubdomain"),
         ("/b_info/nested_hvm", json!("True"), "b_info.nested_hvm"),
         ("/b_info/avail_vcpus", json!([1]), "b_info.avail_vcpus"),
