@@ -304,7 +304,7 @@ fn xls_hvm() {
     shell(&format!("xl create {}", path_text(&config)));
     thread::sleep(Duration::from_secs(5));
     let before = pci_bus("x");
-    let backends = || shell(&format!("xenstore-ls /libxl/{}/device | grep -c backend-id", info("x").domid));
+    let backends = || shell(&format!("xenstore-ls /libxl/{}/device | grep -c ' backend = '", info("x").domid));
     let devices = backends();
     hvm_chain("x", &[(Xl, Dombuild)]);
     assert_eq!(pci_bus("x"), before);
