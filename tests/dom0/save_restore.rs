@@ -294,15 +294,17 @@ fn xls_hvm() {
     let _bridge = Link::bridge(BRIDGE);
     let images = Images::new();
     let disks = format!("\"{},raw,hda,w\",\",hdc:cdrom,r\"", images.image("disk"));
+    // QEMU 10 refuses a sound card without an audio backend, and libxl names none.
+    let sound = if env!("DOMBUILD_XEN_VERSION") == "4.17" { "soundhw=\"ac97\"\n" } else { "" };
     let config = format!(
-        "type=\"hvm\"\nname=\"x\"\nmemory=96\nserial=\"pty\"\nvnc=1\nusbdevice=[\"tablet\"]\nsoundhw=\"ac97\"\ndisk=[{disks}]\n\
+        "type=\"hvm\"\nname=\"x\"\nmemory=96\nserial=\"pty\"\nvnc=1\nusbdevice=[\"tablet\"]\n{sound}disk=[{disks}]\n\
          vif=[\"bridge={BRIDGE},model=e1000\"]\nviridian=1\nhpet=0\n"
     );
     let config = file(config.as_bytes());
     shell(&format!("xl create {}", path_text(&config)));
     thread::sleep(Duration::from_secs(5));
     let before = pci_bus("x");
-    let backends = || shell(&format!("xenstore-ls /libxl/{}/device | grep -c backend-id", info("x").domid));
+    let backends = || shell(&format!("xenstore-ls /libxl/{}/device | grep -c ' backend = '", info("x").domid));
     let devices = backends();
     hvm_chain("x", &[(Xl, Dombuild)]);
     assert_eq!(pci_bus("x"), before);
