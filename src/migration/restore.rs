@@ -248,6 +248,11 @@ fn add_state(devices: &mut QemuDevices, saved: &SavedFile) -> Result<(), Error> 
     memory.fill(file, range.end - range.start).map_err(failed())?;
     File::from(memory.writer().map_err(failed())?).rewind().map_err(failed())?;
     let state = memory.end_writing().map_err(failed())?;
+    // QEMU activates the drives when it goes on. QEMU 10 has two descriptors of each by then, and one's lock is in the way of the
+    // other's. No other guest has the images: that was checked.
+    for argument in devices.arguments.iter_mut().filter(|argument| argument.contains("file.filename=/dev/fdset/")) {
+        *argument = argument.replacen("file.filename=", "file.locking=off,file.filename=", 1);
+    }
     devices.arguments.extend(["-incoming".to_owned(), format!("fd:{}", state.as_raw_fd()), "-S".to_owned()]);
     devices.descriptors.push(state);
     Ok(())
