@@ -14,7 +14,7 @@ pub struct PlatformArgs {
     /// nested-virt=true, viridian=true, timeoffset=-3600 (repeat for each)
     #[arg(long, value_name = "KEY=VALUE")]
     pub platform: Vec<String>,
-    /// Changes of its CPUID in xl's syntax: host,FEATURE=VALUE,... or LEAF[,SUBLEAF]:REGISTER=BITS,... (repeat to give
+    /// Changes of its CPUID in xl's syntax: host,FEATURE=VALUE,... or LEAF:REGISTER=BITS,... (repeat to give
     /// more; the later one counts): host,avx2=0 or 1:ecx=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx0
     #[arg(long, value_name = "TEXT")]
     pub cpuid: Vec<String>,
