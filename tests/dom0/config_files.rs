@@ -92,6 +92,8 @@ fn machine(domid: DomId) -> Vec<String> {
             Some(value) if !value.starts_with('-') => format!("{option} {value}"),
             _ => (*option).to_owned(),
         })
+        // xl writes this, which is QEMU's default without a display.
+        .filter(|word| word != "-vnc none")
         .collect();
     found.sort();
     found
