@@ -36,13 +36,12 @@ const HVM: [&str; 6] = [
 ];
 
 /// Guests without a firmware. Of a PVH guest populated on demand, memory/target differs on purpose (docs/memory.md).
-const DIRECT: [&str; 4] = [
+const DIRECT: [&str; 3] = [
     "type = 'pvh'\nmemory = 64\nkernel = 'KERNEL'\nramdisk = 'KERNEL'\nroot = '/dev/xvda1 ro'\nextra = 'quiet \"x\"'\n\
      vcpus = 2\npool = 'Pool-0'\ndisk = ['phy:IMAGE,xvda,w', 'format=raw,vdev=xvdb,access=ro,target=CD']\n\
      vif = ['', 'bridge=test0,mac=00:16:3e:00:00:0N']\n",
     "memory = '64'\nkernel = \"KERNEL\"\ncmdline = 'quiet'\nvcpus = 1\non_crash = 'preserve'\nvif = ['bridge=test0,mac=00:16:3e:00:00:0N']\n\
      disk = ['IMAGE,raw,xvda1,w']\n",
-    "type = 'pv'\nmemory = 64\nkernel = 'KERNEL'\nvnc = 1\nvncdisplay = 9\ndisk = ['CD,qcow2,xvdb,r']\n",
     "type = 'pvh'\nmemory = 64\nkernel = 'KERNEL'\nmsr_relaxed = 1\nvcpus = 2\nmaxvcpus = 4\np9 = ['tag=data,path=SHARE,security_model=none']\n\
      channel = ['connection=pty,name=org.example.a', 'connection=pty,name=org.example.b']\n",
 ];
