@@ -162,7 +162,7 @@ fn again_and_again() {
     guest.wait_for("\"domid\"", 1);
     ends(ShutdownReason::Crash);
     let (status, said) = guest.end();
-    assert!(status == Some(0) && said.contains("\"event\":\"preserved\""), "{said}");
+    assert!(status == Some(0) && said.contains("\"event\": \"preserved\""), "{said}");
     dombuild(&["destroy", "t"]).success();
     before.assert_back().expect("nothing is left");
 }
