@@ -187,7 +187,7 @@ const KEYS_OF_4_20: &[(&[&str], &str, &[&str])] = &[
 const DISKS: &[&str] = &[
     "phy:/dev/vg/a,xvda,w",
     "file:/b.img,xvdj,r",
-    "/c.qcow2,qcow2,xvdd",
+    "/c.qcow2,qcow2,xvde",
     "format=raw, vdev=xvdk, access=ro, backendtype=phy, target=/d,e=f",
     "backend=store,vdev=xvdg,script=block-x,discard,target=res",
     "vdev=xvdh,specification=xen,direct-io-safe,no-discard,target=/h",
