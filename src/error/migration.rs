@@ -100,7 +100,7 @@ pub enum Obstacle {
         cache: Pages,
     },
     /// It has PCI devices of the host.
-    #[error("it has PCI devices of this host, whose state nobody can read")]
+    #[error("it has PCI devices of this host, whose state Xen cannot save")]
     PciDevices,
     /// It sees NUMA nodes.
     #[error("it sees NUMA nodes, which the format does not have")]

@@ -1,4 +1,4 @@
-//! The file of a guest that is being saved: it is written beside its name, and gets that name when it is complete.
+//! The file of a guest that is being saved: it has another name in its folder until it is complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::error::migration::MigrationError;
 use crate::runs::journal::JournalEntry;
 
-/// A file that is written beside its later name. Dropping it removes it.
+/// A file that does not have its final name yet. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct PartialFile {
     pub(super) file: File,

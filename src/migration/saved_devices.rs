@@ -159,7 +159,7 @@ fn channel(fields: &mut Fields) -> Result<Channel, FileProblem> {
     Ok(Channel { name, connection })
 }
 
-/// A `libxl_vnc_info`, and the keymap beside it. `None`: there is no VNC.
+/// A `libxl_vnc_info`, and the keymap that goes with it. `None`: there is no VNC.
 pub(super) fn framebuffer(vnc: &mut Fields, beside: &mut Fields) -> Result<Option<Framebuffer>, FileProblem> {
     let enabled = vnc.truth("enable")?.unwrap_or(true);
     let display = vnc.number("display")?.unwrap_or(0);

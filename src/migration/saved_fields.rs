@@ -1,4 +1,4 @@
-//! The fields of libxl's JSON, read once each: what is left at the end is something that nobody has read.
+//! The fields of libxl's JSON, read once each: what is left at the end has not been read.
 
 use serde_json::{Map, Value};
 

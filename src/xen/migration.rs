@@ -39,7 +39,7 @@ unsafe extern "C" fn suspend(data: *mut c_void) -> c_int {
     c_int::from((saving.suspend)())
 }
 
-/// Nothing runs while the memory is copied, so that nobody records what changes.
+/// Nothing runs while the memory is copied, so that no record of changes is needed.
 unsafe extern "C" fn no_log_dirty(_domid: u32, _enable: c_uint, _data: *mut c_void) -> c_int {
     0
 }

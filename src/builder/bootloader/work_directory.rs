@@ -74,7 +74,7 @@ impl Drop for WorkDirectory {
     }
 }
 
-/// Removes the directories of runs that were killed: those of root that nobody has locked.
+/// Removes the directories of runs that were killed: those of root that no process has locked.
 fn remove_abandoned() {
     for entry in fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
         let is_run = entry.file_name().to_string_lossy().starts_with(PREFIX);

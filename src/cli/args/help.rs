@@ -197,7 +197,7 @@ Exit codes:
   3 no such guest, or no such drive  130, 143 after SIGINT, SIGTERM";
 
 pub(super) const AFTER_SAVE: &str = "\
-The file is written beside its name, and gets that name when it is complete and
+The file has another name in its folder until it is complete and
 on the disk. Then the guest is destroyed. After every failure but 7 the guest
 runs on, and there is no file. docs/migration.md says what a file has.
 

@@ -147,7 +147,7 @@ fn lock(name: &DomainName) -> Result<RunLock, Error> {
 /// Tells the service manager, if there is one.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::warn!("the service manager cannot be told: {error}");
+        log::warn!("no message to the service manager: {error}");
     }
 }
 
