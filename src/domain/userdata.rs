@@ -136,6 +136,38 @@ fn files_in(directory: &Path, domid: DomId, uuid: Option<uuid::Uuid>) -> Vec<Pat
     entries.map(|entry| entry.path()).filter(belongs).collect()
 }
 
+/// Whether a killed program left its lock on a domain's user data: the file of a lock that no program holds.
+#[must_use]
+pub fn has_dead_lock(domain: DomainRef) -> bool {
+    is_dead(&lock_path(Path::new(DIRECTORY), domain))
+}
+
+fn is_dead(lock: &Path) -> bool {
+    let file = shared_file::open(lock, OpenOptions::new().read(true).write(true), None);
+    file.is_ok_and(|file| file.into_file().try_lock().is_ok())
+}
+
+/// Removes the lock that a killed program left, and the content that it had not written completely.
+///
+/// # Errors
+/// A text with the path if one of the files cannot be removed. A lock that a program holds is no error.
+pub fn remove_dead_lock(domain: DomainRef) -> Result<(), String> {
+    let directory = Path::new(DIRECTORY);
+    let (lock, new) = (lock_path(directory, domain), path(directory, 'n', domain, "libxl-json"));
+    match is_dead(&lock).then(|| try_lock(&lock)).transpose() {
+        // The lock, if it was taken, is released behind the removal, and its file with it.
+        Ok(held) => match held.flatten() {
+            Some(_lock) => remove_file(&new).map_err(|error| format!("cannot remove {}: {error}", new.display())),
+            None => Ok(()),
+        },
+        Err(error) => Err(format!("cannot lock {}: {error}", lock.display())),
+    }
+}
+
+fn lock_path(directory: &Path, domain: DomainRef) -> PathBuf {
+    path(directory, 'l', domain, "domain-userdata-lock")
+}
+
 /// The lock on a domain's user data. Dropping it releases it.
 struct Lock {
     path: PathBuf,
@@ -153,7 +185,7 @@ impl Drop for Lock {
 
 /// Takes the lock, as long as the domain exists.
 fn lock(context: &Context<'_>, domain: DomainRef) -> Result<Lock, Error> {
-    let path = path(Path::new(DIRECTORY), 'l', domain, "domain-userdata-lock");
+    let path = lock_path(Path::new(DIRECTORY), domain);
     let start = Instant::now();
     let lock = loop {
         if let Some(lock) = try_lock(&path).map_err(failed("lock", &path))? {
@@ -237,8 +269,10 @@ mod tests {
     fn the_lock_is_held_once_and_its_file_is_gone_after_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
+        assert!(!is_dead(&path), "there is none");
         let lock = try_lock(&path).expect("made").expect("free");
         assert!(try_lock(&path).expect("opened").is_none(), "held");
+        assert!(!is_dead(&path), "held");
         // Another program opened the file while it had its name.
         let late = File::open(&path).expect("opened");
         drop(lock);
@@ -247,6 +281,8 @@ mod tests {
         let next = try_lock(&path).expect("made").expect("another file");
         drop(next);
         assert!(!path.exists());
+        fs::write(&path, "").expect("its program was killed");
+        assert!(is_dead(&path) && path.exists());
     }
 
     #[test]

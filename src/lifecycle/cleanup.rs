@@ -16,6 +16,7 @@ use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::owner_tag;
 use crate::domain::paths::XenstorePaths;
+use crate::domain::userdata;
 use crate::error::{Error, Wait};
 use crate::memory::Pages;
 use crate::os::cgroup::Cgroup;
@@ -68,6 +69,8 @@ pub enum LeftoverKind {
     Suspended,
     /// The file of a guest that was not saved completely.
     PartialFile,
+    /// The lock on the user data of a domain that exists.
+    Lock,
     /// The journal entry of the run, and nothing else.
     Record,
 }
@@ -94,6 +97,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     }
     survey.marks()?;
     survey.cgroups()?;
+    survey.locks();
     if apply {
         journal::forget_unfinished();
     }
@@ -251,6 +255,17 @@ impl Findings<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Handles locks on the user data of domains that exist. The run that took one may have had no journal entry.
+    fn locks(&mut self) {
+        for domain in self.domains.clone() {
+            let held = domain.held();
+            if !self.is_worked_on(domain.uuid, domain.domid) && userdata::has_dead_lock(held) {
+                let remove = || userdata::remove_dead_lock(held);
+                self.note(domain.uuid, Some(domain.domid), None, LeftoverKind::Lock, remove);
+            }
+        }
     }
 
     /// Handles the rest of a domain that is gone, unless its domid belongs to another domain by now.

@@ -39,6 +39,7 @@ fn name(left: &Leftover) -> String {
         LeftoverKind::Device => format!("a device of {of}"),
         LeftoverKind::Suspended => format!("the suspension of {of}"),
         LeftoverKind::PartialFile => format!("the incomplete file of {of}"),
+        LeftoverKind::Lock => format!("the lock on the user data of {of}"),
         LeftoverKind::Record => format!("the record of {of}"),
     }
 }
