@@ -24,15 +24,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_boot_loader_that_gives_no_kernel", no_kernel),
 ];
 
-/// Whether these tests wait for --full: on Xen 4.20, they have not been seen to end in time.
-fn waits_for_full() -> bool {
-    let waits = env!("DOMBUILD_XEN_VERSION") != "4.17" && !super::sample::full();
-    if waits {
-        println!("on this Xen only with --full");
-    }
-    waits
-}
-
 /// The directories of boot loaders' runs.
 fn work_directories() -> Vec<PathBuf> {
     let entries = fs::read_dir("/var/tmp").expect("a directory").map(|entry| entry.expect("an entry").path());
@@ -59,9 +50,6 @@ fn disk(cmdline: &str) -> tempfile::TempPath {
 }
 
 fn boots() {
-    if waits_for_full() {
-        return;
-    }
     let image = disk(&format!("{CMDLINE} {QUICK}"));
     let spec = format!("{},raw,xvda,w", path_text(&image));
     // A start takes minutes in emulation: one kind, or both in a full run.
@@ -173,9 +161,6 @@ const TRIES: &[(&str, &str, bool)] = &[
 ];
 
 fn confined() {
-    if waits_for_full() {
-        return;
-    }
     let mut text =
         "#!/usr/bin/python3\nimport os, signal, socket, sys\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n\
         files = [word[19:] for word in sys.argv if word.startswith('--output-directory=')][0]\nfound = []\n"
@@ -204,9 +189,6 @@ fn confined() {
 }
 
 fn without_an_end() {
-    if waits_for_full() {
-        return;
-    }
     let hanging = script("#!/bin/sh\nprintf 'waiting\\033[2J\\n'\nwhile :; do :; done\n");
     let start = Instant::now();
     let (status, error) = with(&hanging, &["--bootloader-timeout", "3"]);
@@ -248,9 +230,6 @@ fn without_an_end() {
 }
 
 fn no_kernel() {
-    if waits_for_full() {
-        return;
-    }
     let answer = |text: &str| {
         script(&format!(
             "#!/usr/bin/python3\nimport os, sys\nvalue = lambda flag: [w[len(flag):] for w in sys.argv if w.startswith(flag)][0]\n\
