@@ -111,7 +111,7 @@ pub enum Error {
     /// QEMU cannot run as a user.
     #[error(transparent)]
     DeviceUser(#[from] DeviceUserError),
-    /// A guest cannot be saved or restored.
+    /// A guest cannot be saved, restored or migrated.
     #[error(transparent)]
     Migration(Box<MigrationError>),
     /// An operation on a file or process of this program's own failed.

@@ -80,9 +80,11 @@ pub enum Stage {
     WaitGuest,
     /// The guest suspends itself, or is stopped, and its QEMU's state is taken.
     Suspend,
-    /// The state of a guest is written to a file.
+    /// The two sides of a migration tell each other how far they are.
+    HandOver,
+    /// The state of a guest is written to a file or to the other side.
     SaveMemory,
-    /// The state of a guest is read from a file.
+    /// The state of a guest is read from a file or from the other side.
     RestoreMemory,
     /// A suspended guest runs on.
     Resume,
@@ -94,7 +96,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -132,6 +134,7 @@ impl Stage {
         Self::Unpause,
         Self::WaitGuest,
         Self::Suspend,
+        Self::HandOver,
         Self::SaveMemory,
         Self::RestoreMemory,
         Self::Resume,
@@ -180,6 +183,7 @@ impl Stage {
             Self::Unpause => "unpause",
             Self::WaitGuest => "wait-guest",
             Self::Suspend => "suspend",
+            Self::HandOver => "hand-over",
             Self::SaveMemory => "save-memory",
             Self::RestoreMemory => "restore-memory",
             Self::Resume => "resume",

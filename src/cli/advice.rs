@@ -133,9 +133,21 @@ fn of_migration(error: &MigrationError) -> Option<&'static str> {
             Obstacle::PciDevices => "detach them first (`xl pci-detach`)",
             Obstacle::Paused => "`xl unpause` lets it",
             Obstacle::NoDrivers => "wait until it has started; a kernel without them cannot be saved",
+            Obstacle::NoShadow => "`--no-live` suspends it before its memory is sent",
             Obstacle::Busy => "wait until that has ended",
             _ => return None,
         },
+        MigrationError::Undecided { .. } => {
+            "look at the other host: if the guest runs there, `dombuild destroy` removes this one; if it does not, \
+             `dombuild resume` lets this one run on"
+        }
+        MigrationError::OtherMessage { .. } => {
+            "is the program there `dombuild migrate-receive` or `xl migrate-receive`?"
+        }
+        MigrationError::TooManyChanges { .. } => {
+            "give it more --max-rounds or a longer --max-downtime, or --at-limit suspend"
+        }
+        MigrationError::ConnectionLost { .. } => "the messages of the other side, above, say why",
         MigrationError::StillSuspended { .. } => "`dombuild cleanup --apply` tries again",
         MigrationError::Exists(_) => "remove it, or give another name",
         MigrationError::NoRoom { .. } => "the guest runs on; give a file elsewhere",

@@ -23,12 +23,12 @@ use boot::{BootArgs, BootloaderArgs};
 use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
     AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
-    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_PLAN, AFTER_RESTORE,
-    AFTER_RUN, AFTER_SAVE, AFTER_XENGUEST,
+    AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_MIGRATE,
+    AFTER_MIGRATE_RECEIVE, AFTER_PLAN, AFTER_RESTORE, AFTER_RESUME, AFTER_RUN, AFTER_SAVE, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
-use migration::{RestoreArgs, SaveArgs};
+use migration::{MigrateArgs, ReceiveArgs, RestoreArgs, ResumeArgs, SaveArgs};
 use output::OutputArgs;
 use platform::{DomainArgs, PlatformArgs};
 use qemu::QemuArgs;
@@ -100,6 +100,15 @@ pub enum Command {
     /// Restore a guest from a file of `dombuild save` or `xl save`
     #[command(after_help = AFTER_RESTORE)]
     Restore(Box<RestoreArgs>),
+    /// Send a running guest to another host, and destroy it here once it runs there
+    #[command(after_help = AFTER_MIGRATE)]
+    Migrate(MigrateArgs),
+    /// Take a guest that another host sends; `migrate` and `xl migrate` start it there
+    #[command(after_help = AFTER_MIGRATE_RECEIVE)]
+    MigrateReceive(Box<ReceiveArgs>),
+    /// Let a suspended guest run on, under the name that it had before a migration
+    #[command(after_help = AFTER_RESUME)]
+    Resume(ResumeArgs),
     /// Destroy a guest with its device model and its keys in xenstore
     #[command(after_help = AFTER_DESTROY)]
     Destroy(DestroyArgs),

@@ -4,12 +4,13 @@ use super::from_flags::Create;
 use crate::builder::cpuid::check_cpuid_rules;
 use crate::builder::image::check_width;
 use crate::config::cpu_pool::CpuPool;
+use crate::config::devices::set::MigratesFrom;
 use crate::context::Context;
 use crate::domain::find::name_owner;
 use crate::domain::identity::check_uuid_free;
 use crate::error::Error;
 use crate::memory::Kind;
-use crate::xen::{CreateDomain, PhysInfo};
+use crate::xen::{CreateDomain, DomId, PhysInfo};
 
 /// Checks the configuration against this host, and returns what Xen creates the domain with.
 ///
@@ -19,7 +20,11 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
     if let Some(owner) = name_owner(context.xen, &context.store.plain(), config.name.as_str())? {
         return Err(Error::NameTaken { name: config.name.to_string(), owner });
     }
-    check_uuid_free(context.xen, config.uuid, None)?;
+    let itself = match config.devices.migrates_from {
+        MigratesFrom::Domain(number) => DomId::new(number),
+        _ => None,
+    };
+    check_uuid_free(context.xen, config.uuid, itself)?;
     let host = context.xen.physinfo()?;
     let plan = &config.guest.plan;
     let kind = plan.request.kind;

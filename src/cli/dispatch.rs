@@ -15,8 +15,8 @@ use nix::sys::stat::{Mode, umask};
 use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
 use super::commands::{
-    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, plan, restore,
-    run, save,
+    attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, migrate,
+    migrate_receive, plan, restore, resume, run, save,
 };
 use super::events::Events;
 use super::print::{self, Code, Done};
@@ -218,6 +218,9 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Eject(arguments) => medium::eject(reporter, arguments, cli.json),
         Command::Save(arguments) => save::run(reporter, arguments, cli.json),
         Command::Restore(arguments) => restore::run(reporter, arguments, cli.json),
+        Command::Migrate(arguments) => migrate::run(reporter, arguments, cli.json),
+        Command::MigrateReceive(arguments) => migrate_receive::run(reporter, arguments),
+        Command::Resume(arguments) => resume::run(reporter, arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),

@@ -30,6 +30,8 @@ codes! {
     DEVICE_FAILED = "device-failed", 1;
     /// The guest ends and starts again too often.
     RESTARTS_TOO_OFTEN = "restarts-too-often", 1;
+    /// A guest was not migrated: the other side failed, or is not what it must be, or the guest changes too fast.
+    NOT_MIGRATED = "not-migrated", 1;
     /// The command line cannot be parsed.
     USAGE = "usage", 2;
     /// The sizes make no guest.
@@ -62,6 +64,8 @@ codes! {
     XENSTORE = "xenstore", 6;
     /// A domain, or a part of it, could not be removed.
     LEFT_BEHIND = "left-behind", 7;
+    /// It is not known whether a guest runs on the other side of a migration.
+    UNDECIDED = "undecided", 7;
     /// A wait reached its deadline.
     TIMED_OUT = "timed-out", 8;
     /// SIGINT ended the run.

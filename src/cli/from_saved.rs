@@ -1,6 +1,6 @@
-//! Converts a saved guest's file to a request, as [`super::from_flags`] does with flags.
+//! Converts a saved or incoming guest to a request, as [`super::from_flags`] does with flags.
 
-use super::args::migration::RestoreArgs;
+use super::args::migration::RestoredGuestArgs;
 use super::from_flags::{Create, FirmwareFiles};
 use crate::config::autoballoon::Dom0Share;
 use crate::config::cpu_pool::CpuPool;
@@ -9,7 +9,7 @@ use crate::config::guest::{Claim, Guest};
 use crate::devices::disk::{Server, server};
 use crate::error::Error;
 use crate::memory::Kind;
-use crate::migration::restore::SavedFile;
+use crate::migration::restore::Saved;
 use crate::payload::boot_files::BootFiles;
 use crate::payload::search::resolve_device_model;
 use crate::qemu::config::{DeviceModelConfig, QemuRole};
@@ -17,11 +17,11 @@ use crate::qemu::confinement::{RunAs, UserChoice};
 use crate::qemu::needs::Needs;
 use crate::xen::ImageLimits;
 
-/// The guest of this file.
+/// The guest.
 ///
 /// # Errors
 /// Where its sizes make no guest, or its QEMU cannot run here.
-pub(crate) fn create(arguments: &RestoreArgs, saved: &SavedFile) -> Result<Create, Error> {
+pub(crate) fn create(arguments: &RestoredGuestArgs, saved: &Saved) -> Result<Create, Error> {
     let from = &saved.guest;
     let plan = saved.plan()?;
     let kind = plan.request.kind;
@@ -29,7 +29,7 @@ pub(crate) fn create(arguments: &RestoreArgs, saved: &SavedFile) -> Result<Creat
     let mut devices = from.devices.clone();
     devices.complete();
     devices.machine = from.qemu.machine.clone();
-    let has_device_model = saved.state.emulator.is_some();
+    let has_device_model = saved.has_qemu;
     if kind == Kind::Hvm && !has_device_model {
         // They are QEMU's.
         devices.framebuffer = None;
@@ -59,7 +59,7 @@ pub(crate) fn create(arguments: &RestoreArgs, saved: &SavedFile) -> Result<Creat
         device_model,
         backend,
         quiet: false,
-        paused: arguments.paused,
+        paused: false,
         foreground: false,
         seclabel: from.seclabel.clone(),
         max_grant_frames: from.max_grant_frames,
@@ -76,7 +76,7 @@ pub(crate) fn create(arguments: &RestoreArgs, saved: &SavedFile) -> Result<Creat
 }
 
 /// The guest's QEMU. It runs as the file says; dombuild's own guests say nothing where libxl has no word for their user.
-fn qemu(arguments: &RestoreArgs, saved: &SavedFile, role: QemuRole) -> Result<DeviceModelConfig, Error> {
+fn qemu(arguments: &RestoredGuestArgs, saved: &Saved, role: QemuRole) -> Result<DeviceModelConfig, Error> {
     let from = &saved.guest.qemu;
     let vnc = saved.guest.devices.framebuffer.as_ref().map(|framebuffer| format!("-vnc {}", framebuffer.address()));
     let resolved = |path| {

@@ -72,7 +72,15 @@ fn code_of_migration(error: &MigrationError) -> Code {
         MigrationError::Exists(_) | MigrationError::NoRoom { .. } | MigrationError::BadFile { .. } => Code::BAD_FILE,
         MigrationError::StillSuspended { .. } => Code::LEFT_BEHIND,
         MigrationError::Monitor(_) | MigrationError::NotIncoming(_) => Code::DEVICE_MODEL_FAILED,
+        MigrationError::BadStream(_) => Code::BAD_FILE,
+        MigrationError::Undecided { .. } => Code::UNDECIDED,
         MigrationError::ChildDied { .. } => Code::INTERNAL,
+        MigrationError::ConnectionLost { .. }
+        | MigrationError::OtherMessage { .. }
+        | MigrationError::NotStarted { .. }
+        | MigrationError::TooManyChanges { .. }
+        | MigrationError::NotLetGo(_)
+        | MigrationError::BadConfiguration(_) => Code::NOT_MIGRATED,
     }
 }
 
@@ -195,7 +203,7 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
         }
         Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
         Error::Migration(error) => {
-            if let MigrationError::StillSuspended { domid, .. } = **error {
+            if let MigrationError::StillSuspended { domid, .. } | MigrationError::Undecided { domid, .. } = **error {
                 object["domid"] = json!(domid);
             }
         }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use crate::config::devices::disk::Disk;
+use crate::config::devices::set::MigratesFrom;
 use crate::error::device::DeviceError;
 use crate::os::loop_device::{FilePart, part_of};
 
@@ -28,6 +29,8 @@ pub struct OpenImage {
     pub shared: bool,
     /// The guest's own QEMU has it, too, for the emulated twin.
     pub emulated: bool,
+    /// Where the guest has it, too, while it migrates.
+    pub migrates_from: MigratesFrom,
 }
 
 impl OpenImage {
@@ -79,7 +82,17 @@ pub fn open_image(disk: &Disk) -> Result<Option<OpenImage>, DeviceError> {
         None => Some(FilePart { device: status.dev(), inode: status.ino(), bytes: 0..u64::MAX }),
     };
     let (writable, shared) = (disk.writable, disk.shared);
-    Ok(Some(OpenImage { vdev, path, file, block_device, part, writable, shared, emulated: false }))
+    Ok(Some(OpenImage {
+        vdev,
+        path,
+        file,
+        block_device,
+        part,
+        writable,
+        shared,
+        emulated: false,
+        migrates_from: MigratesFrom::Nowhere,
+    }))
 }
 
 /// The size of a file or block device.

@@ -10,7 +10,7 @@ use super::xenbus::{XenbusDevice, kernel_driver};
 use super::{channel, disk, external, framebuffer, nic, share};
 use crate::config::devices::disk::Disk;
 use crate::config::devices::nic::Nic;
-use crate::config::devices::set::Devices;
+use crate::config::devices::set::{Devices, MigratesFrom};
 use crate::config::devices::virtual_device::DiskClass;
 use crate::domain::find::find_by_name;
 use crate::error::Error;
@@ -81,7 +81,7 @@ pub fn plan(
     let mut planned = PlannedDevices::default();
     let mut images = Vec::new();
     for disk in &devices.disks {
-        plan_disk(xen, store, disk, kind, qemu, &mut images, &mut planned)?;
+        plan_disk(xen, store, (disk, devices.migrates_from), kind, qemu, &mut images, &mut planned)?;
     }
     for nic in &devices.nics {
         plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
@@ -107,7 +107,7 @@ fn place_on_bus(device: &QemuDevice) -> u8 {
 fn plan_disk(
     xen: &Interface,
     store: &Store,
-    disk: &Disk,
+    (disk, migrates_from): (&Disk, MigratesFrom),
     kind: Kind,
     qemu: GuestQemu,
     images: &mut Vec<(String, OpenImage)>,
@@ -116,7 +116,8 @@ fn plan_disk(
     let label = format!("vbd {}", disk.vdev.number);
     let backend = backend_domain(xen, store, disk.backend_domain.as_deref(), &label)?;
     let mut image = open_image(disk)?;
-    if let Some(image) = &image {
+    if let Some(image) = &mut image {
+        image.migrates_from = migrates_from;
         let twice = images.iter().find(|(_, other)| image.conflicts_with(other));
         let user = match twice {
             Some((other, _)) => Some(DiskUser::SameGuest(other.clone())),

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use super::block::opened_by_blkback;
 use super::image::OpenImage;
+use crate::config::devices::set::MigratesFrom;
 use crate::error::Error;
 use crate::error::device::{DeviceError, DiskUser};
 use crate::os::Untrusted;
@@ -23,7 +24,8 @@ use crate::xen::{DomId, Store, Transaction, XenError};
 const QEMU_LOCKS: (libc::off_t, libc::off_t) = (100, 200);
 const QEMU_WRITES: libc::off_t = 101;
 
-/// The user of an image that forbids this one, if there is one. `device` names the disk in errors, as in `vbd 51712`.
+/// The user of an image that forbids this one, if there is one. `device` names the disk in errors, as in `vbd 51712`. The guest
+/// itself, where it migrates from, forbids nothing; its QEMU is not known by its lock.
 ///
 /// # Errors
 /// [`DeviceError::System`] if the system does not list the users, or an error of xenstored.
@@ -36,7 +38,12 @@ pub(crate) fn user_of(store: &Store, image: &OpenImage, device: &str) -> Result<
         action: format!("find the users of {}", image.path.display()),
         source,
     })?;
-    found.map_or_else(|| Ok(served_by_qemu(&store.plain(), image)?), |user| Ok(Some(user)))
+    let found = found.map_or_else(|| served_by_qemu(&store.plain(), image), |user| Ok(Some(user)))?;
+    Ok(found.filter(|user| match (user, image.migrates_from) {
+        (DiskUser::Qemu { .. }, MigratesFrom::AnotherHost | MigratesFrom::Domain(_)) => false,
+        (DiskUser::Guest { domid, .. }, MigratesFrom::Domain(number)) => domid.get() != number,
+        _ => true,
+    }))
 }
 
 /// The guest to which a QEMU serves the image. QEMU does not lock what it serves (`xen_block_drive_create`,

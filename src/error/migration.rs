@@ -1,6 +1,7 @@
-//! Why a guest cannot be saved or restored.
+//! Why a guest cannot be saved, restored or migrated.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::memory::Pages;
 use crate::os::Untrusted;
@@ -9,7 +10,7 @@ use crate::xen::{DomId, ShutdownReason};
 use super::Failure;
 use super::monitor::MonitorError;
 
-/// Why a guest cannot be saved or restored.
+/// Why a guest cannot be saved, restored or migrated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
@@ -59,6 +60,60 @@ pub enum MigrationError {
         /// What is wrong with it.
         problem: FileProblem,
     },
+    /// What the other side sends is no guest that can be restored.
+    #[error("the other side sends no guest that can be restored: {0}")]
+    BadStream(FileProblem),
+    /// The configuration of a guest cannot be sent.
+    #[error("the configuration of the guest cannot be sent: {0}")]
+    BadConfiguration(FileProblem),
+    /// The other side is gone.
+    #[error("the connection to the other side is lost ({what}): {source}")]
+    ConnectionLost {
+        /// What was to be read or written.
+        what: &'static str,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The other side says something else than xl would.
+    #[error("the other side does not say {what}, it says {says:?}")]
+    OtherMessage {
+        /// The expected message.
+        what: &'static str,
+        /// Its text.
+        says: Untrusted,
+    },
+    /// The guest changes its memory faster than it can be sent.
+    #[error("after {rounds} rounds {} pages have still changed, and the guest would stand still for {} ms", dirty.0,
+        foreseen.as_millis())]
+    TooManyChanges {
+        /// The rounds.
+        rounds: u32,
+        /// The pages that changed in the last.
+        dirty: Pages,
+        /// The time that it would take to send them.
+        foreseen: Duration,
+    },
+    /// The other side had the guest and could not start it.
+    #[error("the other side had the guest and could not start it (status {status}); its copy is gone")]
+    NotStarted {
+        /// What it reports.
+        status: u8,
+    },
+    /// It is not known whether the guest runs on the other side.
+    #[error(
+        "it is not known whether the guest runs on the other side ({problem}): domain {domid} stays suspended here, as {name:?}"
+    )]
+    Undecided {
+        /// The domain.
+        domid: DomId,
+        /// Its name here.
+        name: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The other side did not let the guest start here.
+    #[error("the other side has not let the guest start here: {0}")]
+    NotLetGo(String),
     /// The child that calls libxenguest ended without a result.
     #[error("the child that {task} the guest ended without a result ({status}){}",
         says.as_ref().map(|says| format!(", its last words: {says:?}")).unwrap_or_default())]
@@ -120,6 +175,17 @@ pub enum Obstacle {
     /// Its kernel has not set up Xen's drivers.
     #[error("its kernel has not set up Xen's drivers, and only they can suspend it")]
     NoDrivers,
+    /// It is PV, and this Xen cannot record which pages it changes.
+    #[error(
+        "it is a PV guest, and this Xen has no shadow paging, by which a PV guest's changes of memory are recorded"
+    )]
+    NoShadow,
+    /// It has no name under which it can migrate.
+    #[error("its name cannot be that of a guest that migrates: {reason}")]
+    Name {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// It has no configuration for libxl.
     #[error("it has no configuration in libxl's format ({0}): nothing could restore it")]
     NoConfiguration(PathBuf),
@@ -132,6 +198,9 @@ pub enum FileProblem {
     /// It does not begin as such a file does.
     #[error("it does not begin with xl's mark")]
     NoMark,
+    /// libxl's stream does not begin where it must.
+    #[error("libxl's stream does not follow the configuration")]
+    NoLibxlMark,
     /// A field has a value that does not belong there.
     #[error("at byte {offset}, {what} is {value:#x}")]
     Field {

@@ -10,8 +10,11 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::suspend::{is_suspending, resume};
+use super::migrated::{name_before, rename_back};
+use super::suspend::{is_suspending, resume, stop_recording};
 use super::teardown::{files_of, remove, remove_rest, teardown};
+use crate::cancel::Cancel;
+use crate::context::Context;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::owner_tag;
@@ -19,6 +22,7 @@ use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
 use crate::error::{Error, Wait};
 use crate::memory::Pages;
+use crate::observer::Silent;
 use crate::os::cgroup::Cgroup;
 use crate::payload::kernel::remove_dead_unpackers;
 use crate::qemu::helpers::{Ending, Helpers, domain_of_cgroup};
@@ -28,6 +32,10 @@ use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 
 /// How long to wait for another cleanup. Removing one domain takes less than half of that.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The problem with a guest that the other side of a migration may have started.
+const UNDECIDED: &str = "the other host may have started it: look there. If it runs there, destroy this one; if it does not, \
+    `dombuild resume` lets this one run on";
 
 /// One thing that a killed run left.
 #[derive(Debug, Serialize)]
@@ -102,6 +110,14 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
         journal::forget_unfinished();
     }
     Ok(survey.found)
+}
+
+/// Gives a guest that was to migrate its name again.
+fn restore_name(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    let context = Context { xen, store, observer: &Silent, cancel: &Cancel::default() };
+    let name = store.plain().read(&XenstorePaths::new(domain.domid).of_domain("name"));
+    let before = name.map_err(|error| error.to_string())?.as_deref().and_then(name_before);
+    before.map_or(Ok(()), |name| rename_back(&context, domain, &name))
 }
 
 fn living(entries: &[FoundRun]) -> impl Iterator<Item = (Uuid, Option<DomId>)> {
@@ -213,6 +229,24 @@ impl Findings<'_> {
                 self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Suspended, || resume(xen, store, held));
             }
             RunVerb::Save => {}
+            // Whether the guest runs on the other host is for a person to find out.
+            RunVerb::Migrate if run.saved => {
+                if is_suspending(store, domain)? {
+                    self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Suspended, || Err(UNDECIDED.to_owned()));
+                }
+            }
+            RunVerb::Migrate => {
+                if is_suspending(store, domain)? {
+                    self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Suspended, || {
+                        let recording = stop_recording(xen, domain);
+                        recording.and(resume(xen, store, held)).and_then(|()| restore_name(xen, store, held))
+                    });
+                } else if self.apply
+                    && let Err(problem) = stop_recording(xen, domain)
+                {
+                    log::warn!("domain {domid} still records what it changes in its memory: {problem}");
+                }
+            }
             RunVerb::Attach => {
                 let devices = devices_of(&store.plain(), domid)?.into_iter();
                 for device in devices.filter(|device| device.run.as_ref() == Some(&run.mark())) {

@@ -8,6 +8,7 @@ pub mod change_medium;
 pub mod cleanup;
 pub mod detach_device;
 pub mod guard;
+pub mod migrated;
 pub mod supervise;
 pub mod suspend;
 pub mod teardown;

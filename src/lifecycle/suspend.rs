@@ -173,6 +173,25 @@ pub fn resume(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), S
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
+/// Ends the recording of changed pages that a live save has begun, in Xen and in QEMU. Nothing is done where none is on.
+///
+/// # Errors
+/// What could not be done, as text.
+pub fn stop_recording(xen: &Interface, domain: &DomainInfo) -> Result<(), String> {
+    if has_device_model(domain) {
+        let no_signal = Cancel::default();
+        let mut monitor =
+            Monitor::open(&socket("libxl", domain.domid), &no_signal).map_err(|error| error.to_string())?;
+        // A QEMU that does not record ends by an assertion if it is to stop (`memory_global_dirty_log_do_stop`, softmmu/memory.c,
+        // QEMU 7.2).
+        for enable in [true, false] {
+            let done = monitor.execute("xen-set-global-dirty-log", &json!({ "enable": enable }), None);
+            done.map_err(|error| error.to_string())?;
+        }
+    }
+    xen.stop_log_dirty(domain.domid).map_err(|error| error.to_string())
+}
+
 /// Whether a guest is suspended, or asked to suspend itself.
 ///
 /// # Errors

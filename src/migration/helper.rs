@@ -4,30 +4,30 @@
 //! descriptor of the stream, a socket to its parent as standard output, and the confinement of a device model. The parent
 //! decides, waits with a deadline, and kills it. The child dies with its parent.
 
-use std::ffi::OsString;
+mod child;
+mod message;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::resource::{Resource, setrlimit};
-use serde::{Deserialize, Serialize};
 
+pub use self::child::{helper_main, helper_words, let_long_writes_fail};
+pub use self::message::Answer;
+use self::message::{LONGEST_MESSAGE, Message};
 use crate::builder::pre::Ports;
 use crate::context::Context;
 use crate::error::migration::MigrationError;
 use crate::error::{Error, Wait};
 use crate::memory::{Gfn, Pages};
 use crate::os::Untrusted;
-use crate::os::fd::take;
 use crate::os::launch::{Child, Launch};
 use crate::os::parent_death::KillOnParentDeath;
 use crate::os::process;
@@ -35,13 +35,10 @@ use crate::os::restrict::{Restriction, restrict_device_model};
 use crate::os::sealed::MemoryFile;
 use crate::os::system_call_filter::{Additional, SystemCallFilter};
 use crate::os::wait::{WaitLimit, WaitResult};
-use crate::xen::{DomId, EventPort, Interface, RingPorts, XenError};
+use crate::xen::{DomId, RingPorts, Round, XenError};
 
 /// The first word of the child's command line.
 const VERB: &str = "migration-helper";
-
-/// The most bytes of a message.
-const LONGEST_MESSAGE: usize = 16 << 10;
 
 /// The most bytes that are shown of what the child wrote before it died.
 const LONGEST_LAST_WORDS: usize = 400;
@@ -52,14 +49,14 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long a killed child may take to disappear: the hypercall that it is in ends first.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The address space of the program itself, of a record (128 MiB, and a copy), and of a batch of mapped pages.
-const OWN_ADDRESSES: u64 = 1 << 30;
-
 /// What the child does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Writes the domain's state to the stream.
-    Save,
+    /// Writes the domain's state to the stream; memory in rounds while the guest runs, if it is `live`.
+    Save {
+        /// The guest runs meanwhile.
+        live: bool,
+    },
     /// Reads the domain's state from the stream.
     Restore(RingPorts),
 }
@@ -67,34 +64,10 @@ pub enum Task {
 impl Task {
     const fn verb(self) -> &'static str {
         match self {
-            Self::Save => "saves",
+            Self::Save { .. } => "saves",
             Self::Restore(_) => "restores",
         }
     }
-}
-
-/// A message of the child, a line of JSON.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-enum Message {
-    /// The guest is to be suspended. The parent answers with one byte when it is.
-    Suspend,
-    /// The task is done.
-    Done {
-        /// The frames of the store ring and of the console ring, behind a restore.
-        rings: Option<(u64, u64)>,
-    },
-    /// A call failed.
-    Failed {
-        /// The C function.
-        call: String,
-        /// What it was asked for.
-        arguments: String,
-        /// The errno.
-        errno: Option<i32>,
-        /// What the library said.
-        detail: Option<String>,
-    },
 }
 
 /// The C functions that the child calls.
@@ -103,8 +76,12 @@ const CALLS: [&str; 3] = ["xc_domain_save", "xc_domain_restore", "xc_interface_o
 /// What the parent hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The child is ready to read memory: the guest is to be suspended, and [`Helper::go_on`] called.
+    /// The child is ready to read memory, or its rest: the guest is to be suspended, and [`Helper::answer`] called.
     Suspend,
+    /// A live save begins or has ended a round, and waits for an answer.
+    Round(Round),
+    /// QEMU is to record what it changes, or not any more; the child waits for an answer.
+    LogDirty(bool),
     /// The task is done. After a restore, with the frames of the store ring and of the console ring.
     Done(Option<(Gfn, Gfn)>),
 }
@@ -179,6 +156,10 @@ impl Helper {
         let read = self.socket.by_ref().take(most).read_until(b'\n', &mut line);
         match read.ok().and_then(|_| serde_json::from_slice(&line).ok()) {
             Some(Message::Suspend) => Ok(Event::Suspend),
+            Some(Message::Round { iteration, written, dirty }) => {
+                Ok(Event::Round(Round { iteration, written: Pages(written), dirty: dirty.map(Pages) }))
+            }
+            Some(Message::LogDirty(on)) => Ok(Event::LogDirty(on)),
             Some(Message::Done { rings }) => Ok(Event::Done(rings.map(|(store, console)| (Gfn(store), Gfn(console))))),
             Some(Message::Failed { call, arguments, errno, detail }) => {
                 let known = CALLS.into_iter().find(|known| *known == call);
@@ -202,12 +183,12 @@ impl Helper {
         MigrationError::ChildDied { task: self.task.verb(), status, says }.into()
     }
 
-    /// Tells the child that the guest is suspended.
+    /// Answers the question of the last event.
     ///
     /// # Errors
     /// If the child has ended.
-    pub fn go_on(&mut self) -> Result<(), Error> {
-        self.socket.get_ref().write_all(b"\n").map_err(|_| self.died())
+    pub fn answer(&mut self, answer: Answer) -> Result<(), Error> {
+        self.socket.get_ref().write_all(&[answer.byte()]).map_err(|_| self.died())
     }
 
     /// Kills the child, unless it has ended, and waits for its end.
@@ -252,126 +233,36 @@ impl From<Ports> for RingPorts {
 /// The child's arguments.
 fn words(task: Task, domid: DomId, stream: RawFd, frames: Pages) -> Vec<String> {
     let mut words = vec![VERB.to_owned(), stream.to_string(), domid.to_string(), frames.0.to_string()];
-    if let Task::Restore(ports) = task {
-        words.extend([ports.store.0, ports.store_domain.get()].map(|number| number.to_string()));
-        words.extend([ports.console.0, ports.console_domain.get()].map(|number| number.to_string()));
+    match task {
+        Task::Save { live } => words.extend(live.then(|| "live".to_owned())),
+        Task::Restore(ports) => {
+            words.extend([ports.store.0, ports.store_domain.get()].map(|number| number.to_string()));
+            words.extend([ports.console.0, ports.console_domain.get()].map(|number| number.to_string()));
+        }
     }
     words
 }
 
-/// The arguments behind the verb, if this process is such a child.
-#[must_use]
-pub fn helper_words(arguments: &[OsString]) -> Option<&[OsString]> {
-    match arguments {
-        [_, verb, words @ ..] if verb == VERB => Some(words),
-        _ => None,
-    }
-}
-
-/// The task in the child's arguments: the descriptor, the domain, its frames and what is to be done.
-fn task_of(words: &[OsString]) -> Option<(RawFd, DomId, u64, Task)> {
-    let number = |word: &OsString| word.to_str()?.parse::<u32>().ok();
-    let domain = |word: &OsString| DomId::new(number(word)?);
-    let [stream, domid, frames, rest @ ..] = words else { return None };
-    let task = match rest {
-        [] => Task::Save,
-        [store, store_domain, console, console_domain] => Task::Restore(RingPorts {
-            store: EventPort(number(store)?),
-            store_domain: domain(store_domain)?,
-            console: EventPort(number(console)?),
-            console_domain: domain(console_domain)?,
-        }),
-        _ => return None,
-    };
-    Some((RawFd::try_from(number(stream)?).ok()?, domain(domid)?, frames.to_str()?.parse().ok()?, task))
-}
-
-/// Runs the child.
-#[must_use]
-pub fn helper_main(words: &[OsString]) -> ExitCode {
-    let Some((stream, domid, frames, task)) = task_of(words) else {
-        eprintln!("this verb is for dombuild itself, which starts it where it needs it");
-        return ExitCode::FAILURE;
-    };
-    match carry_out(stream, domid, frames, task) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Lets a write beyond a limit of the process (`ulimit -f`) fail, where it would otherwise kill the process.
-///
-/// # Errors
-/// If the signal cannot be handled.
-pub(super) fn let_long_writes_fail() -> io::Result<()> {
-    signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map(drop)
-}
-
-fn carry_out(stream: RawFd, domid: DomId, frames: u64, task: Task) -> io::Result<()> {
-    let stream = take(stream).map_err(io::Error::other)?.fd;
-    // Bitmaps of frames, the lists of a PV guest's frames, and what libxenguest keeps of each: at most 64 bytes a frame.
-    let most = OWN_ADDRESSES.saturating_add(frames.saturating_mul(64));
-    setrlimit(Resource::RLIMIT_AS, most, most)?;
-    let_long_writes_fail()?;
-    let mut parent = io::stdout();
-    let done = Interface::open().and_then(|xen| match task {
-        Task::Save => {
-            // Another parent than dombuild answers nothing, and the save fails.
-            let mut suspend = || tell(&mut parent, &Message::Suspend).and_then(|()| hear(io::stdout())).is_ok();
-            xen.save(domid, stream.as_fd(), &mut suspend).map(|()| None)
-        }
-        Task::Restore(ports) => {
-            xen.restore(domid, stream.as_fd(), ports).map(|(store, console)| Some((store.0, console.0)))
-        }
-    });
-    let message = match done {
-        Ok(rings) => Message::Done { rings },
-        Err(XenError { call, arguments, errno, detail }) => {
-            Message::Failed { call: call.to_owned(), arguments, errno: errno.map(|errno| errno as i32), detail }
-        }
-    };
-    tell(&mut io::stdout(), &message)
-}
-
-/// Sends a message in one piece.
-fn tell(parent: &mut io::Stdout, message: &Message) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    parent.write_all(&line)?;
-    parent.flush()
-}
-
-/// Waits for the parent's answer, a byte on the same socket.
-fn hear(socket: impl AsFd) -> io::Result<()> {
-    let mut answer = [0];
-    loop {
-        match nix::unistd::read(socket.as_fd(), &mut answer) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
+    use super::child::task_of;
     use super::*;
+    use crate::xen::EventPort;
 
     #[test]
     fn words_are_read_as_they_are_written() {
         let seven = DomId::new(7).expect("a domid");
         let (store, console) = (EventPort(1), EventPort(2));
         let ports = RingPorts { store, store_domain: DomId::DOM0, console, console_domain: seven };
-        for task in [Task::Save, Task::Restore(ports)] {
+        for task in [Task::Save { live: false }, Task::Save { live: true }, Task::Restore(ports)] {
             let words: Vec<OsString> = words(task, seven, 5, Pages(9)).into_iter().map(OsString::from).collect();
             let all = [&[OsString::from("dombuild")], words.as_slice()].concat();
             let rest = helper_words(&all).expect("the verb");
             assert_eq!(task_of(rest), Some((5, seven, 9, task)));
             assert_eq!(task_of(&rest[..2]), None);
+            assert_eq!(task_of(&[rest, &[OsString::from("more")]].concat()), None);
         }
         assert_eq!(helper_words(&["dombuild".into(), "save".into()]), None);
     }

@@ -1,8 +1,10 @@
-//! Restores a guest from a file: a domain is created as for a new guest, and its memory, vCPUs and devices come from the file.
+//! Restores a guest from a file or from another host: a domain is created as for a new guest, and its memory, vCPUs and devices
+//! come from there.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,9 +13,11 @@ use serde_json::{Value, json};
 
 use super::configuration::SavedGuest;
 use super::helper::{Event, Helper, Task};
+use super::incoming;
 use super::libxc_stream::Container;
 use super::records::ReadError;
 use super::stream::{self, Header, State};
+use super::wire::Wire;
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
@@ -45,20 +49,38 @@ use crate::xen::{DomId, PlacedModules};
 /// The interval at which QEMU is asked whether it has taken its state.
 const POLL: Duration = Duration::from_millis(20);
 
-/// A file with a saved guest, looked through completely.
+/// A guest that is saved in a file, or that another host sends.
 #[derive(Debug)]
-pub struct SavedFile {
-    /// The file.
-    pub file: File,
+pub struct Saved {
     /// Its configuration, as it stands there.
     pub configuration: Value,
     /// What the configuration says.
     pub guest: SavedGuest,
-    /// Its state.
-    pub state: State,
+    /// The pages that the guest owns. `None` if xl sends it, which does not say so.
+    pub pages: Option<Pages>,
+    /// Whether the state of QEMU's devices is with it.
+    pub has_qemu: bool,
+    /// The release of Xen that it comes from, major and minor, if that is known.
+    pub xen: Option<(u32, u32)>,
+    /// Where its state is.
+    pub source: Source,
 }
 
-impl SavedFile {
+/// Where the state of a saved guest is.
+#[derive(Debug)]
+pub enum Source {
+    /// In a file that was looked through completely.
+    File {
+        /// The file.
+        file: File,
+        /// The places in it.
+        state: State,
+    },
+    /// It arrives from another host.
+    Wire(Wire),
+}
+
+impl Saved {
     /// Opens a file and looks it through. Neither Xen nor the guest's other files are touched.
     ///
     /// # Errors
@@ -84,15 +106,18 @@ impl SavedFile {
         if kind != Kind::Hvm && state.emulator.is_some() {
             return Err(bad(FileProblem::QemuState));
         }
-        guest.request.device_model = state.emulator.is_some();
-        Ok(Self { file, configuration: header.configuration, guest, state })
+        let has_qemu = state.emulator.is_some();
+        guest.request.device_model = has_qemu;
+        let (pages, xen) = (Some(state.pages), Some(state.xen));
+        let source = Source::File { file, state };
+        Ok(Self { configuration: header.configuration, guest, pages, has_qemu, xen, source })
     }
 
     /// Whether an HVM guest's drivers may route emulated interrupts over event channels. Where the file does not say it, libxl
     /// lets them, because every guest could before Xen 4.19; dombuild's guests on later releases cannot.
     #[must_use]
     pub fn has_pirqs(&self) -> bool {
-        self.guest.pirqs.unwrap_or(!self.guest.ours || self.state.xen < (4, 19))
+        self.guest.pirqs.unwrap_or(!self.guest.ours || self.xen.is_some_and(|xen| xen < (4, 19)))
     }
 
     /// The plan of the restored guest: that of its configuration, with the pages that are in the file.
@@ -100,8 +125,10 @@ impl SavedFile {
     /// # Errors
     /// If the sizes in the configuration make no guest.
     pub fn plan(&self) -> Result<Plan, Error> {
-        let (guest, pages) = (&self.guest, self.state.pages);
+        let guest = &self.guest;
         let mut plan = Plan::new(&guest.request)?;
+        // A guest that xl sends owns at most what xl lets it own.
+        let pages = self.pages.unwrap_or(plan.max_pages);
         let more = |size: Kib, than: Kib| Kib(size.0.saturating_sub(than.0));
         let mut beyond = more(pages.to_kib(), plan.memory.target);
         if let Some(pool) = guest.paging_pool {
@@ -124,8 +151,8 @@ impl SavedFile {
 /// A guest to restore, and what it gets of this host.
 #[derive(Debug)]
 pub struct RestoreJob<'a> {
-    /// The file.
-    pub saved: &'a SavedFile,
+    /// The saved guest.
+    pub saved: &'a Saved,
     /// Its plan, its settings and its part of the host.
     pub guest: &'a Guest,
     /// Its name.
@@ -140,40 +167,62 @@ pub struct RestoreJob<'a> {
     pub hotplug_timeout: Duration,
     /// How long the state may take to be read.
     pub timeout: Duration,
-    /// The guest stays paused.
-    pub paused: bool,
 }
 
-/// Restores a guest into an empty domain, and starts it.
+/// A guest that is restored, and has not run yet. Its QEMU has its state and waits.
+#[derive(Debug)]
+pub struct Restored {
+    /// The domain.
+    pub built: Built,
+    /// Its QEMU, or the one that serves its devices.
+    pub model: Option<DeviceModel>,
+    /// How long QEMU may take for its state, if it has one.
+    incoming: Option<Duration>,
+}
+
+impl Restored {
+    /// Lets QEMU's devices run and, unless it is to stay paused, the guest.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn start(&mut self, context: &Context<'_>, paused: bool) -> Result<(), Failure> {
+        let domid = self.built.domid;
+        if let (Some(model), Some(timeout)) = (&mut self.model, self.incoming) {
+            context.step(Stage::Resume, || run_devices(context, domid, model, timeout))?;
+        }
+        if !paused {
+            context.step(Stage::Unpause, || context.xen.unpause(domid))?;
+        }
+        Ok(())
+    }
+}
+
+/// Restores a guest into an empty domain, under this name.
 ///
 /// # Errors
 /// The step and the call that failed. The domain keeps what was done before that.
-pub fn restore(
-    context: &Context<'_>,
-    job: &RestoreJob<'_>,
-    domain: &mut NewDomain<'_>,
-) -> Result<(Built, Option<DeviceModel>), Failure> {
+pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDomain<'_>) -> Result<Restored, Failure> {
     let RestoreJob { saved, guest, name, .. } = job;
     let (domid, held, plan) = (domain.domid(), domain.held(), &guest.plan);
     let identity = Identity { uuid: held.uuid, name: Some((*name).clone()) };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
     write_keys(context, domid, &saved.guest.keys)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;
-    let rings = context.step(Stage::RestoreMemory, || read_memory(context, job, domid, ports))?;
+    let (rings, mut state) = context.step(Stage::RestoreMemory, || read_state(context, job, domid, ports))?;
     check_paging_pool(context, domid, plan)?;
-    let start = |config: &DeviceModelConfig, incoming: bool| {
+    let mut start = |config: &DeviceModelConfig| {
         let mut devices = QemuDevices::of(domid, &job.devices.qemu).at(Stage::StartDeviceModel)?;
-        if incoming {
-            add_state(&mut devices, saved).at(Stage::StartDeviceModel)?;
+        if let Some(state) = state.take() {
+            add_state(&mut devices, state);
         }
         DeviceModel::start(context, held, name, plan, config, devices)
     };
-    let mut model = job.device_model.map(|config| start(config, true)).transpose()?;
+    let mut model = job.device_model.map(&mut start).transpose()?;
     build_post(context, domid, guest, &identity, ports, rings)?;
     attach(context, domid, &job.devices.paravirtual, None, job.hotplug_timeout)?;
     if let Some(config) = job.backend {
         // It finds its devices in xenstore when it starts.
-        model = Some(start(config, false)?);
+        model = Some(start(config)?);
     }
     if let Some(model) = &mut model {
         model.get_ready(context, domid, plan)?;
@@ -188,13 +237,8 @@ pub fn restore(
         }
         userdata::write(context, held, &saved.configuration)
     })?;
-    if let (Some(model), Some(config)) = (&mut model, job.device_model) {
-        context.step(Stage::Resume, || run_devices(context, domid, model, config.timeout))?;
-    }
-    if !job.paused {
-        context.step(Stage::Unpause, || context.xen.unpause(domid))?;
-    }
-    Ok((Built { domid, rings, ports, measured_built, measured_running: None, plan: plan.clone() }, model))
+    let built = Built { domid, rings, ports, measured_built, measured_running: None, plan: plan.clone() };
+    Ok(Restored { built, model, incoming: job.device_model.map(|config| config.timeout) })
 }
 
 /// Writes the nodes that the guest was created with.
@@ -210,44 +254,72 @@ fn write_keys(context: &Context<'_>, domid: DomId, nodes: &[(String, String)]) -
     })
 }
 
-/// Reads memory and vCPUs from the file, in a child.
-fn read_memory(context: &Context<'_>, job: &RestoreJob<'_>, domid: DomId, ports: Ports) -> Result<BuildResult, Error> {
-    let SavedFile { state, guest, file, .. } = job.saved;
+/// Reads memory and vCPUs in a child, and returns the state of QEMU's devices.
+fn read_state(
+    context: &Context<'_>,
+    job: &RestoreJob<'_>,
+    domid: DomId,
+    ports: Ports,
+) -> Result<(BuildResult, Option<OwnedFd>), Error> {
+    let Saved { guest, source, .. } = job.saved;
+    let start =
+        |stream| Helper::start(Task::Restore(ports.into()), domid, stream, Pages(guest.last_frame()), job.timeout);
     let failed = || Error::io("read the saved guest");
-    let mut position = file;
-    position.seek(SeekFrom::Start(state.libxc.start)).map_err(failed())?;
-    // The child reads on from there: both descriptors have one position.
-    let stream = file.try_clone().map_err(failed())?.into();
-    let mut helper = Helper::start(Task::Restore(ports.into()), domid, stream, Pages(guest.last_frame()), job.timeout)?;
-    let total = Kib((state.libxc.end - state.libxc.start) / 1024);
-    let event = helper.wait(context, || {
-        let at = position.stream_position().unwrap_or(0).saturating_sub(state.libxc.start);
-        let done = Kib(at / 1024);
-        let text = format!("{} of {} MiB are restored", done.0 / 1024, total.0 / 1024);
-        context.observer.progress(&Progress {
-            what: "restoring",
-            done: done.0.min(total.0),
-            total: total.0,
-            unit: Unit::Kib,
-            text: &text,
-        });
-    })?;
+    let (event, emulator) = match source {
+        Source::File { file, state } => {
+            let mut position = file;
+            position.seek(SeekFrom::Start(state.libxc.start)).map_err(failed())?;
+            // The child reads on from there: both descriptors have one position.
+            let mut helper = start(file.try_clone().map_err(failed())?.into())?;
+            let event = helper.wait(context, || tell(context, file, &state.libxc))?;
+            let emulator = state.emulator.as_ref().map(|range| state_in(file, range)).transpose()?;
+            (event, emulator)
+        }
+        Source::Wire(wire) => {
+            let event = start(wire.input()?)?.wait(context, || ())?;
+            (event, incoming::read_tail(wire)?)
+        }
+    };
     let Event::Done(Some((store_gfn, console_gfn))) = event else {
         return Err(Error::Internal("the child that restores the guest answers wrongly".to_owned()));
     };
-    Ok(BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() })
+    match (&emulator, job.device_model) {
+        (Some(_), None) => return Err(MigrationError::BadStream(FileProblem::QemuState).into()),
+        (None, Some(_)) => {
+            return Err(MigrationError::BadStream(FileProblem::Missing("state of QEMU".to_owned())).into());
+        }
+        _ => {}
+    }
+    Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() }, emulator))
 }
 
-/// Lets QEMU begin with the state in the file, and wait then.
-fn add_state(devices: &mut QemuDevices, saved: &SavedFile) -> Result<(), Error> {
-    let Some(range) = &saved.state.emulator else { return Ok(()) };
-    let failed = || Error::io("copy QEMU's state");
-    let mut file = &saved.file;
-    file.seek(SeekFrom::Start(range.start)).map_err(failed())?;
-    let memory = MemoryFile::new(c"qemu state").map_err(failed())?;
-    memory.fill(file, range.end - range.start).map_err(failed())?;
-    File::from(memory.writer().map_err(failed())?).rewind().map_err(failed())?;
-    let state = memory.end_writing().map_err(failed())?;
+fn tell(context: &Context<'_>, mut file: &File, range: &Range<u64>) {
+    let at = file.stream_position().unwrap_or(0).saturating_sub(range.start);
+    let (done, total) = (Kib(at / 1024), Kib((range.end - range.start) / 1024));
+    let text = format!("{} of {} MiB are restored", done.0 / 1024, total.0 / 1024);
+    context.observer.progress(&Progress {
+        what: "restoring",
+        done: done.0.min(total.0),
+        total: total.0,
+        unit: Unit::Kib,
+        text: &text,
+    });
+}
+
+/// The state of QEMU's devices in a file.
+fn state_in(mut file: &File, range: &Range<u64>) -> Result<OwnedFd, Error> {
+    let mut copied = || {
+        file.seek(SeekFrom::Start(range.start))?;
+        let memory = MemoryFile::new(c"qemu state")?;
+        memory.fill(file, range.end - range.start)?;
+        File::from(memory.writer()?).rewind()?;
+        memory.end_writing()
+    };
+    copied().map_err(Error::io("copy QEMU's state"))
+}
+
+/// Lets QEMU begin with this state, and wait then.
+fn add_state(devices: &mut QemuDevices, state: OwnedFd) {
     // QEMU activates the drives when it goes on. QEMU 10 has two descriptors of each by then, and one's lock is in the way of the
     // other's. No other guest has the images: that was checked.
     for argument in devices.arguments.iter_mut().filter(|argument| argument.contains("file.filename=/dev/fdset/")) {
@@ -255,7 +327,6 @@ fn add_state(devices: &mut QemuDevices, saved: &SavedFile) -> Result<(), Error> 
     }
     devices.arguments.extend(["-incoming".to_owned(), format!("fd:{}", state.as_raw_fd()), "-S".to_owned()]);
     devices.descriptors.push(state);
-    Ok(())
 }
 
 /// Waits until QEMU has taken its devices' state, and lets them run. A state that does not fit its devices ends QEMU.

@@ -3,40 +3,28 @@
 //! The guest runs until libxenguest is ready to read its memory. From then on it is suspended, and every failure lets it run
 //! on. It is destroyed only once the file is complete and on the disk.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::helper::{Event, Helper, Task, let_long_writes_fail};
+use super::helper::{Answer, Event, Helper, Task, let_long_writes_fail};
+use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices};
 use super::partial_file::PartialFile;
 use super::stream;
 use crate::context::Context;
-use crate::domain::devices::devices_of;
-use crate::domain::paths::XenstorePaths;
-use crate::domain::userdata;
 use crate::error::migration::{MigrationError, Obstacle};
-use crate::error::monitor::MonitorError;
 use crate::error::{AtStage, Error, Failure, Wait};
-use crate::lifecycle::balloon::set_target;
-use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, suspend, suspend_way};
+use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, suspend};
 use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kib, Kind, Pages};
 use crate::observer::{self, Progress, Unit};
-use crate::os::sealed::MemoryFile;
-use crate::qemu::command_line::socket;
 use crate::qemu::helpers::Ending;
-use crate::qemu::monitor::Monitor;
 use crate::runs::journal::{JournalEntry, RunVerb, is_worked_on};
 use crate::stage::Stage;
-use crate::xen::{DomainInfo, XenError};
-
-/// The frames of an HVM or PVH guest below 4 GiB, each of which takes a word in the file, even if it is a hole.
-const LOW_FRAMES: u64 = 1 << 20;
+use crate::xen::DomainInfo;
 
 /// What happens to the guest once it is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +73,7 @@ pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> 
         let_long_writes_fail().map_err(Error::io("handle SIGXFSZ"))?;
         let way = look_for_obstacles(context, job.domain)?;
         let configuration = configuration(context, job.domain)?;
-        let head = stream::head(&configuration)
+        let head = stream::head(&configuration, None)
             .map_err(|problem| MigrationError::BadFile { path: job.path.to_owned(), problem })?;
         let mut run = JournalEntry::begin(RunVerb::Save, held.uuid, Some(held.domid))?;
         // Behind this run's own entry: of two runs, at least one sees the other.
@@ -146,10 +134,6 @@ fn still_suspended(job: &SaveJob<'_>) -> impl Fn(String) -> Error {
     move |problem| MigrationError::StillSuspended { domid, problem, cause: None }.into()
 }
 
-fn obstacle(domain: &DomainInfo, obstacle: Obstacle) -> Error {
-    MigrationError::Obstacle { domid: domain.domid, obstacle }.into()
-}
-
 /// Lets the guest run on after a failure, and removes the file.
 fn give_up(
     context: &Context<'_>,
@@ -192,21 +176,21 @@ fn write(
     let mut helper = context.step::<_, Error>(Stage::SaveMemory, || {
         file.file.write_all(head).map_err(file.failed("write"))?;
         let stream = file.file.try_clone().map_err(file.failed("write"))?.into();
-        let frames = Pages(domain.max_pages.0.saturating_add(LOW_FRAMES));
-        let mut helper = Helper::start(Task::Save, domain.domid, stream, frames, job.timeout)?;
+        let frames = Pages(domain.max_pages.0.saturating_add(stream::LOW_FRAMES));
+        let mut helper = Helper::start(Task::Save { live: false }, domain.domid, stream, frames, job.timeout)?;
         match helper.wait(context, || ())? {
             Event::Suspend => Ok(helper),
-            Event::Done(_) => Err(Error::Internal("a running guest was saved".to_owned())),
+            other => Err(Error::Internal(format!("the child that saves the guest says {other:?} too early"))),
         }
     })?;
     let (since, emulator) = context.step::<_, Error>(Stage::Suspend, || {
         suspend(context, domain.held(), way, job.suspend_timeout)?;
         let since = Instant::now();
-        let emulator = has_device_model(domain).then(|| save_devices(context, domain)).transpose()?;
+        let emulator = has_device_model(domain).then(|| save_devices(context, domain, false)).transpose()?;
         Ok((since, emulator))
     })?;
     context.step::<_, Error>(Stage::SaveMemory, || {
-        helper.go_on()?;
+        helper.answer(Answer::GoOn)?;
         let total = domain.owned_pages.to_kib().0;
         let at = &file.file;
         let done = helper.wait(context, || tell(context, position(at), total))?;
@@ -234,108 +218,9 @@ fn tell(context: &Context<'_>, done: Kib, total: u64) {
     });
 }
 
-/// Stops QEMU's devices, and returns their state. QEMU gets a descriptor: a confined one can open no file.
-fn save_devices(context: &Context<'_>, domain: &DomainInfo) -> Result<Vec<u8>, Error> {
-    let failed = || Error::io("take QEMU's state");
-    let memory = MemoryFile::new(c"qemu state").map_err(failed())?;
-    let mut state = File::from(memory.writer().map_err(failed())?);
-    // QEMU takes a descriptor whose access mode is the one that it opens the file with.
-    let path = format!("/proc/self/fd/{}", state.as_raw_fd());
-    let writer = OpenOptions::new().write(true).open(path).map_err(failed())?;
-    let command = || {
-        let mut monitor = Monitor::open(&socket("libxl", domain.domid), context.cancel)?;
-        monitor.execute("stop", &json!({}), None)?;
-        let added = monitor.execute("add-fd", &json!({}), Some(writer.as_fd()))?;
-        let set = &added["fdset-id"];
-        let arguments = json!({ "filename": format!("/dev/fdset/{set}"), "live": false });
-        let saved = monitor.execute("xen-save-devices-state", &arguments, None);
-        monitor.execute("remove-fd", &json!({ "fdset-id": set }), None)?;
-        saved.map(drop)
-    };
-    command().map_err(|error: MonitorError| MigrationError::Monitor(error))?;
-    state.rewind().map_err(failed())?;
-    let mut bytes = Vec::new();
-    state.take(stream::LONGEST_EMULATOR + 1).read_to_end(&mut bytes).map_err(failed())?;
-    if !(1..=stream::LONGEST_EMULATOR).contains(&(bytes.len() as u64)) {
-        return Err(failed()(io::Error::other(format!("it has {} bytes", bytes.len()))));
-    }
-    Ok(bytes)
-}
-
-/// Looks for what makes it impossible to save the guest, and returns how it can be suspended.
-fn look_for_obstacles(context: &Context<'_>, domain: &DomainInfo) -> Result<SuspendWay, Error> {
-    let (xen, store, domid) = (context.xen, context.store, domain.domid);
-    let refused = |found| Err(obstacle(domain, found));
-    if domain.dying {
-        return refused(Obstacle::Dying);
-    }
-    if let Some(reason) = domain.shutdown {
-        return refused(Obstacle::ShutDown(reason));
-    }
-    if domain.kind != Kind::Pv {
-        let pod = xen.pod_pages(domid)?;
-        if pod.entries > Pages(0) {
-            return refused(Obstacle::OnDemand { entries: pod.entries, cache: pod.cache });
-        }
-    }
-    if devices_of(&store.plain(), domid)?.iter().any(|device| device.kind == "pci") {
-        return refused(Obstacle::PciDevices);
-    }
-    if xen.has_vnuma(domid)? {
-        return refused(Obstacle::VirtualNuma);
-    }
-    if has_device_model(domain) {
-        // A QEMU that does not answer would be found when the guest is suspended already.
-        let answers = Monitor::open(&socket("libxl", domid), context.cancel)
-            .and_then(|mut monitor| monitor.execute("query-status", &json!({}), None));
-        answers.map_err(MigrationError::Monitor)?;
-    }
-    suspend_way(xen, domain)
-}
-
-/// The guest's configuration as libxl keeps it, with what has changed since: its name, its memory, its vCPUs.
-fn configuration(context: &Context<'_>, domain: &DomainInfo) -> Result<Value, Error> {
-    let Some(mut configuration) = userdata::read(domain.held())? else {
-        return Err(obstacle(domain, Obstacle::NoConfiguration(userdata::configuration_path(domain.held()))));
-    };
-    let truth = |value: &Value| value == "True";
-    let info = &configuration["b_info"];
-    if truth(&info["nested_hvm"]) || truth(&info["type.hvm"]["nested_hvm"]) {
-        return Err(obstacle(domain, Obstacle::Nested));
-    }
-    if truth(&info["disable_migrate"]) {
-        return Err(obstacle(domain, Obstacle::NoMigrate));
-    }
-    let keys = XenstorePaths::new(domain.domid);
-    let plain = context.store.plain();
-    let paths = ["name", "memory/target", "memory/static-max"].map(|name| keys.of_domain(name));
-    let [name, target, most] = plain.read_all(&paths)?.try_into().unwrap_or_default();
-    if let Some(name) = name {
-        configuration["c_info"]["name"] = name.into();
-    }
-    let number = |text: Option<String>| text.and_then(|text| text.trim().parse::<u64>().ok());
-    if let Some(most) = number(most) {
-        configuration["b_info"]["max_memkb"] = most.into();
-    }
-    if let Some(target) = number(target) {
-        set_target(&mut configuration, Kib(target));
-    }
-    configuration["b_info"]["avail_vcpus"] = online(context, domain)?.into();
-    Ok(configuration)
-}
-
-/// The vCPUs that the guest may use.
-fn online(context: &Context<'_>, domain: &DomainInfo) -> Result<Vec<u32>, XenError> {
-    let keys = XenstorePaths::new(domain.domid);
-    let paths: Vec<_> =
-        (0..domain.existing_vcpus).map(|vcpu| keys.of_domain(&format!("cpu/{vcpu}/availability"))).collect();
-    let states = context.store.plain().read_all(&paths)?;
-    Ok((0..).zip(states).filter(|(_, state)| state.as_deref() != Some("offline")).map(|(vcpu, _)| vcpu).collect())
-}
-
 /// About the bytes that the file takes: the pages, and a word for each frame.
 fn room(domain: &DomainInfo) -> u64 {
     const REST: u64 = 1 << 20;
-    let low = if domain.kind == Kind::Pv { 0 } else { LOW_FRAMES };
+    let low = if domain.kind == Kind::Pv { 0 } else { stream::LOW_FRAMES };
     domain.owned_pages.0 * 4096 + (domain.max_pages.0 + low) * 8 + REST
 }

@@ -25,7 +25,7 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 const MANDATORY: u32 = 0x3;
 
 /// The most bytes of a configuration. libxl's are a few thousand bytes.
-const LONGEST_CONFIGURATION: u32 = 1 << 20;
+pub(super) const LONGEST_CONFIGURATION: u32 = 1 << 20;
 
 /// The first bytes of libxl's stream, and its version; both are big-endian.
 const LIBXL_MAGIC: u64 = u64::from_be_bytes(*b"LibxlFmt");
@@ -34,15 +34,27 @@ const LIBXL_VERSION: u32 = 2;
 /// The most bytes of QEMU's state. That of a guest with the usual devices has a few thousand bytes.
 pub const LONGEST_EMULATOR: u64 = 64 << 20;
 
+/// The frames of an HVM or PVH guest below 4 GiB, each of which takes a word in the stream, even if it is a hole.
+pub(super) const LOW_FRAMES: u64 = 1 << 20;
+
 /// The number of QEMU among the emulators (`EMULATOR_QEMU_UPSTREAM`).
 const QEMU: u32 = 2;
 
+/// What precedes QEMU's state in its record: its number, and that of the emulator of that kind.
+pub(super) const QEMU_STATE: [u8; 8] = [2, 0, 0, 0, 0, 0, 0, 0];
+
+/// The bytes before a configuration.
+pub(super) const START: usize = 52;
+
+/// The bytes between a configuration and the stream of libxenguest: libxl's mark, and a record without a body.
+pub(super) const LIBXL_START: usize = 24;
+
 /// Types of libxl's records.
-mod kind {
-    pub(super) const END: u32 = 0;
-    pub(super) const LIBXC_CONTEXT: u32 = 1;
-    pub(super) const EMULATOR_XENSTORE_DATA: u32 = 2;
-    pub(super) const EMULATOR_CONTEXT: u32 = 3;
+pub(super) mod kind {
+    pub(in super::super) const END: u32 = 0;
+    pub(in super::super) const LIBXC_CONTEXT: u32 = 1;
+    pub(in super::super) const EMULATOR_XENSTORE_DATA: u32 = 2;
+    pub(in super::super) const EMULATOR_CONTEXT: u32 = 3;
 }
 
 /// The part of a file before the state: the configuration.
@@ -139,25 +151,57 @@ pub fn read_state(file: &File, header: &Header, last_frame: u64) -> Result<State
     }
 }
 
-/// What a file has before the stream of libxenguest: xl's header with the configuration, and the head of libxl's stream.
+/// Checks what precedes a configuration, and returns the length of the configuration and of what follows it.
+pub(super) fn read_start(bytes: &[u8; START]) -> Result<(u32, u32), FileProblem> {
+    let Some((MAGIC, numbers)) = bytes.split_first_chunk::<32>() else { return Err(FileProblem::NoMark) };
+    let number = |index: usize| {
+        let bytes = numbers.chunks_exact(4).nth(index).and_then(|bytes| bytes.try_into().ok());
+        u32::from_le_bytes(bytes.unwrap_or_default())
+    };
+    for (index, what, expected) in [(0, "the byte order", BYTE_ORDER), (1, "the set of mandatory flags", MANDATORY)] {
+        if number(index) != expected {
+            return Err(FileProblem::Field { offset: 32 + 4 * index as u64, what, value: number(index).into() });
+        }
+    }
+    let (optional, length) = (number(3), number(4));
+    match optional.checked_sub(4).and_then(|most| most.checked_sub(length)) {
+        Some(rest) => Ok((length, rest)),
+        None => Err(FileProblem::Field { offset: 48, what: "the configuration's length", value: length.into() }),
+    }
+}
+
+/// Checks what stands between the configuration and the stream of libxenguest.
+pub(super) fn check_libxl_start(bytes: &[u8; LIBXL_START]) -> Result<(), FileProblem> {
+    if *bytes == libxl_start() { Ok(()) } else { Err(FileProblem::NoLibxlMark) }
+}
+
+fn libxl_start() -> [u8; LIBXL_START] {
+    let mut bytes = [0; LIBXL_START];
+    let context = record(kind::LIBXC_CONTEXT, &[]);
+    let all = LIBXL_MAGIC.to_be_bytes().into_iter().chain(LIBXL_VERSION.to_be_bytes()).chain([0; 4]).chain(context);
+    bytes.iter_mut().zip(all).for_each(|(byte, value)| *byte = value);
+    bytes
+}
+
+/// What a file has before the stream of libxenguest: xl's header with the configuration, and the head of libxl's stream. `more` is
+/// for dombuild: xl leaves out what stands behind the configuration.
 ///
 /// # Errors
 /// The configuration is too long.
-pub fn head(configuration: &Value) -> Result<Vec<u8>, FileProblem> {
+pub fn head(configuration: &Value, more: Option<&Value>) -> Result<Vec<u8>, FileProblem> {
     let mut text = serde_json::to_vec(configuration).map_err(|error| FileProblem::NotJson(error.to_string()))?;
     text.push(0);
     let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST_CONFIGURATION);
     let length = length.ok_or_else(|| FileProblem::NotJson(format!("it has {} bytes", text.len())))?;
+    let more = more.map_or_else(String::new, Value::to_string);
+    let optional = u32::try_from(more.len()).unwrap_or(u32::MAX).saturating_add(length + 4);
     let mut bytes = MAGIC.to_vec();
-    for number in [BYTE_ORDER, MANDATORY, 0, length + 4, length] {
+    for number in [BYTE_ORDER, MANDATORY, 0, optional, length] {
         bytes.extend(number.to_le_bytes());
     }
     bytes.extend(text);
-    bytes.extend(LIBXL_MAGIC.to_be_bytes());
-    for number in [LIBXL_VERSION, 0] {
-        bytes.extend(number.to_be_bytes());
-    }
-    bytes.extend(record(kind::LIBXC_CONTEXT, &[]));
+    bytes.extend(more.into_bytes());
+    bytes.extend(libxl_start());
     Ok(bytes)
 }
 
@@ -166,8 +210,7 @@ pub fn head(configuration: &Value) -> Result<Vec<u8>, FileProblem> {
 pub fn tail(emulator: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(state) = emulator {
-        let numbers = [QEMU, 0].into_iter().flat_map(u32::to_le_bytes);
-        bytes.extend(record(kind::EMULATOR_CONTEXT, &numbers.chain(state.iter().copied()).collect::<Vec<_>>()));
+        bytes.extend(record(kind::EMULATOR_CONTEXT, &[&QEMU_STATE, state].concat()));
     }
     bytes.extend(record(kind::END, &[]));
     bytes

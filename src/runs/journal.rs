@@ -35,6 +35,8 @@ pub enum RunVerb {
     Attach,
     /// Saves a guest to a file.
     Save,
+    /// Sends a guest to another host.
+    Migrate,
 }
 
 /// A run, as its file in the journal stores it.
@@ -57,7 +59,7 @@ pub(crate) struct RunRecord {
     /// The file that the run writes, while it is not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
-    /// The guest is saved completely, and the run is about to destroy it.
+    /// The guest is saved completely, and the run is about to destroy it; or the other host may start it.
     #[serde(default)]
     pub(crate) saved: bool,
 }
@@ -164,7 +166,7 @@ impl JournalEntry {
         self.update()
     }
 
-    /// Records that the file is complete, and that the guest is destroyed now.
+    /// Records that the file is complete, and that the guest is destroyed now; or that the other host may start the guest.
     ///
     /// # Errors
     /// [`Error::Io`] if the entry cannot be written.

@@ -64,7 +64,7 @@ pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
 pub use hypfs::XenParameter;
 pub use interface::{Interface, PodPages};
-pub use migration::RingPorts;
+pub use migration::{NextRound, RingPorts, Round, SaveCallbacks};
 pub use modules::{HvmModules, Placed, PlacedModules};
 pub use pci::PciAddress;
 pub use scheduling::{Affinity, Scheduler};

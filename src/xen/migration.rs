@@ -9,7 +9,7 @@ use xen_sys as sys;
 
 use super::error::{self, XenError};
 use super::{DomId, EventPort, Interface};
-use dombuild_memory::Gfn;
+use dombuild_memory::{Gfn, Pages};
 
 /// `SHUTDOWN_suspend` as `xc_domain_shutdown` takes it.
 const SUSPEND: c_int = sys::SHUTDOWN_suspend.cast_signed();
@@ -27,21 +27,76 @@ pub struct RingPorts {
     pub console_domain: DomId,
 }
 
-/// What the callbacks of a save reach.
+/// What a live save has written, at the begin or the end of a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// The rounds that have begun before; 0 when nothing is written yet.
+    pub iteration: u32,
+    /// The pages that are written.
+    pub written: Pages,
+    /// The pages that the guest has changed since, if the round has just ended.
+    pub dirty: Option<Pages>,
+}
+
+/// What a live save does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextRound {
+    /// It writes the changed pages while the guest runs.
+    Continue,
+    /// It suspends the guest, and writes the rest.
+    Stop,
+    /// It gives up; the guest runs on.
+    Abort,
+}
+
+/// What a save asks of its caller meanwhile.
+pub trait SaveCallbacks {
+    /// Everything is ready: returns whether the domain has shut down with the reason suspend.
+    fn suspend(&mut self) -> bool;
+    /// A live save has begun or ended a round.
+    fn round(&mut self, round: Round) -> NextRound;
+    /// A program in dom0 that writes to the guest's memory, QEMU, is to record where it writes, or not any more. Returns whether it
+    /// does. It is called for HVM and PVH guests.
+    fn log_dirty(&mut self, on: bool) -> bool;
+}
+
+/// What the callbacks of libxenguest reach.
 struct Saving<'a> {
-    suspend: &'a mut dyn FnMut() -> bool,
+    callbacks: &'a mut dyn SaveCallbacks,
 }
 
-/// libxenguest calls it once, when it is ready to read the guest's memory.
+/// # Safety
+/// `data` is the `Saving` of the call that is under way, which refers to it alone.
+unsafe fn saving<'a>(data: *mut c_void) -> &'a mut dyn SaveCallbacks {
+    // SAFETY: the caller's promise.
+    unsafe { (*data.cast::<Saving<'a>>()).callbacks }
+}
+
+/// libxenguest calls it once, when it is ready to read the rest of the guest's memory.
 unsafe extern "C" fn suspend(data: *mut c_void) -> c_int {
-    // SAFETY: `data` is the `Saving` of the call that is under way, which refers to it alone.
-    let saving = unsafe { &mut *data.cast::<Saving<'_>>() };
-    c_int::from((saving.suspend)())
+    // SAFETY: `data` is what `Interface::save` gave to the call that is under way.
+    c_int::from(unsafe { saving(data) }.suspend())
 }
 
-/// Nothing runs while the memory is copied, so that no record of changes is needed.
-unsafe extern "C" fn no_log_dirty(_domid: u32, _enable: c_uint, _data: *mut c_void) -> c_int {
-    0
+/// libxenguest calls it before and after each round of a live save.
+unsafe extern "C" fn precopy(stats: sys::precopy_stats, data: *mut c_void) -> c_int {
+    let round = Round {
+        iteration: stats.iteration,
+        written: Pages(stats.total_written),
+        dirty: u64::try_from(stats.dirty_count).ok().map(Pages),
+    };
+    // SAFETY: `data` is what `Interface::save` gave to the call that is under way.
+    match unsafe { saving(data) }.round(round) {
+        NextRound::Continue => sys::XGS_POLICY_CONTINUE_PRECOPY.cast_signed(),
+        NextRound::Stop => sys::XGS_POLICY_STOP_AND_COPY.cast_signed(),
+        NextRound::Abort => sys::XGS_POLICY_ABORT,
+    }
+}
+
+/// libxenguest calls it for HVM and PVH guests at the begin and the end of a save. Returns 0 if it is done.
+unsafe extern "C" fn log_dirty(_domid: u32, enable: c_uint, data: *mut c_void) -> c_int {
+    // SAFETY: `data` is what `Interface::save` gave to the call that is under way.
+    if unsafe { saving(data) }.log_dirty(enable != 0) { 0 } else { -1 }
 }
 
 /// libxenguest calls it behind the records that come before memory. `data` receives what they lack. Returns 0 to go on.
@@ -53,35 +108,36 @@ unsafe extern "C" fn static_data_done(missing: c_uint, data: *mut c_void) -> c_i
 
 impl Interface {
     /// Writes the state of a domain to a descriptor, as a libxc stream of version 3: its CPUID policy, its memory and its
-    /// vCPUs, for an HVM or PVH guest also the devices that Xen emulates. `suspend` is called when everything else is ready;
-    /// it returns whether the domain has shut down with the reason suspend. The domain stays as it is.
+    /// vCPUs, for an HVM or PVH guest also the devices that Xen emulates. A `live` save writes memory in rounds while the guest
+    /// runs, and suspends it for the last. The domain stays suspended.
     ///
     /// The call has no deadline, and ends this process where an assertion fails.
     ///
     /// # Errors
-    /// If Xen refuses a call, or the stream cannot be written. Without an errno if `suspend` refuses.
+    /// If Xen refuses a call, or the stream cannot be written. Without an errno if a callback refuses.
     pub fn save(
         &self,
         domid: DomId,
         stream: BorrowedFd<'_>,
-        suspend_guest: &mut dyn FnMut() -> bool,
+        live: bool,
+        callbacks: &mut dyn SaveCallbacks,
     ) -> Result<(), XenError> {
-        let mut saving = Saving { suspend: suspend_guest };
+        let mut saving = Saving { callbacks };
         let mut callbacks = sys::save_callbacks {
             suspend: Some(suspend),
-            switch_qemu_logdirty: Some(no_log_dirty),
+            precopy_policy: Some(precopy),
+            switch_qemu_logdirty: Some(log_dirty),
             data: (&raw mut saving).cast(),
             ..Default::default()
         };
         Errno::clear();
-        // SAFETY: the descriptor is open, and the callbacks and what they reach outlive the call. Without a flag, the guest is
-        // suspended before its memory is read; a plain stream has no way back.
+        // SAFETY: the descriptor is open, and the callbacks and what they reach outlive the call. A plain stream has no way back.
         let returned = unsafe {
             sys::xc_domain_save(
                 self.as_raw(),
                 stream.as_raw_fd(),
                 domid.get(),
-                0,
+                if live { sys::XCFLAGS_LIVE } else { 0 },
                 &raw mut callbacks,
                 sys::xc_stream_type_t::XC_STREAM_PLAIN,
                 -1,
@@ -155,6 +211,21 @@ impl Interface {
         // SAFETY: the handle is valid, and the call takes no other pointer.
         let returned = unsafe { sys::xc_domain_resume(self.as_raw(), domid.get(), COOPERATIVE) };
         error::minus_one("xc_domain_resume", format_args!("domid {domid}, cooperative"), returned).map(drop)
+    }
+
+    /// Ends the recording of changed pages, which a live save that was killed leaves on. Nothing is done where it is off.
+    ///
+    /// # Errors
+    /// If Xen refuses it.
+    pub fn stop_log_dirty(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: the handle is valid; the operation takes no size of a pool, so that the pointer may be null.
+        let returned = unsafe {
+            sys::xc_shadow_control(self.as_raw(), domid.get(), sys::XEN_DOMCTL_SHADOW_OP_OFF, ptr::null_mut(), 0)
+        };
+        match error::minus_one("xc_shadow_control", format_args!("domid {domid}, off"), returned) {
+            Err(error) if error.errno == Some(Errno::EINVAL) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Whether a guest sees NUMA nodes, which a libxc stream does not have.

@@ -234,6 +234,48 @@ Exit codes:
 restore removes the domain after every failure except 7."
 );
 
+pub(super) const AFTER_MIGRATE: &str = "\
+The guest runs while its memory is sent in rounds, and is suspended for the last.
+Until the other side has it, every failure lets it run on here. It is destroyed
+here once the other side says that it runs there. The other side may be xl
+(--receiver 'xl migrate-receive'), and `xl migrate -s '' GUEST \"ssh HOST dombuild
+migrate-receive\"` sends to dombuild. Disks are not sent: both hosts must reach
+the same images. docs/migration.md has the details.
+
+Examples:
+  dombuild migrate web other-host
+  dombuild migrate web other-host --max-downtime 300 --at-limit give-up
+  dombuild migrate web 'ssh -C other-host dombuild migrate-receive' --ssh ''
+
+Exit codes:
+  0 done                               5 Xen refused
+  1 internal, QEMU, or the other       6 xenstore
+    side failed                        7 the guest stays suspended here, or was
+  2 usage                                not destroyed
+  3 no such guest, or it cannot move   8 timed out
+  130, 143 after SIGINT, SIGTERM";
+
+pub(super) const AFTER_MIGRATE_RECEIVE: &str = "\
+The program at the other end of standard input and output is `dombuild migrate`
+or `xl migrate`. The guest is NAME--incoming until it may start; if the
+connection ends before, it is removed. Messages go to standard error.
+
+Exit codes: as restore.";
+
+pub(super) const AFTER_RESUME: &str = "\
+For a guest of a migration whose end is not known (NAME--migratedaway). Make sure
+that it does not run on the other host first: two copies destroy each other's
+disks.
+
+Examples:
+  dombuild resume web--migratedaway
+
+Exit codes:
+  0 done                               5 Xen refused
+  1 internal, or QEMU                  6 xenstore
+  2 usage                              7 the guest stays suspended
+  3 no such guest, or not suspended";
+
 pub(super) const AFTER_DESTROY: &str = "\
 Examples:
   dombuild destroy web

@@ -1,10 +1,11 @@
-//! `save` and `restore`.
+//! `save`, `restore`, `migrate`, `migrate-receive` and `resume`.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueEnum};
 
 use super::host::{HostArgs, StoreArgs};
 use super::time::{seconds, some_seconds};
@@ -48,6 +49,14 @@ pub struct RestoreArgs {
     /// Leave the guest paused; `xl unpause` starts it
     #[arg(long)]
     pub paused: bool,
+    /// What it gets of this host
+    #[command(flatten)]
+    pub guest: RestoredGuestArgs,
+}
+
+/// What a guest that is restored gets of this host.
+#[derive(Debug, Clone, Args)]
+pub struct RestoredGuestArgs {
     /// Longest time for its state to be read
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
     pub timeout: Duration,
@@ -66,6 +75,85 @@ pub struct RestoreArgs {
     /// Run QEMU as root, with all capabilities
     #[arg(long, help_heading = "QEMU")]
     pub device_model_root: bool,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Send a running guest to another host, and destroy it here once it runs there
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// Number or name of the guest, whoever created it
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
+    /// The other host, as ssh takes it; with --ssh '' a command for the shell
+    #[arg(value_name = "HOST", required_unless_present = "fd", conflicts_with = "fd", value_parser = NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+    /// The command that reaches the other host, for the shell; if it is empty, HOST is the whole command
+    #[arg(long, value_name = "COMMAND", default_value = "ssh", conflicts_with = "fd")]
+    pub ssh: String,
+    /// The program on the other host, as its shell takes it
+    #[arg(long, value_name = "COMMAND", default_value = "dombuild migrate-receive", conflicts_with = "fd")]
+    pub receiver: String,
+    /// Use this descriptor, a socket to a receiver on the other host, instead
+    #[arg(long, value_name = "N")]
+    pub fd: Option<RawFd>,
+    /// Suspend the guest before its memory is sent, not after
+    #[arg(long, conflicts_with_all = ["max_rounds", "max_downtime", "at_limit"])]
+    pub no_live: bool,
+    /// Most rounds in which the memory is sent while the guest runs
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_rounds: u32,
+    /// Suspend the guest as soon as the rest takes this long, as far as it can be foreseen [default: as soon as fewer than 50
+    /// pages are left]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub max_downtime: Option<u64>,
+    /// After the most rounds: suspend the guest for as long as the rest takes, or leave it here
+    #[arg(long, value_name = "suspend|give-up", default_value = "suspend")]
+    pub at_limit: LimitChoice,
+    /// How long the guest may take for its answer to the request to suspend itself, and as long again until it has done so
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = some_seconds)]
+    pub suspend_timeout: Duration,
+    /// Longest time for all of it
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
+    pub timeout: Duration,
+    /// xenstored
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// What happens after the most rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LimitChoice {
+    /// The guest is suspended for as long as the rest takes.
+    Suspend,
+    /// The guest stays here.
+    GiveUp,
+}
+
+/// Take a guest that another host sends; `migrate` and `xl migrate` start it there
+#[derive(Debug, Clone, Args)]
+pub struct ReceiveArgs {
+    /// Use this descriptor, a socket to the other host, instead of standard input and output
+    #[arg(long, value_name = "N")]
+    pub fd: Option<RawFd>,
+    /// Leave the guest paused once it is this host's; `xl unpause` starts it
+    #[arg(short = 'p', long)]
+    pub paused: bool,
+    /// For `xl migrate`, which gives it: nothing waits here for the guest's end
+    #[arg(short = 'e', hide = true)]
+    pub no_daemon: bool,
+    /// What it gets of this host
+    #[command(flatten)]
+    pub guest: RestoredGuestArgs,
+}
+
+/// Let a suspended guest run on, under the name that it had before a migration
+#[derive(Debug, Clone, Args)]
+pub struct ResumeArgs {
+    /// Number or name of the guest
+    #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub domain: String,
     /// xenstored
     #[command(flatten)]
     pub store: StoreArgs,

@@ -58,6 +58,7 @@ fn text(found: &[Leftover], apply: bool) -> String {
             RunVerb::Destroy => "destroy",
             RunVerb::Attach => "attach",
             RunVerb::Save => "save",
+            RunVerb::Migrate => "migrate",
         });
         let by = verb.zip(left.pid).map(|(verb, pid)| format!(", by {verb}, process {pid}")).unwrap_or_default();
         lines.push(format!("  {}{by}", name(left)));

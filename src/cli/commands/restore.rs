@@ -7,38 +7,33 @@ use super::dry_run::{check_memory, check_tables_and_pool};
 use crate::cli::args::migration::RestoreArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
+use crate::cli::from_flags::Create;
 use crate::cli::from_saved;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::config::error::ConfigError;
+use crate::context::Context;
 use crate::devices::framebuffer::keyboard;
 use crate::devices::hotplug::Hotplug;
-use crate::devices::plan::{GuestQemu, PlannedDevice, plan};
-use crate::error::{AtStage, Error};
-use crate::migration::restore::{RestoreJob, SavedFile, restore};
+use crate::devices::plan::{GuestQemu, PlannedDevice, PlannedDevices, plan};
+use crate::error::{AtStage, Error, Failure};
+use crate::migration::restore::{RestoreJob, Restored, Saved, restore};
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::stage::Stage;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> anyhow::Result<Done> {
-    let (saved, config) = observer::step(reporter, Stage::CheckInput, || {
-        let saved = SavedFile::open(&arguments.file)?;
-        let config = from_saved::create(arguments, &saved)?;
+    let (saved, mut config) = observer::step(reporter, Stage::CheckInput, || {
+        let saved = Saved::open(&arguments.file)?;
+        let config = from_saved::create(&arguments.guest, &saved)?;
         config.devices.check(config.guest.plan.request.kind).map_err(ConfigError::from)?;
         Ok::<_, Error>((saved, config))
     })?;
-    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let connection = Connection::open(reporter, true, arguments.guest.store.store_timeout)?;
     let context = connection.context();
+    config.paused = arguments.paused;
     let kind = config.guest.plan.request.kind;
-    let mut devices =
-        plan(context.xen, context.store, &config.devices, kind, config.guest_qemu()).at(Stage::CreateDomain)?;
-    if saved.guest.qemu.keyboard && config.device_model.is_some() {
-        if config.guest_qemu() == GuestQemu::Serves {
-            devices.paravirtual.push(PlannedDevice { device: keyboard(), hotplug: Hotplug::None });
-        } else {
-            log::info!("a QEMU without rights serves no paravirtual keyboard: the guest has its emulated one");
-        }
-    }
+    let devices = plan_devices(&context, &saved, &config)?;
     let mut object = describe(arguments, &saved);
     if arguments.dry_run {
         context.step(Stage::CreateDomain, || {
@@ -53,7 +48,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
         let summary = format!(
             "{} is a {kind} guest with {} MiB and {}: nothing is in the way of restoring it",
             config.name,
-            saved.state.pages.to_kib().0 / 1024,
+            config.guest.plan.owned_pages_built.to_kib().0 / 1024,
             devices.summary().unwrap_or_else(|| "no devices".to_owned())
         );
         return print::finish(json, &object, &summary);
@@ -67,10 +62,11 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
         device_model: config.device_model.as_ref(),
         backend: config.backend.as_ref(),
         hotplug_timeout: config.hotplug_timeout,
-        timeout: arguments.timeout,
-        paused: config.paused,
+        timeout: arguments.guest.timeout,
     };
-    let done = restore(&context, &job, &mut domain).and_then(|(built, mut model)| {
+    let done = restore(&context, &job, &mut domain).and_then(|mut restored| {
+        restored.start(&context, config.paused)?;
+        let Restored { built, mut model, .. } = restored;
         model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel)?;
         domain.release().at(Stage::Unpause)?;
         Ok((built, model))
@@ -90,14 +86,29 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
     print::finish(json, &object, &format!("{} is domain {}, {state}", config.name, built.domid))
 }
 
-fn describe(arguments: &RestoreArgs, saved: &SavedFile) -> Value {
+/// Plans the devices, with the keyboard that libxl's QEMU serves beside the display.
+pub(super) fn plan_devices(context: &Context<'_>, saved: &Saved, config: &Create) -> Result<PlannedDevices, Failure> {
+    let kind = config.guest.plan.request.kind;
+    let planned = plan(context.xen, context.store, &config.devices, kind, config.guest_qemu());
+    let mut devices = planned.at(Stage::CreateDomain)?;
+    if saved.guest.qemu.keyboard && config.device_model.is_some() {
+        if config.guest_qemu() == GuestQemu::Serves {
+            devices.paravirtual.push(PlannedDevice { device: keyboard(), hotplug: Hotplug::None });
+        } else {
+            log::info!("a QEMU without rights serves no paravirtual keyboard: the guest has its emulated one");
+        }
+    }
+    Ok(devices)
+}
+
+fn describe(arguments: &RestoreArgs, saved: &Saved) -> Value {
     json!({
         "name": saved.guest.name.as_str(),
         "uuid": saved.guest.uuid,
         "file": arguments.file,
         "kind": saved.guest.request.kind,
-        "pages": saved.state.pages,
-        "qemu_state": saved.state.emulator.is_some(),
+        "pages": saved.pages,
+        "qemu_state": saved.has_qemu,
         "created_by_dombuild": saved.guest.ours,
     })
 }

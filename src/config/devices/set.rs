@@ -49,6 +49,20 @@ pub struct Devices {
     pub usb: Option<Usb>,
     /// The emulated machine of an HVM guest.
     pub machine: Machine,
+    /// Where the guest is while it migrates.
+    pub migrates_from: MigratesFrom,
+}
+
+/// Where a guest is while it migrates. It has its images there until it starts here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MigratesFrom {
+    /// It does not migrate.
+    #[default]
+    Nowhere,
+    /// On another host, whose locks on shared storage are seen here.
+    AnotherHost,
+    /// In this domain of this host.
+    Domain(u32),
 }
 
 /// A place on the emulated controllers of an HVM guest.
