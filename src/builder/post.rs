@@ -35,6 +35,8 @@ pub struct Identity {
     pub uuid: Uuid,
     /// The domain's name. `None` for a domain of another toolstack, which may have no name or has one already.
     pub name: Option<DomainName>,
+    /// The domain in which the guest still is, if it migrates within this host.
+    pub migrates_from: Option<DomId>,
 }
 
 impl Identity {
@@ -56,7 +58,8 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
             {
                 return Err(Error::NameTaken { name: name.to_string(), owner });
             }
-            check_uuid_free(context.xen, identity.uuid, Some(domid))?;
+            let itself: Vec<DomId> = identity.migrates_from.into_iter().chain([domid]).collect();
+            check_uuid_free(context.xen, identity.uuid, &itself)?;
             let keys = XenstorePaths::new(domid);
             transaction.remove(&keys.domain)?;
             transaction.remove(&keys.libxl)?;

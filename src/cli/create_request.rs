@@ -4,7 +4,6 @@ use super::from_flags::Create;
 use crate::builder::cpuid::check_cpuid_rules;
 use crate::builder::image::check_width;
 use crate::config::cpu_pool::CpuPool;
-use crate::config::devices::set::MigratesFrom;
 use crate::context::Context;
 use crate::domain::find::name_owner;
 use crate::domain::identity::check_uuid_free;
@@ -20,11 +19,7 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
     if let Some(owner) = name_owner(context.xen, &context.store.plain(), config.name.as_str())? {
         return Err(Error::NameTaken { name: config.name.to_string(), owner });
     }
-    let itself = match config.devices.migrates_from {
-        MigratesFrom::Domain(number) => DomId::new(number),
-        _ => None,
-    };
-    check_uuid_free(context.xen, config.uuid, itself)?;
+    check_uuid_free(context.xen, config.uuid, config.devices.migrates_from.domain().and_then(DomId::new).as_slice())?;
     let host = context.xen.physinfo()?;
     let plan = &config.guest.plan;
     let kind = plan.request.kind;

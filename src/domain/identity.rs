@@ -45,9 +45,9 @@ pub fn has_keys(store: &Store, domid: DomId) -> Result<bool, XenError> {
 ///
 /// # Errors
 /// [`Error::BadConfig`]; an error of Xen.
-pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: Option<DomId>) -> Result<(), Error> {
+pub fn check_uuid_free(xen: &Interface, uuid: Uuid, except: &[DomId]) -> Result<(), Error> {
     let domains = xen.domains()?;
-    match domains.iter().find(|domain| !domain.dying && domain.uuid == uuid && Some(domain.domid) != except) {
+    match domains.iter().find(|domain| !domain.dying && domain.uuid == uuid && !except.contains(&domain.domid)) {
         Some(other) => Err(DomainError::UuidTaken { uuid, domid: other.domid }.into()),
         None => Ok(()),
     }

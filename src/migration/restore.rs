@@ -157,6 +157,8 @@ pub struct RestoreJob<'a> {
     pub guest: &'a Guest,
     /// Its name.
     pub name: &'a DomainName,
+    /// The domain in which it still is, if it migrates within this host.
+    pub migrates_from: Option<DomId>,
     /// Its devices.
     pub devices: PlannedDevices,
     /// The QEMU that takes over the state of its devices, if it has one.
@@ -204,7 +206,7 @@ impl Restored {
 pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDomain<'_>) -> Result<Restored, Failure> {
     let RestoreJob { saved, guest, name, .. } = job;
     let (domid, held, plan) = (domain.domid(), domain.held(), &guest.plan);
-    let identity = Identity { uuid: held.uuid, name: Some((*name).clone()) };
+    let identity = Identity { uuid: held.uuid, name: Some((*name).clone()), migrates_from: job.migrates_from };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
     write_keys(context, domid, &saved.guest.keys)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::Serialize;
 use serde_json::json;
 
@@ -27,7 +28,7 @@ use crate::qemu::helpers::Ending;
 use crate::qemu::monitor::Monitor;
 use crate::runs::journal::{JournalEntry, RunVerb, is_worked_on};
 use crate::stage::Stage;
-use crate::xen::{DomainInfo, Round};
+use crate::xen::{DomainInfo, Round, XenError};
 
 /// With fewer changed pages than this, another round is not worth it (libxenguest's own rule, `simple_precopy_policy`,
 /// tools/libs/guest/xg_sr_save.c, Xen 4.17).
@@ -94,6 +95,8 @@ pub struct MigrateJob<'a> {
     pub suspend_timeout: Duration,
     /// How long its state may take to be sent.
     pub timeout: Duration,
+    /// How long the other side may take, once it has the state, until the guest runs there.
+    pub answer_timeout: Duration,
 }
 
 /// A guest that runs on the other side.
@@ -112,7 +115,7 @@ pub struct Migrated {
 /// # Errors
 /// [`MigrationError`]; [`Error::TimedOut`]; [`Error::Interrupted`]; an error of Xen or xenstored. The guest then runs on here,
 /// except after [`MigrationError::Undecided`], [`MigrationError::StillSuspended`] and [`Error::LeftBehind`].
-pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &Wire) -> Result<Migrated, Failure> {
+pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> Result<Migrated, Failure> {
     let held = job.domain.held();
     let (way, head, name, mut run) = context.step::<_, Error>(Stage::CheckInput, || {
         let_long_writes_fail().map_err(Error::io("handle SIGXFSZ"))?;
@@ -201,7 +204,7 @@ struct Sending {
 fn send(
     context: &Context<'_>,
     job: &MigrateJob<'_>,
-    wire: &Wire,
+    wire: &mut Wire,
     way: SuspendWay,
     head: &[u8],
     progress: &mut Sending,
@@ -217,7 +220,7 @@ fn send(
         let start = Instant::now();
         let mut emulator = None;
         loop {
-            let event = helper.wait(context, || ())?;
+            let event = helper.wait(context, || ()).map_err(of_connection)?;
             let answer = match event {
                 Event::Done(_) => break Ok(emulator),
                 Event::LogDirty(on) => {
@@ -253,9 +256,21 @@ fn send(
     })?;
     drop(helper);
     context.step(Stage::HandOver, || {
+        // The guest stands still.
+        wire.hurry(job.answer_timeout);
         wire.write(&stream::tail(emulator.as_deref()), "the state of QEMU")?;
         wire.expect(RECEIVED, "that it has the guest")
     })
+}
+
+/// libxenguest's error where the other side is gone, as what it means.
+fn of_connection(error: Error) -> Error {
+    match &error {
+        Error::Xen(XenError { errno: Some(errno @ (Errno::EPIPE | Errno::ECONNRESET)), .. }) => {
+            MigrationError::ConnectionLost { what: "its memory", source: (*errno).into() }.into()
+        }
+        _ => error,
+    }
 }
 
 /// Lets QEMU record which pages it changes.

@@ -51,6 +51,14 @@ impl Wire {
         Self { input: input.into(), output: output.into(), interrupt, end: Instant::now() + timeout, timeout }
     }
 
+    /// Ends the reads and writes from here on within this time, if they would end later.
+    pub(super) fn hurry(&mut self, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        if end < self.end {
+            (self.end, self.timeout) = (end, timeout);
+        }
+    }
+
     /// A descriptor to read from, for another program that reads on.
     pub(super) fn input(&self) -> Result<OwnedFd, Error> {
         self.input.try_clone().map(OwnedFd::from).map_err(Error::io("copy the connection"))

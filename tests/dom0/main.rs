@@ -39,6 +39,8 @@ mod linux;
 mod list;
 mod lock_holder;
 mod memory;
+mod migrate;
+mod migrate_failures;
 mod names;
 mod neighbours;
 mod odd_kernels;
@@ -111,6 +113,8 @@ fn main() -> ExitCode {
         life::TESTS,
         save_restore::TESTS,
         save_failures::TESTS,
+        migrate::TESTS,
+        migrate_failures::TESTS,
         libxl_record::TESTS,
         libxl_verbs::TESTS,
         memory::TESTS,

@@ -214,7 +214,7 @@ fn linux_moves(kind: &str) {
 }
 
 /// SeaBIOS runs, and QEMU's devices.
-fn assert_hvm_lives(name: &str) {
+pub(crate) fn assert_hvm_lives(name: &str) {
     assert_runs(name);
     let status = ask(u64::from(info(name).domid.get()), &json!({ "execute": "query-status" })).expect("QEMU lives");
     assert_eq!(status["return"]["running"], true, "{status}");

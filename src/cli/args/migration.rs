@@ -114,6 +114,9 @@ pub struct MigrateArgs {
     /// How long the guest may take for its answer to the request to suspend itself, and as long again until it has done so
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = some_seconds)]
     pub suspend_timeout: Duration,
+    /// How long the other side may take, once it has everything, until the guest runs there
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = some_seconds)]
+    pub answer_timeout: Duration,
     /// Longest time for all of it
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = some_seconds)]
     pub timeout: Duration,

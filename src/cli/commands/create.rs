@@ -186,7 +186,7 @@ fn start(
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
-    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()) };
+    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()), migrates_from: None };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;

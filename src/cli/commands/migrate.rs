@@ -40,10 +40,11 @@ pub(crate) fn run(reporter: &Reporter, arguments: &MigrateArgs, json: bool) -> a
         live: (!arguments.no_live).then_some(limits),
         suspend_timeout: arguments.suspend_timeout,
         timeout: arguments.timeout,
+        answer_timeout: arguments.answer_timeout,
     };
     let migrated = {
-        let (command, wire) = connect(arguments, &connection).at(Stage::CheckInput)?;
-        let migrated = migrate(&connection.context(), &job, &wire);
+        let (command, mut wire) = connect(arguments, &connection).at(Stage::CheckInput)?;
+        let migrated = migrate(&connection.context(), &job, &mut wire);
         drop(wire);
         drop(command);
         migrated?

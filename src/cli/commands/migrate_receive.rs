@@ -47,6 +47,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs) -> anyhow::Resul
         saved: &saved,
         guest: &config.guest,
         name: &config.name,
+        migrates_from: config.devices.migrates_from.domain().and_then(DomId::new),
         devices,
         device_model: config.device_model.as_ref(),
         backend: config.backend.as_ref(),

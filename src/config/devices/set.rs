@@ -65,6 +65,14 @@ pub enum MigratesFrom {
     Domain(u32),
 }
 
+impl MigratesFrom {
+    /// The domain of this host.
+    #[must_use]
+    pub const fn domain(self) -> Option<u32> {
+        if let Self::Domain(number) = self { Some(number) } else { None }
+    }
+}
+
 /// A place on the emulated controllers of an HVM guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EmulatedPlace {

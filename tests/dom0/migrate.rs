@@ -1,0 +1,188 @@
+//! Guests migrate within this host, between dombuild and xl in turn.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Test;
+use super::devices::{Images, Link, loops, message};
+use super::linux::{said, start};
+use super::sample::Random;
+use super::save_restore::{By, assert_hvm_lives, assert_runs, info, small_hvm};
+use super::support::{create, dombuild, run, shell, wait_for};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("migrate_linux_between_xl_and_dombuild", linux_moves),
+    ("migrate_pv_without_live", pv_moves),
+    ("migrate_hvm_between_xl_and_dombuild", hvm_moves),
+    ("migrate_devices_go_along", devices_go_along),
+    ("migrate_refuses_before_memory_is_sent", refused),
+];
+
+const BRIDGE: &str = "moved0";
+
+/// The log of a guest that was introduced while it arrived.
+const ARRIVED: &str = "/var/log/xen/console/guest-t--incoming.log";
+
+pub(crate) fn receiver(to: By) -> &'static str {
+    match to {
+        By::Dombuild => "dombuild migrate-receive",
+        By::Xl => "xl migrate-receive",
+    }
+}
+
+/// Migrates a guest, which has another domid then and the same name.
+fn migrate(from: By, to: By, name: &str, flags: &[&str]) -> Value {
+    let before = info(name);
+    let _ = fs::remove_file(ARRIVED);
+    let told = match from {
+        By::Dombuild => dombuild(&[&["migrate", name, receiver(to), "--ssh", ""], flags].concat()).success().json(),
+        By::Xl => {
+            run("xl", &["migrate", "-s", "", name, receiver(to)]).success();
+            Value::Null
+        }
+    };
+    let after = info(name);
+    assert!(after.domid != before.domid && after.uuid == before.uuid, "{before:?} {after:?}");
+    for gone in ["--incoming", "--migratedaway"] {
+        assert_eq!(run("xl", &["domid", &format!("{name}{gone}")]).status, Some(1), "{gone}");
+    }
+    assert_eq!(dombuild(&["cleanup"]).success().json(), json!([]));
+    told
+}
+
+/// The last words of this kind of a guest that has arrived.
+fn said_there(word: &str) -> Option<String> {
+    let text = fs::read(ARRIVED).ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let prefix = format!("guest: {word}");
+    text.lines().rev().find_map(|line| Some(line.split_once(&prefix)?.1.trim().to_owned()))
+}
+
+/// The guest's first process goes on, its balloon follows, and its memory has the sum that it had.
+fn assert_same(sum: &str, target_mib: u64) {
+    run("xl", &["mem-set", "t", &format!("{target_mib}m")]).success();
+    let arrived = || said_there("current_kb").and_then(|text| text.parse::<u64>().ok());
+    wait_for("the first process goes on", 90, || arrived().is_some_and(|kib| kib.abs_diff(target_mib << 10) < 4096));
+    assert_eq!(said_there("sum").as_deref(), Some(sum));
+}
+
+fn linux_moves() {
+    use By::{Dombuild, Xl};
+    start(&["--kind", "pvh", "--memory", "112"], "guest.touch=16 guest.sum guest.dirty=4");
+    wait_for("its memory is full", 120, || said("sum").is_some());
+    let sum = said("sum").expect("it is there");
+    for ((from, to), target) in [(Dombuild, Dombuild), (Dombuild, Xl), (Xl, Dombuild)].into_iter().zip([108, 104, 100])
+    {
+        let told = migrate(from, to, "t", &[]);
+        println!("{from:?} to {to:?}: {told}");
+        assert_same(&sum, target);
+    }
+    // It is dombuild's, with its plan.
+    let shown = dombuild(&["inspect", "t"]).success().json();
+    assert_eq!((&shown["recorded"], &shown["model"]), (&json!(true), &json!("xenops")), "{shown}");
+
+    // It changes 4 MiB without a pause: that is never sent within a millisecond.
+    let before = info("t").domid;
+    let strict = ["--ssh", "", "--max-rounds", "2", "--max-downtime", "1", "--at-limit", "give-up"];
+    let failed = dombuild(&[&["migrate", "t", receiver(Dombuild)], &strict[..]].concat());
+    let error = failed.failed_with(1, "not-migrated");
+    assert!(message(&error).contains("after 2 rounds") && message(&error).contains("goes on here"), "{error}");
+    assert_eq!(info("t").domid, before);
+    assert_runs("t");
+    let told = migrate(Dombuild, Dombuild, "t", &["--max-rounds", "2"]);
+    assert_eq!(told["rounds"], 3, "two while it runs, and the last: {told}");
+    assert_same(&sum, 96);
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Debian's Xen has no shadow paging, and a PV guest is not migrated live without it.
+fn pv_moves() {
+    start(&["--kind", "pv", "--memory", "112"], "guest.touch=16 guest.sum");
+    wait_for("its memory is full", 120, || said("sum").is_some());
+    let sum = said("sum").expect("it is there");
+    let error = dombuild(&["migrate", "t", "false", "--ssh", ""]).failed_with(3, "bad-config");
+    assert!(message(&error).contains("no shadow paging") && message(&error).contains("--no-live"), "{error}");
+    let told = migrate(By::Dombuild, By::Dombuild, "t", &["--no-live"]);
+    assert!(told["downtime_ms"].as_u64().is_some_and(|time| time > 0), "{told}");
+    assert_same(&sum, 108);
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn hvm_moves() {
+    use By::{Dombuild, Xl};
+    create("t", &["--memory", "96", "--vcpus", "2"]);
+    thread::sleep(Duration::from_secs(5));
+    let all = [(Dombuild, Dombuild), (Dombuild, Xl), (Xl, Dombuild)];
+    // Each takes about 20 seconds here.
+    let chosen = Random::new("hvm migrations").sample(3, 2);
+    for index in chosen {
+        let (from, to) = all[usize::try_from(index).expect("small")];
+        println!("{from:?} to {to:?}: {}", migrate(from, to, "t", &[]));
+        assert_hvm_lives("t");
+    }
+    dombuild(&["destroy", "--force", "t"]).success();
+}
+
+fn devices_go_along() {
+    let _bridge = Link::bridge(BRIDGE);
+    let images = Images::new();
+    let disk = format!("{},raw,xvda,w", images.image("t"));
+    let card = format!("bridge={BRIDGE},mac=00:16:3e:00:00:0a");
+    start(&["--kind", "pvh", "--memory", "112", "--disk", &disk, "--vif", &card], "guest.drivers guest.disk=xvda");
+    let connected = || {
+        let all = dombuild(&["list", "--devices", "t"]).success().json();
+        let all = all.as_array().cloned().unwrap_or_default();
+        all.len() == 2 && all.iter().all(|device| device["frontend_state"] == "connected")
+    };
+    wait_for("the guest has its devices", 60, || said("wrote xvda").is_some() && connected());
+    let loops_before = loops().len();
+    for (from, to) in [(By::Dombuild, By::Dombuild), (By::Xl, By::Dombuild)] {
+        migrate(from, to, "t", &[]);
+        wait_for("the guest connects its devices again", 60, connected);
+        assert_eq!(loops().len(), loops_before, "the disk of the source is gone");
+    }
+    // Another guest has no right to the image while this one has it.
+    let other = dombuild(&["create", "--name", "u", "--memory", "64", "--device-model", "none", "--disk", &disk]);
+    other.failed_with(3, "bad-config");
+    dombuild(&["destroy", "t"]).success();
+}
+
+fn refused() {
+    let free = || dombuild(&["features"]).success().json()["xen"]["free_kib"].as_u64().expect("a number") / 1024;
+    // Two such guests do not fit.
+    let size = (free() * 6 / 10).to_string();
+    create("t", &["--memory", &size, "--device-model", "none"]);
+    thread::sleep(Duration::from_secs(3));
+    let migrate = |words: &[&str]| dombuild(&[&["migrate", "t"], words].concat());
+    let goes_on = |error: &Value| {
+        assert!(message(error).contains("goes on here as before"), "{error}");
+        assert_runs("t");
+        assert_eq!(shell("xl list | tail -n +3 | awk '{ print $1 }'"), "t\n");
+        assert_eq!(dombuild(&["cleanup"]).success().json(), json!([]));
+    };
+    let here = ["dombuild migrate-receive", "--ssh", ""];
+    let ran = migrate(&here);
+    goes_on(&ran.failed_with(1, "not-migrated"));
+    assert!(ran.stderr.contains("MiB are free"), "{ran:?}");
+    for (command, words) in [("true", "the connection to the other side is lost"), ("echo hello", "hello")] {
+        let error = migrate(&[command, "--ssh", ""]).failed_with(1, "not-migrated");
+        assert!(message(&error).contains(words), "{error}");
+        goes_on(&error);
+    }
+    dombuild(&["destroy", "t"]).success();
+    small_hvm();
+    create("t--incoming", &["--memory", "64", "--device-model", "none", "--paused"]);
+    let ran = migrate(&here);
+    ran.failed_with(1, "not-migrated");
+    assert!(ran.stderr.contains("t--incoming"), "{ran:?}");
+    assert_runs("t");
+    let error = migrate(&["somewhere", "--ssh", "false", "--suspend-timeout", "1"]).failed_with(1, "not-migrated");
+    assert!(message(&error).contains("the connection to the other side is lost"), "{error}");
+    dombuild(&["resume", "t"]).failed_with(3, "bad-config");
+    for name in ["t", "t--incoming"] {
+        dombuild(&["destroy", name]).success();
+    }
+}
