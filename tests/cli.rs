@@ -18,6 +18,8 @@ mod cli {
     mod plan;
     mod refusals;
     mod run;
+    #[path = "../data/streams.rs"]
+    mod streams;
     mod usage;
     mod virtual_devices;
     mod xenguest;

@@ -4,6 +4,7 @@ use super::nearest::{NEAR, nearest};
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
 use crate::error::bootloader::BootloaderError;
+use crate::error::damage::{Damage, Fault};
 use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
@@ -142,7 +143,9 @@ fn of_migration(error: &MigrationError) -> Option<&'static str> {
         MigrationError::BadFile { problem: FileProblem::Unknown { .. }, .. } => {
             "`xl restore` restores it, where xl has saved it"
         }
-        MigrationError::BadFile { problem: FileProblem::Truncated { .. }, .. } => "it was not copied completely",
+        MigrationError::BadFile { problem: FileProblem::Damaged(Damage { fault: Fault::CutOff, .. }), .. } => {
+            "it was not copied completely"
+        }
         _ => return None,
     };
     Some(text)

@@ -9,7 +9,7 @@ use crate::config::guest::{Claim, Guest};
 use crate::devices::disk::{Server, server};
 use crate::error::Error;
 use crate::memory::Kind;
-use crate::migration::restore::SavedFile;
+use crate::migration::saved_file::SavedFile;
 use crate::payload::boot_files::BootFiles;
 use crate::payload::search::resolve_device_model;
 use crate::qemu::config::{DeviceModelConfig, QemuRole};
@@ -29,7 +29,7 @@ pub(crate) fn create(arguments: &RestoreArgs, saved: &SavedFile) -> Result<Creat
     let mut devices = from.devices.clone();
     devices.complete();
     devices.machine = from.qemu.machine.clone();
-    let has_device_model = saved.state.emulator.is_some();
+    let has_device_model = saved.checked.state.emulator.is_some();
     if kind == Kind::Hvm && !has_device_model {
         // They are QEMU's.
         devices.framebuffer = None;

@@ -1,13 +1,22 @@
 //! Saves guests to files and restores them, in libxl's format.
 
+pub mod checker;
 pub mod configuration;
 pub mod helper;
+mod libxc_pages;
+pub mod libxc_records;
+mod libxc_shapes;
 pub mod libxc_stream;
+pub mod outline;
 mod partial_file;
-pub mod records;
+pub mod passage;
 pub mod restore;
 pub mod save;
 mod saved_devices;
 mod saved_fields;
+pub mod saved_file;
 pub mod saved_qemu;
 pub mod stream;
+#[cfg(test)]
+#[path = "../../tests/data/streams.rs"]
+mod streams;

@@ -3,17 +3,13 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::configuration::SavedGuest;
 use super::helper::{Event, Helper, Task};
-use super::libxc_stream::Container;
-use super::records::ReadError;
-use super::stream::{self, Header, State};
+use super::saved_file::SavedFile;
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
@@ -27,10 +23,10 @@ use crate::devices::plan::PlannedDevices;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
-use crate::error::migration::{FileProblem, MigrationError};
+use crate::error::migration::MigrationError;
 use crate::error::{AtStage, Error, Failure, Wait};
 use crate::lifecycle::guard::NewDomain;
-use crate::memory::{Kib, Kind, Pages, Plan};
+use crate::memory::{Kib, Pages};
 use crate::observer::{Progress, Unit};
 use crate::os::Untrusted;
 use crate::os::sealed::MemoryFile;
@@ -44,82 +40,6 @@ use crate::xen::{DomId, PlacedModules};
 
 /// The interval at which QEMU is asked whether it has taken its state.
 const POLL: Duration = Duration::from_millis(20);
-
-/// A file with a saved guest, looked through completely.
-#[derive(Debug)]
-pub struct SavedFile {
-    /// The file.
-    pub file: File,
-    /// Its configuration, as it stands there.
-    pub configuration: Value,
-    /// What the configuration says.
-    pub guest: SavedGuest,
-    /// Its state.
-    pub state: State,
-}
-
-impl SavedFile {
-    /// Opens a file and looks it through. Neither Xen nor the guest's other files are touched.
-    ///
-    /// # Errors
-    /// [`MigrationError::BadFile`]; [`Error::BadFile`] if it cannot be read.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let unreadable = |reason: String| Error::BadFile { what: "saved guest", path: path.to_owned(), reason };
-        let bad = |problem| Error::from(MigrationError::BadFile { path: path.to_owned(), problem });
-        let refused = |error| match error {
-            ReadError::Io(error) => unreadable(format!("cannot be read: {error}")),
-            ReadError::Problem(problem) => bad(problem),
-        };
-        let file = File::open(path).map_err(|error| unreadable(format!("cannot be opened: {error}")))?;
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Err(unreadable("is no regular file".to_owned()));
-        }
-        let header: Header = stream::read_header(&file).map_err(refused)?;
-        let mut guest = SavedGuest::read(&header.configuration).map_err(bad)?;
-        let state = stream::read_state(&file, &header, guest.last_frame()).map_err(refused)?;
-        let kind = guest.request.kind;
-        if (state.container == Container::Pv) != (kind == Kind::Pv) {
-            return Err(bad(FileProblem::OtherKind { configured: kind }));
-        }
-        if kind != Kind::Hvm && state.emulator.is_some() {
-            return Err(bad(FileProblem::QemuState));
-        }
-        guest.request.device_model = state.emulator.is_some();
-        Ok(Self { file, configuration: header.configuration, guest, state })
-    }
-
-    /// Whether an HVM guest's drivers may route emulated interrupts over event channels. Where the file does not say it, libxl
-    /// lets them, because every guest could before Xen 4.19; dombuild's guests on later releases cannot.
-    #[must_use]
-    pub fn has_pirqs(&self) -> bool {
-        self.guest.pirqs.unwrap_or(!self.guest.ours || self.state.xen < (4, 19))
-    }
-
-    /// The plan of the restored guest: that of its configuration, with the pages that are in the file.
-    ///
-    /// # Errors
-    /// If the sizes in the configuration make no guest.
-    pub fn plan(&self) -> Result<Plan, Error> {
-        let (guest, pages) = (&self.guest, self.state.pages);
-        let mut plan = Plan::new(&guest.request)?;
-        let more = |size: Kib, than: Kib| Kib(size.0.saturating_sub(than.0));
-        let mut beyond = more(pages.to_kib(), plan.memory.target);
-        if let Some(pool) = guest.paging_pool {
-            beyond = Kib(beyond.0 + more(pool, plan.paging_pool).0);
-            plan.paging_pool = pool;
-        }
-        plan.memory.footprint = Kib(plan.memory.footprint.0.saturating_add(beyond.0));
-        // What is not populated has no page in the file. The target of an HVM guest's balloon driver keeps its 1 MiB.
-        plan.pod = None;
-        plan.memory.populate_on_demand &= guest.request.kind == Kind::Hvm;
-        (plan.owned_pages_built, plan.owned_pages_running) = (pages, pages);
-        // A guest whose balloon driver is behind owns more than its target.
-        if pages > plan.max_pages {
-            (plan.max_pages, plan.memory.xen_max) = (pages, pages.to_kib());
-        }
-        Ok(plan)
-    }
-}
 
 /// A guest to restore, and what it gets of this host.
 #[derive(Debug)]
@@ -186,7 +106,7 @@ pub fn restore(
                 job.devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
             })?;
         }
-        userdata::write(context, held, &saved.configuration)
+        userdata::write(context, held, &saved.checked.configuration)
     })?;
     if let (Some(model), Some(config)) = (&mut model, job.device_model) {
         context.step(Stage::Resume, || run_devices(context, domid, model, config.timeout))?;
@@ -212,16 +132,16 @@ fn write_keys(context: &Context<'_>, domid: DomId, nodes: &[(String, String)]) -
 
 /// Reads memory and vCPUs from the file, in a child.
 fn read_memory(context: &Context<'_>, job: &RestoreJob<'_>, domid: DomId, ports: Ports) -> Result<BuildResult, Error> {
-    let SavedFile { state, guest, file, .. } = job.saved;
+    let state = &job.saved.checked.state;
     let failed = || Error::io("read the saved guest");
-    let mut position = file;
-    position.seek(SeekFrom::Start(state.libxc.start)).map_err(failed())?;
+    let mut position = job.saved.at_stream().map_err(failed())?;
     // The child reads on from there: both descriptors have one position.
-    let stream = file.try_clone().map_err(failed())?.into();
-    let mut helper = Helper::start(Task::Restore(ports.into()), domid, stream, Pages(guest.last_frame()), job.timeout)?;
-    let total = Kib((state.libxc.end - state.libxc.start) / 1024);
+    let stream = position.try_clone().map_err(failed())?.into();
+    let frames = Pages(job.saved.checked.outline.bounds().last_frame);
+    let mut helper = Helper::start(Task::Restore(ports.into()), domid, stream, frames, job.timeout)?;
+    let total = Kib((state.libxc.end - state.start) / 1024);
     let event = helper.wait(context, || {
-        let at = position.stream_position().unwrap_or(0).saturating_sub(state.libxc.start);
+        let at = position.stream_position().unwrap_or(0).saturating_sub(state.start);
         let done = Kib(at / 1024);
         let text = format!("{} of {} MiB are restored", done.0 / 1024, total.0 / 1024);
         context.observer.progress(&Progress {
@@ -240,9 +160,9 @@ fn read_memory(context: &Context<'_>, job: &RestoreJob<'_>, domid: DomId, ports:
 
 /// Lets QEMU begin with the state in the file, and wait then.
 fn add_state(devices: &mut QemuDevices, saved: &SavedFile) -> Result<(), Error> {
-    let Some(range) = &saved.state.emulator else { return Ok(()) };
+    let Some(range) = &saved.checked.state.emulator else { return Ok(()) };
     let failed = || Error::io("copy QEMU's state");
-    let mut file = &saved.file;
+    let mut file = &saved.checked.file;
     file.seek(SeekFrom::Start(range.start)).map_err(failed())?;
     let memory = MemoryFile::new(c"qemu state").map_err(failed())?;
     memory.fill(file, range.end - range.start).map_err(failed())?;

@@ -1,11 +1,23 @@
 //! Files that are no saved guests are refused before Xen is touched.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
+use dombuild::cancel::Cancel;
+use dombuild::error::Error;
+use dombuild::error::damage::Damage;
+use dombuild::error::migration::MigrationError;
+use dombuild::migration::checker::StateChecker;
+use dombuild::migration::libxc_records::{Bounds, Container};
+use dombuild::migration::libxc_stream::CheckedStream;
 use serde_json::{Value, json};
 
-use super::run::{FIRST_CALL, Ran, command};
+use super::run::{FIRST_CALL, PROGRAM, Ran, command};
+use super::streams::{self, LAST, VCPUS};
 
 /// A file of xl's with this configuration and an empty stream behind it.
 fn saved(configuration: &Value) -> Vec<u8> {
@@ -42,19 +54,20 @@ fn a_file_is_looked_through_first() {
     for (content, words) in [
         (Vec::new(), "does not begin with xl's mark"),
         (b"\x7fELF".repeat(100), "does not begin with xl's mark"),
-        (saved(&guest)[..100].to_vec(), "in the middle of the configuration"),
-        (saved(&json!("text")), "has  = \"text\""),
+        (saved(&guest)[..100].to_vec(), "at byte 100, the configuration: it is cut off"),
+        (saved(&json!("text")), "has no usable c_info.type"),
         (saved(&json!({})), "has no usable c_info.type"),
         (with("/b_info", "vpmu", json!("True")), "has b_info.vpmu = \"True\", which dombuild cannot give the guest"),
         (with("/c_info", "x\u{1b}", json!("\u{1b}[2J")), "c_info.x\\u{1b} = \"\\u{1b}[2J\""),
         (with("/c_info", "name", json!("../x")), "has no usable c_info.name"),
-        (saved(&guest), "in the middle of a record of libxl"),
+        (saved(&guest), "LIBXC_CONTEXT: it is cut off"),
     ] {
         let ran = restore(&content);
         let error = ran.error();
         let message = error["message"].as_str().expect("text");
         assert!(message.contains(words), "{words}: {message}");
         assert_eq!((ran.exit, &error["code"], &error["stage"]), (3, &json!("bad-file"), &json!("check-input")));
+        assert_eq!(error["offset"].is_u64() && error["record"].is_string(), message.contains("at byte"), "{error}");
     }
 }
 
@@ -70,9 +83,73 @@ fn what_is_no_file_is_refused() {
 /// The verb of the child is for dombuild itself.
 #[test]
 fn the_child_does_nothing_for_others() {
-    for words in [&["migration-helper"][..], &["migration-helper", "--help"], &["migration-helper", "99", "7", "1"]] {
+    for words in [
+        &["migration-helper"][..],
+        &["migration-helper", "--help"],
+        &["migration-helper", "99", "7", "1"],
+        &["check-state"],
+        &["check-state", "--help"],
+        &["check-state", "stream", "0", "1", "1", "1"],
+    ] {
         let ran = Ran::of(command(words).stdin(Stdio::null()));
         assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""), "{words:?}: {ran:?}");
         assert_ne!(ran.stderr, "", "{words:?}");
     }
+}
+
+/// Sends these bytes to the child through a socket. Returns what it passes on, its verdict, and what it leaves in the socket.
+fn forwarded(sent: Vec<u8>, timeout: Duration) -> (Vec<u8>, Result<CheckedStream, Error>, Vec<u8>) {
+    let (mut ours, mut theirs) = UnixStream::pair().expect("sockets");
+    let from = ours.try_clone().expect("a descriptor").into();
+    let checker = StateChecker::new(PROGRAM.into());
+    let (checking, pipe) = checker.forward(from, 0, Bounds::new(LAST, VCPUS), timeout).expect("it starts");
+    let reading = thread::spawn(move || {
+        let mut passed = Vec::new();
+        File::from(pipe).read_to_end(&mut passed).map(|_| passed)
+    });
+    let length = sent.len();
+    let sending = thread::spawn(move || theirs.write_all(&sent).map(|()| theirs));
+    let verdict = checking.wait(&Cancel::default(), || ());
+    let mut rest = Vec::new();
+    ours.set_nonblocking(true).expect("set");
+    if verdict.is_ok() {
+        drop(sending.join().expect("it ended").expect("sent"));
+        ours.read_to_end(&mut rest).expect("read");
+    }
+    let passed = reading.join().expect("it ended").expect("read");
+    assert!(passed.len() + rest.len() <= length);
+    (passed, verdict, rest)
+}
+
+/// A child in its sandbox checks a stream, passes it on, and leaves what follows it.
+#[test]
+fn a_stream_is_passed_on() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut records = streams::hvm();
+    let many: Vec<u64> = (0..=0x1f).cycle().take(3000).collect();
+    records.insert(4, streams::pages(&many));
+    let whole = streams::stream(2, 3, &records);
+    let (passed, verdict, rest) = forwarded([&whole[..], b"libxl's next record"].concat(), PATIENCE);
+    let found = verdict.expect("it is whole");
+    assert_eq!((found.end, found.pages.0, found.container), (whole.len() as u64, 0x20, Container::Hvm));
+    assert!(passed == whole && rest == b"libxl's next record", "{} of {} bytes", passed.len(), whole.len());
+
+    let mut damaged = whole.clone();
+    let context = damaged.len() - 8 - 64 - streams::context().len();
+    damaged[context] ^= 2;
+    let (passed, verdict, _) = forwarded(damaged, PATIENCE);
+    let Err(Error::Migration(error)) = verdict else { panic!("{verdict:?}") };
+    let MigrationError::BadStream(Damage { offset, record, .. }) = &*error else { panic!("{error}") };
+    assert_eq!((*offset, record.to_string().as_str()), (context as u64, "HVM_CONTEXT"));
+    assert!(whole.starts_with(&passed) && passed.len() == context - 8, "{} bytes", passed.len());
+
+    // A sender that says nothing more.
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let checker = StateChecker::new(PROGRAM.into());
+    let timeout = Duration::from_secs(1);
+    let (checking, pipe) = checker.forward(ours.into(), 0, Bounds::new(LAST, VCPUS), timeout).expect("it starts");
+    let verdict = checking.wait(&Cancel::default(), || ());
+    assert!(matches!(verdict, Err(Error::TimedOut { .. })), "{verdict:?}");
+    assert_eq!(File::from(pipe).read_to_end(&mut Vec::new()).expect("read"), 0, "its child has ended");
+    drop(theirs);
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::create::create_domain;
 use super::dry_run::{check_memory, check_tables_and_pool};
+use crate::cancel::Cancel;
 use crate::cli::args::migration::RestoreArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
@@ -15,14 +16,23 @@ use crate::devices::framebuffer::keyboard;
 use crate::devices::hotplug::Hotplug;
 use crate::devices::plan::{GuestQemu, PlannedDevice, plan};
 use crate::error::{AtStage, Error};
-use crate::migration::restore::{RestoreJob, SavedFile, restore};
+use crate::migration::checker::StateChecker;
+use crate::migration::restore::{RestoreJob, restore};
+use crate::migration::saved_file::{CheckJob, SavedFile};
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::stage::Stage;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> anyhow::Result<Done> {
     let (saved, config) = observer::step(reporter, Stage::CheckInput, || {
-        let saved = SavedFile::open(&arguments.file)?;
+        let cancel = Cancel::install()?;
+        let job = CheckJob {
+            checker: &StateChecker::this_program(),
+            timeout: arguments.timeout,
+            cancel: &cancel,
+            observer: reporter,
+        };
+        let saved = SavedFile::open(&arguments.file, &job)?;
         let config = from_saved::create(arguments, &saved)?;
         config.devices.check(config.guest.plan.request.kind).map_err(ConfigError::from)?;
         Ok::<_, Error>((saved, config))
@@ -53,7 +63,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
         let summary = format!(
             "{} is a {kind} guest with {} MiB and {}: nothing is in the way of restoring it",
             config.name,
-            saved.state.pages.to_kib().0 / 1024,
+            saved.checked.state.libxc.pages.to_kib().0 / 1024,
             devices.summary().unwrap_or_else(|| "no devices".to_owned())
         );
         return print::finish(json, &object, &summary);
@@ -96,8 +106,8 @@ fn describe(arguments: &RestoreArgs, saved: &SavedFile) -> Value {
         "uuid": saved.guest.uuid,
         "file": arguments.file,
         "kind": saved.guest.request.kind,
-        "pages": saved.state.pages,
-        "qemu_state": saved.state.emulator.is_some(),
+        "pages": saved.checked.state.libxc.pages,
+        "qemu_state": saved.checked.state.emulator.is_some(),
         "created_by_dombuild": saved.guest.ours,
     })
 }
