@@ -5,6 +5,7 @@
 
 mod cli {
     mod check;
+    mod check_saved;
     mod devices;
     mod escapes;
     mod events;

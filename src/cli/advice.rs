@@ -107,7 +107,9 @@ fn of_wait(wait: &Wait) -> Option<String> {
             "is its kernel alive? --suspend-timeout gives it longer; a guest without Xen's drivers is not asked"
         }
         Wait::Suspend { answered: true } => "one of its drivers does not stop; --suspend-timeout gives it longer",
-        Wait::Migration => "--timeout gives it longer; a file on a slow or stuck file system is the usual cause",
+        Wait::Migration => {
+            "a file on a slow or stuck file system is the usual cause; --timeout of save and restore gives it longer"
+        }
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
         Wait::Resize { paused: false } => {
             "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
