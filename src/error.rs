@@ -1,6 +1,7 @@
 //! Errors, and the step of the procedure at which they happen.
 
 pub mod bootloader;
+pub mod damage;
 pub mod device;
 pub mod device_user;
 pub mod domain;

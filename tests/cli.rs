@@ -5,6 +5,7 @@
 
 mod cli {
     mod check;
+    mod check_saved;
     mod devices;
     mod escapes;
     mod events;
@@ -18,6 +19,8 @@ mod cli {
     mod plan;
     mod refusals;
     mod run;
+    #[path = "../data/streams.rs"]
+    mod streams;
     mod usage;
     mod virtual_devices;
     mod xenguest;

@@ -4,6 +4,7 @@ use super::nearest::{NEAR, nearest};
 use crate::config::error::ConfigError;
 use crate::config::platform::settings::SETTINGS;
 use crate::error::bootloader::BootloaderError;
+use crate::error::damage::{Damage, Fault};
 use crate::error::device::{DeviceError, DiskUser, GuestPart};
 use crate::error::device_user::DeviceUserError;
 use crate::error::domain::DomainError;
@@ -106,7 +107,9 @@ fn of_wait(wait: &Wait) -> Option<String> {
             "is its kernel alive? --suspend-timeout gives it longer; a guest without Xen's drivers is not asked"
         }
         Wait::Suspend { answered: true } => "one of its drivers does not stop; --suspend-timeout gives it longer",
-        Wait::Migration => "--timeout gives it longer; a file on a slow or stuck file system is the usual cause",
+        Wait::Migration => {
+            "a file on a slow or stuck file system is the usual cause; --timeout of save and restore gives it longer"
+        }
         Wait::Resize { paused: true } => "it is paused: `xl unpause` lets it follow",
         Wait::Resize { paused: false } => {
             "is its balloon driver running? Its target stays set, and it may still follow; its limits are as they were where it was to shrink"
@@ -154,7 +157,9 @@ fn of_migration(error: &MigrationError) -> Option<&'static str> {
         MigrationError::BadFile { problem: FileProblem::Unknown { .. }, .. } => {
             "`xl restore` restores it, where xl has saved it"
         }
-        MigrationError::BadFile { problem: FileProblem::Truncated { .. }, .. } => "it was not copied completely",
+        MigrationError::BadFile { problem: FileProblem::Damaged(Damage { fault: Fault::CutOff, .. }), .. } => {
+            "it was not copied completely"
+        }
         _ => return None,
     };
     Some(text)

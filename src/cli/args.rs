@@ -64,7 +64,7 @@ pub enum Command {
     /// Show the memory layout of a guest; needs neither root nor Xen
     #[command(after_help = AFTER_PLAN)]
     Plan(PlanArgs),
-    /// Check an xl configuration file: each key, and its errors with their places; needs neither root nor Xen
+    /// Check an xl configuration file, or the file of a saved guest; needs neither root nor Xen
     #[command(after_help = AFTER_CHECK)]
     Check(CheckArgs),
     /// Create, build and start a guest, by its flags or by its xl configuration file
@@ -142,10 +142,10 @@ pub struct PlanArgs {
     pub svg: Option<PathBuf>,
 }
 
-/// Check an xl configuration file: each key, and its errors with their places; needs neither root nor Xen
+/// Check an xl configuration file, or the file of a saved guest; needs neither root nor Xen
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The file, in the format of xl.cfg
+    /// The file, in the format of xl.cfg, or written by `dombuild save` or `xl save`
     #[arg(value_name = "FILE", value_parser = clap::value_parser!(PathBuf))]
     pub file: PathBuf,
     /// Settings that are read after the file, each as a line of it: memory=512 or 'extra="console=hvc0"'
@@ -154,7 +154,7 @@ pub struct CheckArgs {
     /// An unknown key is an error
     #[arg(long)]
     pub strict: bool,
-    /// Print only the configuration that xl makes of it, in libxl's format, as `xl create -n` does
+    /// Print only the configuration in libxl's format: that which xl makes of it, as `xl create -n` does, or the saved guest's
     #[arg(long)]
     pub libxl_json: bool,
     /// xl's own configuration, whose defaults --libxl-json takes; it may be missing where the flag is not given [default:

@@ -24,7 +24,7 @@ use super::reporter::Reporter;
 use super::{guest_file, lenient_args as given, xenguest};
 use crate::error::{AtStage, Error, Failure};
 use crate::logging::{self, LogConfig};
-use crate::migration::helper;
+use crate::migration::{checker, helper};
 use crate::os::{lines, process};
 use crate::payload::kernel;
 use crate::stage::Stage;
@@ -39,6 +39,9 @@ pub fn main() -> ExitCode {
     restrict_new_files();
     if let Some(words) = kernel::unpack_words(&arguments) {
         return kernel::unpack_main(words);
+    }
+    if let Some(words) = checker::check_words(&arguments) {
+        return checker::check_main(words);
     }
     if let Some(words) = helper::helper_words(&arguments) {
         return helper::helper_main(words);

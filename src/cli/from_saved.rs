@@ -9,7 +9,7 @@ use crate::config::guest::{Claim, Guest};
 use crate::devices::disk::{Server, server};
 use crate::error::Error;
 use crate::memory::Kind;
-use crate::migration::restore::Saved;
+use crate::migration::saved::Saved;
 use crate::payload::boot_files::BootFiles;
 use crate::payload::search::resolve_device_model;
 use crate::qemu::config::{DeviceModelConfig, QemuRole};

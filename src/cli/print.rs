@@ -17,10 +17,11 @@ use super::events::Events;
 pub use super::exit_codes::Code;
 use super::{call_advice, plan_advice};
 use crate::error::bootloader::BootloaderError;
+use crate::error::damage::Damage;
 use crate::error::device::DeviceError;
 use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
-use crate::error::migration::MigrationError;
+use crate::error::migration::{FileProblem, MigrationError};
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -69,12 +70,15 @@ pub fn code_of(error: &Error) -> Code {
 fn code_of_migration(error: &MigrationError) -> Code {
     match error {
         MigrationError::Obstacle { .. } | MigrationError::ShutDown { .. } => Code::BAD_CONFIG,
-        MigrationError::Exists(_) | MigrationError::NoRoom { .. } | MigrationError::BadFile { .. } => Code::BAD_FILE,
+        MigrationError::Exists(_)
+        | MigrationError::NoRoom { .. }
+        | MigrationError::BadFile { .. }
+        | MigrationError::BadStream(_) => Code::BAD_FILE,
         MigrationError::StillSuspended { .. } => Code::LEFT_BEHIND,
         MigrationError::Monitor(_) | MigrationError::NotIncoming(_) => Code::DEVICE_MODEL_FAILED,
-        MigrationError::BadStream(_) => Code::BAD_FILE,
+        MigrationError::BadIncoming(_) => Code::BAD_FILE,
         MigrationError::Undecided { .. } => Code::UNDECIDED,
-        MigrationError::ChildDied { .. } => Code::INTERNAL,
+        MigrationError::ChildDied { .. } | MigrationError::NotChecked(_) => Code::INTERNAL,
         MigrationError::ConnectionLost { .. }
         | MigrationError::OtherMessage { .. }
         | MigrationError::NotStarted { .. }
@@ -202,11 +206,17 @@ pub fn error_object(failure: &Failure) -> (Value, Code) {
             object["call"] = json!(error.call);
         }
         Error::LeftBehind { domid, .. } => object["domid"] = json!(domid),
-        Error::Migration(error) => {
-            if let MigrationError::StillSuspended { domid, .. } | MigrationError::Undecided { domid, .. } = **error {
+        Error::Migration(error) => match &**error {
+            MigrationError::StillSuspended { domid, .. } | MigrationError::Undecided { domid, .. } => {
                 object["domid"] = json!(domid);
             }
-        }
+            MigrationError::BadFile { problem: FileProblem::Damaged(Damage { offset, record, .. }), .. }
+            | MigrationError::BadStream(Damage { offset, record, .. }) => {
+                object["offset"] = json!(offset);
+                object["record"] = json!(record);
+            }
+            _ => {}
+        },
         Error::NotCleaned { found, .. } => object["found"] = found.clone(),
         Error::BadConfigFile { problems, .. } => object["problems"] = problems.clone(),
         _ => {}

@@ -8,6 +8,7 @@ use crate::os::Untrusted;
 use crate::xen::{DomId, ShutdownReason};
 
 use super::Failure;
+use super::damage::Damage;
 use super::monitor::MonitorError;
 
 /// Why a guest cannot be saved, restored or migrated.
@@ -60,9 +61,15 @@ pub enum MigrationError {
         /// What is wrong with it.
         problem: FileProblem,
     },
+    /// A stream is not a guest's state, or not a whole one.
+    #[error("the guest's state is damaged: {0}")]
+    BadStream(Damage),
+    /// The child that checks a guest's state has no result.
+    #[error("the guest's state is not checked: {0}")]
+    NotChecked(Untrusted),
     /// What the other side sends is no guest that can be restored.
     #[error("the other side sends no guest that can be restored: {0}")]
-    BadStream(FileProblem),
+    BadIncoming(FileProblem),
     /// The configuration of a guest cannot be sent.
     #[error("the configuration of the guest cannot be sent: {0}")]
     BadConfiguration(FileProblem),
@@ -198,40 +205,9 @@ pub enum FileProblem {
     /// It does not begin as such a file does.
     #[error("it does not begin with xl's mark")]
     NoMark,
-    /// libxl's stream does not begin where it must.
-    #[error("libxl's stream does not follow the configuration")]
-    NoLibxlMark,
-    /// A field has a value that does not belong there.
-    #[error("at byte {offset}, {what} is {value:#x}")]
-    Field {
-        /// The place of the field.
-        offset: u64,
-        /// The field.
-        what: &'static str,
-        /// Its value.
-        value: u64,
-    },
-    /// A record is where it does not belong.
-    #[error("at byte {offset} stands {what}, record type {kind:#x}, where it does not belong")]
-    Record {
-        /// The place of the record.
-        offset: u64,
-        /// `a record of libxl` or `a record of libxc`.
-        what: &'static str,
-        /// Its type.
-        kind: u32,
-    },
-    /// The file ends too early.
-    #[error("it ends at byte {length}, in the middle of {what}")]
-    Truncated {
-        /// The length of the file.
-        length: u64,
-        /// What is cut off.
-        what: &'static str,
-    },
-    /// Something follows the end.
-    #[error("{0} bytes follow its end")]
-    Rest(u64),
+    /// The header or the state is damaged.
+    #[error("{0}")]
+    Damaged(Damage),
     /// The configuration is not JSON.
     #[error("its configuration is not JSON: {0}")]
     NotJson(String),
@@ -259,16 +235,6 @@ pub enum FileProblem {
     OtherKind {
         /// The kind in the configuration.
         configured: crate::memory::Kind,
-    },
-    /// A frame lies beyond any that the guest can have.
-    #[error("at byte {offset}, frame {frame:#x} lies beyond the guest's last, {last:#x}")]
-    Frame {
-        /// The place of the record.
-        offset: u64,
-        /// The frame.
-        frame: u64,
-        /// The last that the guest can have.
-        last: u64,
     },
     /// The file has a state of QEMU, and the guest has none.
     #[error("it has a state of QEMU, and its guest has no QEMU")]

@@ -24,7 +24,7 @@ use crate::error::{Error, Wait};
 use crate::memory::Pages;
 use crate::observer::Silent;
 use crate::os::cgroup::Cgroup;
-use crate::payload::kernel::remove_dead_unpackers;
+use crate::os::child_cgroup::remove_dead;
 use crate::qemu::helpers::{Ending, Helpers, domain_of_cgroup};
 use crate::runs::build_lock::take_alone;
 use crate::runs::journal::{self, FoundRun, RunRecord, RunVerb, STATE_DIR};
@@ -280,7 +280,7 @@ impl Findings<'_> {
     /// run unpacked a kernel (the unpacker died with the run).
     fn cgroups(&mut self) -> Result<(), XenError> {
         if self.apply {
-            remove_dead_unpackers();
+            remove_dead();
         }
         for domain in Cgroup::names().iter().filter_map(|name| domain_of_cgroup(name.to_str()?)) {
             let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));

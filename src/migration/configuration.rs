@@ -117,17 +117,6 @@ impl SavedGuest {
         end(all, create, build, hvm, kind)?;
         Ok(guest)
     }
-
-    /// The last frame that the guest can have: of its memory or below 4 GiB, and of QEMU's cards above that.
-    #[must_use]
-    pub fn last_frame(&self) -> u64 {
-        const FOUR_GIB: Kib = Kib(4 << 20);
-        const CARDS: Kib = Kib(1 << 20);
-        let most = self.request.static_max.unwrap_or(self.request.target);
-        let video = self.request.video.unwrap_or_default();
-        let holes = if self.request.kind == Kind::Pv { Kib(0) } else { FOUR_GIB };
-        [most, holes, video, CARDS].iter().fold(0_u64, |sum, size| sum.saturating_add(size.to_pages_floor().0))
-    }
 }
 
 /// What a domain and its QEMU were given beyond this list is refused; this is what a guest is not, whose state is there.

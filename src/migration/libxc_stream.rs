@@ -1,191 +1,220 @@
-//! The stream of libxenguest (docs/specs/libxc-migration-stream.pandoc, versions 2 and 3), looked through: the order and the
-//! lengths of its records, and the frames whose pages it has. libxenguest itself believes them.
+//! The stream of libxenguest (docs/specs/libxc-migration-stream.pandoc, versions 2 and 3), checked in one pass: the order of its
+//! records, their lengths and inner shapes, and the frames whose pages it has. libxenguest itself believes most of them.
+//!
+//! The same code looks through a file, and checks a stream before it is passed on: a record is passed on once all of it is
+//! checked, and a page once the record's frames and the page itself are.
 
-use super::records::{ReadError, RecordHead, Source, expect};
-use crate::error::migration::FileProblem;
-use crate::memory::Pages;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 
-/// The name of a record in errors.
-const WHAT: &str = "a record of libxc";
+use serde::{Deserialize, Serialize};
+
+use super::libxc_pages::{Pages, PvFrames};
+use super::libxc_records::{Bounds, Container, OPTIONAL, Place, kind, name, needs, place};
+use super::libxc_shapes::{self as shapes, Body, Width};
+use super::passage::{Passage, ReadError, RecordHead, expect};
+use crate::error::damage::{Damage, Fault};
+use crate::memory::Pages as PageCount;
+
+/// The name of both headers in errors.
+const HEADER: &str = "libxc's header";
 
 /// The first eight bytes, and "XENF" behind them.
 const MARKER: u64 = u64::MAX;
 const ID: u32 = 0x5845_4e46;
 
-/// The length of both headers, and that of the image's alone.
-const HEADERS: u64 = 40;
-const IMAGE_HEADER: u64 = 24;
+/// The length of the image's header, and that of the domain's behind it.
+const IMAGE_HEADER: usize = 24;
+const HEADERS: usize = 40;
+
+/// The bytes of a stream with nothing but its headers and its end.
+pub(super) const SHORTEST: u64 = HEADERS as u64 + 8;
 
 /// The shift of a page of 4 KiB.
 const PAGE_SHIFT: u16 = 12;
-const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
 /// The most bytes of a record (`REC_LENGTH_MAX`, tools/libs/guest/xg_sr_stream_format.h).
 const LONGEST_RECORD: u64 = 128 << 20;
 
-/// A record with this bit may be left out by a reader that does not know it.
-const OPTIONAL: u32 = 1 << 31;
-
-/// The most frames of a record of pages. libxenguest writes 1024.
-const MOST_FRAMES: u64 = 1 << 16;
-
-/// Types of records (`REC_TYPE_*`).
-mod kind {
-    pub(super) const END: u32 = 0x0;
-    pub(super) const PAGE_DATA: u32 = 0x1;
-    pub(super) const X86_PV_INFO: u32 = 0x2;
-    pub(super) const X86_PV_P2M_FRAMES: u32 = 0x3;
-    pub(super) const X86_PV_VCPU_BASIC: u32 = 0x4;
-    pub(super) const X86_PV_VCPU_EXTENDED: u32 = 0x5;
-    pub(super) const X86_PV_VCPU_XSAVE: u32 = 0x6;
-    pub(super) const SHARED_INFO: u32 = 0x7;
-    pub(super) const X86_TSC_INFO: u32 = 0x8;
-    pub(super) const HVM_CONTEXT: u32 = 0x9;
-    pub(super) const HVM_PARAMS: u32 = 0xa;
-    pub(super) const X86_PV_VCPU_MSRS: u32 = 0xc;
-    pub(super) const VERIFY: u32 = 0xd;
-    pub(super) const STATIC_DATA_END: u32 = 0x10;
-    pub(super) const X86_CPUID_POLICY: u32 = 0x11;
-    pub(super) const X86_MSR_POLICY: u32 = 0x12;
+/// How many records of a type a stream has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordSum {
+    /// The type; that of the first, for all that may be left out.
+    pub kind: u32,
+    /// The number of them.
+    pub count: u64,
+    /// Their bytes, with heads and padding.
+    pub bytes: u64,
 }
 
-/// The container of a domain, as the stream names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Container {
-    /// A PV guest.
-    Pv,
-    /// An HVM or PVH guest.
-    Hvm,
-}
-
-/// What a look through a stream has found.
-#[derive(Debug)]
-pub(super) struct Scanned {
-    pub(super) container: Container,
-    /// Where the stream ends.
-    pub(super) end: u64,
+/// What a stream has, once it is found whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckedStream {
+    /// The container of the domain.
+    pub container: Container,
+    /// The place behind its last byte.
+    pub end: u64,
     /// The number of frames that have pages.
-    pub(super) pages: Pages,
+    pub pages: PageCount,
     /// The release of Xen that wrote it: major and minor.
-    pub(super) xen: (u32, u32),
+    pub xen: (u32, u32),
+    /// Its records, by type.
+    pub records: Vec<RecordSum>,
 }
 
-/// Looks through the stream that begins at `start`.
-///
-/// # Errors
-/// What is wrong with it, or it cannot be read.
-pub(super) fn scan(source: Source<'_>, start: u64, last_frame: u64) -> Result<Scanned, ReadError> {
-    let (container, version) = read_headers(source, start)?;
-    let xen = (source.u32(start + IMAGE_HEADER + 8, WHAT)?, source.u32(start + IMAGE_HEADER + 12, WHAT)?);
-    let mut frames = Frames { source, seen: Vec::new(), count: 0, last: last_frame };
-    // Version 2 has no mark between what is fixed at the creation of a domain and what follows.
-    let mut fixed_ended = version == 2;
-    let mut at = start + HEADERS;
-    loop {
-        let record = source.record(at, WHAT)?;
-        if record.length() > LONGEST_RECORD {
-            return Err(FileProblem::Field { offset: at + 4, what: "a record's length", value: record.length() }.into());
-        }
-        at = record.next;
-        let pv = container == Container::Pv;
-        match record.kind {
-            kind::END if record.length() == 0 && fixed_ended => break,
-            kind::STATIC_DATA_END if record.length() == 0 && !fixed_ended => fixed_ended = true,
-            kind::X86_CPUID_POLICY | kind::X86_MSR_POLICY if !fixed_ended => {}
-            kind::X86_PV_INFO if pv => {}
-            kind::PAGE_DATA if fixed_ended => frames.add(&record)?,
-            kind::X86_PV_P2M_FRAMES
-            | kind::X86_PV_VCPU_BASIC
-            | kind::X86_PV_VCPU_EXTENDED
-            | kind::X86_PV_VCPU_XSAVE
-            | kind::X86_PV_VCPU_MSRS
-            | kind::SHARED_INFO
-                if pv && fixed_ended => {}
-            kind::HVM_CONTEXT | kind::HVM_PARAMS if !pv && fixed_ended => {}
-            kind::X86_TSC_INFO | kind::VERIFY if fixed_ended => {}
-            other if other & OPTIONAL != 0 => {}
-            // Among them those of checkpoints, which only a second host reads.
-            _ => return Err(record.misplaced(WHAT)),
-        }
-    }
-    Ok(Scanned { container, end: at, pages: Pages(frames.count), xen })
+/// Checks a stream and passes it on, up to its END and not a byte further.
+pub(super) fn check<R: Read, W: Write>(
+    passage: &mut Passage<R, W>,
+    bounds: Bounds,
+) -> Result<CheckedStream, ReadError> {
+    let (container, version, xen) = headers(passage)?;
+    let mut stream = Stream {
+        container,
+        bounds,
+        // Version 2 has no mark between what is fixed at the creation of a domain and what follows.
+        static_ended: version == 2,
+        width: None,
+        last_pv_frame: None,
+        seen: BTreeSet::new(),
+        sums: BTreeMap::new(),
+        pages: Pages::new(bounds.last_frame),
+    };
+    while stream.record(passage)? != kind::END {}
+    let records = stream.sums.into_values().collect();
+    Ok(CheckedStream { container, end: passage.offset, pages: PageCount(stream.pages.count), xen, records })
 }
 
-fn read_headers(source: Source<'_>, start: u64) -> Result<(Container, u32), ReadError> {
-    expect(start, "libxc's mark", source.u64_be(start, WHAT)?, MARKER)?;
-    expect(start + 8, "libxc's second mark", source.u32_be(start + 8, WHAT)?.into(), ID.into())?;
-    let version = source.u32_be(start + 12, WHAT)?;
+/// The image's header and the domain's (`read_headers`, xg_sr_restore.c).
+fn headers<R: Read, W: Write>(passage: &mut Passage<R, W>) -> Result<(Container, u32, (u32, u32)), ReadError> {
+    let start = passage.offset;
+    let image: [u8; IMAGE_HEADER] = passage.array(HEADER)?;
+    let be = |at: usize| image.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_be_bytes);
+    let damage =
+        |at, what, value: u32| Damage { offset: start + at, record: HEADER.into(), fault: Fault::value(what, value) };
+    expect(start, HEADER, "the mark", image.first_chunk().copied().map_or(0, u64::from_be_bytes), MARKER)?;
+    expect(start + 8, HEADER, "the second mark", be(8).into(), ID.into())?;
+    let version = be(12);
     if !(2..=3).contains(&version) {
-        let what = "the version of libxc's stream";
-        return Err(FileProblem::Field { offset: start + 12, what, value: version.into() }.into());
+        return Err(damage(12, "the version", version).into());
     }
-    // Bit 0 of the options: big-endian.
-    let options = u16::from_be_bytes(source.array(start + 16, WHAT)?);
-    expect(start + 16, "the set of libxc's options", options.into(), 0)?;
-    let domain = start + IMAGE_HEADER;
-    let container = match source.u32(domain, WHAT)? {
+    // Bit 0, among the upper 16: big-endian.
+    expect(start + 16, HEADER, "the set of options", (be(16) >> 16).into(), 0)?;
+    let domain: [u8; HEADERS - IMAGE_HEADER] = passage.array(HEADER)?;
+    let le = |at: usize| domain.get(at..).and_then(|rest| rest.first_chunk()).copied().map_or(0, u32::from_le_bytes);
+    let container = match le(0) {
         1 => Container::Pv,
         2 => Container::Hvm,
-        other => {
-            let what = "the container of the domain";
-            return Err(FileProblem::Field { offset: domain, what, value: other.into() }.into());
-        }
+        other => return Err(damage(24, "the container", other).into()),
     };
-    let shift = u16::from_le_bytes(source.array(domain + 4, WHAT)?);
-    expect(domain + 4, "the shift of a page", shift.into(), PAGE_SHIFT.into())?;
-    Ok((container, version))
+    expect(start + 28, HEADER, "the shift of a page", (le(4) & 0xffff).into(), PAGE_SHIFT.into())?;
+    passage.pass(&image)?;
+    passage.pass(&domain)?;
+    Ok((container, version, (le(8), le(12))))
 }
 
-/// The frames that have pages.
-struct Frames<'a> {
-    source: Source<'a>,
-    /// A bit for each frame.
-    seen: Vec<u64>,
-    count: u64,
-    last: u64,
+/// What has been seen of a stream.
+struct Stream {
+    container: Container,
+    bounds: Bounds,
+    static_ended: bool,
+    /// A PV guest's, from X86_PV_INFO.
+    width: Option<Width>,
+    /// A PV guest's last frame, from X86_PV_P2M_FRAMES.
+    last_pv_frame: Option<u64>,
+    /// The records that may be there once, with the vCPU or 0.
+    seen: BTreeSet<(u32, u32)>,
+    sums: BTreeMap<u32, RecordSum>,
+    pages: Pages,
 }
 
-impl Frames<'_> {
-    /// A record of pages: a count, a word for each frame, and the pages of those that have one.
-    fn add(&mut self, record: &RecordHead) -> Result<(), ReadError> {
-        let wrong = |what, value| Err(FileProblem::Field { offset: record.body.start, what, value }.into());
-        let count = u64::from(self.source.u32(record.body.start, WHAT)?);
-        if !(1..=MOST_FRAMES).contains(&count) || record.length() < 8 + 8 * count {
-            return wrong("the number of frames", count);
+impl Stream {
+    /// Checks the next record, passes it on, and returns its type.
+    fn record<R: Read, W: Write>(&mut self, passage: &mut Passage<R, W>) -> Result<u32, ReadError> {
+        let head = passage.head("the head of a record of libxc")?;
+        let name = name(head.kind);
+        if head.length > LONGEST_RECORD {
+            return Err(head.bad_length(name).into());
         }
-        let mut words = vec![0; usize::try_from(count * 8).unwrap_or(0)];
-        self.source.bytes(record.body.start + 8, &mut words, WHAT)?;
-        let mut with_data = 0;
-        for word in words.chunks_exact(8) {
-            let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
-            let (frame, kind) = (word & 0x000f_ffff_ffff_ffff, word >> 60);
-            if frame > self.last {
-                return Err(FileProblem::Frame { offset: record.offset, frame, last: self.last }.into());
+        self.may_stand_here(&head)?;
+        match head.kind {
+            kind::PAGE_DATA => {
+                let tables = self.width.zip(self.last_pv_frame);
+                let tables = tables.map(|(width, last)| PvFrames { levels: width.levels(), last });
+                self.pages.pass(passage, &head, tables)?;
             }
-            // An ordinary page or a page table, pinned or not; then those that have no data: broken, allocated, absent.
-            let (has_data, is_there) = match kind {
-                0..=4 | 9..=12 => (true, true),
-                13 | 15 => (false, false),
-                14 => (false, true),
-                other => return wrong("the type of a frame", other),
-            };
-            with_data += u64::from(has_data);
-            if is_there {
-                self.see(frame);
+            other if other & OPTIONAL != 0 => {
+                passage.pass(&head.bytes)?;
+                passage.pass_unread(head.padded(), &mut self.pages.buffer, name)?;
+            }
+            other => {
+                if head.length > shapes::longest(other, self.bounds) {
+                    return Err(head.bad_length(name).into());
+                }
+                let body = passage.body(&head, name)?;
+                let bytes = usize::try_from(head.length).ok().and_then(|length| body.get(..length));
+                self.shape(Body { head: &head, bytes: bytes.unwrap_or_default() })?;
+                passage.pass(&head.bytes)?;
+                passage.pass(&body)?;
             }
         }
-        expect(record.body.start - 4, "the length of the pages", record.length(), 8 + 8 * count + PAGE_SIZE * with_data)
+        let group = if head.kind & OPTIONAL == 0 { head.kind } else { OPTIONAL };
+        let sum = self.sums.entry(group).or_insert(RecordSum { kind: head.kind, count: 0, bytes: 0 });
+        sum.count += 1;
+        sum.bytes += 8 + head.padded();
+        Ok(head.kind)
     }
 
-    /// Counts a frame once: a live save sends some again.
-    fn see(&mut self, frame: u64) {
-        let (index, bit) = (usize::try_from(frame / 64).unwrap_or(usize::MAX), 1 << (frame % 64));
-        if index >= self.seen.len() {
-            self.seen.resize(index + 1, 0);
+    /// Fails for a record that does not belong there, or needs another before it.
+    fn may_stand_here(&self, head: &RecordHead) -> Result<(), Damage> {
+        let belongs = match place(head.kind, self.container) {
+            Place::Static => !self.static_ended,
+            Place::Dynamic => self.static_ended,
+            Place::Anywhere => true,
+            Place::Nowhere => false,
+        };
+        if !belongs {
+            return Err(head.damage(0, name(head.kind), Fault::Misplaced));
         }
-        if let Some(word) = self.seen.get_mut(index).filter(|word| **word & bit == 0) {
-            *word |= bit;
-            self.count += 1;
+        match needs(head.kind, self.container).iter().find(|needed| !self.seen.contains(&(**needed, 0))) {
+            Some(missing) => Err(head.damage(0, name(head.kind), Fault::Missing(name(*missing).into()))),
+            None => Ok(()),
         }
     }
+
+    /// Checks the inner shape of a small record.
+    fn shape(&mut self, body: Body<'_>) -> Result<(), Damage> {
+        let (head, bounds) = (body.head, self.bounds);
+        let name = name(head.kind);
+        // X86_PV_INFO has come where it is needed.
+        let width = self.width.unwrap_or(Width::Wide);
+        let mut part = 0;
+        match head.kind {
+            kind::X86_PV_INFO => self.width = Some(shapes::pv_info(body)?),
+            kind::X86_PV_P2M_FRAMES => self.last_pv_frame = Some(shapes::p2m_frames(body, width, bounds)?),
+            kind::X86_PV_VCPU_BASIC | kind::X86_PV_VCPU_EXTENDED | kind::X86_PV_VCPU_XSAVE | kind::X86_PV_VCPU_MSRS => {
+                match shapes::pv_vcpu(body, width, bounds)? {
+                    Some(vcpu) => part = vcpu,
+                    None => return Ok(()),
+                }
+            }
+            kind::SHARED_INFO => shapes::shared_info(body)?,
+            kind::X86_TSC_INFO => shapes::tsc_info(body)?,
+            kind::X86_CPUID_POLICY => shapes::cpuid_policy(body)?,
+            kind::X86_MSR_POLICY => shapes::msr_policy(body)?,
+            kind::HVM_PARAMS => shapes::hvm_params(body, bounds)?,
+            kind::HVM_CONTEXT => shapes::hvm_context(body, bounds)?,
+            kind::STATIC_DATA_END if head.length == 0 => self.static_ended = true,
+            kind::END | kind::VERIFY if head.length == 0 => {}
+            _ => return Err(head.bad_length(name)),
+        }
+        // libxenguest refuses a second X86_PV_INFO, and believes the last of the others.
+        if self.seen.insert((head.kind, part)) { Ok(()) } else { Err(head.damage(0, name, Fault::Repeated)) }
+    }
 }
+
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod tests;

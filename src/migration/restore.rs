@@ -2,22 +2,19 @@
 //! come from there.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::configuration::SavedGuest;
+use super::checker::StateChecker;
 use super::helper::{Event, Helper, Task};
 use super::incoming;
-use super::libxc_stream::Container;
-use super::records::ReadError;
-use super::stream::{self, Header, State};
-use super::wire::Wire;
+use super::libxc_records::Container;
+use super::saved::{Saved, Source};
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
@@ -31,10 +28,11 @@ use crate::devices::plan::PlannedDevices;
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
+use crate::error::damage::{Damage, Fault};
 use crate::error::migration::{FileProblem, MigrationError};
 use crate::error::{AtStage, Error, Failure, Wait};
 use crate::lifecycle::guard::NewDomain;
-use crate::memory::{Kib, Kind, Pages, Plan};
+use crate::memory::{Kib, Kind, Pages};
 use crate::observer::{Progress, Unit};
 use crate::os::Untrusted;
 use crate::os::sealed::MemoryFile;
@@ -48,105 +46,6 @@ use crate::xen::{DomId, PlacedModules};
 
 /// The interval at which QEMU is asked whether it has taken its state.
 const POLL: Duration = Duration::from_millis(20);
-
-/// A guest that is saved in a file, or that another host sends.
-#[derive(Debug)]
-pub struct Saved {
-    /// Its configuration, as it stands there.
-    pub configuration: Value,
-    /// What the configuration says.
-    pub guest: SavedGuest,
-    /// The pages that the guest owns. `None` if xl sends it, which does not say so.
-    pub pages: Option<Pages>,
-    /// Whether the state of QEMU's devices is with it.
-    pub has_qemu: bool,
-    /// The release of Xen that it comes from, major and minor, if that is known.
-    pub xen: Option<(u32, u32)>,
-    /// Where its state is.
-    pub source: Source,
-}
-
-/// Where the state of a saved guest is.
-#[derive(Debug)]
-pub enum Source {
-    /// In a file that was looked through completely.
-    File {
-        /// The file.
-        file: File,
-        /// The places in it.
-        state: State,
-    },
-    /// It arrives from another host.
-    Wire(Wire),
-}
-
-impl Saved {
-    /// Opens a file and looks it through. Neither Xen nor the guest's other files are touched.
-    ///
-    /// # Errors
-    /// [`MigrationError::BadFile`]; [`Error::BadFile`] if it cannot be read.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let unreadable = |reason: String| Error::BadFile { what: "saved guest", path: path.to_owned(), reason };
-        let bad = |problem| Error::from(MigrationError::BadFile { path: path.to_owned(), problem });
-        let refused = |error| match error {
-            ReadError::Io(error) => unreadable(format!("cannot be read: {error}")),
-            ReadError::Problem(problem) => bad(problem),
-        };
-        let file = File::open(path).map_err(|error| unreadable(format!("cannot be opened: {error}")))?;
-        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Err(unreadable("is no regular file".to_owned()));
-        }
-        let header: Header = stream::read_header(&file).map_err(refused)?;
-        let mut guest = SavedGuest::read(&header.configuration).map_err(bad)?;
-        let state = stream::read_state(&file, &header, guest.last_frame()).map_err(refused)?;
-        let kind = guest.request.kind;
-        if (state.container == Container::Pv) != (kind == Kind::Pv) {
-            return Err(bad(FileProblem::OtherKind { configured: kind }));
-        }
-        if kind != Kind::Hvm && state.emulator.is_some() {
-            return Err(bad(FileProblem::QemuState));
-        }
-        let has_qemu = state.emulator.is_some();
-        guest.request.device_model = has_qemu;
-        let (pages, xen) = (Some(state.pages), Some(state.xen));
-        let source = Source::File { file, state };
-        Ok(Self { configuration: header.configuration, guest, pages, has_qemu, xen, source })
-    }
-
-    /// Whether an HVM guest's drivers may route emulated interrupts over event channels. Where the file does not say it, libxl
-    /// lets them, because every guest could before Xen 4.19; dombuild's guests on later releases cannot.
-    #[must_use]
-    pub fn has_pirqs(&self) -> bool {
-        self.guest.pirqs.unwrap_or(!self.guest.ours || self.xen.is_some_and(|xen| xen < (4, 19)))
-    }
-
-    /// The plan of the restored guest: that of its configuration, with the pages that are in the file.
-    ///
-    /// # Errors
-    /// If the sizes in the configuration make no guest.
-    pub fn plan(&self) -> Result<Plan, Error> {
-        let guest = &self.guest;
-        let mut plan = Plan::new(&guest.request)?;
-        // A guest that xl sends owns at most what xl lets it own.
-        let pages = self.pages.unwrap_or(plan.max_pages);
-        let more = |size: Kib, than: Kib| Kib(size.0.saturating_sub(than.0));
-        let mut beyond = more(pages.to_kib(), plan.memory.target);
-        if let Some(pool) = guest.paging_pool {
-            beyond = Kib(beyond.0 + more(pool, plan.paging_pool).0);
-            plan.paging_pool = pool;
-        }
-        plan.memory.footprint = Kib(plan.memory.footprint.0.saturating_add(beyond.0));
-        // What is not populated has no page in the file. The target of an HVM guest's balloon driver keeps its 1 MiB.
-        plan.pod = None;
-        plan.memory.populate_on_demand &= guest.request.kind == Kind::Hvm;
-        (plan.owned_pages_built, plan.owned_pages_running) = (pages, pages);
-        // A guest whose balloon driver is behind owns more than its target.
-        if pages > plan.max_pages {
-            (plan.max_pages, plan.memory.xen_max) = (pages, pages.to_kib());
-        }
-        Ok(plan)
-    }
-}
 
 /// A guest to restore, and what it gets of this host.
 #[derive(Debug)]
@@ -263,36 +162,61 @@ fn read_state(
     domid: DomId,
     ports: Ports,
 ) -> Result<(BuildResult, Option<OwnedFd>), Error> {
-    let Saved { guest, source, .. } = job.saved;
+    let Saved { bounds, source, .. } = job.saved;
     let start =
-        |stream| Helper::start(Task::Restore(ports.into()), domid, stream, Pages(guest.last_frame()), job.timeout);
-    let failed = || Error::io("read the saved guest");
+        |stream| Helper::start(Task::Restore(ports.into()), domid, stream, Pages(bounds.last_frame), job.timeout);
     let (event, emulator) = match source {
-        Source::File { file, state } => {
-            let mut position = file;
-            position.seek(SeekFrom::Start(state.libxc.start)).map_err(failed())?;
+        Source::File(checked) => {
+            let failed = || Error::io("read the saved guest");
+            let file = checked.at_stream().map_err(failed())?;
             // The child reads on from there: both descriptors have one position.
             let mut helper = start(file.try_clone().map_err(failed())?.into())?;
-            let event = helper.wait(context, || tell(context, file, &state.libxc))?;
-            let emulator = state.emulator.as_ref().map(|range| state_in(file, range)).transpose()?;
-            (event, emulator)
+            let state = &checked.state;
+            let event = helper.wait(context, || tell(context, file, &(state.start..state.libxc.end)))?;
+            (event, state.emulator.as_ref().map(|range| state_in(file, range)).transpose()?)
         }
-        Source::Wire(wire) => {
-            let event = start(wire.input()?)?.wait(context, || ())?;
-            (event, incoming::read_tail(wire)?)
+        Source::Wire { wire, offset } => {
+            let checker = StateChecker::this_program();
+            let (checking, pipe) = checker.forward(wire.input()?, *offset, *bounds, job.timeout)?;
+            let event = start(pipe).and_then(|mut helper| helper.wait(context, || ()));
+            let checked = checking.wait(context.cancel, || ());
+            let (event, checked) = match (event, checked) {
+                (_, Err(error)) if is_damage(&error) => return Err(of_connection(error)),
+                // What is not passed on is a consequence of libxenguest's end.
+                (Err(error), _) | (_, Err(error)) => return Err(error),
+                (Ok(event), Ok(checked)) => (event, checked),
+            };
+            let kind = job.saved.guest.request.kind;
+            if (checked.container == Container::Pv) != (kind == Kind::Pv) {
+                return Err(MigrationError::BadIncoming(FileProblem::OtherKind { configured: kind }).into());
+            }
+            (event, incoming::read_tail(wire, checked.end)?)
         }
     };
     let Event::Done(Some((store_gfn, console_gfn))) = event else {
         return Err(Error::Internal("the child that restores the guest answers wrongly".to_owned()));
     };
-    match (&emulator, job.device_model) {
-        (Some(_), None) => return Err(MigrationError::BadStream(FileProblem::QemuState).into()),
-        (None, Some(_)) => {
-            return Err(MigrationError::BadStream(FileProblem::Missing("state of QEMU".to_owned())).into());
-        }
-        _ => {}
-    }
+    incoming::check_qemu(emulator.is_some(), job.device_model.is_some())?;
     Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() }, emulator))
+}
+
+/// Whether the stream itself is bad.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Migration(error) if matches!(**error, MigrationError::BadStream(_)))
+}
+
+/// The end of a stream in the middle is the end of the connection.
+fn of_connection(error: Error) -> Error {
+    match &error {
+        Error::Migration(inner) => match &**inner {
+            MigrationError::BadStream(Damage { fault: Fault::CutOff, .. }) => {
+                let source = io::ErrorKind::UnexpectedEof.into();
+                MigrationError::ConnectionLost { what: "its memory", source }.into()
+            }
+            _ => error,
+        },
+        _ => error,
+    }
 }
 
 fn tell(context: &Context<'_>, mut file: &File, range: &Range<u64>) {

@@ -198,7 +198,7 @@ fn write(
             return Err(Error::Internal("the child that saves the guest answers wrongly".to_owned()));
         }
         drop(helper);
-        file.finish(&stream::tail(emulator.as_deref()))
+        file.finish(&stream::tail_of(emulator.as_deref()))
     })?;
     Ok(since)
 }

@@ -258,7 +258,7 @@ fn send(
     context.step(Stage::HandOver, || {
         // The guest stands still.
         wire.hurry(job.answer_timeout);
-        wire.write(&stream::tail(emulator.as_deref()), "the state of QEMU")?;
+        wire.write(&stream::tail_of(emulator.as_deref()), "the state of QEMU")?;
         wire.expect(RECEIVED, "that it has the guest")
     })
 }

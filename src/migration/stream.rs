@@ -2,21 +2,26 @@
 //! tools/xl/xl_saverestore.c), then libxl's stream (docs/specs/libxl-migration-stream.pandoc, version 2), in which the stream
 //! of libxenguest is ([`super::libxc_stream`]). Xen 4.17 and 4.20 write the same.
 //!
-//! A file is looked through completely before anything else sees it, except for the pages of memory.
+//! All of it is read in sequence, from a file, a pipe or a socket, and nothing beyond a part that is asked for.
 
-use std::fs::File;
+use std::io::{Read, Write, sink};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::libxc_stream::{self, Container};
-use super::records::{ReadError, Source, expect};
+use super::libxc_records::Bounds;
+use super::libxc_stream::{self, CheckedStream};
+use super::passage::{Passage, ReadError, RecordHead, expect};
 use crate::domain::userdata;
+use crate::error::damage::{Damage, Fault};
 use crate::error::migration::FileProblem;
-use crate::memory::Pages;
 
 /// The first bytes of a file (`savefileheader_magic`, tools/xl/xl.h).
 const MAGIC: &[u8; 32] = b"Xen saved domain, xl format\n \0 \r";
+
+/// The part of them by which a file is known, even one that is cut off.
+pub const MARK: &[u8] = MAGIC.split_at(16).0;
 
 /// The byte order of the numbers behind it.
 const BYTE_ORDER: u32 = 0x0102_0304;
@@ -25,7 +30,13 @@ const BYTE_ORDER: u32 = 0x0102_0304;
 const MANDATORY: u32 = 0x3;
 
 /// The most bytes of a configuration. libxl's are a few thousand bytes.
-pub(super) const LONGEST_CONFIGURATION: u32 = 1 << 20;
+const LONGEST_CONFIGURATION: u32 = 1 << 20;
+
+/// The most bytes of xl's optional part, which has the configuration and what other programs may put behind it.
+const LONGEST_OPTIONAL: u32 = 2 << 20;
+
+/// The most bytes behind the configuration that are read.
+const LONGEST_BEHIND: usize = 4096;
 
 /// The first bytes of libxl's stream, and its version; both are big-endian.
 const LIBXL_MAGIC: u64 = u64::from_be_bytes(*b"LibxlFmt");
@@ -40,21 +51,27 @@ pub(super) const LOW_FRAMES: u64 = 1 << 20;
 /// The number of QEMU among the emulators (`EMULATOR_QEMU_UPSTREAM`).
 const QEMU: u32 = 2;
 
-/// What precedes QEMU's state in its record: its number, and that of the emulator of that kind.
-pub(super) const QEMU_STATE: [u8; 8] = [2, 0, 0, 0, 0, 0, 0, 0];
-
-/// The bytes before a configuration.
-pub(super) const START: usize = 52;
-
-/// The bytes between a configuration and the stream of libxenguest: libxl's mark, and a record without a body.
-pub(super) const LIBXL_START: usize = 24;
+/// The names of the parts in errors.
+const XL_HEADER: &str = "xl's header";
+const LIBXL_HEADER: &str = "libxl's header";
 
 /// Types of libxl's records.
 pub(super) mod kind {
-    pub(in super::super) const END: u32 = 0;
-    pub(in super::super) const LIBXC_CONTEXT: u32 = 1;
-    pub(in super::super) const EMULATOR_XENSTORE_DATA: u32 = 2;
-    pub(in super::super) const EMULATOR_CONTEXT: u32 = 3;
+    pub(in crate::migration) const END: u32 = 0;
+    pub(in crate::migration) const LIBXC_CONTEXT: u32 = 1;
+    pub(in crate::migration) const EMULATOR_XENSTORE_DATA: u32 = 2;
+    pub(in crate::migration) const EMULATOR_CONTEXT: u32 = 3;
+}
+
+/// The names of the types 0 to 5, which the specification shares with libxc's END.
+fn name(kind: u32) -> &'static str {
+    match kind {
+        kind::END => "libxl's END",
+        kind::LIBXC_CONTEXT => "LIBXC_CONTEXT",
+        kind::EMULATOR_XENSTORE_DATA => "EMULATOR_XENSTORE_DATA",
+        kind::EMULATOR_CONTEXT => "EMULATOR_CONTEXT",
+        _ => "a record of libxl of another type",
+    }
 }
 
 /// The part of a file before the state: the configuration.
@@ -62,125 +79,170 @@ pub(super) mod kind {
 pub struct Header {
     /// The configuration.
     pub configuration: Value,
+    /// Its length, in bytes.
+    pub length: u64,
+    /// What stands behind it, if that is short: for the program that wrote it.
+    pub(super) behind: Vec<u8>,
     /// Where libxl's stream begins.
-    stream: u64,
+    pub(super) stream: u64,
 }
 
 /// The state in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
-    /// The container of the domain.
-    pub container: Container,
-    /// Where the stream of libxenguest begins, and its end.
-    pub libxc: Range<u64>,
-    /// The pages that the guest owned.
-    pub pages: Pages,
-    /// The release of Xen on which it was saved: major and minor.
-    pub xen: (u32, u32),
+    /// Where the stream of libxenguest begins.
+    pub start: u64,
+    /// What it has, and where it ends.
+    pub libxc: CheckedStream,
     /// The state of QEMU's devices, if there is one.
     pub emulator: Option<Range<u64>>,
 }
 
-/// Reads the configuration of a saved guest.
+/// Reads the configuration of a saved guest, from the start of a file or of a stream of xl's.
 ///
 /// # Errors
-/// The file is not one of xl's, or cannot be read.
-pub fn read_header(file: &File) -> Result<Header, ReadError> {
-    const WHAT: &str = "xl's header";
-    let source = Source::of(file)?;
-    if source.length < 32 || source.array::<32>(0, WHAT)? != *MAGIC {
+/// It is not one of xl's, or cannot be read.
+pub fn read_header(from: impl Read) -> Result<Header, ReadError> {
+    let mut passage = Passage::new(from, sink(), 0);
+    let mut magic = [0; 32];
+    if let Err(error) = passage.read(&mut magic, XL_HEADER) {
+        let begins = usize::try_from(passage.offset).ok().and_then(|length| magic.get(..length));
+        return match error {
+            ReadError::Problem(_) if begins.is_none_or(|begins| begins.is_empty() || !MAGIC.starts_with(begins)) => {
+                Err(FileProblem::NoMark.into())
+            }
+            error => Err(error),
+        };
+    }
+    if magic != *MAGIC {
         return Err(FileProblem::NoMark.into());
     }
-    expect(32, "the byte order", source.u32(32, WHAT)?.into(), BYTE_ORDER.into())?;
-    expect(36, "the set of mandatory flags", source.u32(36, WHAT)?.into(), MANDATORY.into())?;
-    // Flags at 40 are optional: they are for programs that know them.
-    let (optional, length) = (source.u32(44, WHAT)?, source.u32(48, WHAT)?);
-    if length > LONGEST_CONFIGURATION || u64::from(optional) < u64::from(length) + 4 {
-        return Err(FileProblem::Field { offset: 48, what: "the configuration's length", value: length.into() }.into());
+    let mut number = || passage.array(XL_HEADER).map(u32::from_le_bytes);
+    // The third ones, optional flags, are for programs that know them.
+    let (order, mandatory, _, optional, length) = (number()?, number()?, number()?, number()?, number()?);
+    expect(32, XL_HEADER, "the byte order", order.into(), BYTE_ORDER.into())?;
+    expect(36, XL_HEADER, "the set of mandatory flags", mandatory.into(), MANDATORY.into())?;
+    let wrong =
+        |at, what, value: u32| Damage { offset: at, record: XL_HEADER.into(), fault: Fault::value(what, value) };
+    if length > LONGEST_CONFIGURATION {
+        return Err(wrong(48, "the configuration's length", length).into());
     }
+    let behind = optional.checked_sub(4).and_then(|rest| rest.checked_sub(length));
+    let Some(behind) = behind.filter(|_| optional <= LONGEST_OPTIONAL) else {
+        return Err(wrong(44, "the length of what is optional", optional).into());
+    };
     let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
-    source.bytes(52, &mut text, "the configuration")?;
+    passage.read(&mut text, "the configuration")?;
+    let mut more = vec![0; usize::try_from(behind).ok().filter(|length| *length <= LONGEST_BEHIND).unwrap_or(0)];
+    passage.read(&mut more, XL_HEADER)?;
+    passage.pass_unread(u64::from(behind) - more.len() as u64, &mut [0; 4096], XL_HEADER)?;
     let configuration = userdata::parse(&text).map_err(|error| FileProblem::NotJson(error.to_string()))?;
-    Ok(Header { configuration, stream: 48 + u64::from(optional) })
+    Ok(Header { configuration, length: length.into(), behind: more, stream: passage.offset })
 }
 
-/// Looks the state through: the order of the records and their lengths, and every frame. No frame may be beyond `last_frame`.
+/// Reads libxl's stream of a file, from its start to the end of the file, and checks all of it.
+pub(super) fn check(from: impl Read, start: u64, bounds: Bounds) -> Result<State, ReadError> {
+    let mut passage = Passage::new(from, sink(), start);
+    context(&mut passage)?;
+    let start = passage.offset;
+    let libxc = libxc_stream::check(&mut passage, bounds)?;
+    let mut emulator = None;
+    tail(&mut passage, |passage, head| {
+        let range = head.offset + 16..head.offset + 8 + head.length;
+        let mut buffer = [0; 4096];
+        passage.pass_unread(head.padded() - 8, &mut buffer, name(head.kind))?;
+        emulator = Some(range);
+        Ok(())
+    })?;
+    passage.at_end(name(kind::END))?;
+    Ok(State { start, libxc, emulator })
+}
+
+/// Reads libxl's head up to libxenguest's stream, from a stream that begins at `offset`. The next byte is that stream's first.
+/// Returns its place.
 ///
 /// # Errors
-/// What is wrong with the file, or it cannot be read.
-pub fn read_state(file: &File, header: &Header, last_frame: u64) -> Result<State, ReadError> {
-    const WHAT: &str = "a record of libxl";
-    let source = Source::of(file)?;
-    let at = header.stream;
-    expect(at, "libxl's mark", source.u64_be(at, WHAT)?, LIBXL_MAGIC)?;
-    expect(at + 8, "the version of libxl's stream", source.u32_be(at + 8, WHAT)?.into(), LIBXL_VERSION.into())?;
+/// It is not one of libxl's, or cannot be read.
+pub fn read_head(from: impl Read, offset: u64) -> Result<u64, ReadError> {
+    let mut passage = Passage::new(from, sink(), offset);
+    context(&mut passage)?;
+    Ok(passage.offset)
+}
+
+/// Reads what libxl has behind libxenguest's stream, from a stream that is at `offset`: QEMU's state, if there is one, and the
+/// end. Nothing is read behind that.
+///
+/// # Errors
+/// It is not one of libxl's, or cannot be read.
+pub fn read_tail(from: impl Read, offset: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    let mut passage = Passage::new(from, sink(), offset);
+    let mut emulator = None;
+    tail(&mut passage, |passage, head| {
+        let too_long = |_| head.bad_length(name(head.kind));
+        let mut state = vec![0; usize::try_from(head.padded() - 8).map_err(too_long)?];
+        passage.read(&mut state, name(head.kind))?;
+        state.truncate(usize::try_from(head.length - 8).map_err(too_long)?);
+        emulator = Some(state);
+        Ok(())
+    })?;
+    Ok(emulator)
+}
+
+/// Whether these are the head of QEMU's record, with this length behind them, and the emulator's numbers.
+pub(super) fn is_emulator_record(bytes: [u8; 16], length: u64) -> bool {
+    let length = u32::try_from(length + 8).unwrap_or(0);
+    let numbers = [kind::EMULATOR_CONTEXT, length, QEMU, 0];
+    bytes.chunks_exact(4).zip(numbers).all(|(number, expected)| *number == expected.to_le_bytes())
+}
+
+fn context<R: Read, W: Write>(passage: &mut Passage<R, W>) -> Result<(), ReadError> {
+    let at = passage.offset;
+    expect(at, LIBXL_HEADER, "the mark", u64::from_be_bytes(passage.array(LIBXL_HEADER)?), LIBXL_MAGIC)?;
+    let mut number = || passage.array(LIBXL_HEADER).map(|bytes| u64::from(u32::from_be_bytes(bytes)));
+    let (version, options) = (number()?, number()?);
+    expect(at + 8, LIBXL_HEADER, "the version", version, LIBXL_VERSION.into())?;
     // Bit 0: big-endian; bit 1: converted from an old stream, which has no CPUID policy.
-    expect(at + 12, "the set of libxl's options", source.u32_be(at + 12, WHAT)?.into(), 0)?;
-    let context = source.record(at + 16, WHAT)?;
-    if context.kind != kind::LIBXC_CONTEXT || context.length() != 0 {
-        return Err(context.misplaced(WHAT));
+    expect(at + 12, LIBXL_HEADER, "the set of options", options, 0)?;
+    let head = passage.head(name(kind::LIBXC_CONTEXT))?;
+    if head.kind != kind::LIBXC_CONTEXT {
+        return Err(head.damage(0, name(head.kind), Fault::Misplaced).into());
     }
-    let scanned = libxc_stream::scan(source, context.next, last_frame)?;
-    let mut state = State {
-        container: scanned.container,
-        libxc: context.next..scanned.end,
-        pages: scanned.pages,
-        xen: scanned.xen,
-        emulator: None,
-    };
-    let mut at = scanned.end;
+    if head.length != 0 {
+        return Err(head.bad_length(name(head.kind)).into());
+    }
+    Ok(())
+}
+
+/// Reads libxl's records up to the end, and lets `take` read QEMU's state with its padding, behind the emulator's numbers.
+fn tail<R: Read, W: Write>(
+    passage: &mut Passage<R, W>,
+    mut take: impl FnMut(&mut Passage<R, W>, &RecordHead) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut seen = false;
     loop {
-        let record = source.record(at, WHAT)?;
-        at = record.next;
-        match record.kind {
-            kind::END if record.length() == 0 => break,
+        let head = passage.head("the head of a record of libxl")?;
+        let record = name(head.kind);
+        let length = head.length;
+        match head.kind {
+            kind::END if length == 0 => return Ok(()),
             // Keys of QEMU before 2.12. The two numbers of every record of an emulator are no keys.
-            kind::EMULATOR_XENSTORE_DATA if record.length() <= 8 && state.emulator.is_none() => {}
-            kind::EMULATOR_CONTEXT if (9..=LONGEST_EMULATOR).contains(&record.length()) && state.emulator.is_none() => {
-                let start = record.body.start;
-                expect(start, "the emulator", source.u32(start, WHAT)?.into(), QEMU.into())?;
-                expect(start + 4, "the number of the emulator", source.u32(start + 4, WHAT)?.into(), 0)?;
-                state.emulator = Some(start + 8..record.body.end);
+            kind::EMULATOR_XENSTORE_DATA if length <= 8 && !seen => drop(passage.body(&head, record)?),
+            kind::EMULATOR_CONTEXT if !seen && (9..=LONGEST_EMULATOR).contains(&length) => {
+                let mut number = || passage.array(record).map(|bytes| u64::from(u32::from_le_bytes(bytes)));
+                let (emulator, index) = (number()?, number()?);
+                expect(head.offset + 8, record, "the emulator", emulator, QEMU.into())?;
+                expect(head.offset + 12, record, "the number of the emulator", index, 0)?;
+                take(passage, &head)?;
+                seen = true;
             }
-            _ => return Err(record.misplaced(WHAT)),
+            kind::EMULATOR_CONTEXT if seen => return Err(head.damage(0, record, Fault::Repeated).into()),
+            kind::END | kind::EMULATOR_XENSTORE_DATA | kind::EMULATOR_CONTEXT if !seen || head.kind == kind::END => {
+                return Err(head.bad_length(record).into());
+            }
+            _ => return Err(head.damage(0, record, Fault::Misplaced).into()),
         }
     }
-    match source.length - at {
-        0 => Ok(state),
-        rest => Err(FileProblem::Rest(rest).into()),
-    }
-}
-
-/// Checks what precedes a configuration, and returns the length of the configuration and of what follows it.
-pub(super) fn read_start(bytes: &[u8; START]) -> Result<(u32, u32), FileProblem> {
-    let Some((MAGIC, numbers)) = bytes.split_first_chunk::<32>() else { return Err(FileProblem::NoMark) };
-    let number = |index: usize| {
-        let bytes = numbers.chunks_exact(4).nth(index).and_then(|bytes| bytes.try_into().ok());
-        u32::from_le_bytes(bytes.unwrap_or_default())
-    };
-    for (index, what, expected) in [(0, "the byte order", BYTE_ORDER), (1, "the set of mandatory flags", MANDATORY)] {
-        if number(index) != expected {
-            return Err(FileProblem::Field { offset: 32 + 4 * index as u64, what, value: number(index).into() });
-        }
-    }
-    let (optional, length) = (number(3), number(4));
-    match optional.checked_sub(4).and_then(|most| most.checked_sub(length)) {
-        Some(rest) => Ok((length, rest)),
-        None => Err(FileProblem::Field { offset: 48, what: "the configuration's length", value: length.into() }),
-    }
-}
-
-/// Checks what stands between the configuration and the stream of libxenguest.
-pub(super) fn check_libxl_start(bytes: &[u8; LIBXL_START]) -> Result<(), FileProblem> {
-    if *bytes == libxl_start() { Ok(()) } else { Err(FileProblem::NoLibxlMark) }
-}
-
-fn libxl_start() -> [u8; LIBXL_START] {
-    let mut bytes = [0; LIBXL_START];
-    let context = record(kind::LIBXC_CONTEXT, &[]);
-    let all = LIBXL_MAGIC.to_be_bytes().into_iter().chain(LIBXL_VERSION.to_be_bytes()).chain([0; 4]).chain(context);
-    bytes.iter_mut().zip(all).for_each(|(byte, value)| *byte = value);
-    bytes
 }
 
 /// What a file has before the stream of libxenguest: xl's header with the configuration, and the head of libxl's stream. `more` is
@@ -201,16 +263,21 @@ pub fn head(configuration: &Value, more: Option<&Value>) -> Result<Vec<u8>, File
     }
     bytes.extend(text);
     bytes.extend(more.into_bytes());
-    bytes.extend(libxl_start());
+    bytes.extend(LIBXL_MAGIC.to_be_bytes());
+    for number in [LIBXL_VERSION, 0] {
+        bytes.extend(number.to_be_bytes());
+    }
+    bytes.extend(record(kind::LIBXC_CONTEXT, &[]));
     Ok(bytes)
 }
 
 /// What a file has behind the stream of libxenguest: QEMU's state, if the guest has a QEMU, and the end.
 #[must_use]
-pub fn tail(emulator: Option<&[u8]>) -> Vec<u8> {
+pub fn tail_of(emulator: Option<&[u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(state) = emulator {
-        bytes.extend(record(kind::EMULATOR_CONTEXT, &[&QEMU_STATE, state].concat()));
+        let numbers = [QEMU, 0].into_iter().flat_map(u32::to_le_bytes);
+        bytes.extend(record(kind::EMULATOR_CONTEXT, &numbers.chain(state.iter().copied()).collect::<Vec<_>>()));
     }
     bytes.extend(record(kind::END, &[]));
     bytes

@@ -59,6 +59,11 @@ impl Wire {
         }
     }
 
+    /// Reads from the connection; `what` names in errors what is read.
+    pub(super) fn reader(&self, what: &'static str) -> WireReader<'_> {
+        WireReader { wire: self, what, error: None }
+    }
+
     /// A descriptor to read from, for another program that reads on.
     pub(super) fn input(&self) -> Result<OwnedFd, Error> {
         self.input.try_clone().map(OwnedFd::from).map_err(Error::io("copy the connection"))
@@ -176,6 +181,26 @@ impl Wire {
                 Err(Error::Interrupted { signal: self.interrupt.signal().unwrap_or(libc::SIGINT) })
             }
         }
+    }
+}
+
+/// Reads from a connection. Behind an error, [`WireReader::error`] has what it means.
+#[derive(Debug)]
+pub(super) struct WireReader<'a> {
+    wire: &'a Wire,
+    what: &'static str,
+    /// The last error.
+    pub(super) error: Option<Error>,
+}
+
+impl Read for WireReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wire.read(buffer, self.what).map_err(|error| {
+            let text = error.to_string();
+            self.error = Some(error);
+            io::Error::other(text)
+        })?;
+        Ok(buffer.len())
     }
 }
 

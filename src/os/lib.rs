@@ -31,6 +31,8 @@
 //! Isolation:
 //!
 //! - [`sandbox`]: a child that parses untrusted input.
+//! - [`sandboxed_child`]: starts such a child and waits for its answer.
+//! - [`child_cgroup`]: the memory that it may take.
 //! - [`confined_program`]: a program of the host that parses untrusted input.
 //! - [`landlock`]: the files that a process may reach.
 //! - [`restrict`]: namespaces and resource limits of a device model.
@@ -57,6 +59,7 @@
 #![expect(unsafe_code, reason = "some system calls have no safe wrapper")]
 
 pub mod cgroup;
+pub mod child_cgroup;
 pub mod confined_program;
 pub mod fd;
 pub mod foreign_mappings;
@@ -72,6 +75,7 @@ pub mod process;
 pub mod procfs;
 pub mod restrict;
 pub mod sandbox;
+pub mod sandboxed_child;
 pub mod sealed;
 pub mod shared_file;
 pub mod socket;

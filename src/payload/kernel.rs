@@ -23,35 +23,29 @@ mod odd_kernels;
 pub mod placement;
 mod plain_elf;
 pub mod unpacker;
-pub mod unpacker_cgroup;
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::AsFd;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{self, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use ::elf::abi::{ELFMAGIC, EM_386};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 
 pub use cache::KERNELS_DIRECTORY;
 pub use container::Packing;
 pub use placement::check_placement;
 pub use unpacker::{unpack_main, unpack_words};
-pub use unpacker_cgroup::remove_dead as remove_dead_unpackers;
 
 use super::file::open;
 use super::room::Room;
 use crate::memory::{Bytes, Kind, Plan};
 use crate::os::Untrusted;
-use crate::os::cgroup::Cgroup;
-use crate::os::sandbox::die_with_parent;
+use crate::os::sandboxed_child::{Ended, LONGEST_ANSWER, NoAnswer, SandboxedChild, Work};
 use crate::os::sealed::{MemoryFile, Sealed};
+use crate::os::wait::Interrupt;
 use crate::payload::error::FileError;
 use cache::Cache;
 use elf::{Program, Ram};
@@ -62,9 +56,6 @@ pub const LARGEST_KERNEL: Bytes = Bytes(512 << 20);
 
 /// The time limit of the child.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// The maximum length of the child's line.
-const LONGEST_ANSWER: usize = 4096;
 
 /// The program that unpacks a kernel.
 ///
@@ -110,7 +101,14 @@ enum State {
     /// The cache has the result.
     Known(Sealed),
     /// A child unpacks the kernel. If the result goes to the cache, the child's input is an immutable copy.
-    Unknown { task: Task, allowance: Allowance, child: Running, memory: MemoryFile, end: Instant, packed: Option<File> },
+    Unknown {
+        task: Task,
+        allowance: Allowance,
+        child: SandboxedChild,
+        memory: MemoryFile,
+        end: Instant,
+        packed: Option<File>,
+    },
 }
 
 /// The maximum unpacked size of a kernel, and the reason for it.
@@ -174,14 +172,10 @@ impl Unpacking {
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
         let mut command = Command::new(&unpacker.0);
-        command.arg0("dombuild").args(task.words()).env_clear().current_dir("/");
-        command.stdin(file).stdout(writer).stderr(Stdio::piped());
-        let cgroup = unpacker_cgroup::make(unpacker::required(size, is_packed, task.most.0));
-        // This comes first: once this process is dead, another one may remove the cgroup.
-        die_with_parent(&mut command);
-        cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command)).map_err(failed)?;
-        let child = Running(command.spawn().map_err(failed)?, cgroup);
-        let (id, most_bytes) = (child.0.id(), task.most.0);
+        command.arg0("dombuild").args(task.words()).stdin(file).stdout(writer);
+        let needed = unpacker::required(size, is_packed, task.most.0);
+        let child = SandboxedChild::start(command, Work::Unpack, needed).map_err(failed)?;
+        let (id, most_bytes) = (child.id(), task.most.0);
         log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
         let (allowance, end) = (Allowance { most, room, is_packed }, Instant::now() + PATIENCE);
         let state = State::Unknown { task, allowance, child, memory, end, packed };
@@ -203,7 +197,7 @@ impl Unpacking {
                 (task, allowance, child, memory, end, packed)
             }
         };
-        let (line, status) = child.wait(end).map_err(bad)?;
+        let (line, status) = child.wait(end, &Interrupt::default(), || ()).map_err(|none| bad(no_answer(none)))?;
         let (packing, unpacked, written) = match serde_json::from_slice(&line) {
             Ok(Answer::Unpacked { packing, unpacked, written, missing }) if status.success() => {
                 for wall in missing {
@@ -280,75 +274,27 @@ fn ram_of(plan: &Plan) -> Ram {
     }
 }
 
-/// A child that ends with this value at the latest, and its cgroup.
-#[derive(Debug)]
-struct Running(Child, Option<Cgroup>);
-
-impl Running {
-    /// Its output and its exit status.
-    fn wait(&mut self, end: Instant) -> Result<(Vec<u8>, ExitStatus), String> {
-        let failed = |error: io::Error| format!("cannot be unpacked: {error}");
-        let Some(mut pipe) = self.0.stderr.take() else { return Err("was unpacked before".to_owned()) };
-        let mut line = Vec::new();
-        loop {
-            if Instant::now() >= end {
-                return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs()));
-            }
-            let left = end.saturating_duration_since(Instant::now()).min(Duration::from_secs(10));
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(error) => return Err(failed(error.into())),
-            }
-            let mut part = [0; LONGEST_ANSWER];
-            let count = pipe.read(&mut part).map_err(failed)?;
-            line.extend_from_slice(part.get(..count).unwrap_or_default());
-            if line.len() > LONGEST_ANSWER {
-                return Err(format!("made the child that unpacks it say more than {LONGEST_ANSWER} bytes"));
-            }
-            if count == 0 {
-                break;
-            }
-        }
-        // The child closes the pipe only by its end.
-        loop {
-            match self.0.try_wait() {
-                Ok(Some(status)) => return Ok((line, status)),
-                Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(1)),
-                Ok(None) => return Err(format!("took longer than {} s to unpack", PATIENCE.as_secs())),
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // After a wait, both calls have no effect.
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            log::error!("the child {} that unpacks a kernel may still run: {error}", self.0.id());
-        }
-        if let Some(cgroup) = &self.1 {
-            unpacker_cgroup::remove(cgroup);
-        }
+/// Why the child has no answer.
+fn no_answer(none: NoAnswer) -> String {
+    match none {
+        NoAnswer::TimedOut => format!("took longer than {} s to unpack", PATIENCE.as_secs()),
+        NoAnswer::TooLong => format!("made the child that unpacks it say more than {LONGEST_ANSWER} bytes"),
+        NoAnswer::Interrupted => "was not unpacked: a signal came".to_owned(),
+        NoAnswer::Taken => "was unpacked before".to_owned(),
+        NoAnswer::Io(error) => format!("cannot be unpacked: {error}"),
     }
 }
 
 /// The cause of death of a child that gave no answer.
 fn ended(status: ExitStatus) -> String {
-    let Some(signal) = status.signal() else {
-        return format!("made the child that unpacks it end without an answer ({status})");
-    };
-    let why = match Signal::try_from(signal) {
-        Ok(Signal::SIGXCPU) => return format!("took longer than {} s of CPU time to unpack", unpacker::CPU_SECONDS),
-        Ok(Signal::SIGSYS) => " (seccomp)",
-        Ok(Signal::SIGXFSZ) => " (too much came out)",
-        Ok(Signal::SIGBUS) => " (memory)",
-        Ok(Signal::SIGKILL) => " (by another process, or memory was too short)",
-        _ => "",
-    };
-    format!("cannot be unpacked: the unpacking child was killed by signal {signal}{why}")
+    let ended = Ended(status);
+    if ended.used_its_time() {
+        return format!("took longer than {} s of CPU time to unpack", unpacker::CPU_SECONDS);
+    }
+    if status.signal().is_none() {
+        return format!("made the child that unpacks it end without an answer ({ended})");
+    }
+    format!("cannot be unpacked: the unpacking child was {ended}")
 }
 
 /// The child's text, which the kernel's owner may have chosen.

@@ -239,9 +239,25 @@ fn damaged() {
         attempt(&|bytes| bytes.truncate(length)).failed_with(3, "bad-file");
     }
     attempt(&|bytes| bytes.push(0)).failed_with(3, "bad-file");
-    // The mark of Xen's record of vCPUs and devices (HVM_FILE_MAGIC, xen/include/public/arch-x86/hvm/save.h).
-    let place = find(&content, &0x5438_1286_u32.to_le_bytes()).expect("the record");
-    let error = attempt(&|bytes| bytes[place] ^= 0xff).failed_with(5, "xen-refused");
+    // Each shape: refused before Xen is touched, with the place and the name of the record.
+    let records = records(&content);
+    let of = |kind: u32| records.iter().find(|record| record.0 == kind).map(|record| record.1).expect("it has one");
+    for (kind, name) in RECORDS {
+        let at = of(kind);
+        for (place, change, shown) in
+            SHAPES.iter().filter(|shape| shape.0 == kind).map(|shape| (shape.1, shape.2, shape.3))
+        {
+            let ran = attempt(&|bytes| bytes[at + place] ^= change);
+            let error = ran.failed_with(3, "bad-file");
+            assert!(message(&error).contains(shown), "{name} at {place}: {error}");
+            let offset = error["offset"].as_u64().and_then(|offset| usize::try_from(offset).ok()).expect("a place");
+            assert!((at..=at + 64).contains(&offset) && error["record"] == name, "{name} at {place}: {error}");
+            let checked = dombuild(&["check", &bad]).failed_with(3, "bad-file");
+            assert_eq!((&checked["offset"], &checked["record"]), (&error["offset"], &error["record"]));
+        }
+    }
+    // What only Xen knows: the type of the second state of its vCPUs and devices, behind the header's 32 bytes.
+    let error = attempt(&|bytes| bytes[of(0x9) + 8 + 32] ^= 0x40).failed_with(5, "xen-refused");
     assert!(message(&error).contains("xc_domain_restore"), "{error}");
     // Bytes anywhere: either it is found, or it does no harm to anything else.
     let mut random = Random::new("damaged");
@@ -266,6 +282,52 @@ fn damaged() {
     dombuild(&["destroy", "t"]).success();
 }
 
-fn find(all: &[u8], part: &[u8]) -> Option<usize> {
-    all.windows(part.len()).rposition(|window| window == part)
+/// The records of an HVM guest without QEMU.
+const RECORDS: [(u32, &str); 8] = [
+    (0x0, "END"),
+    (0x1, "PAGE_DATA"),
+    (0x8, "X86_TSC_INFO"),
+    (0x9, "HVM_CONTEXT"),
+    (0xa, "HVM_PARAMS"),
+    (0x10, "STATIC_DATA_END"),
+    (0x11, "X86_CPUID_POLICY"),
+    (0x12, "X86_MSR_POLICY"),
+];
+
+/// Changes of a record: its type, the place of a byte, the bits that change, and a part of the error.
+const SHAPES: [(u32, usize, u8, &str); 16] = [
+    (0x0, 4, 8, "its length is 0x8"),
+    (0x1, 4, 1, "its length"),
+    (0x1, 10, 0xff, "the number of frames"),
+    // The number of the first frame, and its type.
+    (0x1, 21, 8, "beyond the guest's last"),
+    (0x1, 23, 0x10, "the type of a frame is 0x1"),
+    (0x8, 4, 16, "its length is 0x8"),
+    (0x8, 8, 0x40, "the mode of the TSC"),
+    (0x9, 8, 2, "the type of a state is 0x3"),
+    (0x9, 14, 0xff, "the length of a state"),
+    (0x9, 16, 1, "the mark of Xen's state"),
+    // The number of the first vCPU.
+    (0x9, 42, 4, "the number of a vCPU is 0x4"),
+    (0xa, 8, 1, "its length"),
+    (0x10, 4, 8, "its length is 0x8"),
+    (0x11, 4, 1, "its length"),
+    (0x12, 4, 8, "its length"),
+    (0x12, 12, 1, "a register's flags is 0x1"),
+];
+
+/// The types and places of libxenguest's records in a file of xl's.
+fn records(file: &[u8]) -> Vec<(u32, usize)> {
+    let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four bytes"));
+    let long = |at: usize| usize::try_from(number(at)).expect("it fits");
+    // xl's header and the configuration; libxl's header and the head of its record; libxenguest's headers.
+    let mut at = 48 + long(44) + 16 + 8 + 40;
+    let mut found = Vec::new();
+    loop {
+        found.push((number(at), at));
+        if number(at) == 0 {
+            return found;
+        }
+        at += 8 + long(at + 4).next_multiple_of(8);
+    }
 }

@@ -64,6 +64,9 @@ pub(crate) fn save(by: By, name: &str, path: &str) {
         By::Xl => drop(run("xl", &["save", name, path]).success()),
     }
     assert_eq!(run("xl", &["domid", name]).status, Some(1), "it is gone");
+    let checked = dombuild(&["check", path]).success().json();
+    let xen = env!("DOMBUILD_XEN_VERSION");
+    assert_eq!((&checked["name"], &checked["xen"], &checked["restorable"]), (&json!(name), &json!(xen), &json!(true)));
 }
 
 /// Restores a guest, which stays paused.

@@ -47,11 +47,16 @@ The language is xl's. Where xl drops a value or ignores a word in silence, check
 says so, with line, column and a mark. It does not look at files, disks and
 bridges that the configuration names. Guests are created from flags.
 
+A saved guest is known by the first bytes of its file. check says what is in it
+and how large each part is, once all records are found whole. Damage is shown
+with its offset and the name of the record.
+
 Examples:
   dombuild check /etc/xen/web.cfg
   dombuild check /etc/xen/web.cfg memory=2048 --strict
   dombuild check /etc/xen/web.cfg --json
   dombuild check /etc/xen/web.cfg --libxl-json
+  dombuild check /srv/web.saved
 
 Exit codes:
   0 done, perhaps with warnings   2 usage   3 the file cannot be used";

@@ -1,7 +1,8 @@
-//! `check`: a guest's configuration file, as xl reads it.
+//! `check`: a guest's configuration file, as xl reads it, or a saved guest's file.
 
 use serde_json::Value;
 
+use super::check_saved;
 use crate::cli::args::CheckArgs;
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
@@ -9,10 +10,14 @@ use crate::cli::xl_cfg::checks::Checks;
 use crate::cli::xl_cfg::xl_conf::XlConf;
 use crate::cli::xl_cfg::{file, report};
 use crate::error::Error;
+use crate::migration::saved_file::is_saved_guest;
 use crate::observer;
 use crate::stage::Stage;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &CheckArgs, json: bool) -> anyhow::Result<Done> {
+    if is_saved_guest(&arguments.file) {
+        return check_saved::run(reporter, arguments, json);
+    }
     if arguments.libxl_json {
         let (value, warnings) = observer::step(reporter, Stage::CheckInput, || libxl(arguments))?;
         reporter.clear_line();

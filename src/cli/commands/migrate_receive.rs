@@ -21,7 +21,8 @@ use crate::error::{AtStage, Error};
 use crate::lifecycle::migrated::name_incoming;
 use crate::lifecycle::supervise::rename;
 use crate::migration::incoming::receive;
-use crate::migration::restore::{RestoreJob, Saved, Source, restore};
+use crate::migration::restore::{RestoreJob, restore};
+use crate::migration::saved::{Saved, Source};
 use crate::migration::wire::Wire;
 use crate::os::fd::take;
 use crate::qemu::device_model::DeviceModel;
@@ -54,7 +55,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs) -> anyhow::Resul
         hotplug_timeout: config.hotplug_timeout,
         timeout: arguments.guest.timeout,
     };
-    let Source::Wire(wire) = &saved.source else {
+    let Source::Wire { wire, .. } = &saved.source else {
         return Err(Error::Internal("a guest that arrives is in a file".to_owned())).at(Stage::HandOver)?;
     };
     let arrived = restore(&context, &job, &mut domain).and_then(|restored| {

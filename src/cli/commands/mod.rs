@@ -4,6 +4,7 @@ pub mod attach;
 pub mod balloon;
 pub mod build;
 pub mod check;
+mod check_saved;
 pub mod cleanup;
 pub mod create;
 pub mod destroy;

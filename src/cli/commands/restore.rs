@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::create::create_domain;
 use super::dry_run::{check_memory, check_tables_and_pool};
+use crate::cancel::Cancel;
 use crate::cli::args::migration::RestoreArgs;
 use crate::cli::connection::Connection;
 use crate::cli::create_request::create_request;
@@ -17,14 +18,24 @@ use crate::devices::framebuffer::keyboard;
 use crate::devices::hotplug::Hotplug;
 use crate::devices::plan::{GuestQemu, PlannedDevice, PlannedDevices, plan};
 use crate::error::{AtStage, Error, Failure};
-use crate::migration::restore::{RestoreJob, Restored, Saved, restore};
+use crate::migration::checker::StateChecker;
+use crate::migration::restore::{RestoreJob, Restored, restore};
+use crate::migration::saved::Saved;
+use crate::migration::saved_file::CheckJob;
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::stage::Stage;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> anyhow::Result<Done> {
     let (saved, mut config) = observer::step(reporter, Stage::CheckInput, || {
-        let saved = Saved::open(&arguments.file)?;
+        let cancel = Cancel::install()?;
+        let job = CheckJob {
+            checker: &StateChecker::this_program(),
+            timeout: arguments.guest.timeout,
+            cancel: &cancel,
+            observer: reporter,
+        };
+        let saved = Saved::open(&arguments.file, &job)?;
         let config = from_saved::create(&arguments.guest, &saved)?;
         config.devices.check(config.guest.plan.request.kind).map_err(ConfigError::from)?;
         Ok::<_, Error>((saved, config))

@@ -7,6 +7,8 @@ use crate::config::devices::disk::DiskFormat;
 use crate::config::devices::emulated::{Usb, UsbDevice};
 use crate::config::devices::machine::GraphicsCard;
 use crate::memory::Plan;
+use crate::migration::libxc_records::Bounds;
+use crate::migration::outline::Outline;
 
 const UUID: &str = "4c11f710-ec8d-11f1-ae77-cdbfcc4f498c";
 
@@ -53,7 +55,11 @@ fn a_pvh_guest_of_xl() {
     let mut older = xls_pvh();
     older["b_info"].as_object_mut().expect("an object").remove("arch_x86");
     assert!(read(&older).relaxed_msrs);
-    assert_eq!(guest.last_frame(), (114_688 + (4 << 20) + (1 << 20)) / 4);
+    let outline = Outline::read(&xls_pvh()).expect("an outline");
+    assert_eq!(outline.bounds(), Bounds::new((114_688 + (4 << 20) + (1 << 20)) / 4, 2));
+    assert_eq!((outline.kind, outline.target, outline.static_max), (Kind::Pvh, Kib(100_000), Kib(114_688)));
+    let devices: Vec<String> = outline.devices.iter().map(|(list, device)| format!("{list}: {device}")).collect();
+    assert!(devices.iter().any(|device| device == "disks: xvda /tmp/a,b.img"), "{devices:?}");
 }
 
 #[test]

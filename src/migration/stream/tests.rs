@@ -1,157 +1,130 @@
 //! Files as xl writes them, and what is wrong with others.
 
-use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::io::Cursor;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::migration::libxc_records::Container;
+use crate::migration::streams::{self, LAST, VCPUS};
 
-/// A stream of libxc of a guest with these frames, each a word with the type above the number.
-fn libxc(container: u32, records: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = vec![0xff; 8];
-    bytes.extend(*b"XENF");
-    bytes.extend(3_u32.to_be_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend(container.to_le_bytes());
-    bytes.extend(12_u16.to_le_bytes());
-    bytes.extend([0; 2]);
-    bytes.extend([4_u32, 17].into_iter().flat_map(u32::to_le_bytes));
-    for (kind, body) in records {
-        bytes.extend(record(*kind, body));
+fn hvm() -> Vec<u8> {
+    streams::stream(2, 3, &streams::hvm())
+}
+
+fn problem(error: ReadError) -> FileProblem {
+    match error {
+        ReadError::Problem(problem) => *problem,
+        error => panic!("{error:?}"),
     }
-    bytes
 }
 
-fn pages(words: &[u64], data: usize) -> (u32, Vec<u8>) {
-    let mut body = u64::from(u32::try_from(words.len()).expect("few")).to_le_bytes().to_vec();
-    body.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-    body.extend(vec![7; data * 4096]);
-    (0x1, body)
+fn state(file: &[u8]) -> Result<State, FileProblem> {
+    let mut source = Cursor::new(file);
+    let header = read_header(&mut source).map_err(problem)?;
+    assert_eq!(header.stream, source.position(), "nothing is read ahead");
+    check(source, header.stream, Bounds::new(LAST, VCPUS)).map_err(problem)
 }
-
-fn hvm(words: &[u64], data: usize) -> Vec<u8> {
-    let all =
-        [(0x11, vec![1; 12]), (0x10, vec![]), pages(words, data), (0x9, vec![2; 5]), (0xa, vec![]), (0x0, vec![])];
-    libxc(2, &all)
-}
-
-fn file(parts: &[&[u8]]) -> File {
-    let mut file = tempfile::tempfile().expect("a file");
-    file.write_all(&parts.concat()).expect("written");
-    file
-}
-
-fn state(file: &File, last: u64) -> Result<State, FileProblem> {
-    let of = |error| match error {
-        ReadError::Problem(problem) => problem,
-        ReadError::Io(error) => panic!("{error}"),
-    };
-    let header = read_header(file).map_err(of)?;
-    read_state(file, &header, last).map_err(of)
-}
-
-const ABSENT: u64 = 15 << 60;
-const ALLOCATED: u64 = 14 << 60;
-const PINNED: u64 = 12 << 60;
 
 #[test]
 fn a_file_is_read_as_it_is_written() {
     let configuration = json!({ "c_info": { "name": "web" } });
-    let head = head(&configuration).expect("short");
-    let libxc = hvm(&[0, 1, ABSENT | 2, PINNED | 3, ALLOCATED | 9], 3);
-    let emulator = b"state of QEMU";
-    let file = file(&[&head, &libxc, &tail(Some(emulator))]);
-    assert_eq!(read_header(&file).expect("a header").configuration, configuration);
-    let found = state(&file, 9).expect("a state");
-    let (start, length) = (head.len() as u64, libxc.len() as u64);
-    assert_eq!((found.container, found.pages), (Container::Hvm, Pages(4)));
-    assert_eq!(found.libxc, start..start + length);
+    let head = head(&configuration, None).expect("short");
+    let (libxc, emulator) = (hvm(), b"state of QEMU");
+    let file = [&head[..], &libxc, &tail_of(Some(emulator))].concat();
+    let header = read_header(&file[..]).expect("a header");
+    assert_eq!((&header.configuration, header.length), (&configuration, configuration.to_string().len() as u64 + 1));
+    let found = state(&file).expect("a state");
+    assert_eq!((found.start, found.libxc.end), (head.len() as u64, (head.len() + libxc.len()) as u64));
+    assert_eq!((found.libxc.container, found.libxc.pages.0), (Container::Hvm, 4));
     let range = found.emulator.expect("QEMU's");
-    let mut bytes = vec![0; emulator.len()];
-    file.read_exact_at(&mut bytes, range.start).expect("read");
-    assert_eq!((bytes.as_slice(), range.end - range.start), (&emulator[..], emulator.len() as u64));
+    let range = usize::try_from(range.start).expect("small")..usize::try_from(range.end).expect("small");
+    assert_eq!(&file[range.clone()], &emulator[..]);
+    let record = file[range.start - 16..range.start].try_into().expect("16 bytes");
+    assert!(is_emulator_record(record, 13) && !is_emulator_record(record, 12));
+    assert_eq!(MARK, &file[..16]);
 }
 
+/// The same parts from a socket, one after the other.
 #[test]
-fn frames_are_counted_once_and_have_a_bound() {
-    let head = head(&json!({})).expect("short");
-    let all = [(0x10, vec![]), pages(&[5, 6], 2), pages(&[6, 5, 7], 3), (0x0, vec![])];
-    let found = |last| state(&file(&[&head, &libxc(1, &all), &tail(None)]), last);
-    assert_eq!(
-        found(7).map(|state| (state.container, state.pages, state.emulator)),
-        Ok((Container::Pv, Pages(3), None))
-    );
-    assert!(matches!(found(6), Err(FileProblem::Frame { frame: 7, last: 6, .. })));
+fn a_stream_is_read_in_parts() {
+    let file = [&head(&json!({}), None).expect("short")[..], &hvm(), &tail_of(Some(b"QEMU's")), b"next"].concat();
+    let mut source = Cursor::new(&file[..]);
+    let header = read_header(&mut source).expect("a header");
+    let start = read_head(&mut source, header.stream).expect("libxl's head");
+    assert_eq!(start, source.position());
+    let mut passage = Passage::new(&mut source, sink(), start);
+    let libxc = libxc_stream::check(&mut passage, Bounds::new(LAST, VCPUS)).expect("a state");
+    assert_eq!(read_tail(&mut source, libxc.end).expect("the rest").as_deref(), Some(&b"QEMU's"[..]));
+    assert_eq!(source.position(), file.len() as u64 - 4);
+    assert_eq!(read_tail(&tail_of(None)[..], 0).expect("the rest"), None);
 }
 
 #[test]
 fn what_does_not_belong_there_is_refused() {
-    let head = head(&json!({})).expect("short");
-    let (good, end) = (hvm(&[0], 1), tail(None));
+    let head = head(&json!({}), None).expect("short");
+    let (good, end) = (hvm(), tail_of(None));
     let libxl =
         |records: &[(u32, &[u8])]| records.iter().flat_map(|(kind, body)| record(*kind, body)).collect::<Vec<_>>();
-    let of = |libxc: &[u8], rest: &[u8]| state(&file(&[&head, libxc, rest]), 100).expect_err("refused");
-    let fixed = |records: &[(u32, Vec<u8>)]| libxc(2, &[&[(0x10, vec![])], records].concat());
+    let of = |libxc: &[u8], rest: &[u8]| state(&[&head[..], libxc, rest].concat()).expect_err("refused").to_string();
+    let qemu = |emulator: u8| [emulator, 0, 0, 0, 0, 0, 0, 0, 5];
     for (problem, what) in [
-        (of(&libxc(3, &[]), &end), "container"),
-        (of(&libxc(2, &[(0x1, vec![0; 8])]), &end), "record type 0x1"),
-        (of(&libxc(2, &[(0x0, vec![])]), &end), "record type 0x0"),
-        (of(&fixed(&[(0x7, vec![0; 8])]), &end), "record type 0x7"),
-        (of(&fixed(&[(0xe, vec![])]), &end), "record type 0xe"),
-        (of(&fixed(&[(0x77, vec![])]), &end), "record type 0x77"),
-        (of(&fixed(&[pages(&[], 0)]), &end), "number of frames is 0x0"),
-        (of(&fixed(&[pages(&[1, 2], 1)]), &end), "length of the pages"),
-        (of(&fixed(&[pages(&[7 << 60], 0)]), &end), "type of a frame is 0x7"),
-        (of(&good, &libxl(&[(9, &[])])), "record of libxl"),
-        (of(&good, &libxl(&[(2, &[0; 20])])), "record type 0x2"),
-        (of(&good, &libxl(&[(3, &[1, 0, 0, 0, 0, 0, 0, 0, 5])])), "emulator is 0x1"),
-        (of(&good, &[&end[..], b"more"].concat()), "4 bytes follow"),
-        (of(&good, &[]), "ends at byte"),
+        (of(&streams::stream(3, 3, &[]), &end), "libxc's header: the container is 0x3"),
+        (of(&good, &libxl(&[(9, &[])])), "a record of libxl of another type: it does not belong there"),
+        (of(&good, &libxl(&[(1, &[])])), "LIBXC_CONTEXT: it does not belong there"),
+        (of(&good, &libxl(&[(2, &[0; 20])])), "EMULATOR_XENSTORE_DATA: its length is 0x14"),
+        (of(&good, &libxl(&[(3, &[0; 8])])), "EMULATOR_CONTEXT: its length is 0x8"),
+        (of(&good, &libxl(&[(3, &qemu(1))])), "EMULATOR_CONTEXT: the emulator is 0x1"),
+        (of(&good, &libxl(&[(3, &qemu(2)), (3, &qemu(2))])), "EMULATOR_CONTEXT: it is there twice"),
+        (of(&good, &libxl(&[(0, &[1])])), "libxl's END: its length is 0x1"),
+        (of(&good, &[&end[..], b"more"].concat()), "libxl's END: more follows it"),
+        (of(&good, &[]), "the head of a record of libxl: it is cut off"),
     ] {
-        assert!(problem.to_string().contains(what), "{what}: {problem}");
+        assert!(problem.contains(what), "{what}: {problem}");
     }
-    // A record that may be left out, and one of QEMU before 2.12 without a key.
-    let optional = fixed(&[(0x8000_0077, vec![1; 3]), (0x0, vec![])]);
-    state(&file(&[&head, &optional, &libxl(&[(2, &[0; 8]), (0, &[])])]), 0).expect("both are passed over");
+    // One of QEMU before 2.12 without a key.
+    state(&[&head[..], &good, &libxl(&[(2, &[0; 8]), (0, &[])])].concat()).expect("it is passed over");
 }
 
 #[test]
 fn a_header_is_checked() {
-    let good = head(&json!({ "c_info": {} })).expect("short");
+    let good = head(&json!({ "c_info": {} }), None).expect("short");
     let with = |at: usize, byte: u8| {
         let mut bytes = good.clone();
         bytes[at] = byte;
-        match read_header(&file(&[&bytes])) {
-            Ok(header) => panic!("{header:?}"),
-            Err(ReadError::Problem(problem)) => problem.to_string(),
-            Err(ReadError::Io(error)) => panic!("{error}"),
-        }
+        problem(read_header(&bytes[..]).expect_err("refused")).to_string()
     };
     assert_eq!(with(0, b'x'), "it does not begin with xl's mark");
     for (at, byte, what) in [
-        (32, 1, "byte order is 0x1020301"),
+        (32, 1, "at byte 32, xl's header: the byte order is 0x1020301"),
         (36, 7, "mandatory flags is 0x7"),
-        (44, 1, "configuration's length"),
+        (44, 1, "the length of what is optional is 0x1"),
+        (46, 0xff, "the length of what is optional"),
         (50, 0xff, "configuration's length"),
         (52, b'x', "not JSON"),
     ] {
         assert!(with(at, byte).contains(what), "{what}: {}", with(at, byte));
     }
-    assert!(head(&json!("x".repeat(1 << 20))).is_err());
+    for (length, what) in
+        [(0, "xl's mark"), (20, "at byte 20, xl's header: it is cut off"), (60, "at byte 60, the conf")]
+    {
+        let found = problem(read_header(&good[..length]).expect_err("refused")).to_string();
+        assert!(found.contains(what), "{what}: {found}");
+    }
+    assert_eq!(problem(read_header(&b"kernel"[..]).expect_err("refused")), FileProblem::NoMark);
+    assert!(head(&json!("x".repeat(1 << 20)), None).is_err());
 }
 
 proptest! {
     /// A file that is cut off anywhere is refused, and one with other bytes never makes the reader fail otherwise.
     #[test]
-    fn no_file_is_too_odd(cut in 0_usize..10_000, at in 0_usize..10_000, byte: u8) {
-        let all = [head(&json!({})).expect("short"), hvm(&[0, ABSENT | 1, 2], 2), tail(Some(b"q"))].concat();
-        let cut = cut.min(all.len() - 1);
-        prop_assert!(state(&file(&[&all[..cut]]), 5).is_err());
+    fn no_file_is_too_odd(cut in 0_usize..20_000, at in 0_usize..20_000, byte: u8) {
+        let all = [&head(&json!({}), None).expect("short")[..], &hvm(), &tail_of(Some(b"q"))].concat();
+        prop_assert!(state(&all[..cut.min(all.len() - 1)]).is_err());
         let mut changed = all.clone();
         let at = at.min(all.len() - 1);
         changed[at] = byte;
-        let _ = state(&file(&[&changed]), 5);
+        let _ = state(&changed);
     }
 }

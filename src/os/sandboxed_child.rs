@@ -1,0 +1,156 @@
+//! Starts a program that enters the [sandbox](crate::sandbox), and waits for its answer: a few bytes on standard error.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+
+use super::cgroup::Cgroup;
+pub use super::child_cgroup::Work;
+use super::child_cgroup::{make, remove};
+use super::sandbox::die_with_parent;
+use super::wait::{Interrupt, WaitLimit, WaitResult};
+
+/// The maximum length of an answer.
+pub const LONGEST_ANSWER: usize = 4096;
+
+/// How long one wait takes: progress is shown between two waits.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The interval between two looks for the end of a child that has closed its standard error.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// The deadline has passed.
+    TimedOut,
+    /// A signal came.
+    Interrupted,
+    /// The child has written more than [`LONGEST_ANSWER`] bytes.
+    TooLong,
+    /// The answer was taken before.
+    Taken,
+    /// A system call failed.
+    Io(io::Error),
+}
+
+/// A child that ends with this value at the latest, and its cgroup. The child also dies with the thread that started it.
+#[derive(Debug)]
+pub struct SandboxedChild {
+    child: Child,
+    cgroup: Option<Cgroup>,
+}
+
+impl SandboxedChild {
+    /// Starts a program whose arguments, standard input and standard output are set, with an empty environment. Its task needs
+    /// `memory` bytes.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(mut command: Command, work: Work, memory: u64) -> io::Result<Self> {
+        command.env_clear().current_dir("/").stderr(Stdio::piped());
+        // This comes first: once this process is dead, another one may remove the cgroup.
+        die_with_parent(&mut command);
+        let cgroup = make(work, memory);
+        let entered = cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command));
+        match entered.and_then(|()| command.spawn()) {
+            Ok(child) => Ok(Self { child, cgroup }),
+            Err(error) => {
+                cgroup.iter().for_each(remove);
+                Err(error)
+            }
+        }
+    }
+
+    /// Its process ID.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its answer and its exit status. `look` is called a few times a second.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]. The child may still run.
+    pub fn wait(
+        &mut self,
+        end: Instant,
+        interrupt: &Interrupt,
+        mut look: impl FnMut(),
+    ) -> Result<(Vec<u8>, ExitStatus), NoAnswer> {
+        let mut pipe = self.child.stderr.take().ok_or(NoAnswer::Taken)?;
+        let mut answer = Vec::new();
+        loop {
+            let timeout = end.saturating_duration_since(Instant::now()).min(LOOK);
+            let limit = WaitLimit { timeout, interrupt: interrupt.clone(), ..WaitLimit::default() };
+            match limit.wait(&pipe, PollFlags::POLLIN).map_err(NoAnswer::Io)? {
+                WaitResult::Interrupted => return Err(NoAnswer::Interrupted),
+                WaitResult::TimedOut if Instant::now() >= end => return Err(NoAnswer::TimedOut),
+                WaitResult::TimedOut => {
+                    look();
+                    continue;
+                }
+                WaitResult::Ready => {}
+            }
+            let mut part = [0; LONGEST_ANSWER];
+            let count = pipe.read(&mut part).map_err(NoAnswer::Io)?;
+            answer.extend_from_slice(part.get(..count).unwrap_or_default());
+            if answer.len() > LONGEST_ANSWER {
+                return Err(NoAnswer::TooLong);
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        // The child closes the pipe only by its end.
+        loop {
+            match self.child.try_wait().map_err(NoAnswer::Io)? {
+                Some(status) => return Ok((answer, status)),
+                None if Instant::now() < end => thread::sleep(POLL),
+                None => return Err(NoAnswer::TimedOut),
+            }
+        }
+    }
+}
+
+impl Drop for SandboxedChild {
+    fn drop(&mut self) {
+        // After a wait, both calls have no effect.
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+            log::error!("the child {} in a sandbox may still run: {error}", self.child.id());
+        }
+        self.cgroup.iter().for_each(remove);
+    }
+}
+
+/// How a child without an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended(pub ExitStatus);
+
+impl Ended {
+    /// Whether its limit of CPU time ended it.
+    #[must_use]
+    pub fn used_its_time(self) -> bool {
+        self.0.signal() == Some(libc::SIGXCPU)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(signal) = self.0.signal() else { return write!(formatter, "{}", self.0) };
+        let why = match Signal::try_from(signal) {
+            Ok(Signal::SIGSYS) => " (seccomp)",
+            Ok(Signal::SIGXFSZ) => " (too much came out)",
+            Ok(Signal::SIGBUS) => " (memory)",
+            Ok(Signal::SIGKILL) => " (by another process, or memory was too short)",
+            _ => "",
+        };
+        write!(formatter, "killed by signal {signal}{why}")
+    }
+}
