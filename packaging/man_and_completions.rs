@@ -20,36 +20,37 @@ const FILES: [(&str, &str, &[&str]); 13] = [
     (
         "/run/dombuild",
         "One record for each run that is under way. cleanup finds by it what a killed run left.",
-        &["create", "build", "destroy", "cleanup", "balloon", "attach", "save", "restore"],
+        &["create", "build", "destroy", "cleanup", "balloon", "attach", "save", "restore", "migrate",
+            "migrate-receive", "resume"],
     ),
     ("/run/dombuild/empty", "The root directory of every QEMU: empty, and mode 0.", &["create", "restore"]),
     ("/var/cache/dombuild/kernels", "Kernels that were unpacked before.", &["create", "build", "xenguest", "cleanup"]),
     (
         "/var/log/xen",
         "QEMU's logs: qemu-dm-NAME.log, and qemu-dm-NAME.log.1 of the name's last guest.",
-        &["create", "restore"],
+        &["create", "restore", "migrate-receive"],
     ),
     (
         "/var/run/xen",
         "The sockets of QEMU's monitor: qmp-libxl-DOMID and qmp-libxenstat-DOMID.",
-        &["create", "destroy", "cleanup", "save", "restore"],
+        &["create", "destroy", "cleanup", "save", "restore", "migrate", "migrate-receive", "resume"],
     ),
     (
         "/var/lock/xl",
         "Locked while memory for a guest is found and taken, as xl does.",
-        &["create", "build", "restore"],
+        &["create", "build", "restore", "migrate-receive"],
     ),
     (
         "/var/lock/xen-buildvm-lock",
         "Locked during a build, as OpenXT's toolstack does.",
-        &["create", "build", "restore"],
+        &["create", "build", "restore", "migrate-receive"],
     ),
     (
         "/run/xenstored/socket",
         "xenstored. XENSTORED_PATH names another socket.",
         &[
             "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "save", "restore",
-            "destroy", "cleanup", "xenguest", "features",
+            "migrate", "migrate-receive", "resume", "destroy", "cleanup", "xenguest", "features",
         ],
     ),
     (
@@ -57,13 +58,13 @@ const FILES: [(&str, &str, &[&str]); 13] = [
         "xenstored, if there is no socket.",
         &[
             "create", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject", "save", "restore",
-            "destroy", "cleanup", "xenguest", "features",
+            "migrate", "migrate-receive", "resume", "destroy", "cleanup", "xenguest", "features",
         ],
     ),
     (
         "/sys/fs/cgroup",
         "In it, dombuild/: one cgroup for each guest's QEMU.",
-        &["create", "restore", "destroy", "cleanup"],
+        &["create", "restore", "migrate-receive", "destroy", "cleanup"],
     ),
     (
         "/usr/lib/xen/boot/hvmloader",

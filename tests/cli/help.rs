@@ -2,9 +2,9 @@
 
 use super::run::line;
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 21] = [
     "plan", "check", "create", "run", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject",
-    "save", "restore", "destroy", "cleanup", "xenguest", "features",
+    "save", "restore", "migrate", "migrate-receive", "resume", "destroy", "cleanup", "xenguest", "features",
 ];
 
 #[test]
@@ -157,6 +157,19 @@ fn the_flags_of_each_verb() {
              --dm-timeout --device-model-user --device-model-root --store-timeout"
                 .to_owned(),
         ),
+        (
+            "migrate",
+            "--ssh --receiver --fd --no-live --max-rounds --max-downtime --at-limit --suspend-timeout --answer-timeout --timeout \
+             --store-timeout"
+                .to_owned(),
+        ),
+        (
+            "migrate-receive",
+            "--fd --paused --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
+             --dm-timeout --device-model-user --device-model-root --store-timeout"
+                .to_owned(),
+        ),
+        ("resume", "--store-timeout".to_owned()),
         ("list", "--devices --store-timeout".to_owned()),
         ("features", String::new()),
     ];

@@ -179,6 +179,7 @@ fn main() -> ExitCode {
 /// seed, so that another run has others.
 const LONG: &[&str] = &[
     "config_files_make_xls_hvm_guests",
+    "config_files_make_xls_pvh_and_pv_guests",
     "config_files_start_linux",
     "run_starts_a_guest_again_and_again",
     "run_is_killed_and_takes_over",
@@ -190,6 +191,13 @@ const LONG: &[&str] = &[
     "saved_hvm_moves_between_xl_and_dombuild",
     "saved_files_that_are_damaged",
     "saved_guests_run_on_after_failures",
+    "migrate_linux_between_xl_and_dombuild",
+    "migrate_pv_without_live",
+    "migrate_hvm_between_xl_and_dombuild",
+    "migrate_devices_go_along",
+    "migrate_refuses_before_memory_is_sent",
+    "migrate_connections_that_are_cut",
+    "walk_migrate_kills_of_either_side",
     "devices_work_as_hvm",
     "placement_is_libxenguests_own",
     "walk_kills_of_create",

@@ -265,7 +265,17 @@ The program at the other end of standard input and output is `dombuild migrate`
 or `xl migrate`. The guest is NAME--incoming until it may start; if the
 connection ends before, it is removed. Messages go to standard error.
 
-Exit codes: as restore.";
+Examples:
+  ssh other-host dombuild migrate-receive
+  dombuild migrate-receive --paused --fd 3
+
+Exit codes:
+  0 done, the guest runs here     5 Xen is absent or refused
+  1 internal, QEMU died, or the   6 xenstore
+    other side ended              7 the domain was left behind
+  2 usage                         8 timed out waiting
+  3 the guest cannot run here     130, 143 after SIGINT, SIGTERM
+  4 not enough memory";
 
 pub(super) const AFTER_RESUME: &str = "\
 For a guest of a migration whose end is not known (NAME--migratedaway). Make sure
