@@ -155,9 +155,12 @@ impl StateChecker {
     /// the place of its first byte. Returns the read end of a pipe, for libxenguest.
     ///
     /// The child reads up to the stream's END and not a byte further: what follows is for the caller, who keeps a duplicate of
-    /// the descriptor, and reads there once [`Checking::wait`] has returned. If the stream is damaged, the pipe ends early; the
-    /// caller then shows the error of `wait`, not that of libxenguest. If `wait` fails, the domain is to be destroyed, whatever
-    /// libxenguest says.
+    /// the descriptor, and reads there once [`Checking::wait`] has returned.
+    ///
+    /// The caller waits for libxenguest first, and then for the verdict, which decides: without it, the domain is to be
+    /// destroyed, whatever libxenguest says. If the stream is damaged, the pipe ends early, and
+    /// [`MigrationError::BadStream`] is the cause of libxenguest's error. If libxenguest ends early,
+    /// [`MigrationError::NotChecked`] is a consequence of its error.
     ///
     /// # Errors
     /// If the child cannot be started.

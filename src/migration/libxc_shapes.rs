@@ -226,6 +226,10 @@ pub(super) fn hvm_params(body: Body<'_>, bounds: Bounds) -> Result<(), Damage> {
     let mut seen = BTreeSet::new();
     for at in (8..body.bytes.len()).step_by(16) {
         let (index, value) = (body.u64(at), body.u64(at + 8));
+        // `xc_hvm_param_set` takes 32 bits.
+        if index > u32::MAX.into() {
+            return Err(body.wrong(at, "a parameter", index));
+        }
         if !seen.insert(index) {
             return Err(body.wrong(at, "a parameter that is there twice", index));
         }

@@ -154,3 +154,43 @@ impl fmt::Display for Ended {
         write!(formatter, "killed by signal {signal}{why}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn child(script: &str) -> SandboxedChild {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null());
+        SandboxedChild::start(command, Work::Check, 1 << 20).expect("there is a shell")
+    }
+
+    fn wait(child: &mut SandboxedChild, millis: u64) -> Result<(Vec<u8>, ExitStatus), NoAnswer> {
+        child.wait(Instant::now() + Duration::from_millis(millis), &Interrupt::default(), || ())
+    }
+
+    #[test]
+    fn an_answer_comes_with_the_status() {
+        let mut asked = child("echo answer >&2; exit 3");
+        let (answer, status) = wait(&mut asked, 60_000).expect("an answer");
+        assert_eq!((answer.as_slice(), status.code()), (&b"answer\n"[..], Some(3)));
+        assert!(matches!(wait(&mut asked, 60_000), Err(NoAnswer::Taken)));
+        let (answer, status) = wait(&mut child("kill -XCPU $$"), 60_000).expect("its end");
+        assert!(answer.is_empty() && Ended(status).used_its_time());
+        let (_, status) = wait(&mut child("kill -SYS $$"), 60_000).expect("its end");
+        assert_eq!(Ended(status).to_string(), "killed by signal 31 (seccomp)");
+    }
+
+    #[test]
+    fn without_an_answer_the_child_ends() {
+        let long = "i=0; while [ $i -lt 600 ]; do echo 123456789 >&2; i=$((i+1)); done; read line";
+        assert!(matches!(wait(&mut child(long), 60_000), Err(NoAnswer::TooLong)));
+        let mut silent = child("while :; do :; done");
+        assert!(matches!(wait(&mut silent, 50), Err(NoAnswer::TimedOut)));
+        let id = i32::try_from(silent.id()).expect("a pid");
+        drop(silent);
+        assert!(super::super::procfs::start_time(id).is_none(), "a drop ends it");
+    }
+}

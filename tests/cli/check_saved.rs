@@ -89,9 +89,13 @@ fn a_saved_guest_is_shown() {
 #[test]
 fn guests_of_each_kind() {
     let files = Files::new();
-    for (kind, version, records, pages) in
-        [("pvh", 3, streams::hvm(), 4), ("hvm", 2, streams::hvm_old(), 2), ("pv", 3, streams::pv(), 4)]
-    {
+    for (kind, version, records, pages) in [
+        ("pvh", 3, streams::hvm(), 4),
+        ("hvm", 2, streams::hvm_old(), 2),
+        ("pv", 3, streams::pv(), 4),
+        ("pv", 2, streams::pv_old(), 4),
+        ("pv", 3, streams::pv_narrow(), 4),
+    ] {
         let path = text(&files.add(kind, &whole(kind, version, &records, None)));
         let object = run(&["check", &path, "--json"]).json();
         assert_eq!(

@@ -8,6 +8,7 @@ pub(crate) const ABSENT: u64 = 15 << 60;
 pub(crate) const ALLOCATED: u64 = 14 << 60;
 pub(crate) const BROKEN: u64 = 13 << 60;
 pub(crate) const L1: u64 = 1 << 60;
+pub(crate) const PINNED_L3: u64 = 11 << 60;
 pub(crate) const PINNED_L4: u64 = 12 << 60;
 
 /// The last frame and the vCPUs of the guests here.
@@ -106,20 +107,35 @@ fn vcpu(kind: u32, vcpu: u32, length: usize) -> Record {
 
 /// The records of a 64-bit PV guest in a stream of version 3. Its last frame is 9.
 pub(crate) fn pv() -> Vec<Record> {
-    let info = vec![8, 4, 0, 0, 0, 0, 0, 0];
+    pv_with([8, 4], PINNED_L4, 5168)
+}
+
+/// The same of a 32-bit guest.
+pub(crate) fn pv_narrow() -> Vec<Record> {
+    pv_with([4, 3], PINNED_L3, 2800)
+}
+
+/// The same of a 64-bit guest in a stream of version 2.
+pub(crate) fn pv_old() -> Vec<Record> {
+    pv().into_iter().filter(|(kind, _)| !(0x10..=0x12).contains(kind)).collect()
+}
+
+/// Those of a guest with this width and these levels of page tables, a table of this type, and vCPUs of this length.
+fn pv_with([width, levels]: [u8; 2], table: u64, length: usize) -> Vec<Record> {
+    let info = vec![width, levels, 0, 0, 0, 0, 0, 0];
     let list = [numbers([0, 9]), 7_u64.to_le_bytes().to_vec()].concat();
     let msrs = [numbers([0, 0]), numbers([0x48, 0, 1, 0])].concat();
     let fixed = [&[(0x2, info)], &policies()[..], &[(0x10, vec![]), (0x3, list)]].concat();
     let state = [
-        pages(&[0, L1 | 1, PINNED_L4 | 3, ABSENT | 8, 9]),
+        pages(&[0, L1 | 1, table | 3, ABSENT | 8, 9]),
         pages(&[1]),
         tsc(),
         (0x7, vec![8; 4096]),
-        vcpu(0x4, 0, 5168),
+        vcpu(0x4, 0, length),
         vcpu(0x5, 0, 128),
         vcpu(0x6, 0, 24),
         (0xc, msrs),
-        vcpu(0x4, 1, 5168),
+        vcpu(0x4, 1, length),
         vcpu(0xc, 1, 0),
         (0x0, vec![]),
     ];

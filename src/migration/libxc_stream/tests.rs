@@ -43,14 +43,20 @@ pub(super) fn outcome(bytes: &[u8]) -> Outcome {
     Outcome { found, passed, read: usize::try_from(source.0.position()).expect("short"), reads: source.1 }
 }
 
-/// Three streams: HVM, HVM of version 2, PV.
-pub(super) fn whole() -> [(u32, u32, Vec<streams::Record>); 3] {
-    [(2, 3, streams::hvm()), (2, 2, streams::hvm_old()), (1, 3, streams::pv())]
+/// Streams of each container and version, by those and their records.
+pub(super) fn whole() -> [(u32, u32, Vec<streams::Record>); 5] {
+    [
+        (2, 3, streams::hvm()),
+        (2, 2, streams::hvm_old()),
+        (1, 3, streams::pv()),
+        (1, 2, streams::pv_old()),
+        (1, 3, streams::pv_narrow()),
+    ]
 }
 
 #[test]
 fn whole_streams_are_passed_on_up_to_their_end() {
-    for ((container, version, records), count) in whole().into_iter().zip([4, 2, 4]) {
+    for ((container, version, records), count) in whole().into_iter().zip([4, 2, 4, 4, 4]) {
         let bytes = stream(container, version, &records);
         let more = [&bytes[..], b"libxl's next record"].concat();
         let Outcome { found, passed, read, reads } = outcome(&more);
@@ -99,6 +105,7 @@ fn each_shape_is_looked_at() {
         (length(2, 0xa, 7), "HVM_PARAMS: its length is 0x7"),
         (at(2, 0xa, 0, 4), "HVM_PARAMS: its length is 0x38"),
         (at(2, 0xa, 24, 1), "a parameter that is there twice is 0x1"),
+        (at(2, 0xa, 12, 1), "HVM_PARAMS: a parameter is 0x100000001"),
         (at(2, 0xa, 16, 0x21), "HVM_PARAMS: frame 0x21 lies beyond the guest's last, 0x20"),
         (length(2, 0x9, 4), "HVM_CONTEXT: the room for the next state is 0x4"),
         (context(&[state(2, 0, &[]), end()]), "HVM_CONTEXT: the type of a state is 0x2"),
@@ -133,6 +140,7 @@ fn each_shape_is_looked_at() {
         (change(2, 0x1, &|body| *body = pages(&[0x21 | ABSENT]).1), "frame 0x21 lies beyond the guest's last, 0x20"),
         (change(2, 0x1, &|body| *body = pages(&[L1]).1), "the type of a frame is 0x1"),
         (change(2, 0x1, &|body| *body = pages(&[PINNED_L4]).1), "the type of a frame is 0xc"),
+        (damaged(1, &[&streams::pv_narrow()[..5], &[pages(&[PINNED_L4])]].concat()), "the type of a frame is 0xc"),
         (change(1, 0x1, &|body| *body = pages(&[8 << 60]).1), "the type of a frame is 0x8"),
         (change(2, 0x1, &|body| *body = pages(&[]).1), "the number of frames is 0x0"),
         (change(2, 0x1, &|body| body[0] = 5), "PAGE_DATA: its length"),
