@@ -21,7 +21,7 @@ use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
 use crate::lifecycle::teardown::teardown;
-use crate::memory::{Kib, Kind, Pages};
+use crate::memory::{Kind, Pages};
 use crate::observer::{self, Progress, Unit};
 use crate::qemu::command_line::socket;
 use crate::qemu::helpers::Ending;
@@ -56,11 +56,11 @@ pub struct LiveLimits {
 }
 
 impl LiveLimits {
-    /// What follows a round, `elapsed` after the first began.
-    fn after(&self, round: Round, elapsed: Duration) -> Next {
+    /// What follows a round, `elapsed` after the first began, if so many pages are `sent`.
+    fn after(&self, round: Round, sent: Pages, elapsed: Duration) -> Next {
         // Before the first round, every page counts as changed.
         let Some(dirty) = round.dirty.filter(|_| round.iteration > 0) else { return Next::Round };
-        let foreseen = elapsed.as_secs_f64() * as_f64(dirty) / as_f64(Pages(round.written.0.max(1)));
+        let foreseen = elapsed.as_secs_f64() * as_f64(dirty) / as_f64(Pages(sent.0.max(1)));
         if dirty < FEW_PAGES || self.downtime.is_some_and(|downtime| foreseen <= downtime.as_secs_f64()) {
             return Next::Suspend;
         }
@@ -141,7 +141,7 @@ pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> 
         }
         Ok((way, head, name, run))
     })?;
-    let mut progress = Sending { since: None, rounds: 1, sent: Pages(0) };
+    let mut progress = Sending { since: None, rounds: 1, first: None, sent: Pages(0) };
     let sent = send(context, job, wire, way, &head, &mut progress).and_then(|()| {
         context.step::<_, Error>(Stage::HandOver, || {
             rename(context, held, &name_away(&name).map_err(Error::Internal)?)?;
@@ -197,7 +197,20 @@ struct Sending {
     /// Since when the guest is suspended.
     since: Option<Instant>,
     rounds: u32,
+    /// The frames of the first round, holes too.
+    first: Option<Pages>,
     sent: Pages,
+}
+
+impl Sending {
+    /// Counts the pages: libxenguest counts the frames, of which the first round has every hole as well.
+    fn count(&mut self, round: Round, owned: Pages) {
+        self.rounds = round.iteration + 1;
+        if round.iteration > 0 {
+            let first = *self.first.get_or_insert(round.written);
+            self.sent = Pages(owned.0 + round.written.0.saturating_sub(first.0));
+        }
+    }
 }
 
 /// Sends the guest, and waits until the other side has it.
@@ -230,9 +243,9 @@ fn send(
                     Answer::GoOn
                 }
                 Event::Round(round) => {
-                    (progress.rounds, progress.sent) = (round.iteration + 1, round.written);
-                    tell(context, domain, round);
-                    match job.live.map(|limits| limits.after(round, start.elapsed())) {
+                    progress.count(round, domain.owned_pages);
+                    tell(context, domain, round, progress.sent);
+                    match job.live.map(|limits| limits.after(round, progress.sent, start.elapsed())) {
                         None | Some(Next::Round) => Answer::GoOn,
                         Some(Next::Suspend) => Answer::Stop,
                         Some(Next::GiveUp { dirty, foreseen }) => {
@@ -282,21 +295,15 @@ fn record(context: &Context<'_>, domain: &DomainInfo, on: bool) -> Result<(), Er
         .map(drop)
 }
 
-fn tell(context: &Context<'_>, domain: &DomainInfo, round: Round) {
-    let mib = |pages: Pages| pages.to_kib().0 / 1024;
+fn tell(context: &Context<'_>, domain: &DomainInfo, round: Round, sent: Pages) {
+    let (mib, total) = (sent.to_kib().0 / 1024, domain.owned_pages.to_kib());
     let text = match round.dirty.filter(|_| round.iteration > 0) {
-        Some(dirty) => format!(
-            "round {}: {} MiB are sent, {} pages have changed since",
-            round.iteration,
-            mib(round.written),
-            dirty.0
-        ),
-        None => format!("round {}: {} MiB are sent", round.iteration + 1, mib(round.written)),
+        Some(dirty) => format!("round {}: {mib} MiB are sent, {} pages have changed since", round.iteration, dirty.0),
+        None => format!("round {}: {mib} MiB are sent", round.iteration + 1),
     };
-    let total: Kib = domain.owned_pages.to_kib();
     context.observer.progress(&Progress {
         what: "migrating",
-        done: round.written.to_kib().0.min(total.0),
+        done: sent.to_kib().0.min(total.0),
         total: total.0,
         unit: Unit::Kib,
         text: &text,
@@ -354,11 +361,11 @@ mod tests {
     #[test]
     fn a_round_is_the_last_when_the_rest_is_short_or_there_were_too_many() {
         let limits = LiveLimits { most_rounds: 3, downtime: None, at_limit: AtLimit::Suspend };
-        let round = |iteration, dirty| Round { iteration, written: Pages(10_000), dirty };
+        let round = |iteration, dirty| Round { iteration, written: Pages(1_050_000), dirty };
         let after = |limits: &LiveLimits, iteration, dirty: u64| {
-            limits.after(round(iteration, Some(Pages(dirty))), Duration::from_secs(10))
+            limits.after(round(iteration, Some(Pages(dirty))), Pages(10_000), Duration::from_secs(10))
         };
-        assert_eq!(limits.after(round(2, None), Duration::ZERO), Next::Round, "a round begins");
+        assert_eq!(limits.after(round(2, None), Pages(10_000), Duration::ZERO), Next::Round, "a round begins");
         assert_eq!(after(&limits, 0, 0), Next::Round, "nothing is sent yet");
         assert_eq!(after(&limits, 1, 50), Next::Round);
         assert_eq!(after(&limits, 1, 49), Next::Suspend);
@@ -369,5 +376,19 @@ mod tests {
         assert_eq!(after(&short, 1, 301), Next::Round);
         let given_up = Next::GiveUp { dirty: Pages(5000), foreseen: Duration::from_secs(5) };
         assert_eq!(after(&short, 3, 5000), given_up);
+    }
+
+    #[test]
+    fn holes_are_no_pages() {
+        let mut sending = Sending { since: None, rounds: 1, first: None, sent: Pages(0) };
+        let mut count = |iteration, written, dirty: Option<u64>| {
+            let round = Round { iteration, written: Pages(written), dirty: dirty.map(Pages) };
+            sending.count(round, Pages(30_000));
+            (sending.rounds, sending.sent)
+        };
+        assert_eq!(count(0, 0, Some(1 << 20)), (1, Pages(0)));
+        assert_eq!(count(1, 1 << 20, None), (2, Pages(30_000)));
+        assert_eq!(count(1, 1 << 20, Some(500)), (2, Pages(30_000)));
+        assert_eq!(count(2, (1 << 20) + 500, None), (3, Pages(30_500)));
     }
 }

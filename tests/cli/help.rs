@@ -3,8 +3,27 @@
 use super::run::line;
 
 const VERBS: [&str; 21] = [
-    "plan", "check", "create", "run", "build", "inspect", "list", "balloon", "attach", "detach", "insert", "eject",
-    "save", "restore", "migrate", "migrate-receive", "resume", "destroy", "cleanup", "xenguest", "features",
+    "plan",
+    "check",
+    "create",
+    "run",
+    "build",
+    "inspect",
+    "list",
+    "balloon",
+    "attach",
+    "detach",
+    "insert",
+    "eject",
+    "save",
+    "restore",
+    "migrate",
+    "migrate-receive",
+    "resume",
+    "destroy",
+    "cleanup",
+    "xenguest",
+    "features",
 ];
 
 #[test]

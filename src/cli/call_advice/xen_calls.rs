@@ -395,6 +395,7 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ESRCH, GONE),
         ],
     ),
+    ("xc_shadow_control", &[(Errno::ESRCH, GONE), (Errno::EPERM, "Xen's security policy (FLASK) forbids it")]),
     (
         "xc_vcpu_getaffinity",
         &[(Errno::EINVAL, "there is no such vCPU"), (Errno::ESRCH, GONE), (Errno::ENOMEM, LOCAL_MEMORY)],
