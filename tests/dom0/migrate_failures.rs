@@ -17,8 +17,8 @@ use serde_json::json;
 use super::Test;
 use super::migrate::receiver;
 use super::sample::{Random, count};
-use super::save_restore::{By, assert_runs, info, small_hvm};
-use super::support::{DOMBUILD, Ran, dombuild, run, start_silently, wait_for};
+use super::save_restore::{By, assert_runs, info};
+use super::support::{DOMBUILD, Ran, create, dombuild, run, start_silently, wait_for};
 
 pub(crate) const TESTS: &[Test] =
     &[("migrate_connections_that_are_cut", cuts), ("walk_migrate_kills_of_either_side", kills)];
@@ -118,8 +118,16 @@ fn settle(undecided: bool, what: &str) -> bool {
     undecided
 }
 
+/// A guest that lives for a minute: SeaBIOS starts again then, because it finds nothing to boot.
+fn fresh() {
+    if is_there("t") {
+        dombuild(&["destroy", "t"]).success();
+    }
+    create("t", &["--memory", "64", "--device-model", "none"]);
+}
+
 fn cuts() {
-    small_hvm();
+    fresh();
     let (here, there, length) = migrate_through(Cut::Never);
     here.success();
     there.success();
@@ -135,6 +143,7 @@ fn cuts() {
     }
     let mut undecided = 0;
     for cut in cuts {
+        fresh();
         let before = info("t").domid;
         let (here, there, _) = migrate_through(cut);
         let what = format!("{cut:?}: {here:?} {there:?}");
@@ -166,7 +175,7 @@ fn pids_of(word: &str) -> Vec<Pid> {
 }
 
 fn kills() {
-    small_hvm();
+    fresh();
     let words = ["migrate", "t", receiver(By::Dombuild), "--ssh", ""];
     let start = Instant::now();
     dombuild(&words).success();
@@ -174,6 +183,7 @@ fn kills() {
     let mut random = Random::new("kills of migrations");
     let (mut moved, mut stayed, mut undecided) = (0, 0, 0);
     for number in 0..count(4, 300) {
+        fresh();
         let before = info("t").domid;
         let delay = length * random.permille() * 11 / 10_000;
         let mut source = start_silently(&words);
