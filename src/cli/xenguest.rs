@@ -6,6 +6,7 @@
 
 mod fallback;
 mod guest;
+mod migrate;
 mod options;
 mod reply;
 
@@ -31,8 +32,8 @@ use crate::memory::Kind;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
-/// Modes that only the original has.
-const MIGRATION: [&str; 6] = ["save", "hvm_save", "restore", "hvm_restore", "resume_slow", "listen"];
+/// The mode that only the original has.
+const LISTEN: &str = "listen";
 
 /// Runs the helper with the arguments after its name, and answers with one line, then exit status 0 or 1.
 #[must_use]
@@ -43,16 +44,25 @@ pub fn main(words: &[OsString]) -> ExitCode {
             if options.supports.is_some() {
                 return supports(&options, words);
             }
+            let mode = options.mode.as_deref().unwrap_or_default();
+            let migration = migrate::Mode::of(mode);
             // Before the descriptors are taken: the original shall have them.
-            let migrated = options.mode.as_deref().filter(|mode| MIGRATION.contains(mode));
-            let migrated = migrated.map(|mode| migrate(&options, mode, words));
+            let original = mode == LISTEN || (migration.is_some() && options.fallback.is_some());
+            let refused = original.then(|| hand_over(&options, mode, words));
             match Control::take(options.control_out) {
                 // There is nowhere else to say so.
                 Err(message) => (Control::Stdout, reply::usage_line(&message), false),
-                Ok(control) => match migrated.map_or_else(|| answer(&options, words), Err) {
-                    Ok(line) => (control, line, true),
-                    Err(line) => (control, line, false),
-                },
+                Ok(mut control) => {
+                    let answered = match (refused, migration) {
+                        (Some(line), _) => Err(line),
+                        (None, Some(mode)) => migrated(&options, mode, words, &mut control),
+                        (None, None) => answer(&options, words),
+                    };
+                    match answered {
+                        Ok(line) => (control, line, true),
+                        Err(line) => (control, line, false),
+                    }
+                }
             }
         }
     };
@@ -76,13 +86,13 @@ fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
     }
 }
 
-/// `-supports FEATURE`: what the original has, where there is one, is what this has.
+/// `-supports FEATURE`. An original that the caller names answers for itself.
 fn supports(options: &Options, words: &[OsString]) -> ExitCode {
-    if let Some(original) = fallback::original(options.fallback.as_deref()) {
-        print::print_stderr(&fallback::become_original(&original, words));
+    if let Some(original) = options.fallback.as_deref() {
+        print::print_stderr(&fallback::become_original(original, words));
         return ExitCode::FAILURE;
     }
-    match print::print_text("false") {
+    match print::print_text(if options.supports.as_deref() == Some("migration-v2") { "true" } else { "false" }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -100,9 +110,7 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
         _ => return Err(usage(&format!("unrecognized mode '{mode}'"))),
     };
     let _control_in = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
-    open_log(options).map_err(|message| usage(&message))?;
-    let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    log::info!("Command line: {}", shown.join(" "));
+    open_log(options, words).map_err(|message| usage(&message))?;
     let job = guest::Job::of(options, kind).map_err(|message| usage(&message))?;
 
     // Whatever happens, there is one line.
@@ -115,22 +123,52 @@ fn answer(options: &Options, words: &[OsString]) -> Result<String, String> {
     }
 }
 
+/// The line to answer in a mode of migration.
+fn migrated(
+    options: &Options,
+    mode: migrate::Mode,
+    words: &[OsString],
+    control: &mut Control,
+) -> Result<String, String> {
+    let usage = |message: &str| reply::usage_line(message);
+    let caller = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
+    open_log(options, words).map_err(|message| usage(&message))?;
+    let job = migrate::Job::of(options, mode).map_err(|message| usage(&message))?;
+    let run = || -> anyhow::Result<_> {
+        let xen = Interface::open().at(Stage::Connect)?;
+        let store = Store::open().at(Stage::Connect)?;
+        let (reporter, cancel) = (Reporter::default(), Cancel::default());
+        let context = Context { xen: &xen, store: &store, observer: &reporter, cancel: &cancel };
+        Ok(job.run(&context, control, caller)?)
+    };
+    match logging::catch(print::print_stderr, run) {
+        Ok((store, console)) => Ok(format!("result:{} {}\n", store.0, console.0)),
+        Err(error) => Err(match error.downcast_ref::<Failure>() {
+            Some(failure) => reply::migration_failure_line(mode.call(), failure),
+            None => reply::usage_line(&format!("{error:#}")),
+        }),
+    }
+}
+
 /// Sends the log where the original's goes: to syslog, where there is one, and to the file that the caller names.
 ///
 /// # Errors
 /// Where that file cannot be written.
-fn open_log(options: &Options) -> Result<(), String> {
+fn open_log(options: &Options, words: &[OsString]) -> Result<(), String> {
     let domid = options.domid.map(|domid| format!("-{domid}")).unwrap_or_default();
     let mut destinations = vec![Destination::Syslog { ident: format!("xenguest{domid}-build") }];
     destinations.extend(options.debug_log.clone().map(Destination::File));
     let level = if options.debug { log::LevelFilter::Debug } else { log::LevelFilter::Info };
     let stderr = Some(log::LevelFilter::Warn);
     logging::init(&LogConfig { destinations, format: Format::Text, level, stderr, best_effort: true })
-        .map_err(|error| format!("-debuglog: {error}"))
+        .map_err(|error| format!("-debuglog: {error}"))?;
+    let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    log::info!("Command line: {}", shown.join(" "));
+    Ok(())
 }
 
 /// Executes the original helper; returns only if that fails.
-fn migrate(options: &Options, mode: &str, words: &[OsString]) -> String {
+fn hand_over(options: &Options, mode: &str, words: &[OsString]) -> String {
     reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
         Some(original) => fallback::become_original(&original, words),
         None => format!(

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use super::checker::StateChecker;
 use super::helper::{Event, Helper, Task};
 use super::incoming;
-use super::libxc_records::Container;
+use super::libxc_records::{Bounds, Container};
+use super::libxc_stream::CheckedStream;
 use super::saved::{Saved, Source};
+use super::stream;
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
@@ -32,7 +34,7 @@ use crate::error::damage::{Damage, Fault};
 use crate::error::migration::{FileProblem, MigrationError};
 use crate::error::{AtStage, Error, Failure, Wait};
 use crate::lifecycle::guard::NewDomain;
-use crate::memory::{Kib, Kind, Pages};
+use crate::memory::{Gfn, Kib, Kind, Pages};
 use crate::observer::{Progress, Unit};
 use crate::os::Untrusted;
 use crate::os::sealed::MemoryFile;
@@ -42,7 +44,7 @@ use crate::qemu::device_model::DeviceModel;
 use crate::qemu::devices::QemuDevices;
 use crate::qemu::monitor::Monitor;
 use crate::stage::Stage;
-use crate::xen::{DomId, PlacedModules};
+use crate::xen::{DomId, DomainInfo, PlacedModules, RingPorts};
 
 /// The interval at which QEMU is asked whether it has taken its state.
 const POLL: Duration = Duration::from_millis(20);
@@ -176,21 +178,15 @@ fn read_state(
             (event, state.emulator.as_ref().map(|range| state_in(file, range)).transpose()?)
         }
         Source::Wire { wire, offset } => {
+            let stream = (wire.input()?, *offset);
             let checker = StateChecker::this_program();
-            let (checking, pipe) = checker.forward(wire.input()?, *offset, *bounds, job.timeout)?;
-            let event = start(pipe).and_then(|mut helper| helper.wait(context, || ()));
-            let checked = checking.wait(context.cancel, || ());
-            let (event, checked) = match (event, checked) {
-                (_, Err(error)) if is_damage(&error) => return Err(of_connection(error)),
-                // What is not passed on is a consequence of libxenguest's end.
-                (Err(error), _) | (_, Err(error)) => return Err(error),
-                (Ok(event), Ok(checked)) => (event, checked),
-            };
+            let (checked, rings) =
+                restore_stream(context, domid, &checker, stream, *bounds, ports.into(), job.timeout)?;
             let kind = job.saved.guest.request.kind;
             if (checked.container == Container::Pv) != (kind == Kind::Pv) {
                 return Err(MigrationError::BadIncoming(FileProblem::OtherKind { configured: kind }).into());
             }
-            (event, incoming::read_tail(wire, checked.end)?)
+            (Event::Done(Some(rings)), incoming::read_tail(wire, checked.end)?)
         }
     };
     let Event::Done(Some((store_gfn, console_gfn))) = event else {
@@ -198,6 +194,42 @@ fn read_state(
     };
     incoming::check_qemu(emulator.is_some(), job.device_model.is_some())?;
     Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() }, emulator))
+}
+
+/// Reads a stream of libxenguest into a domain, from this descriptor and place, and returns what was in it and the frames of the
+/// store ring and of the console ring. A child without rights checks each record before libxenguest sees it.
+///
+/// # Errors
+/// [`MigrationError::BadStream`], [`MigrationError::ConnectionLost`] if it ends too early; those of libxenguest and of the children.
+pub fn restore_stream(
+    context: &Context<'_>,
+    domid: DomId,
+    checker: &StateChecker,
+    (stream, offset): (OwnedFd, u64),
+    bounds: Bounds,
+    ports: RingPorts,
+    timeout: Duration,
+) -> Result<(CheckedStream, (Gfn, Gfn)), Error> {
+    let (checking, pipe) = checker.forward(stream, offset, bounds, timeout)?;
+    let helper = Helper::start(Task::Restore(ports), domid, pipe, Pages(bounds.last_frame), timeout);
+    let event = helper.and_then(|mut helper| helper.wait(context, || ()));
+    let checked = checking.wait(context.cancel, || ());
+    match (event, checked) {
+        (_, Err(error)) if is_damage(&error) => Err(of_connection(error)),
+        // What is not passed on is a consequence of libxenguest's end.
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(Event::Done(Some(rings))), Ok(checked)) => Ok((checked, rings)),
+        (Ok(_), Ok(_)) => Err(Error::Internal("the child that restores the guest answers wrongly".to_owned())),
+    }
+}
+
+/// What bounds the state of a guest of which only the domain is known.
+#[must_use]
+pub fn bounds_of_domain(domain: &DomainInfo) -> Bounds {
+    /// QEMU's cards, above 4 GiB.
+    const CARDS: u64 = 1 << 18;
+    let low = if domain.kind == Kind::Pv { 0 } else { stream::LOW_FRAMES };
+    Bounds::new(domain.max_pages.0.saturating_add(low + CARDS), domain.existing_vcpus)
 }
 
 /// Whether the stream itself is bad.

@@ -56,6 +56,15 @@ pub struct LiveLimits {
 }
 
 impl LiveLimits {
+    /// The answer to libxenguest after a round, where nothing is given up.
+    pub fn answer(&self, round: Round, sent: Pages, elapsed: Duration) -> Answer {
+        match self.after(round, sent, elapsed) {
+            Next::Round => Answer::GoOn,
+            Next::Suspend => Answer::Stop,
+            Next::GiveUp { .. } => Answer::Refuse,
+        }
+    }
+
     /// What follows a round, `elapsed` after the first began, if so many pages are `sent`.
     fn after(&self, round: Round, sent: Pages, elapsed: Duration) -> Next {
         // Before the first round, every page counts as changed.

@@ -46,7 +46,7 @@ const LIBXL_VERSION: u32 = 2;
 pub const LONGEST_EMULATOR: u64 = 64 << 20;
 
 /// The frames of an HVM or PVH guest below 4 GiB, each of which takes a word in the stream, even if it is a hole.
-pub(super) const LOW_FRAMES: u64 = 1 << 20;
+pub const LOW_FRAMES: u64 = 1 << 20;
 
 /// The number of QEMU among the emulators (`EMULATOR_QEMU_UPSTREAM`).
 const QEMU: u32 = 2;

@@ -60,6 +60,8 @@ pub enum HvmParam {
     CallbackIrq,
     /// ACPI's sleep state, 0 to 5.
     AcpiState,
+    /// The address of the VM generation ID in the guest's memory; 0: it has none.
+    GenerationId,
     /// Any other parameter, by number.
     Number(u32),
 }
@@ -67,6 +69,7 @@ pub enum HvmParam {
 impl HvmParam {
     fn number(self) -> u32 {
         match self {
+            Self::GenerationId => sys::HVM_PARAM_VM_GENERATION_ID_ADDR,
             Self::TimerMode => sys::HVM_PARAM_TIMER_MODE,
             Self::HpetEnabled => sys::HVM_PARAM_HPET_ENABLED,
             Self::VptAlign => sys::HVM_PARAM_VPT_ALIGN,

@@ -213,6 +213,17 @@ impl Interface {
         error::minus_one("xc_domain_resume", format_args!("domid {domid}, cooperative"), returned).map(drop)
     }
 
+    /// Lets a suspended domain run on, where its drivers connect everything again (libxenguest's resume that any guest can take). The
+    /// store and the devices of the domain must be new.
+    ///
+    /// # Errors
+    /// If the domain is not suspended, or its memory cannot be changed.
+    pub fn resume_anew(&self, domid: DomId) -> Result<(), XenError> {
+        // SAFETY: the handle is valid, and the call takes no other pointer.
+        let returned = unsafe { sys::xc_domain_resume(self.as_raw(), domid.get(), 0) };
+        error::minus_one("xc_domain_resume", format_args!("domid {domid}, anew"), returned).map(drop)
+    }
+
     /// Ends the recording of changed pages, which a live save that was killed leaves on. Nothing is done where it is off.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 //! Guests that a stand-in for xenopsd builds through the front door `xenguest`.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dombuild::memory::{Kib, Kind};
+use dombuild::memory::{Gfn, Kib, Kind, Pages};
 
 use super::Test;
 use super::faults::tiny_kernel;
@@ -22,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("xenguest_builds_on_demand", builds_on_demand),
     ("xenguest_tells_why_not", tells_why_not),
     ("xenguest_hands_migration_over", hands_migration_over),
+    ("xenguest_saves_and_restores", saves_and_restores),
     ("xenguest_leaves_its_callers_work_alone", leaves_its_callers_work_alone),
     ("walk_kills_of_xenguest", killed_at_any_moment),
 ];
@@ -134,8 +136,9 @@ fn tells_why_not() {
 
 fn hands_migration_over() {
     let vm = Vm::new(Kind::Pvh, 1, 64, 64, USUAL);
-    let line = vm.build(&["-mode", "hvm_save", "-fd", "0"]).error("xenguest: mode 'hvm_save'");
+    let line = vm.build(&["-mode", "listen"]).error("xenguest: mode 'listen'");
     assert!(line.contains("xenguest.orig"), "{line}");
+    vm.build(&["-mode", "hvm_save", "-fd", "0"]).error("xenguest: -fd: descriptor 0 ");
     // The original gets its words and its descriptors, and nothing of ours.
     let original = script("#!/bin/sh\necho \"result:$(echo \"$*\" | wc -w) $0\" >&7\n");
     let path = path_text(&original).to_owned();
@@ -144,10 +147,105 @@ fn hands_migration_over() {
     assert_eq!(reply.status, Some(0), "{reply:?}");
     // -controloutfd 7 -controlinfd 8, -mode save -live.
     assert_eq!(reply.text, format!("result:{} {path}\n", words + 4 + 3));
-    assert_eq!(shell("xenguest -supports migration-v2"), "false\n");
+    assert_eq!(shell("xenguest -supports migration-v2; xenguest -supports telepathy"), "true\nfalse\n");
     let original = script("#!/bin/sh\necho \"true of $*\"\n");
     let asked = shell(&format!("xenguest -supports migration-v2 --fallback {}", path_text(&original)));
     assert_eq!(asked, "true of -supports migration-v2\n");
+    vm.destroy();
+}
+
+/// Starts a mode of migration with the stream on this file, and returns the helper with its control descriptors.
+fn migration(vm: &Vm, mode: &str, redirect: &str, more: &[&str]) -> Child {
+    let line = format!(
+        "exec xenguest -debug -controloutfd 7 -controlinfd 8 -mode {mode} -domid {} -fd 9 \"$@\" 7>&1 8<&0 9{redirect} >/dev/null",
+        vm.domid
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line, "xenopsd"]).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.spawn().expect("sh")
+}
+
+/// A line of the helper's.
+fn line_of(helper: &mut Child) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    let output = helper.stdout.as_mut().expect("piped");
+    while line.last() != Some(&b'\n') && output.read(&mut byte).expect("readable") == 1 {
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).expect("UTF-8")
+}
+
+/// The first 32 MiB of a guest's memory, as far as there are pages.
+fn memory(vm: &Vm) -> Vec<u8> {
+    let mut all = Vec::new();
+    for first in (0..32 << 8_u64).step_by(128) {
+        let Ok(mapped) = vm.xen.map(vm.domid, Gfn(first), Pages(128)) else { continue };
+        let mut bytes = vec![0; 128 << 12];
+        mapped.read(0, &mut bytes);
+        all.extend(bytes);
+    }
+    all
+}
+
+fn saves_and_restores() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = path_text(&folder.path().join("stream")).to_owned();
+    for (live, word) in [(false, "done"), (true, "suspended")] {
+        let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+        let (store, console, _) = vm.build(&[]).result();
+        vm.introduce(store, console);
+        vm.xen.unpause(vm.domid).expect("it starts");
+        thread::sleep(Duration::from_secs(3));
+        let mut helper = migration(&vm, "hvm_save", &format!(">{path}"), if live { &["-live"] } else { &[] });
+        assert_eq!(line_of(&mut helper), "suspend:\n");
+        vm.xen.shut_down_to_suspend(vm.domid).expect("suspended");
+        writeln!(helper.stdin.as_mut().expect("piped"), "{word}").expect("answered");
+        assert_eq!(line_of(&mut helper), "result:0 0\n");
+        assert!(helper.wait().expect("it ends").success());
+        let before = memory(&vm);
+
+        // Its caller may let it run on.
+        let resumed = migration(&vm, "resume_slow", "</dev/null", &[]).wait_with_output().expect("it ends");
+        assert_eq!(String::from_utf8_lossy(&resumed.stdout), "result:0 0\n");
+        let runs = |vm: &Vm| {
+            let time = || vm.xen.domain(vm.domid).expect("asked").expect("there").cpu_time;
+            let now = time();
+            wait_for("the guest runs", 30, || time() > now);
+        };
+        runs(&vm);
+        vm.destroy();
+
+        let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+        let ports = [vm.store_port, vm.console_port].map(|port| port.0.to_string());
+        let more = ["-store_port", &ports[0], "-console_port", &ports[1]];
+        let mut helper = migration(&vm, "hvm_restore", &format!("<{path}"), &more);
+        assert_eq!(line_of(&mut helper), format!("result:{store} {console}\n"));
+        assert!(helper.wait().expect("it ends").success());
+        assert!(before.len() > 16 << 20 && memory(&vm) == before, "its memory is the same");
+        vm.introduce(store, console);
+        vm.xen.unpause(vm.domid).expect("it goes on");
+        runs(&vm);
+        vm.destroy();
+    }
+    // A caller that gives up, and a stream that is cut off.
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+    vm.build(&[]).result();
+    let mut helper = migration(&vm, "hvm_save", ">/dev/null", &[]);
+    assert_eq!(line_of(&mut helper), "suspend:\n");
+    drop(helper.stdin.take());
+    let line = line_of(&mut helper);
+    assert!(
+        line.starts_with("error:xc_domain_save 5 save-memory: ") && !helper.wait().expect("it ends").success(),
+        "{line}"
+    );
+    vm.destroy();
+    let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
+    let ports = [vm.store_port, vm.console_port].map(|port| port.0.to_string());
+    shell(&format!("truncate -s 30M {path}"));
+    let more = ["-store_port", &ports[0], "-console_port", &ports[1]];
+    let mut helper = migration(&vm, "hvm_restore", &format!("<{path}"), &more);
+    let line = line_of(&mut helper);
+    assert!(line.starts_with("error:xc_domain_restore ") && !helper.wait().expect("it ends").success(), "{line}");
     vm.destroy();
 }
 

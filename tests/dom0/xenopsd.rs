@@ -22,8 +22,8 @@ pub(crate) struct Vm {
     pub(crate) xen: Interface,
     pub(crate) store: Store,
     uuid: Uuid,
-    store_port: EventPort,
-    console_port: EventPort,
+    pub(crate) store_port: EventPort,
+    pub(crate) console_port: EventPort,
     max_mib: u64,
     start_mib: u64,
 }

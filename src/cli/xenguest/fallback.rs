@@ -1,4 +1,4 @@
-//! The original helper, for what this one does not do: migration.
+//! The original helper, for what this one does not do, or is not to do.
 
 use std::env;
 use std::ffi::OsString;

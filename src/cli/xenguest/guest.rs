@@ -273,7 +273,7 @@ fn start_device_model_ovmf(name: &str) -> Result<PathBuf, Error> {
 }
 
 /// The settings in the domain's keys. The directories are listed first, so that only what is there is read.
-fn platform_of(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<Platform, Error> {
+pub(super) fn platform_of(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<Platform, Error> {
     let directories = Platform::directories();
     let paths: Vec<_> = directories.iter().map(|directory| keys.of_domain(directory)).collect();
     let listed = directories.into_iter().zip(transaction.children_of_all(&paths)?);

@@ -30,6 +30,9 @@ pub(super) struct Options {
     pub(super) vgpu: bool,
     pub(super) force: bool,
     pub(super) debug: bool,
+    /// The stream of a migration.
+    pub(super) stream: Option<i32>,
+    pub(super) live: bool,
     pub(super) supports: Option<String>,
     /// Ours: where the original helper is.
     pub(super) fallback: Option<PathBuf>,
@@ -138,7 +141,8 @@ impl Options {
             "supports" => self.supports = Some(text(name, value)?),
             "fallback" => self.fallback = Some(value.into()),
             "sysfs" => self.sysfs = Some(value.into()),
-            "fd" => drop(integer(name, value)?),
+            "fd" => self.stream = Some(integer(name, value)?),
+            "live" => self.live = true,
             // Of migration, or long without a meaning.
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -75,7 +75,8 @@ impl Control {
 /// If it is not open.
 pub(super) fn take_control_in(number: Option<i32>) -> Result<Option<OwnedFd>, String> {
     match number {
-        None | Some(0..=2) => Ok(None),
+        Some(0) => io::stdin().as_fd().try_clone_to_owned().map(Some).map_err(|error| format!("-controlinfd: {error}")),
+        None | Some(1..=2) => Ok(None),
         Some(number) => fd::take(number).map(|taken| Some(taken.fd)).map_err(|error| format!("-controlinfd: {error}")),
     }
 }
@@ -100,6 +101,11 @@ pub(super) fn failure_line(kind: Kind, failure: &Failure) -> String {
     let (word, code) = (word_of(kind, failure), code_of(&failure.error));
     let advice = advice_without_flags(&failure.error).map(|advice| format!("; {advice}")).unwrap_or_default();
     error_line(&format!("{word} {code} {failure}{advice}"))
+}
+
+/// The line for a failed migration: the call, the errno, and the whole cause.
+pub(super) fn migration_failure_line(call: &str, failure: &Failure) -> String {
+    error_line(&format!("{call} {} {failure}", code_of(&failure.error)))
 }
 
 fn word_of(kind: Kind, failure: &Failure) -> &'static str {
