@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Test;
 use super::devices::{Images, Link, loops, message};
-use super::linux::{said, start};
+use super::linux::{CRASHED, kernel_crashed, said, start};
 use super::sample::Random;
 use super::save_restore::{By, assert_hvm_lives, assert_runs, info, small_hvm};
 use super::support::{create, dombuild, run, shell, wait_for};
@@ -67,8 +67,14 @@ fn said_there(word: &str) -> Option<String> {
 /// The guest's first process goes on, its balloon follows, and its memory has the sum that it had.
 fn assert_same(sum: &str, target_mib: u64) {
     run("xl", &["mem-set", "t", &format!("{target_mib}m")]).success();
-    let arrived = || said_there("current_kb").and_then(|text| text.parse::<u64>().ok());
-    wait_for("the first process goes on", 120, || arrived().is_some_and(|kib| kib.abs_diff(target_mib << 10) < 4096));
+    let arrived = || {
+        let current = said_there("current_kb").and_then(|text| text.parse::<u64>().ok());
+        current.is_some_and(|kib| kib.abs_diff(target_mib << 10) < 4096)
+    };
+    // Its kernel crashes at times under double emulation, behind a migration of xl's as well.
+    let crashed = || info("t").shutdown.is_some() || kernel_crashed();
+    wait_for("the first process goes on", 120, || arrived() || crashed());
+    assert!(arrived(), "{CRASHED}");
     assert_eq!(said_there("sum").as_deref(), Some(sum));
 }
 
@@ -116,17 +122,18 @@ fn pv_moves() {
 
 fn hvm_moves() {
     use By::{Dombuild, Xl};
-    create("t", &["--memory", "96", "--vcpus", "2"]);
-    thread::sleep(Duration::from_secs(5));
     let all = [(Dombuild, Dombuild), (Dombuild, Xl), (Xl, Dombuild)];
     // Each takes about 20 seconds here.
     let chosen = Random::new("hvm migrations").sample(3, 2);
     for index in chosen {
         let (from, to) = all[usize::try_from(index).expect("small")];
+        // SeaBIOS starts again after a minute, because it finds nothing to boot.
+        create("t", &["--memory", "96", "--vcpus", "2"]);
+        thread::sleep(Duration::from_secs(5));
         println!("{from:?} to {to:?}: {}", migrate(from, to, "t", &[]));
         assert_hvm_lives("t");
+        dombuild(&["destroy", "--force", "t"]).success();
     }
-    dombuild(&["destroy", "--force", "t"]).success();
 }
 
 fn devices_go_along() {
