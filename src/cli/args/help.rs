@@ -250,7 +250,7 @@ the same images. docs/migration.md has the details.
 Examples:
   dombuild migrate web other-host
   dombuild migrate web other-host --max-downtime 300 --at-limit give-up
-  dombuild migrate web 'ssh -C other-host dombuild migrate-receive' --ssh ''
+  dombuild migrate web other-host --no-live
 
 Exit codes:
   0 done                               5 Xen refused
@@ -260,14 +260,16 @@ Exit codes:
   3 no such guest, or it cannot move   8 timed out
   130, 143 after SIGINT, SIGTERM";
 
-pub(super) const AFTER_MIGRATE_RECEIVE: &str = "\
+pub(super) const AFTER_MIGRATE_RECEIVE: &str = concat!(
+    sizes!(),
+    "
+
 The program at the other end of standard input and output is `dombuild migrate`
 or `xl migrate`. The guest is NAME--incoming until it may start; if the
 connection ends before, it is removed. Messages go to standard error.
 
 Examples:
-  ssh other-host dombuild migrate-receive
-  dombuild migrate-receive --paused --fd 3
+  dombuild migrate-receive --paused
 
 Exit codes:
   0 done, the guest runs here     5 Xen is absent or refused
@@ -275,7 +277,8 @@ Exit codes:
     other side ended              7 the domain was left behind
   2 usage                         8 timed out waiting
   3 the guest cannot run here     130, 143 after SIGINT, SIGTERM
-  4 not enough memory";
+  4 not enough memory"
+);
 
 pub(super) const AFTER_RESUME: &str = "\
 For a guest of a migration whose end is not known (NAME--migratedaway). Make sure
