@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -100,8 +101,14 @@ fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
     ExitCode::from(Code::PERMISSION.exit)
 }
 
+/// Whether standard output is the connection to another host.
+fn has_wire_on_stdout(matches: &ArgMatches) -> bool {
+    let receive = matches.subcommand_matches("migrate-receive");
+    receive.is_some_and(|matches| matches.get_one::<RawFd>("fd").is_none())
+}
+
 fn run(output: &OutputArgs, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
-    let json = matches.get_flag("json");
+    let json = matches.get_flag("json") && !has_wire_on_stdout(matches);
     let verb = matches.subcommand_name().unwrap_or_default();
     // Before anything else is opened: the number could be taken then.
     let events = Arc::new(Events::default());
@@ -222,7 +229,7 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Save(arguments) => save::run(reporter, arguments, cli.json),
         Command::Restore(arguments) => restore::run(reporter, arguments, cli.json),
         Command::Migrate(arguments) => migrate::run(reporter, arguments, cli.json),
-        Command::MigrateReceive(arguments) => migrate_receive::run(reporter, arguments),
+        Command::MigrateReceive(arguments) => migrate_receive::run(reporter, arguments, cli.json),
         Command::Resume(arguments) => resume::run(reporter, arguments, cli.json),
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),

@@ -1,4 +1,4 @@
-//! Files that are no saved guests are refused before Xen is touched.
+//! Files that are no saved guests are refused before Xen is touched; the connection of a migration.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -33,6 +33,17 @@ fn saved(configuration: &Value) -> Vec<u8> {
     bytes.extend(text);
     bytes.extend(*b"LibxlFmt\0\0\0\x02\0\0\0\0");
     bytes
+}
+
+/// Standard output is the connection to the other side, which would take an object for the guest.
+#[test]
+fn the_connection_gets_no_object() {
+    let ran = Ran::of(&mut command(&["--json", "migrate-receive"]));
+    assert_eq!((ran.exit, ran.stdout.as_str()), (5, ""), "{ran:?}");
+    assert!(ran.stderr.contains("xc_interface_open"), "{ran:?}");
+    for words in [&["migrate"][..], &["migrate", "web"], &["migrate", "web", "host", "--fd", "3"]] {
+        assert_eq!(Ran::of(&mut command(words)).exit, 2, "{words:?}");
+    }
 }
 
 fn restore(content: &[u8]) -> Ran {

@@ -240,12 +240,13 @@ restore removes the domain after every failure except 7."
 );
 
 pub(super) const AFTER_MIGRATE: &str = "\
-The guest runs while its memory is sent in rounds, and is suspended for the last.
-Until the other side has it, every failure lets it run on here. It is destroyed
-here once the other side says that it runs there. The other side may be xl
-(--receiver 'xl migrate-receive'), and `xl migrate -s '' GUEST \"ssh HOST dombuild
-migrate-receive\"` sends to dombuild. Disks are not sent: both hosts must reach
-the same images. docs/migration.md has the details.
+The guest runs while its memory is sent in rounds, and is suspended for the
+last. Until the other side has it, every failure lets it run on here. It is
+destroyed here once the other side says that it runs there. The other side may
+be xl: --receiver 'xl migrate-receive' sends to it, and
+  xl migrate -s '' GUEST 'ssh HOST dombuild migrate-receive'
+sends from it. Disks are not sent: both hosts must reach the same images.
+docs/migration.md has the details.
 
 Examples:
   dombuild migrate web other-host
@@ -281,9 +282,9 @@ Exit codes:
 );
 
 pub(super) const AFTER_RESUME: &str = "\
-For a guest of a migration whose end is not known (NAME--migratedaway). Make sure
-that it does not run on the other host first: two copies destroy each other's
-disks.
+For a guest of a migration whose end is not known (NAME--migratedaway). Make
+sure that it does not run on the other host first: two copies destroy each
+other's disks.
 
 Examples:
   dombuild resume web--migratedaway

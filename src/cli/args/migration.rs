@@ -69,7 +69,7 @@ pub struct RestoredGuestArgs {
     /// Longest wait until QEMU is ready
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, help_heading = "QEMU")]
     pub dm_timeout: Duration,
-    /// Run QEMU as this user, given by name, UID or UID:GID [default: as the file says]
+    /// Run QEMU as this user, given by name, UID or UID:GID [default: as its configuration says]
     #[arg(long, value_name = "USER", conflicts_with = "device_model_root", help_heading = "QEMU")]
     pub device_model_user: Option<UserChoice>,
     /// Run QEMU as root, with all capabilities

@@ -10,7 +10,7 @@ use super::restore::plan_devices;
 use crate::cli::args::migration::ReceiveArgs;
 use crate::cli::connection::Connection;
 use crate::cli::from_saved;
-use crate::cli::print::Done;
+use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::config::devices::set::MigratesFrom;
 use crate::config::error::ConfigError;
@@ -29,7 +29,7 @@ use crate::qemu::device_model::DeviceModel;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
 
-pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs) -> anyhow::Result<Done> {
+pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(reporter, true, arguments.guest.store.store_timeout)?;
     let context = connection.context();
     let saved = context.step::<_, Error>(Stage::HandOver, || receive(wire(arguments, &connection)?))?;
@@ -91,7 +91,12 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs) -> anyhow::Resul
     }
     reporter.clear_line();
     let object = json!({ "domid": held.domid, "uuid": held.uuid, "name": name.as_str(), "paused": arguments.paused });
-    Ok(Done { object, summary: format!("{name} is domain {}", held.domid) })
+    let summary = format!("{name} is domain {}, {}", held.domid, if arguments.paused { "paused" } else { "running" });
+    match arguments.fd {
+        Some(_) => print::finish(json, &object, &summary),
+        // Standard output is the connection.
+        None => Ok(Done { object, summary }),
+    }
 }
 
 fn wire(arguments: &ReceiveArgs, connection: &Connection<'_>) -> Result<Wire, Error> {
