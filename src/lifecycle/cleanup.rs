@@ -238,13 +238,11 @@ impl Findings<'_> {
             RunVerb::Migrate => {
                 if is_suspending(store, domain)? {
                     self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Suspended, || {
-                        let recording = stop_recording(xen, domain);
-                        recording.and(resume(xen, store, held)).and_then(|()| restore_name(xen, store, held))
+                        stop_recording(xen, domain);
+                        resume(xen, store, held).and_then(|()| restore_name(xen, store, held))
                     });
-                } else if self.apply
-                    && let Err(problem) = stop_recording(xen, domain)
-                {
-                    log::warn!("domain {domid} still records what it changes in its memory: {problem}");
+                } else if self.apply {
+                    stop_recording(xen, domain);
                 }
             }
             RunVerb::Attach => {

@@ -17,7 +17,7 @@ use crate::error::{Error, Wait};
 use crate::memory::Kind;
 use crate::qemu::command_line::socket;
 use crate::qemu::monitor::Monitor;
-use crate::xen::{DomainInfo, DomainRef, HvmParam, Interface, ShutdownReason, Store, XenError};
+use crate::xen::{DomId, DomainInfo, DomainRef, HvmParam, Interface, ShutdownReason, Store, XenError};
 
 /// The word in `control/shutdown` that asks a guest to suspend itself.
 const SUSPEND: &str = "suspend";
@@ -173,23 +173,26 @@ pub fn resume(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), S
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// Ends the recording of changed pages that a live save has begun, in Xen and in QEMU. Nothing is done where none is on.
-///
-/// # Errors
-/// What could not be done, as text.
-pub fn stop_recording(xen: &Interface, domain: &DomainInfo) -> Result<(), String> {
-    if has_device_model(domain) {
-        let no_signal = Cancel::default();
-        let mut monitor =
-            Monitor::open(&socket("libxl", domain.domid), &no_signal).map_err(|error| error.to_string())?;
-        // A QEMU that does not record ends by an assertion if it is to stop (`memory_global_dirty_log_do_stop`, softmmu/memory.c,
-        // QEMU 7.2).
-        for enable in [true, false] {
-            let done = monitor.execute("xen-set-global-dirty-log", &json!({ "enable": enable }), None);
-            done.map_err(|error| error.to_string())?;
-        }
+/// Ends the recording of changed pages that a live save has begun, in Xen and in QEMU. Nothing is done where none is on. A failure
+/// costs the guest speed, and nothing else: it is a warning.
+pub fn stop_recording(xen: &Interface, domain: &DomainInfo) {
+    let of_qemu = if has_device_model(domain) { stop_qemu_recording(domain.domid) } else { Ok(()) };
+    let of_xen = xen.stop_log_dirty(domain.domid).map_err(|error| error.to_string());
+    for problem in [of_qemu, of_xen].into_iter().filter_map(Result::err) {
+        log::warn!("domain {} still records which pages it changes: {problem}", domain.domid);
     }
-    xen.stop_log_dirty(domain.domid).map_err(|error| error.to_string())
+}
+
+fn stop_qemu_recording(domid: DomId) -> Result<(), String> {
+    let no_signal = Cancel::default();
+    let mut monitor = Monitor::open(&socket("libxl", domid), &no_signal).map_err(|error| error.to_string())?;
+    // A QEMU that does not record ends by an assertion if it is to stop (`memory_global_dirty_log_do_stop`, softmmu/memory.c,
+    // QEMU 7.2).
+    for enable in [true, false] {
+        let done = monitor.execute("xen-set-global-dirty-log", &json!({ "enable": enable }), None);
+        done.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Whether a guest is suspended, or asked to suspend itself.

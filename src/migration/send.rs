@@ -342,11 +342,12 @@ fn give_up(
     let domid = held.domid;
     context.store.begin_rollback();
     let resumed = observer::step(context.observer, Stage::Resume, || {
-        let recording = stop_recording(context.xen, job.domain);
-        let resumed = resume(context.xen, context.store, held);
-        let renamed = rename_back(context, held, name);
-        resumed.and(recording).and(renamed).map_err(Error::Internal)
+        stop_recording(context.xen, job.domain);
+        resume(context.xen, context.store, held).map_err(Error::Internal)
     });
+    if let Err(problem) = rename_back(context, held, name) {
+        log::error!("domain {domid} has not got its name {name} again: {problem}");
+    }
     if let Err(Failure { error, .. }) = resumed {
         run.leave();
         let cause = Some(Box::new(failure));

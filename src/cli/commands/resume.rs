@@ -25,8 +25,8 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ResumeArgs, json: bool) -> an
         if !is_suspending(context.store, &domain)? {
             return Err(Error::BadConfig(format!("domain {domid} is not suspended: there is nothing to resume")));
         }
+        stop_recording(context.xen, &domain);
         let stuck = |problem| MigrationError::StillSuspended { domid, problem, cause: None };
-        stop_recording(context.xen, &domain).map_err(stuck)?;
         resume(context.xen, context.store, held).map_err(stuck)?;
         let node = XenstorePaths::new(domid).of_domain("name");
         let present = context.store.plain().read(&node)?.unwrap_or_default();
