@@ -12,19 +12,45 @@ use crate::context::Context;
 use crate::domain::devices::devices_of;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
-use crate::error::Error;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::monitor::MonitorError;
+use crate::error::{Error, Failure, Wait};
 use crate::lifecycle::balloon::set_target;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, suspend_way};
 use crate::memory::{Kib, Kind, Pages};
 use crate::os::sealed::MemoryFile;
 use crate::qemu::command_line::socket;
 use crate::qemu::monitor::Monitor;
-use crate::xen::{DomainInfo, XenError};
+use crate::runs::journal::JournalEntry;
+use crate::stage::Stage;
+use crate::xen::{DomId, DomainInfo, XenError};
 
 pub(super) fn obstacle(domain: &DomainInfo, obstacle: Obstacle) -> Error {
     MigrationError::Obstacle { domid: domain.domid, obstacle }.into()
+}
+
+/// The failure of a run whose guest was to leave and stays. `resumed` is what came of letting it run on, and `goes_on` how it does.
+pub(super) fn stays(
+    domid: DomId,
+    mut run: JournalEntry,
+    failure: Failure,
+    resumed: Result<(), Failure>,
+    goes_on: &str,
+) -> Failure {
+    if let Err(Failure { error, .. }) = resumed {
+        run.leave();
+        let cause = Some(Box::new(failure));
+        let stuck = MigrationError::StillSuspended { domid, problem: error.to_string(), cause };
+        return Failure { stage: Stage::Resume, error: stuck.into(), aftermath: None };
+    }
+    let aftermath = if matches!(failure.error, Error::TimedOut { wait: Wait::Suspend { answered: true }, .. }) {
+        // A later cleanup finds the entry, and lets the guest run on.
+        run.leave();
+        format!("domain {domid} may still suspend itself: `dombuild cleanup --apply` lets it run on then")
+    } else {
+        format!("domain {domid} {goes_on}")
+    };
+    Failure { aftermath: Some(aftermath), ..failure }
 }
 
 /// Stops QEMU's devices, and returns their state; with `gives_up_images`, QEMU releases its locks on their images. QEMU gets a

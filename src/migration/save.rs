@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::helper::{Answer, Event, Helper, Task, let_long_writes_fail};
-use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices};
+use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices, stays};
 use super::partial_file::PartialFile;
 use super::stream;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
-use crate::error::{AtStage, Error, Failure, Wait};
+use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, suspend};
 use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kib, Kind, Pages};
@@ -139,7 +139,7 @@ fn give_up(
     context: &Context<'_>,
     job: &SaveJob<'_>,
     file: PartialFile,
-    mut run: JournalEntry,
+    run: JournalEntry,
     failure: Failure,
 ) -> Failure {
     let domid = job.domain.domid;
@@ -148,20 +148,7 @@ fn give_up(
     let resumed = observer::step(context.observer, Stage::Resume, || {
         resume(context.xen, context.store, job.domain.held()).map_err(Error::Internal)
     });
-    if let Err(Failure { error, .. }) = resumed {
-        run.leave();
-        let cause = Some(Box::new(failure));
-        let stuck = MigrationError::StillSuspended { domid, problem: error.to_string(), cause };
-        return Failure { stage: Stage::Resume, error: stuck.into(), aftermath: None };
-    }
-    let aftermath = if matches!(failure.error, Error::TimedOut { wait: Wait::Suspend { answered: true }, .. }) {
-        // A later cleanup finds the entry, and lets the guest run on.
-        run.leave();
-        format!("domain {domid} may still suspend itself: `dombuild cleanup --apply` lets it run on then")
-    } else {
-        format!("domain {domid} goes on as before, and no file is left")
-    };
-    Failure { aftermath: Some(aftermath), ..failure }
+    stays(domid, run, failure, resumed, "goes on as before, and no file is left")
 }
 
 /// Writes the whole file, and returns since when the guest is suspended.

@@ -10,13 +10,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::helper::{Answer, Event, Helper, Task, let_long_writes_fail};
-use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices};
+use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices, stays};
 use super::stream;
 use super::wire::{GO, READY, RECEIVED, REPORT, Wire};
 use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
-use crate::error::{Error, Failure, Wait};
+use crate::error::{Error, Failure};
 use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
@@ -335,7 +335,7 @@ fn give_up(
     context: &Context<'_>,
     job: &MigrateJob<'_>,
     name: &DomainName,
-    mut run: JournalEntry,
+    run: JournalEntry,
     failure: Failure,
 ) -> Failure {
     let held = job.domain.held();
@@ -348,20 +348,7 @@ fn give_up(
     if let Err(problem) = rename_back(context, held, name) {
         log::error!("domain {domid} has not got its name {name} again: {problem}");
     }
-    if let Err(Failure { error, .. }) = resumed {
-        run.leave();
-        let cause = Some(Box::new(failure));
-        let stuck = MigrationError::StillSuspended { domid, problem: error.to_string(), cause };
-        return Failure { stage: Stage::Resume, error: stuck.into(), aftermath: None };
-    }
-    let aftermath = if matches!(failure.error, Error::TimedOut { wait: Wait::Suspend { answered: true }, .. }) {
-        // A later cleanup finds the entry, and lets the guest run on.
-        run.leave();
-        format!("domain {domid} may still suspend itself: `dombuild cleanup --apply` lets it run on then")
-    } else {
-        format!("domain {domid} goes on here as before")
-    };
-    Failure { aftermath: Some(aftermath), ..failure }
+    stays(domid, run, failure, resumed, "goes on here as before")
 }
 
 #[cfg(test)]
