@@ -267,11 +267,11 @@ fn backend(arguments: &CreateArgs, devices: &Devices, kind: Kind) -> Result<Opti
     }))
 }
 
-/// Checks the flags of `create` and reads the files.
+/// Checks the flags of `create` and reads the files. `cancel` ends a boot loader; without it, signals are handled while one runs.
 ///
 /// # Errors
 /// Where a setting or a file is not usable.
-pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
+pub(crate) fn create(arguments: &CreateArgs, cancel: Option<&Cancel>) -> Result<Create, Error> {
     let none = arguments.qemu.device_model.as_deref() == Some(Path::new("none"));
     let mut guest_arguments = arguments.guest.clone();
     machine_flags::complete_video(&mut guest_arguments.memory, &arguments.devices);
@@ -328,7 +328,7 @@ pub(crate) fn create(arguments: &CreateArgs) -> Result<Create, Error> {
     let backend = backend(arguments, &devices, plan.request.kind)?;
     let keep = if arguments.dry_run { Keep::No } else { Keep::Yes };
     let guest = match &bootloader {
-        Some(bootloader) => booted_guest(arguments, bootloader, &devices, plan, platform, keep)?,
+        Some(bootloader) => booted_guest(arguments, cancel, bootloader, &devices, plan, platform, keep)?,
         None => guest(&guest_arguments, plan, platform, Claim::Running, keep)?,
     };
     Ok(Create {
@@ -372,13 +372,14 @@ fn bootloader(arguments: &CreateArgs) -> Option<Bootloader> {
 /// A guest whose kernel a boot loader finds. What it finds is read before it is removed.
 fn booted_guest(
     arguments: &CreateArgs,
+    cancel: Option<&Cancel>,
     bootloader: &Bootloader,
     devices: &Devices,
     plan: Plan,
     platform: Platform,
     keep: Keep,
 ) -> Result<Guest, Error> {
-    let cancel = Cancel::install()?;
+    let cancel = cancel.map_or_else(Cancel::install, |cancel| Ok(cancel.clone()))?;
     let files = bootloader::run(bootloader, &devices.disks, &cancel)?;
     let mut found = arguments.guest.clone();
     found.boot.kernel = Some(files.kernel.clone());

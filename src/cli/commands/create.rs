@@ -37,7 +37,7 @@ use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
 
 pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> anyhow::Result<Done> {
-    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments))?;
+    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments, None))?;
     let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
     let context = connection.context();
 
@@ -89,7 +89,8 @@ pub(crate) fn start_guest(
     arguments: &CreateArgs,
     json: bool,
 ) -> Result<DomainRef, Failure> {
-    let mut config = observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments))?;
+    let mut config =
+        observer::step(reporter, Stage::CheckInput, || from_flags::create(arguments, Some(&connection.cancel)))?;
     let context = connection.context();
     let devices = plan_devices(&context, &mut config)?;
     let mut domain = create_domain(&context, &config)?;
