@@ -20,6 +20,9 @@ pub enum DomainError {
         /// Why it shut down.
         reason: ShutdownReason,
     },
+    /// Another run saves or migrates the domain.
+    #[error("another run of dombuild saves or migrates domain {0}: it cannot be changed meanwhile")]
+    Leaves(DomId),
     /// The domain was created as another kind.
     #[error("domain {domid} was created as a {was} guest, not as a {wanted} one")]
     WrongKind {

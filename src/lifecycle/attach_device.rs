@@ -21,7 +21,7 @@ use crate::error::{AtStage, Error, Failure};
 use crate::memory::Kind;
 use crate::observer::Running;
 use crate::qemu::helpers::serves_disks;
-use crate::runs::journal::{JournalEntry, RunVerb};
+use crate::runs::journal::{JournalEntry, RunVerb, check_stays};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, DomainRef, XenError};
 
@@ -239,6 +239,7 @@ fn prepare(
 
 /// Whether a guest can connect or release a device at all.
 pub(super) fn check_alive(domain: &DomainInfo) -> Result<(), Error> {
+    check_stays(domain.held())?;
     match domain.dying || domain.shutdown.is_some() {
         true => Err(DeviceError::Stopped { domid: domain.domid }.into()),
         false => Ok(()),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::error::domain::DomainError;
 use crate::memory::Pages;
 use crate::os::pidfd::{ProcessId, boot};
 use crate::os::procfs;
@@ -234,6 +235,13 @@ pub(crate) struct FoundRun {
     pub(crate) alive: bool,
 }
 
+impl FoundRun {
+    /// Whether this run saves or migrates a domain.
+    fn takes_away(&self, domain: DomainRef) -> bool {
+        self.alive && matches!(self.run.verb, RunVerb::Save | RunVerb::Migrate) && self.run.is_about(domain)
+    }
+}
+
 /// Every run in the journal except this one, in no order.
 ///
 /// # Errors
@@ -286,12 +294,24 @@ pub fn is_recorded(domain: DomainRef) -> Result<bool, Error> {
     }))
 }
 
-/// Whether another run that is alive creates, destroys or saves this domain.
+/// Whether another run that is alive creates, destroys, saves or migrates this domain.
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
 pub fn is_worked_on(domain: DomainRef) -> Result<bool, Error> {
     Ok(others()?.iter().any(|entry| entry.alive && entry.run.verb != RunVerb::Attach && entry.run.is_about(domain)))
+}
+
+/// Fails if another run that is alive saves or migrates this domain: it must not be changed meanwhile.
+///
+/// # Errors
+/// [`DomainError::Leaves`]; [`Error::Io`] if the directory cannot be read.
+pub fn check_stays(domain: DomainRef) -> Result<(), Error> {
+    if others()?.iter().any(|entry| entry.takes_away(domain)) {
+        Err(DomainError::Leaves(domain.domid).into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Removes the entries of dead runs for a domain that is completely gone, or that a later run has recorded. Entries for

@@ -16,6 +16,7 @@ use crate::error::{AtStage, Error};
 use crate::lifecycle::balloon::balloon;
 use crate::memory::{Kib, Move, Present};
 use crate::observer::Running;
+use crate::runs::journal::check_stays;
 use crate::stage::Stage;
 use crate::xen::DomId;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &BalloonArgs, json: bool) -> a
     }
     let gone = || Error::NoSuchDomain(arguments.domain.clone());
     let domain = connection.xen.domain(domid).at(Stage::CheckInput)?.ok_or_else(gone).at(Stage::CheckInput)?;
+    check_stays(domain.held()).at(Stage::CheckInput)?;
     if domain.dying || domain.shutdown.is_some() {
         return Ok(refused(format!("domain {domid} has stopped; it cannot be moved"))?);
     }

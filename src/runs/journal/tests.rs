@@ -96,6 +96,28 @@ fn a_process_is_known_by_its_number_its_start_and_its_boot() {
 }
 
 #[test]
+fn a_guest_that_leaves_is_not_changed() {
+    let (_folder, path) = folder();
+    make_directory(&path).expect("made");
+    let seven = DomId::new(7).expect("a domid");
+    let parent = i32::try_from(std::os::unix::process::parent_id()).expect("a pid");
+    let leaves = |verb, pid, domid| {
+        let run = another(&path, |run| {
+            (run.verb, run.domid) = (verb, Some(7));
+            run.process.pid = pid;
+            run.process.start = procfs::start_time(pid).unwrap_or(1);
+        });
+        let found = others_in(&path).expect("read").into_iter().find(|entry| entry.run == run).expect("it is there");
+        forget_in(&path, &run).expect("removed");
+        found.takes_away(DomainRef { domid, uuid: UUID })
+    };
+    assert!(leaves(RunVerb::Save, parent, seven) && leaves(RunVerb::Migrate, parent, seven));
+    assert!(!leaves(RunVerb::Create, parent, seven), "a run in the foreground");
+    assert!(!leaves(RunVerb::Migrate, i32::MAX, seven), "a dead run");
+    assert!(!leaves(RunVerb::Migrate, parent, DomId::new(8).expect("a domid")), "another domain");
+}
+
+#[test]
 fn what_is_no_record_is_left_alone() {
     let (_folder, path) = folder();
     assert!(others_in(&path).expect("there is none").is_empty());
