@@ -1,6 +1,6 @@
 //! The source of a migration: sends a guest to another host, and destroys it once it runs there.
 //!
-//! Until the word [`GO`] is sent, every failure lets the guest run on here. From then on it belongs to the other side: it stays
+//! Until the word `GO` is sent, every failure lets the guest run on here. From then on it belongs to the other side: it stays
 //! suspended here until the other side says that it runs there, or that it does not.
 
 use std::time::{Duration, Instant};

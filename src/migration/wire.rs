@@ -1,9 +1,9 @@
 //! The connection of a migration, with a deadline for each read and write, and the messages of xl on it.
 //!
 //! xl's order (`migrate_domain` and `migrate_receive`, tools/xl/xl_migrate.c, Xen 4.17 and 4.20): the destination says that it is
-//! [`READY`] for data. The source sends what a saved file has. The destination has [`RECEIVED`] the guest, which is paused. The
-//! source says [`GO`]. The destination sends its [`REPORT`] and a byte: 0 if the guest runs there. If it does not, the destination
-//! destroys it and says [`GO`] in its turn.
+//! `READY` for data. The source sends what a saved file has. The destination has `RECEIVED` the guest, which is paused. The
+//! source says `GO`. The destination sends its `REPORT` and a byte: 0 if the guest runs there. If it does not, the destination
+//! destroys it and says `GO` in its turn.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
