@@ -192,6 +192,7 @@ const LONG: &[&str] = &[
     "saved_files_that_are_damaged",
     "saved_guests_run_on_after_failures",
     "migrate_linux_between_xl_and_dombuild",
+    "migrate_limits_of_a_busy_guest",
     "migrate_pv_without_live",
     "migrate_hvm_between_xl_and_dombuild",
     "migrate_devices_go_along",
