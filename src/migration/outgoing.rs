@@ -17,16 +17,36 @@ use crate::error::monitor::MonitorError;
 use crate::error::{Error, Failure, Wait};
 use crate::lifecycle::balloon::set_target;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, suspend_way};
+use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kib, Kind, Pages};
+use crate::observer;
 use crate::os::sealed::MemoryFile;
 use crate::qemu::command_line::socket;
+use crate::qemu::helpers::Ending;
 use crate::qemu::monitor::Monitor;
 use crate::runs::journal::JournalEntry;
 use crate::stage::Stage;
-use crate::xen::{DomId, DomainInfo, XenError};
+use crate::xen::{DomId, DomainInfo, DomainRef, XenError};
 
 pub(super) fn obstacle(domain: &DomainInfo, obstacle: Obstacle) -> Error {
     MigrationError::Obstacle { domid: domain.domid, obstacle }.into()
+}
+
+/// Destroys a guest that is elsewhere now; `elsewhere` says where, if that fails.
+pub(super) fn destroy(
+    context: &Context<'_>,
+    domain: DomainRef,
+    run: &mut JournalEntry,
+    elsewhere: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let left_behind = |cleanup| Error::LeftBehind { domid: domain.domid, cleanup, cause: None };
+    let destroyed = observer::step(context.observer, Stage::Destroy, || {
+        teardown(context.xen, context.store, domain, Ending::InOrder).map_err(left_behind)
+    });
+    destroyed.map_err(|failure| {
+        run.leave();
+        Failure { aftermath: Some(elsewhere()), ..failure }
+    })
 }
 
 /// The failure of a run whose guest was to leave and stays. `resumed` is what came of letting it run on, and `goes_on` how it does.

@@ -11,17 +11,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::helper::{Answer, Event, Helper, Task, let_long_writes_fail};
-use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices, stays};
+use super::outgoing::{configuration, destroy, look_for_obstacles, obstacle, save_devices, stays};
 use super::partial_file::PartialFile;
 use super::stream;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, suspend};
-use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kib, Kind, Pages};
 use crate::observer::{self, Progress, Unit};
-use crate::qemu::helpers::Ending;
 use crate::runs::journal::{JournalEntry, RunVerb, is_worked_on};
 use crate::stage::Stage;
 use crate::xen::DomainInfo;
@@ -98,18 +96,7 @@ pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> 
     match job.after {
         After::Destroy => {
             file.keep();
-            let destroyed = observer::step(context.observer, Stage::Destroy, || {
-                teardown(context.xen, context.store, held, Ending::InOrder).map_err(|cleanup| Error::LeftBehind {
-                    domid: held.domid,
-                    cleanup,
-                    cause: None,
-                })
-            });
-            if let Err(failure) = destroyed {
-                run.leave();
-                let aftermath = format!("{} has the guest", job.path.display());
-                return Err(Failure { aftermath: Some(aftermath), ..failure });
-            }
+            destroy(context, held, &mut run, || format!("{} has the guest", job.path.display()))?;
             Ok(Saved { bytes, suspended_ms: None })
         }
         After::Resume | After::Pause => {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::helper::{Answer, Event, Helper, Task, let_long_writes_fail};
-use super::outgoing::{configuration, look_for_obstacles, obstacle, save_devices, stays};
+use super::outgoing::{configuration, destroy, look_for_obstacles, obstacle, save_devices, stays};
 use super::stream;
 use super::wire::{GO, READY, RECEIVED, REPORT, Wire};
 use crate::config::name::DomainName;
@@ -20,11 +20,9 @@ use crate::error::{Error, Failure};
 use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
-use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kind, Pages};
 use crate::observer::{self, Progress, Unit};
 use crate::qemu::command_line::socket;
-use crate::qemu::helpers::Ending;
 use crate::qemu::monitor::Monitor;
 use crate::runs::journal::{JournalEntry, RunVerb, is_worked_on};
 use crate::stage::Stage;
@@ -161,8 +159,8 @@ pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> 
     if let Err(failure) = sent {
         return Err(give_up(context, job, &name, run, failure));
     }
-    let told = observer::step(context.observer, Stage::HandOver, || hand_over(wire));
-    match told {
+    let status = observer::step(context.observer, Stage::HandOver, || hand_over(wire));
+    match status {
         Ok(0) => {}
         Ok(status) => {
             let failure = Failure {
@@ -180,17 +178,7 @@ pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> 
         }
     }
     let downtime_ms = progress.since.map_or(0, |since| since.elapsed().as_millis());
-    let destroyed = observer::step(context.observer, Stage::Destroy, || {
-        teardown(context.xen, context.store, held, Ending::InOrder).map_err(|cleanup| Error::LeftBehind {
-            domid: held.domid,
-            cleanup,
-            cause: None,
-        })
-    });
-    if let Err(failure) = destroyed {
-        run.leave();
-        return Err(Failure { aftermath: Some(format!("{name} runs on the other side")), ..failure });
-    }
+    destroy(context, held, &mut run, || format!("{name} runs on the other side"))?;
     Ok(Migrated { downtime_ms, rounds: progress.rounds, pages_sent_live: progress.sent })
 }
 

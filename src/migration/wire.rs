@@ -244,7 +244,7 @@ mod tests {
     fn nothing_waits_for_ever() {
         let (wire, other) = pair(Duration::from_millis(300));
         assert!(matches!(wire.expect(GO, "the word"), Err(Error::TimedOut { .. })));
-        // What nobody reads fills the socket's buffer.
+        // The other side reads nothing, and the socket's buffer becomes full.
         assert!(matches!(wire.write(&vec![0; 8 << 20], "the guest"), Err(Error::TimedOut { .. })));
         drop(other);
     }

@@ -1,8 +1,11 @@
-//! Inherited descriptors and set-uid detection: system calls without a safe wrapper.
+//! Inherited descriptors, set-uid detection, and the end of a child.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::launch::Step;
 
@@ -55,6 +58,23 @@ pub(super) fn other_descriptors() -> io::Result<Vec<libc::c_int>> {
 pub fn has_borrowed_rights() -> bool {
     // SAFETY: the call takes a number and accesses no memory.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Kills a child and waits for its end, which a system call that it is in delays.
+///
+/// # Errors
+/// `ETIMEDOUT` if it has not ended within `timeout`: it may hang on a file system that does not answer.
+pub fn end_child(child: &mut Child, timeout: Duration) -> io::Result<()> {
+    const POLL: Duration = Duration::from_millis(1);
+    child.kill()?;
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() >= timeout {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use super::cgroup::Cgroup;
 pub use super::child_cgroup::Work;
 use super::child_cgroup::{make, remove};
+use super::process::end_child;
 use super::sandbox::die_with_parent;
 use super::wait::{Interrupt, WaitLimit, WaitResult};
 
@@ -24,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The interval between two looks for the end of a child that has closed its standard error.
 const POLL: Duration = Duration::from_millis(1);
+
+/// How long a killed child may take to disappear.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -122,7 +126,7 @@ impl SandboxedChild {
 impl Drop for SandboxedChild {
     fn drop(&mut self) {
         // After a wait, both calls have no effect.
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+        if let Err(error) = end_child(&mut self.child, KILL_TIMEOUT) {
             log::error!("the child {} in a sandbox may still run: {error}", self.child.id());
         }
         self.cgroup.iter().for_each(remove);

@@ -17,6 +17,7 @@ use crate::error::{AtStage, Error};
 use crate::migration::send::{AtLimit, LiveLimits, MigrateJob, migrate};
 use crate::migration::wire::Wire;
 use crate::os::fd::take;
+use crate::os::process::end_child;
 use crate::stage::Stage;
 
 /// How long the command may take to end once its connection is closed.
@@ -86,7 +87,7 @@ impl Drop for Reach {
             thread::sleep(Duration::from_millis(10));
         }
         log::warn!("the command that reaches the other host does not end: it is killed");
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+        if let Err(error) = end_child(&mut self.0, LAST_WAIT) {
             log::error!("cannot end the command that reaches the other host: {error}");
         }
     }

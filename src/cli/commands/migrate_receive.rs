@@ -75,11 +75,11 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> a
     if let Err(failure) = started {
         let failure = domain.undo(reporter, failure);
         // Where a part of it is left, the other side must not go on: it stays undecided there.
-        let told = match failure.error {
+        let reported = match failure.error {
             Error::LeftBehind { .. } => Ok(()),
             _ => wire.report_failure(),
         };
-        if let Err(error) = told {
+        if let Err(error) = reported {
             log::error!("the other side does not know that the guest does not run here: {error}");
         }
         return Err(failure.into());

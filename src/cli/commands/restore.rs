@@ -98,7 +98,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
     print::finish(json, &object, &format!("{} is domain {}, {state}", config.name, built.domid))
 }
 
-/// Plans the devices, with the keyboard that libxl's QEMU serves beside the display.
+/// Plans the devices, and the keyboard that libxl's QEMU serves with the display.
 pub(super) fn plan_devices(context: &Context<'_>, saved: &Saved, config: &Create) -> Result<PlannedDevices, Failure> {
     let kind = config.guest.plan.request.kind;
     let planned = plan(context.xen, context.store, &config.devices, kind, config.guest_qemu());
