@@ -49,8 +49,9 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --full             test: runs the long tests in full (three to four hours);
                      without it, a sample of each
   --seed N           test: repeats the sample of a run, which prints its N
-  --share I/N        test: of the long tests, runs part I of N. N runs with one
-                     seed, each with another I, run all of them
+  --share I/N        test: of the long tests, runs part I of N, and of the
+                     middling ones every second. N runs with one seed, each with
+                     another I, run all of them
   --calls LIST       test: in tests of failing calls, only these calls fail, as
                      in 7,300-310; a long test prints such numbers
   --no-build         run, shell: does not build dombuild; dom0 has only its own

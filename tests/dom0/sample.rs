@@ -1,6 +1,6 @@
 //! How much of a long walk a run does: all of it with DOMBUILD_TEST_FULL=1 (`tests/nested.sh test --full`), else a sample,
 //! which DOMBUILD_TEST_SEED (`--seed N`) repeats. Several runs with one seed share the long tests between them
-//! (DOMBUILD_TEST_SHARE, `--share I/N`): each is in one of them.
+//! (DOMBUILD_TEST_SHARE, `--share I/N`): each is in one of them, and the middling ones in every second.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -55,21 +55,31 @@ fn share() -> (u64, u64) {
     })
 }
 
-/// Of these long tests, those that another run has.
-pub(crate) fn left_to_others(long: &[&'static str]) -> BTreeSet<&'static str> {
+/// Of these tests, those that only other runs have.
+pub(crate) fn left_to_others(tests: &[&'static str], parts: Parts) -> BTreeSet<&'static str> {
     let (own, all) = share();
-    if all == 1 {
-        return BTreeSet::new();
-    }
+    let parts = match parts {
+        Parts::One => all,
+        Parts::EverySecond => all.min(2),
+    };
     // In all runs the same.
     let mut random = Random::of(seed(), "shares");
     // One after the other in turn, from a random one on: the list is in the order of time.
-    let mut next = random.below(all);
-    let others = long.iter().filter(|_| {
-        next = (next + 1) % all;
-        next + 1 != own
+    let mut next = random.below(parts);
+    let others = tests.iter().filter(|_| {
+        next = (next + 1) % parts;
+        next != (own - 1) % parts
     });
     others.copied().collect()
+}
+
+/// Which of the runs that share the tests have one of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Parts {
+    /// One alone.
+    One,
+    /// Each second one.
+    EverySecond,
 }
 
 /// Random numbers (SplitMix64), the same ones for the same seed and purpose.
