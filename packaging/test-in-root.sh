@@ -180,13 +180,15 @@ removal_of_the_helper_leaves_nothing() {
     [[ -z $(dpkg-divert --list '*xenguest*') ]] || fail 'the diversion is there'
 }
 
-an_original_helper_is_the_fallback_and_comes_back() {
+an_original_helper_is_kept_and_comes_back() {
     mkdir -p ${HELPER%/*}
     printf '#!/bin/sh\necho "original $*"\n' >$HELPER
     chmod 755 $HELPER
     dpkg -i /srv/packages/new/dombuild-xenguest_*.deb || fail dpkg
     [[ $(readlink -f $HELPER) == /usr/bin/dombuild ]] || fail "$(ls -l $HELPER)"
-    [[ $($HELPER -mode hvm_save -domid 1) == 'original -mode hvm_save -domid 1' ]] || fail 'migration does not reach the original'
+    [[ $($HELPER -supports migration-v2) == true ]] || fail 'dombuild does not answer'
+    [[ $($HELPER -mode hvm_save -domid 1 --fallback $HELPER.orig) == 'original -mode hvm_save -domid 1' ]] ||
+        fail 'the original is not reached'
     update-alternatives --set xenguest $HELPER.orig || fail 'the original is no alternative'
     [[ $($HELPER -mode hvm_build) == 'original -mode hvm_build' ]] || fail 'the original was chosen'
     dpkg --purge dombuild-xenguest || fail dpkg
@@ -213,7 +215,7 @@ purge_keeps_the_guests_files_only() {
 
 for name in install_the_last_version every_verb_has_help every_man_page_has_its_options_and_exit_codes bash_completes zsh_completes \
     fish_completes the_units_are_right services_start_in_order_and_stop directories_have_their_modes logs_are_rotated the_helper_answers_without_an_original upgrade \
-    removal_of_the_helper_leaves_nothing an_original_helper_is_the_fallback_and_comes_back removal_keeps_configuration \
+    removal_of_the_helper_leaves_nothing an_original_helper_is_kept_and_comes_back removal_keeps_configuration \
     purge_keeps_the_guests_files_only; do
     step $name
 done

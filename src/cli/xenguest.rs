@@ -4,8 +4,10 @@
 //! channels are its caller's, who also introduces it to xenstored; the helper populates it, loads it, and sets what the
 //! keys in xenstore say. Its caller ends it by SIGKILL: there is nothing that only this process could clean up.
 
+mod emp;
 mod fallback;
 mod guest;
+mod listen;
 mod migrate;
 mod options;
 mod reply;
@@ -32,7 +34,7 @@ use crate::memory::Kind;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
-/// The mode that only the original has.
+/// The mode in which emu-manager says by a socket what is to be done.
 const LISTEN: &str = "listen";
 
 /// Runs the helper with the arguments after its name, and answers with one line, then exit status 0 or 1.
@@ -47,8 +49,8 @@ pub fn main(words: &[OsString]) -> ExitCode {
             let mode = options.mode.as_deref().unwrap_or_default();
             let migration = migrate::Mode::of(mode);
             // Before the descriptors are taken: the original shall have them.
-            let original = mode == LISTEN || (migration.is_some() && options.fallback.is_some());
-            let refused = original.then(|| hand_over(&options, mode, words));
+            let original = options.fallback.as_deref().filter(|_| mode == LISTEN || migration.is_some());
+            let refused = original.map(|original| reply::usage_line(&fallback::become_original(original, words)));
             match Control::take(options.control_out) {
                 // There is nowhere else to say so.
                 Err(message) => (Control::Stdout, reply::usage_line(&message), false),
@@ -56,6 +58,11 @@ pub fn main(words: &[OsString]) -> ExitCode {
                     let answered = match (refused, migration) {
                         (Some(line), _) => Err(line),
                         (None, Some(mode)) => migrated(&options, mode, words, &mut control),
+                        (None, None) if mode == LISTEN => match listened(&options, words) {
+                            // The client has heard of the end.
+                            Ok(()) => return ExitCode::SUCCESS,
+                            Err(line) => Err(line),
+                        },
                         (None, None) => answer(&options, words),
                     };
                     match answered {
@@ -72,7 +79,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
 fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
     let level = if succeeded { log::Level::Info } else { log::Level::Error };
     logging::conclude(level, line.trim_end());
-    if !succeeded {
+    if !succeeded && !matches!(control, Control::Stderr) {
         // A reader of the terminal sees it there.
         print::print_stderr(line);
     }
@@ -134,19 +141,39 @@ fn migrated(
     let caller = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
     open_log(options, words).map_err(|message| usage(&message))?;
     let job = migrate::Job::of(options, mode).map_err(|message| usage(&message))?;
-    let run = || -> anyhow::Result<_> {
-        let xen = Interface::open().at(Stage::Connect)?;
-        let store = Store::open().at(Stage::Connect)?;
-        let (reporter, cancel) = (Reporter::default(), Cancel::default());
-        let context = Context { xen: &xen, store: &store, observer: &reporter, cancel: &cancel };
-        Ok(job.run(&context, control, caller)?)
-    };
+    let run = || with_host(|context| job.run(context, control, caller));
     match logging::catch(print::print_stderr, run) {
         Ok((store, console)) => Ok(format!("result:{} {}\n", store.0, console.0)),
-        Err(error) => Err(match error.downcast_ref::<Failure>() {
-            Some(failure) => reply::migration_failure_line(mode.call(), failure),
-            None => reply::usage_line(&format!("{error:#}")),
-        }),
+        Err(error) => Err(migration_error_line(mode.call(), &error)),
+    }
+}
+
+/// Serves emu-manager; else the line to answer.
+fn listened(options: &Options, words: &[OsString]) -> Result<(), String> {
+    let usage = |message: &str| reply::usage_line(message);
+    let _control_in = reply::take_control_in(options.control_in).map_err(|message| usage(&message))?;
+    open_log(options, words).map_err(|message| usage(&message))?;
+    let job = listen::Job::of(options).map_err(|message| usage(&message))?;
+    let run = || with_host(|context| job.serve(context));
+    logging::catch(print::print_stderr, run).map_err(|error| {
+        let restores = error.downcast_ref::<Failure>().is_some_and(|failure| failure.stage == Stage::RestoreMemory);
+        let mode = if restores { migrate::Mode::Restore } else { migrate::Mode::Save };
+        migration_error_line(mode.call(), &error)
+    })
+}
+
+/// Does something with Xen and xenstored. SIGTERM ends it at once, as SIGKILL does.
+fn with_host<T>(work: impl FnOnce(&Context<'_>) -> Result<T, Failure>) -> anyhow::Result<T> {
+    let xen = Interface::open().at(Stage::Connect)?;
+    let store = Store::open().at(Stage::Connect)?;
+    let (reporter, cancel) = (Reporter::default(), Cancel::default());
+    Ok(work(&Context { xen: &xen, store: &store, observer: &reporter, cancel: &cancel })?)
+}
+
+fn migration_error_line(call: &str, error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => reply::migration_failure_line(call, failure),
+        None => reply::usage_line(&format!("{error:#}")),
     }
 }
 
@@ -165,17 +192,6 @@ fn open_log(options: &Options, words: &[OsString]) -> Result<(), String> {
     let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     log::info!("Command line: {}", shown.join(" "));
     Ok(())
-}
-
-/// Executes the original helper; returns only if that fails.
-fn hand_over(options: &Options, mode: &str, words: &[OsString]) -> String {
-    reply::usage_line(&match fallback::original(options.fallback.as_deref()) {
-        Some(original) => fallback::become_original(&original, words),
-        None => format!(
-            "mode '{mode}' is not for dombuild, and there is no original helper to hand it to: install it next to this \
-             program as xenguest.orig, or name it with --fallback"
-        ),
-    })
 }
 
 /// Builds the guest; the frames of its rings, and for PV the name of its ABI.

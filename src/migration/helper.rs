@@ -9,7 +9,7 @@ mod message;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub use self::child::{helper_main, helper_words, let_long_writes_fail};
 pub use self::message::Answer;
 use self::message::{LONGEST_MESSAGE, Message};
 use crate::builder::pre::Ports;
-use crate::context::Context;
+use crate::cancel::Cancel;
 use crate::error::migration::MigrationError;
 use crate::error::{Error, Wait};
 use crate::memory::{Gfn, Pages};
@@ -125,14 +125,20 @@ impl Helper {
         Ok(Self { task, child, socket, says, _parent_death: parent_death, end: Instant::now() + timeout, timeout })
     }
 
+    /// What becomes readable with the next event.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+
     /// Waits for the next event, and calls `progress` meanwhile.
     ///
     /// # Errors
     /// The call that failed; [`MigrationError::ChildDied`]; [`Error::TimedOut`]; [`Error::Interrupted`].
-    pub fn wait(&mut self, context: &Context<'_>, mut progress: impl FnMut()) -> Result<Event, Error> {
-        let limit = WaitLimit { timeout: LOOK, interrupt: context.cancel.interrupt().clone(), ..WaitLimit::default() };
+    pub fn wait(&mut self, cancel: &Cancel, mut progress: impl FnMut()) -> Result<Event, Error> {
+        let limit = WaitLimit { timeout: LOOK, interrupt: cancel.interrupt().clone(), ..WaitLimit::default() };
         loop {
-            context.cancel.check()?;
+            cancel.check()?;
             if Instant::now() >= self.end {
                 return Err(Error::TimedOut {
                     what: format!("the child that {} the guest did not end", self.task.verb()),

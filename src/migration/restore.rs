@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::checker::StateChecker;
+use super::checker::{Checking, StateChecker};
 use super::helper::{Event, Helper, Task};
 use super::incoming;
 use super::libxc_records::{Bounds, Container};
@@ -22,6 +22,7 @@ use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::{Ports, build_pre};
+use crate::cancel::Cancel;
 use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::context::Context;
@@ -174,14 +175,14 @@ fn read_state(
             // The child reads on from there: both descriptors have one position.
             let mut helper = start(file.try_clone().map_err(failed())?.into())?;
             let state = &checked.state;
-            let event = helper.wait(context, || tell(context, file, &(state.start..state.libxc.end)))?;
+            let event = helper.wait(context.cancel, || tell(context, file, &(state.start..state.libxc.end)))?;
             (event, state.emulator.as_ref().map(|range| state_in(file, range)).transpose()?)
         }
         Source::Wire { wire, offset } => {
             let stream = (wire.input()?, *offset);
             let checker = StateChecker::this_program();
-            let (checked, rings) =
-                restore_stream(context, domid, &checker, stream, *bounds, ports.into(), job.timeout)?;
+            let restoring = RestoringStream::start(domid, &checker, stream, *bounds, ports.into(), job.timeout)?;
+            let (checked, rings) = restoring.finish(context.cancel)?;
             let kind = job.saved.guest.request.kind;
             if (checked.container == Container::Pv) != (kind == Kind::Pv) {
                 return Err(MigrationError::BadIncoming(FileProblem::OtherKind { configured: kind }).into());
@@ -196,30 +197,53 @@ fn read_state(
     Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() }, emulator))
 }
 
-/// Reads a stream of libxenguest into a domain, from this descriptor and place, and returns what was in it and the frames of the
-/// store ring and of the console ring. A child without rights checks each record before libxenguest sees it.
-///
-/// # Errors
-/// [`MigrationError::BadStream`], [`MigrationError::ConnectionLost`] if it ends too early; those of libxenguest and of the children.
-pub fn restore_stream(
-    context: &Context<'_>,
-    domid: DomId,
-    checker: &StateChecker,
-    (stream, offset): (OwnedFd, u64),
-    bounds: Bounds,
-    ports: RingPorts,
-    timeout: Duration,
-) -> Result<(CheckedStream, (Gfn, Gfn)), Error> {
-    let (checking, pipe) = checker.forward(stream, offset, bounds, timeout)?;
-    let helper = Helper::start(Task::Restore(ports), domid, pipe, Pages(bounds.last_frame), timeout);
-    let event = helper.and_then(|mut helper| helper.wait(context, || ()));
-    let checked = checking.wait(context.cancel, || ());
-    match (event, checked) {
-        (_, Err(error)) if is_damage(&error) => Err(of_connection(error)),
-        // What is not passed on is a consequence of libxenguest's end.
-        (Err(error), _) | (_, Err(error)) => Err(error),
-        (Ok(Event::Done(Some(rings))), Ok(checked)) => Ok((checked, rings)),
-        (Ok(_), Ok(_)) => Err(Error::Internal("the child that restores the guest answers wrongly".to_owned())),
+/// A stream of libxenguest that is read into a domain. A child without rights checks each record before libxenguest sees it.
+#[derive(Debug)]
+pub struct RestoringStream {
+    helper: Helper,
+    checking: Checking,
+}
+
+impl RestoringStream {
+    /// Begins to read a stream from this descriptor, which is at `offset`.
+    ///
+    /// # Errors
+    /// If a child cannot be started.
+    pub fn start(
+        domid: DomId,
+        checker: &StateChecker,
+        (stream, offset): (OwnedFd, u64),
+        bounds: Bounds,
+        ports: RingPorts,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let (checking, pipe) = checker.forward(stream, offset, bounds, timeout)?;
+        let helper = Helper::start(Task::Restore(ports), domid, pipe, Pages(bounds.last_frame), timeout)?;
+        Ok(Self { helper, checking })
+    }
+
+    /// What becomes readable when libxenguest has ended.
+    #[must_use]
+    pub fn end(&self) -> BorrowedFd<'_> {
+        self.helper.socket()
+    }
+
+    /// Waits for the end, and returns what was in the stream and the frames of the store ring and of the console ring.
+    ///
+    /// # Errors
+    /// [`MigrationError::BadStream`], [`MigrationError::ConnectionLost`] if it ends too early; those of libxenguest and of the
+    /// children.
+    pub fn finish(self, cancel: &Cancel) -> Result<(CheckedStream, (Gfn, Gfn)), Error> {
+        let Self { mut helper, checking } = self;
+        let event = helper.wait(cancel, || ());
+        drop(helper);
+        match (event, checking.wait(cancel, || ())) {
+            (_, Err(error)) if is_damage(&error) => Err(of_connection(error)),
+            // What is not passed on is a consequence of libxenguest's end.
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(Event::Done(Some(rings))), Ok(checked)) => Ok((checked, rings)),
+            (Ok(_), Ok(_)) => Err(Error::Internal("the child that restores the guest answers wrongly".to_owned())),
+        }
     }
 }
 

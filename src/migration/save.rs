@@ -152,7 +152,7 @@ fn write(
         let stream = file.file.try_clone().map_err(file.failed("write"))?.into();
         let frames = Pages(domain.max_pages.0.saturating_add(stream::LOW_FRAMES));
         let mut helper = Helper::start(Task::Save { live: false }, domain.domid, stream, frames, job.timeout)?;
-        match helper.wait(context, || ())? {
+        match helper.wait(context.cancel, || ())? {
             Event::Suspend => Ok(helper),
             other => Err(Error::Internal(format!("the child that saves the guest says {other:?} too early"))),
         }
@@ -167,7 +167,7 @@ fn write(
         helper.answer(Answer::GoOn)?;
         let total = domain.owned_pages.to_kib().0;
         let at = &file.file;
-        let done = helper.wait(context, || tell(context, position(at), total))?;
+        let done = helper.wait(context.cancel, || tell(context, position(at), total))?;
         if done != Event::Done(None) {
             return Err(Error::Internal("the child that saves the guest answers wrongly".to_owned()));
         }

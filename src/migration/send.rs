@@ -230,7 +230,7 @@ fn send(
         let start = Instant::now();
         let mut emulator = None;
         loop {
-            let event = helper.wait(context, || ()).map_err(of_connection)?;
+            let event = helper.wait(context.cancel, || ()).map_err(of_connection)?;
             let answer = match event {
                 Event::Done(_) => break Ok(emulator),
                 Event::LogDirty(on) => {
@@ -248,7 +248,7 @@ fn send(
                         Some(Next::GiveUp { dirty, foreseen }) => {
                             // libxenguest ends the recording of changes.
                             helper.answer(Answer::Refuse)?;
-                            drop(helper.wait(context, || ()));
+                            drop(helper.wait(context.cancel, || ()));
                             let rounds = round.iteration;
                             return Err(MigrationError::TooManyChanges { rounds, dirty, foreseen }.into());
                         }

@@ -1,13 +1,15 @@
-//! Connects to Unix sockets without blocking.
+//! Unix sockets: connects without blocking, and receives descriptors.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect as connect_to, recvmsg, socket,
+};
 
 use super::wait::WaitLimit;
 
@@ -44,6 +46,29 @@ pub fn connect(path: &Path, limit: &WaitLimit) -> io::Result<OwnedFd> {
             return Err(Errno::ETIMEDOUT.into());
         }
         thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Reads what is there from a stream, and a descriptor that came with it. More than one is refused: the others are closed.
+///
+/// # Errors
+/// The error of recvmsg(2); `ENOBUFS` if a descriptor was lost on the way.
+pub fn receive(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(stream.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut received = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = part {
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else owns them.
+            received.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        }
+    }
+    match received.len() {
+        0 => Ok((message.bytes, None)),
+        1 => Ok((message.bytes, received.pop())),
+        _ => Err(io::Error::other("more than one descriptor came at once")),
     }
 }
 

@@ -18,6 +18,7 @@ mod devices;
 mod documentation;
 mod dom0_memory;
 mod dry_run;
+mod emu_manager;
 mod emulated_devices;
 mod events;
 mod external_devices;
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         platform::TESTS,
         cpuid_policy::TESTS,
         toolstack::TESTS,
+        emu_manager::TESTS,
         documentation::TESTS,
         store::TESTS,
         failures::TESTS,

@@ -347,8 +347,9 @@ pub(super) const AFTER_XENGUEST: &str = "\
 Options have one dash or two: -mode hvm_build|pvh_build|linux_build -domid N -image PATH -mem_max_mib N -mem_start_mib N
 -store_port N -console_port N [-store_domid N] [-console_domid N] [-controloutfd FD] [-controlinfd FD] [-cmdline TEXT]
 [-module PATH [-cmdline TEXT]]... [-ramdisk PATH] [-features TEXT] [-flags N] [-pci_passthrough SBDF,...] [-vgpu]
-[-mem_pnode NODE] [-force] [-debug] [-debuglog FILE]; -supports FEATURE; --fallback PATH to the original helper, which
-gets what is not for this one: -mode save, hvm_save, restore, hvm_restore, resume_slow, listen.
+[-mem_pnode NODE] [-force] [-debug] [-debuglog FILE]; -supports FEATURE.
+Migration: -mode save|hvm_save|restore|hvm_restore -domid N -fd FD [-live], resume_slow -domid N, and listen -domid N for
+emu-manager. With --fallback PATH, the original helper there does it instead.
 
 One line is answered: result:STORE CONSOLE[ ABI], or error:WORD ERRNO MESSAGE. docs/toolstack.md has the contract.
 

@@ -1,23 +1,9 @@
-//! The original helper, for what this one does not do, or is not to do.
+//! The original helper, for callers that want its migration.
 
-use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-/// The file name of the original helper in this program's directory.
-const ORIGINAL: &str = "xenguest.orig";
-
-/// The path of the original helper, if there is one: the caller's path, or the directory of the started name or file.
-pub(super) fn original(chosen: Option<&Path>) -> Option<PathBuf> {
-    if let Some(chosen) = chosen {
-        return Some(chosen.to_owned());
-    }
-    let named = env::args_os().next().map(PathBuf::from).filter(|name| name.is_absolute());
-    let started = env::current_exe().ok();
-    [named, started].into_iter().flatten().map(|program| program.with_file_name(ORIGINAL)).find(|path| path.is_file())
-}
 
 /// Becomes the original helper, with the same command line and the same descriptors.
 ///

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::guest::platform_of;
@@ -23,14 +23,13 @@ use crate::error::{AtStage, Error, Failure};
 use crate::memory::{Gfn, Kib, Kind, Model, Pages, Plan, Request};
 use crate::migration::checker::StateChecker;
 use crate::migration::helper::{Answer, Event, Helper, Task};
-use crate::migration::libxc_records::Bounds;
-use crate::migration::restore::{bounds_of_domain, restore_stream};
+use crate::migration::restore::{RestoringStream, bounds_of_domain};
 use crate::migration::send::{AtLimit, LiveLimits};
 use crate::migration::stream::LOW_FRAMES;
 use crate::os::fd::take;
 use crate::payload::boot_files::BootFiles;
 use crate::stage::Stage;
-use crate::xen::{DomId, DomainInfo, HvmParam, ImageLimits};
+use crate::xen::{DomId, DomainInfo, HvmParam, ImageLimits, Round};
 
 /// How long a migration may take. Its caller has deadlines of its own, and kills the helper.
 const TIMEOUT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -79,6 +78,8 @@ pub(super) struct Job {
     force: bool,
     /// The event channels of the store ring and of the console ring, to restore.
     ports: (u32, u32),
+    /// The node of the host that a restored guest's memory comes from.
+    node: Option<u32>,
 }
 
 impl Job {
@@ -87,14 +88,7 @@ impl Job {
     /// # Errors
     /// What is missing, or what is no such number.
     pub(super) fn of(options: &Options, mode: Mode) -> Result<Self, String> {
-        let missing = |option: &str| format!("missing command line options: -{option}");
-        let number = |option: &str, value: Option<i32>| {
-            let value = value.ok_or_else(|| missing(option))?;
-            u32::try_from(value).map_err(|_| format!("'{value}' is not a valid integer (-{option})"))
-        };
-        let domid = number("domid", options.domid)?;
-        let domid = DomId::new(domid).filter(|domid| *domid != DomId::DOM0);
-        let domid = domid.ok_or_else(|| "-domid is no guest".to_owned())?;
+        let domid = guest_number(options)?;
         let stream = match mode {
             Mode::ResumeSlow => None,
             Mode::Save | Mode::Restore => {
@@ -106,7 +100,8 @@ impl Job {
             Mode::Restore => (number("store_port", options.store_port)?, number("console_port", options.console_port)?),
             _ => (0, 0),
         };
-        Ok(Self { mode, domid, stream, live: options.live, force: options.force, ports })
+        let node = node_of(options)?;
+        Ok(Self { mode, domid, stream, live: options.live, force: options.force, ports, node })
     }
 
     /// Carries it out, and returns the two numbers of the answer: the frames of the rings, or zeros.
@@ -120,12 +115,10 @@ impl Job {
         caller: Option<OwnedFd>,
     ) -> Result<(Gfn, Gfn), Failure> {
         let domid = self.domid;
-        let domain = context.step::<_, Error>(Stage::CheckInput, || {
-            context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))
-        })?;
+        let domain = domain_of(context, domid)?;
         match self.mode {
             Mode::Save => self.save(context, &domain, control, caller).map(|()| (Gfn(0), Gfn(0))),
-            Mode::Restore => self.restore(context, &domain),
+            Mode::Restore => self.restore(context, domain),
             Mode::ResumeSlow => {
                 context.step(Stage::Resume, || context.xen.resume_anew(domid)).map(|()| (Gfn(0), Gfn(0)))
             }
@@ -139,33 +132,20 @@ impl Job {
         control: &mut Control,
         caller: Option<OwnedFd>,
     ) -> Result<(), Failure> {
-        let domid = self.domid;
-        context.step::<_, Error>(Stage::CheckInput, || {
-            let flag = XenstorePaths::new(domid).of_domain("platform/nomigrate");
-            if !self.force && context.store.plain().read(&flag)?.is_some() {
-                return Err(MigrationError::Obstacle { domid, obstacle: Obstacle::NoMigrate }.into());
-            }
-            Ok(())
-        })?;
+        check_may_move(context, domain.domid, self.force)?;
         let failed = || Error::Internal("a save has no stream".to_owned());
         let stream = self.stream.ok_or_else(failed).at(Stage::CheckInput)?;
         let mut caller = caller.map(File::from);
         context.step::<_, Error>(Stage::SaveMemory, || {
-            let frames = Pages(domain.max_pages.0.saturating_add(LOW_FRAMES));
-            let mut helper = Helper::start(Task::Save { live: self.live }, domid, stream, frames, TIMEOUT)?;
+            let mut helper = start_save(domain, stream, self.live)?;
             let start = Instant::now();
             loop {
-                let answer = match helper.wait(context, || ())? {
+                let answer = match helper.wait(context.cancel, || ())? {
                     Event::Done(_) => return Ok(()),
                     // Its caller has QEMU record what it changes.
                     Event::LogDirty(_) => Answer::GoOn,
                     Event::Round(round) => {
-                        log::info!(
-                            "round {}: {} frames written, {:?} changed",
-                            round.iteration,
-                            round.written.0,
-                            round.dirty
-                        );
+                        tell(round);
                         LIMITS.answer(round, domain.owned_pages, start.elapsed())
                     }
                     Event::Suspend => {
@@ -179,11 +159,98 @@ impl Job {
         })
     }
 
-    fn restore(self, context: &Context<'_>, domain: &DomainInfo) -> Result<(Gfn, Gfn), Failure> {
-        let domid = self.domid;
+    fn restore(self, context: &Context<'_>, domain: DomainInfo) -> Result<(Gfn, Gfn), Failure> {
         let failed = || Error::Internal("a restore has no stream".to_owned());
         let stream = self.stream.ok_or_else(failed).at(Stage::CheckInput)?;
-        let guest = context.step(Stage::CheckInput, || guest_of(context, domain))?;
+        Restoring::start(context, domain, stream, self.ports, self.node)?.finish(context)
+    }
+}
+
+fn missing(option: &str) -> String {
+    format!("missing command line options: -{option}")
+}
+
+fn number(option: &str, value: Option<i32>) -> Result<u32, String> {
+    let value = value.ok_or_else(|| missing(option))?;
+    u32::try_from(value).map_err(|_| format!("'{value}' is not a valid integer (-{option})"))
+}
+
+/// The guest of the command line.
+///
+/// # Errors
+/// If it names none.
+pub(super) fn guest_number(options: &Options) -> Result<DomId, String> {
+    let domid = DomId::new(number("domid", options.domid)?).filter(|domid| *domid != DomId::DOM0);
+    domid.ok_or_else(|| "-domid is no guest".to_owned())
+}
+
+/// The node of the host for the guest's memory, if the command line names one.
+///
+/// # Errors
+/// If it is no number.
+pub(super) fn node_of(options: &Options) -> Result<Option<u32>, String> {
+    options.mem_pnode.map(|node| number("mem_pnode", Some(node))).transpose()
+}
+
+/// Finds the domain of a guest.
+///
+/// # Errors
+/// [`Error::NoSuchDomain`]; an error of Xen.
+pub(super) fn domain_of(context: &Context<'_>, domid: DomId) -> Result<DomainInfo, Failure> {
+    context.step::<_, Error>(Stage::CheckInput, || {
+        context.xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))
+    })
+}
+
+/// Checks that the guest's owner lets it move.
+///
+/// # Errors
+/// [`Obstacle::NoMigrate`]; an error of xenstored.
+pub(super) fn check_may_move(context: &Context<'_>, domid: DomId, force: bool) -> Result<(), Failure> {
+    context.step::<_, Error>(Stage::CheckInput, || {
+        let flag = XenstorePaths::new(domid).of_domain("platform/nomigrate");
+        if !force && context.store.plain().read(&flag)?.is_some() {
+            return Err(MigrationError::Obstacle { domid, obstacle: Obstacle::NoMigrate }.into());
+        }
+        Ok(())
+    })
+}
+
+/// Starts the child that saves a guest.
+///
+/// # Errors
+/// If it cannot be started.
+pub(super) fn start_save(domain: &DomainInfo, stream: OwnedFd, live: bool) -> Result<Helper, Error> {
+    let frames = Pages(domain.max_pages.0.saturating_add(LOW_FRAMES));
+    Helper::start(Task::Save { live }, domain.domid, stream, frames, TIMEOUT)
+}
+
+/// Writes a round into the log.
+pub(super) fn tell(round: Round) {
+    log::info!("round {}: {} frames written, {:?} changed", round.iteration, round.written.0, round.dirty);
+}
+
+/// A guest whose memory is being read.
+pub(super) struct Restoring {
+    domain: DomainInfo,
+    guest: Guest,
+    stream: RestoringStream,
+}
+
+impl Restoring {
+    /// Sets what the keys in xenstore say, and begins to read.
+    ///
+    /// # Errors
+    /// The step and the call that failed.
+    pub(super) fn start(
+        context: &Context<'_>,
+        domain: DomainInfo,
+        stream: OwnedFd,
+        ports_of_rings: (u32, u32),
+        node: Option<u32>,
+    ) -> Result<Self, Failure> {
+        let domid = domain.domid;
+        let guest = context.step(Stage::CheckInput, || guest_of(context, &domain))?;
         if domain.kind == Kind::Hvm {
             context.step(Stage::PlatformParams, || {
                 context.xen.set_hvm_param(domid, HvmParam::HpetEnabled, guest.platform.hpet.into())
@@ -193,14 +260,32 @@ impl Job {
             context.step(Stage::PlatformParams, || context.xen.set_time_offset(domid, guest.platform.time_offset))?;
         }
         set_scheduling(context, domid, &guest)?;
-        let ports = ports((self.ports.0, DomId::DOM0), (self.ports.1, DomId::DOM0));
-        let bounds: Bounds = bounds_of_domain(domain);
-        let (checked, rings) = context.step(Stage::RestoreMemory, || {
-            restore_stream(context, domid, &StateChecker::this_program(), (stream, 0), bounds, ports.into(), TIMEOUT)
+        if let Some(node) = node {
+            context.step(Stage::Scheduling, || context.xen.set_node_affinity(domid, node))?;
+        }
+        let ports = ports((ports_of_rings.0, DomId::DOM0), (ports_of_rings.1, DomId::DOM0));
+        let (checker, bounds) = (StateChecker::this_program(), bounds_of_domain(&domain));
+        let stream = context.step(Stage::RestoreMemory, || {
+            RestoringStream::start(domid, &checker, (stream, 0), bounds, ports.into(), TIMEOUT)
         })?;
+        Ok(Self { domain, guest, stream })
+    }
+
+    /// What becomes readable when libxenguest has ended.
+    pub(super) fn end(&self) -> BorrowedFd<'_> {
+        self.stream.end()
+    }
+
+    /// Waits for the end, and returns the frames of the store ring and of the console ring.
+    ///
+    /// # Errors
+    /// The step and the call that failed.
+    pub(super) fn finish(self, context: &Context<'_>) -> Result<(Gfn, Gfn), Failure> {
+        let Self { domain, guest, stream } = self;
+        let (checked, rings) = context.step(Stage::RestoreMemory, || stream.finish(context.cancel))?;
         log::info!("{} pages were restored", checked.pages.0);
         if let Some(id) = guest.platform.generation_id.as_deref().filter(|_| domain.kind == Kind::Hvm) {
-            context.step(Stage::HvmParams, || write_generation_id(context, domid, id))?;
+            context.step(Stage::HvmParams, || write_generation_id(context, domain.domid, id))?;
         }
         Ok(rings)
     }
