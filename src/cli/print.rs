@@ -82,6 +82,7 @@ fn code_of_migration(error: &MigrationError) -> Code {
         MigrationError::ConnectionLost { .. }
         | MigrationError::OtherMessage { .. }
         | MigrationError::NotStarted { .. }
+        | MigrationError::AnswerLost { .. }
         | MigrationError::TooManyChanges { .. }
         | MigrationError::NotLetGo(_)
         | MigrationError::BadConfiguration(_) => Code::NOT_MIGRATED,

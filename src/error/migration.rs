@@ -106,6 +106,12 @@ pub enum MigrationError {
         /// What it reports.
         status: u8,
     },
+    /// The last answer is lost, and the guest is not on the other side.
+    #[error("{problem}; asked again, the other side says that the guest does not run there")]
+    AnswerLost {
+        /// What went wrong.
+        problem: String,
+    },
     /// It is not known whether the guest runs on the other side.
     #[error(
         "it is not known whether the guest runs on the other side ({problem}): domain {domid} stays suspended here, as {name:?}"

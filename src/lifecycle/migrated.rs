@@ -35,6 +35,16 @@ pub fn name_before(name: &str) -> Option<DomainName> {
     name.strip_suffix(AWAY)?.parse().ok()
 }
 
+/// Whether this is the name of a guest that the other side may start.
+pub(super) fn is_away(name: &str) -> bool {
+    name.ends_with(AWAY)
+}
+
+/// Whether this is the name of a guest that arrives.
+pub(super) fn is_incoming(name: &str) -> bool {
+    name.ends_with(INCOMING)
+}
+
 /// Gives a guest its name again, if it has another one.
 ///
 /// # Errors

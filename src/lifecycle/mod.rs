@@ -2,6 +2,7 @@
 //! removal.
 
 pub mod adopt;
+pub mod arrival;
 pub mod attach_device;
 pub mod balloon;
 pub mod change_medium;

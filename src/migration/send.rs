@@ -17,6 +17,7 @@ use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::{Error, Failure};
+use crate::lifecycle::arrival::{Arrival, unmark_arrived};
 use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
@@ -117,12 +118,17 @@ pub struct Migrated {
     pub pages_sent_live: Pages,
 }
 
-/// Migrates a guest over a connection.
+/// Migrates a guest over a connection. If the last answer is lost, `ask` asks the other side where the guest is.
 ///
 /// # Errors
 /// [`MigrationError`]; [`Error::TimedOut`]; [`Error::Interrupted`]; an error of Xen or xenstored. The guest then runs on here,
 /// except after [`MigrationError::Undecided`], [`MigrationError::StillSuspended`] and [`Error::LeftBehind`].
-pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> Result<Migrated, Failure> {
+pub fn migrate(
+    context: &Context<'_>,
+    job: &MigrateJob<'_>,
+    wire: &mut Wire,
+    ask: &dyn Fn() -> Result<Arrival, String>,
+) -> Result<Migrated, Failure> {
     let held = job.domain.held();
     let (way, head, name, mut run) = context.step::<_, Error>(Stage::CheckInput, || {
         let_long_writes_fail().map_err(Error::io("handle SIGXFSZ"))?;
@@ -171,15 +177,44 @@ pub fn migrate(context: &Context<'_>, job: &MigrateJob<'_>, wire: &mut Wire) -> 
             return Err(give_up(context, job, &name, run, failure));
         }
         Err(Failure { error, .. }) => {
-            run.leave();
-            let away = name_away(&name).map_or_else(|_| name.to_string(), |away| away.to_string());
-            let error = MigrationError::Undecided { domid: held.domid, name: away, problem: error.to_string() };
-            return Err(Failure { stage: Stage::HandOver, error: error.into(), aftermath: None });
+            let lost = error.to_string();
+            log::warn!("{lost}: the other side is asked where the guest is");
+            match ask() {
+                Ok(Arrival::Runs { .. }) => {
+                    log::warn!("the other side says that the guest runs there")
+                }
+                Ok(Arrival::Never) => {
+                    let error = MigrationError::AnswerLost { problem: lost }.into();
+                    let failure = Failure { stage: Stage::HandOver, error, aftermath: None };
+                    return Err(give_up(context, job, &name, run, failure));
+                }
+                other => {
+                    run.leave();
+                    let problem = format!("{lost}; {}", open_answer(other));
+                    let away = name_away(&name).map_or_else(|_| name.to_string(), |away| away.to_string());
+                    let error = MigrationError::Undecided { domid: held.domid, name: away, problem };
+                    return Err(Failure { stage: Stage::HandOver, error: error.into(), aftermath: None });
+                }
+            }
         }
     }
     let downtime_ms = progress.since.map_or(0, |since| since.elapsed().as_millis());
     destroy(context, held, &mut run, || format!("{name} runs on the other side"))?;
+    unmark_arrived(held.uuid);
     Ok(Migrated { downtime_ms, rounds: progress.rounds, pages_sent_live: progress.sent })
+}
+
+/// An answer that does not decide.
+fn open_answer(answer: Result<Arrival, String>) -> String {
+    match answer {
+        Ok(Arrival::Stands { domid } | Arrival::Runs { domid }) => {
+            format!("asked again, the other side says that the guest is there, as domain {domid}, and does not run")
+        }
+        Ok(Arrival::Gone | Arrival::Never) => {
+            "asked again, the other side says that the guest was there, and is gone".to_owned()
+        }
+        Err(problem) => format!("it cannot be asked again: {problem}"),
+    }
 }
 
 /// The major and the minor number of a version such as 4.17.7.

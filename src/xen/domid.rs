@@ -2,12 +2,20 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A domid. Guests have 1 to 32751 (`DOMID_FIRST_RESERVED` is 0x7FF0, xen/include/public/xen.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DomId(u16);
+
+impl<'de> Deserialize<'de> for DomId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        Self::new(number).ok_or_else(|| D::Error::custom(format!("{number} is no domid")))
+    }
+}
 
 impl DomId {
     /// dom0.

@@ -178,13 +178,13 @@ fn the_flags_of_each_verb() {
         ),
         (
             "migrate",
-            "--ssh --receiver --fd --no-live --max-rounds --max-downtime --at-limit --suspend-timeout --answer-timeout --timeout \
+            "--ssh --receiver --fd --ask --no-live --max-rounds --max-downtime --at-limit --suspend-timeout --answer-timeout --timeout \
              --store-timeout"
                 .to_owned(),
         ),
         (
             "migrate-receive",
-            "--fd --paused --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
+            "--fd --paused --has --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
              --dm-timeout --device-model-user --device-model-root --store-timeout"
                 .to_owned(),
         ),

@@ -58,8 +58,11 @@ fn relay(mut from: impl Read, mut to: impl Write, most: u64, keep_word: bool) ->
     }
 }
 
+/// The flag by which the source asks the other side when the last answer is lost.
+const ASK: [&str; 2] = ["--ask", "dombuild migrate-receive"];
+
 /// Migrates the guest through a relay: what the source and the receiver came to, and the bytes that the source has sent.
-fn migrate_through(cut: Cut) -> (Ran, Ran, u64) {
+fn migrate_through(cut: Cut, flags: &[&str]) -> (Ran, Ran, u64) {
     let mut there = Command::new(DOMBUILD)
         .args(["--json", "migrate-receive"])
         .stdin(Stdio::piped())
@@ -71,6 +74,7 @@ fn migrate_through(cut: Cut) -> (Ran, Ran, u64) {
     let number = fcntl(&theirs, FcntlArg::F_DUPFD(20)).expect("a descriptor that is handed on");
     let here = Command::new(DOMBUILD)
         .args(["--json", "migrate", "t", "--fd", &number.to_string()])
+        .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -128,7 +132,7 @@ fn fresh() {
 
 fn cuts() {
     fresh();
-    let (here, there, length) = migrate_through(Cut::Never);
+    let (here, there, length) = migrate_through(Cut::Never, &[]);
     here.success();
     there.success();
     settle(false, "no cut");
@@ -145,7 +149,7 @@ fn cuts() {
     for cut in cuts {
         fresh();
         let before = info("t").domid;
-        let (here, there, _) = migrate_through(cut);
+        let (here, there, _) = migrate_through(cut, &[]);
         let what = format!("{cut:?}: {here:?} {there:?}");
         let open = here.status == Some(7);
         if !open && here.status != Some(0) {
@@ -161,7 +165,22 @@ fn cuts() {
     }
     println!("{undecided} cuts left the end open");
     assert!(undecided > 0);
+    // A source that can ask knows: it does not run there, or it does.
+    for (cut, status) in [(Cut::Word, 1), (Cut::Receiver(88), 0), (Cut::Receiver(127), 0)] {
+        fresh();
+        let before = info("t").domid;
+        let (here, there, _) = migrate_through(cut, &ASK);
+        let what = format!("{cut:?}: {here:?} {there:?}");
+        assert_eq!(here.status, Some(status), "{what}");
+        assert_eq!(info("t").domid == before, status == 1, "{what}");
+        settle(false, &what);
+    }
+    let uuid = info("t").uuid.to_string();
+    let has = |uuid: &str| dombuild(&["migrate-receive", "--has", uuid]).success().json();
+    assert_eq!(has(&uuid), json!({ "state": "runs", "domid": info("t").domid }));
     dombuild(&["destroy", "t"]).success();
+    assert_eq!(has(&uuid), json!({ "state": "gone" }));
+    assert_eq!(has("00000000-0000-4000-8000-000000000001"), json!({ "state": "never" }));
 }
 
 fn pids_of(word: &str) -> Vec<Pid> {
@@ -176,9 +195,9 @@ fn pids_of(word: &str) -> Vec<Pid> {
 
 fn kills() {
     fresh();
-    let words = ["migrate", "t", receiver(By::Dombuild), "--ssh", ""];
+    let plain = ["migrate", "t", receiver(By::Dombuild), "--ssh", ""];
     let start = Instant::now();
-    dombuild(&words).success();
+    dombuild(&plain).success();
     let length = start.elapsed();
     let mut random = Random::new("kills of migrations");
     let (mut moved, mut stayed, mut undecided) = (0, 0, 0);
@@ -186,6 +205,7 @@ fn kills() {
         fresh();
         let before = info("t").domid;
         let delay = length * random.permille() * 11 / 10_000;
+        let words = [&plain[..], if number % 2 == 0 { &ASK[..] } else { &[] }].concat();
         let mut source = start_silently(&words);
         thread::sleep(delay);
         let victim = ["migrate", "migrate-receive", "migration-helper"][usize::try_from(number % 3).expect("small")];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
+use uuid::Uuid;
 
 use super::host::{HostArgs, StoreArgs};
 use super::time::{seconds, some_seconds};
@@ -98,6 +99,10 @@ pub struct MigrateArgs {
     /// Use this descriptor, a socket to a receiver on the other host, instead
     #[arg(long, value_name = "N")]
     pub fd: Option<RawFd>,
+    /// What to run, for the shell, with `--has UUID` behind it, if the last answer of the other side is lost [default: the
+    /// receiver, over --ssh]
+    #[arg(long, value_name = "COMMAND")]
+    pub ask: Option<String>,
     /// Suspend the guest before its memory is sent, not after
     #[arg(long, conflicts_with_all = ["max_rounds", "max_downtime", "at_limit"])]
     pub no_live: bool,
@@ -143,6 +148,9 @@ pub struct ReceiveArgs {
     /// Leave the guest paused once it is this host's; `xl unpause` starts it
     #[arg(short = 'p', long)]
     pub paused: bool,
+    /// Take no guest; print where the guest of this UUID is, which was sent here: `migrate` asks so if the last answer is lost
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["fd", "paused"])]
+    pub has: Option<Uuid>,
     /// For `xl migrate`, which gives it: nothing waits here for the guest's end
     #[arg(short = 'e', hide = true)]
     pub no_daemon: bool,

@@ -1,24 +1,35 @@
 //! `migrate`: a guest is sent to another host over a command's standard input and output, or over a socket.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::cli::args::migration::{LimitChoice, MigrateArgs};
 use crate::cli::connection::{Connection, find_guest};
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::error::{AtStage, Error};
+use crate::lifecycle::arrival::Arrival;
 use crate::migration::send::{AtLimit, LiveLimits, MigrateJob, migrate};
 use crate::migration::wire::Wire;
 use crate::os::fd::take;
 use crate::os::process::end_child;
+use crate::os::wait::{WaitLimit, WaitResult};
 use crate::stage::Stage;
+
+/// How long the other side may take to say where the guest is.
+const ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most bytes of its answer.
+const LONGEST_ANSWER: usize = 512;
 
 /// How long the command may take to end once its connection is closed.
 const LAST_WAIT: Duration = Duration::from_secs(10);
@@ -45,7 +56,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &MigrateArgs, json: bool) -> a
     };
     let migrated = {
         let (command, mut wire) = connect(arguments, &connection).at(Stage::CheckInput)?;
-        let migrated = migrate(&connection.context(), &job, &mut wire);
+        let migrated = migrate(&connection.context(), &job, &mut wire, &|| ask(arguments, domain.uuid));
         drop(wire);
         drop(command);
         migrated?
@@ -114,15 +125,68 @@ fn connect(arguments: &MigrateArgs, connection: &Connection<'_>) -> Result<(Opti
     Ok((Some(Reach(child)), wire(input, output)))
 }
 
+/// Asks the other side where the guest is.
+fn ask(arguments: &MigrateArgs, uuid: Uuid) -> Result<Arrival, String> {
+    let line = question(arguments).ok_or("there is no --ask to do so")?;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {}", line(uuid))]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = shell.spawn().map_err(|error| error.to_string())?;
+    let output = child.stdout.take().map(OwnedFd::from).ok_or("it has no output")?;
+    let text = read_answer(output);
+    if let Err(error) = end_child(&mut child, LAST_WAIT) {
+        log::error!("cannot end the command that asks the other host: {error}");
+    }
+    serde_json::from_slice(&text.map_err(|error| error.to_string())?)
+        .map_err(|_| "the answer is not dombuild's".to_owned())
+}
+
+/// Reads a line within the time for it, or less at the end of the output.
+fn read_answer(output: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut output = File::from(output);
+    let start = Instant::now();
+    let mut text = Vec::new();
+    let mut buffer = [0; LONGEST_ANSWER];
+    while text.len() < LONGEST_ANSWER && !text.contains(&b'\n') {
+        let left = WaitLimit { timeout: ASK_TIMEOUT.saturating_sub(start.elapsed()), ..WaitLimit::default() };
+        if left.wait(&output, PollFlags::POLLIN)? != WaitResult::Ready {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match output.read(&mut buffer)? {
+            0 => break,
+            length => text.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    Ok(text)
+}
+
+/// The line for the shell that asks, for the guest of a UUID.
+fn question(arguments: &MigrateArgs) -> Option<impl Fn(Uuid) -> String> {
+    let before = match (&arguments.ask, &arguments.host) {
+        (Some(command), _) => (command.clone(), ""),
+        (None, Some(host)) if !arguments.ssh.trim().is_empty() => {
+            (format!("{} -- {} '{}", arguments.ssh, quoted(host), inner(&arguments.receiver)), "'")
+        }
+        _ => return None,
+    };
+    Some(move |uuid| format!("{} --has {uuid}{}", before.0, before.1))
+}
+
+/// Text within the quotes of the shell.
+fn inner(text: &str) -> String {
+    text.replace('\'', r"'\''")
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", inner(text))
+}
+
 /// The line for the shell. The program that it becomes ignores SIGINT, which a terminal sends to it as well.
 fn line(arguments: &MigrateArgs, host: &str) -> String {
     const IGNORING: &str = "trap '' INT QUIT; exec";
     if arguments.ssh.trim().is_empty() {
         return format!("{IGNORING} {host}");
     }
-    let quoted = host.replace('\'', r"'\''");
-    let receiver = arguments.receiver.replace('\'', r"'\''");
-    format!("{IGNORING} {} -- '{quoted}' '{receiver}'", arguments.ssh)
+    format!("{IGNORING} {} -- {} {}", arguments.ssh, quoted(host), quoted(&arguments.receiver))
 }
 
 #[cfg(test)]
@@ -132,12 +196,17 @@ mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command as Verb};
 
-    fn line_of(words: &[&str]) -> String {
+    fn arguments_of(words: &[&str]) -> MigrateArgs {
         let all = ["dombuild", "migrate", "web"].iter().chain(words);
         match Cli::try_parse_from(all).expect("good flags").command {
-            Verb::Migrate(arguments) => line(&arguments, arguments.host.as_deref().expect("a host")),
+            Verb::Migrate(arguments) => arguments,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn line_of(words: &[&str]) -> String {
+        let arguments = arguments_of(words);
+        line(&arguments, arguments.host.as_deref().expect("a host"))
     }
 
     #[test]
@@ -148,5 +217,15 @@ mod tests {
             "trap '' INT QUIT; exec ssh -p 23 -- 'b' 'xl migrate-receive'"
         );
         assert_eq!(line_of(&["nc b 7", "--ssh", ""]), "trap '' INT QUIT; exec nc b 7");
+    }
+
+    #[test]
+    fn the_other_side_is_asked_on_the_same_way() {
+        let asked = |words: &[&str]| question(&arguments_of(words)).map(|line| line(Uuid::nil()));
+        let has = "--has 00000000-0000-0000-0000-000000000000";
+        assert_eq!(asked(&["it's"]), Some(format!(r"ssh -- 'it'\''s' 'dombuild migrate-receive {has}'")));
+        assert_eq!(asked(&["nc b 7", "--ssh", ""]), None, "nobody knows what that is");
+        assert_eq!(asked(&["--fd", "9"]), None);
+        assert_eq!(asked(&["--fd", "9", "--ask", "there b"]), Some(format!("there b {has}")));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -18,6 +19,7 @@ use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::domain::find::name_owner;
 use crate::error::{AtStage, Error};
+use crate::lifecycle::arrival::{arrival, mark_arrived, unmark_arrived};
 use crate::lifecycle::migrated::name_incoming;
 use crate::lifecycle::supervise::rename;
 use crate::migration::incoming::receive;
@@ -29,9 +31,19 @@ use crate::qemu::device_model::DeviceModel;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
 
+/// How long a guest that stands is looked at: it is about to run, or to be removed.
+const STANDS: Duration = Duration::from_secs(30);
+
 pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> anyhow::Result<Done> {
     let connection = Connection::open(reporter, true, arguments.guest.store.store_timeout)?;
     let context = connection.context();
+    if let Some(uuid) = arguments.has {
+        let found = arrival(&context, uuid, STANDS)?;
+        let object = serde_json::to_value(found)?;
+        // One line for a program, with --json and without.
+        print::print_text(&object.to_string())?;
+        return Ok(Done { summary: format!("guest {uuid}: {object}"), object });
+    }
     let saved = context.step::<_, Error>(Stage::HandOver, || receive(wire(arguments, &connection)?))?;
     let name = saved.guest.name.clone();
     let mut config = context.step::<_, Error>(Stage::CheckInput, || {
@@ -69,11 +81,13 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> a
     // The guest is this side's from here on, also if this run is killed.
     let started = restored.model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel).and_then(|()| {
         domain.release().at(Stage::HandOver)?;
+        mark_arrived(held.uuid).at(Stage::HandOver)?;
         context.step(Stage::HandOver, || rename(&context, held, &name))?;
         restored.start(&context, arguments.paused)
     });
     if let Err(failure) = started {
         let failure = domain.undo(reporter, failure);
+        unmark_arrived(held.uuid);
         // Where a part of it is left, the other side must not go on: it stays undecided there.
         let reported = match failure.error {
             Error::LeftBehind { .. } => Ok(()),
