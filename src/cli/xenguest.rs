@@ -4,6 +4,7 @@
 //! channels are its caller's, who also introduces it to xenstored; the helper populates it, loads it, and sets what the
 //! keys in xenstore say. Its caller ends it by SIGKILL: there is nothing that only this process could clean up.
 
+mod clients;
 mod emp;
 mod fallback;
 mod guest;
@@ -34,7 +35,7 @@ use crate::memory::Kind;
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
-/// The mode in which emu-manager says by a socket what is to be done.
+/// The mode in which emu-manager gives orders on a socket.
 const LISTEN: &str = "listen";
 
 /// Runs the helper with the arguments after its name, and answers with one line, then exit status 0 or 1.

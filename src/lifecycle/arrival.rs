@@ -1,9 +1,9 @@
 //! Whether a guest has come to this host: what the source of a migration asks when the last answer is lost.
 //!
-//! The destination marks the guest before it may run, in a file that lasts for a day: a guest that ran and is gone is
-//! not one that never came.
+//! The destination records how far a guest has come, in a file that lasts for a day: a guest that ran and is gone is not one that
+//! never ran, and of one that has no record nothing is known.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,40 @@ use crate::error::Error;
 use crate::runs::journal;
 use crate::xen::DomId;
 
-/// The directory of the marks, within that of the journal.
-const MARKS: &str = "arrived";
+/// The directory of the records, within that of the journal.
+const RECORDS: &str = "arrivals";
 
 /// The interval between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long a mark is kept. A source asks within minutes.
+/// How long a receiver may take for the record of a domain that it has removed.
+const RECORDING: Duration = Duration::from_secs(3);
+
+/// How long a record is kept. A source asks within minutes.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far a guest has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It is here, and does not run before its source says so.
+    Incoming,
+    /// It may run here.
+    Arrived,
+    /// It could not run here, and was removed completely.
+    Removed,
+}
+
+impl Progress {
+    const ALL: [Self; 3] = [Self::Incoming, Self::Arrived, Self::Removed];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Incoming => "incoming",
+            Self::Arrived => "arrived",
+            Self::Removed => "removed",
+        }
+    }
+}
 
 /// Where a guest is that was sent to this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +69,12 @@ pub enum Arrival {
         /// Its domain.
         domid: DomId,
     },
-    /// It was here, and there is no domain of it any more.
+    /// It could run here, and there is no domain of it any more.
     Gone,
-    /// It has never run here since this host started, or it was sent away since.
+    /// It was here, did not run, and is removed.
     Never,
+    /// There is no domain of it, and no record.
+    Unknown,
 }
 
 /// Says where a guest is, except as the source of a migration that has given the word. As long as it is about to run or to be
@@ -59,6 +87,8 @@ pub fn arrival(context: &Context<'_>, uuid: Uuid, timeout: Duration) -> Result<A
     loop {
         match look(context, uuid)? {
             Arrival::Stands { .. } if start.elapsed() < timeout => {}
+            // A removal ends with the record of it.
+            Arrival::Gone if start.elapsed() < timeout.min(RECORDING) => {}
             found => return Ok(found),
         }
         context.cancel.check()?;
@@ -67,8 +97,6 @@ pub fn arrival(context: &Context<'_>, uuid: Uuid, timeout: Duration) -> Result<A
 }
 
 fn look(context: &Context<'_>, uuid: Uuid) -> Result<Arrival, Error> {
-    // Before the domains: a mark that comes later belongs to a domain that is there.
-    let marked = fs::exists(mark(uuid)).map_err(Error::io("look for the marks of guests that came"))?;
     for domain in context.xen.domains()?.into_iter().filter(|domain| domain.uuid == uuid) {
         let domid = domain.domid;
         let name = context.store.plain().read(&XenstorePaths::new(domid).of_domain("name"))?.unwrap_or_default();
@@ -78,29 +106,51 @@ fn look(context: &Context<'_>, uuid: Uuid) -> Result<Arrival, Error> {
         let stands = is_incoming(&name) || domain.paused || domain.shutdown.is_some() || domain.dying;
         return Ok(if stands { Arrival::Stands { domid } } else { Arrival::Runs { domid } });
     }
-    Ok(if marked { Arrival::Gone } else { Arrival::Never })
+    // Behind the domains: a guest is recorded as arrived before it runs.
+    let record = match fs::read_to_string(path(uuid)) {
+        Ok(text) => Progress::ALL.into_iter().find(|progress| progress.word() == text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("read the record of a guest that came")(error)),
+    };
+    Ok(match record {
+        // A receiver that was killed before the word leaves a paused domain, which cleanup has removed.
+        Some(Progress::Incoming | Progress::Removed) => Arrival::Never,
+        Some(Progress::Arrived) => Arrival::Gone,
+        None => Arrival::Unknown,
+    })
 }
 
-/// Marks a guest that may run here from now on.
+/// Records how far a guest has come.
 ///
 /// # Errors
 /// An error of the system.
-pub fn mark_arrived(uuid: Uuid) -> Result<(), Error> {
-    let made = || -> io::Result<()> {
+pub fn record(uuid: Uuid, progress: Progress) -> Result<(), Error> {
+    let written = || -> io::Result<()> {
         journal::directory()?;
-        match DirBuilder::new().mode(0o700).create(Path::new(journal::STATE_DIR).join(MARKS)) {
+        let directory = directory();
+        match DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        forget_old_marks();
-        File::create(mark(uuid)).map(drop)
+        forget_old_records(&directory);
+        // Readers see the old record or the new one.
+        let new = directory.join(format!(".{uuid}.new"));
+        fs::write(&new, progress.word())?;
+        fs::rename(&new, path(uuid))
     };
-    made().map_err(Error::io("mark the guest as one that came"))
+    written().map_err(Error::io("record that the guest came"))
 }
 
-/// Removes the marks that no source asks about any more.
-fn forget_old_marks() {
-    for file in fs::read_dir(Path::new(journal::STATE_DIR).join(MARKS)).into_iter().flatten().flatten() {
+/// Removes the record of a guest that runs elsewhere now.
+pub fn forget(uuid: Uuid) {
+    match fs::remove_file(path(uuid)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => log::warn!("{}: {error}", path(uuid).display()),
+        _ => {}
+    }
+}
+
+fn forget_old_records(directory: &Path) {
+    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
         let age = file.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
         if age.is_some_and(|age| age > KEPT) {
             let _ = fs::remove_file(file.path());
@@ -108,16 +158,12 @@ fn forget_old_marks() {
     }
 }
 
-/// Removes the mark of a guest that has not run here, or that runs elsewhere now.
-pub fn unmark_arrived(uuid: Uuid) {
-    match fs::remove_file(mark(uuid)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => log::warn!("{}: {error}", mark(uuid).display()),
-        _ => {}
-    }
+fn directory() -> PathBuf {
+    Path::new(journal::STATE_DIR).join(RECORDS)
 }
 
-fn mark(uuid: Uuid) -> PathBuf {
-    Path::new(journal::STATE_DIR).join(MARKS).join(uuid.to_string())
+fn path(uuid: Uuid) -> PathBuf {
+    directory().join(uuid.to_string())
 }
 
 #[cfg(test)]
@@ -134,10 +180,12 @@ mod tests {
             (Arrival::Stands { domid }, json!({ "state": "stands", "domid": 7 })),
             (Arrival::Gone, json!({ "state": "gone" })),
             (Arrival::Never, json!({ "state": "never" })),
+            (Arrival::Unknown, json!({ "state": "unknown" })),
         ];
         for (arrival, object) in all {
             assert_eq!(serde_json::to_value(arrival).expect("it is one"), object);
             assert_eq!(serde_json::from_value::<Arrival>(object).expect("it is read back"), arrival);
         }
+        serde_json::from_value::<Arrival>(json!({ "state": "runs", "domid": 40_000 })).expect_err("no domid");
     }
 }

@@ -222,6 +222,11 @@ impl Checking {
         if is_plausible(&found, task.offset, task.bounds) { Ok(found) } else { Err(answers_wrongly()) }
     }
 
+    /// Ends the check within this time, if it would end later.
+    pub(super) fn hurry(&mut self, timeout: Duration) {
+        self.end = self.end.min(Instant::now() + timeout);
+    }
+
     /// Waits until a file of this length is checked.
     pub(super) fn wait_file(self, length: u64, cancel: &Cancel, look: impl FnMut()) -> Result<State, Error> {
         let task = self.task;

@@ -47,6 +47,9 @@ use crate::qemu::monitor::Monitor;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, PlacedModules, RingPorts};
 
+/// How long the verdict on a stream may take once libxenguest has failed.
+const VERDICT: Duration = Duration::from_secs(5);
+
 /// The interval at which QEMU is asked whether it has taken its state.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -234,9 +237,13 @@ impl RestoringStream {
     /// [`MigrationError::BadStream`], [`MigrationError::ConnectionLost`] if it ends too early; those of libxenguest and of the
     /// children.
     pub fn finish(self, cancel: &Cancel) -> Result<(CheckedStream, (Gfn, Gfn)), Error> {
-        let Self { mut helper, checking } = self;
+        let Self { mut helper, mut checking } = self;
         let event = helper.wait(cancel, || ());
         drop(helper);
+        if event.is_err() {
+            // It may wait for a sender that waits as well.
+            checking.hurry(VERDICT);
+        }
         match (event, checking.wait(cancel, || ())) {
             (_, Err(error)) if is_damage(&error) => Err(of_connection(error)),
             // What is not passed on is a consequence of libxenguest's end.

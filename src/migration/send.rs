@@ -17,7 +17,7 @@ use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::{Error, Failure};
-use crate::lifecycle::arrival::{Arrival, unmark_arrived};
+use crate::lifecycle::arrival::{Arrival, forget};
 use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
@@ -178,6 +178,8 @@ pub fn migrate(
         }
         Err(Failure { error, .. }) => {
             let lost = error.to_string();
+            // A receiver that still waits for the word removes its copy now.
+            wire.cut();
             log::warn!("{lost}: the other side is asked where the guest is");
             match ask() {
                 Ok(Arrival::Runs { .. }) => {
@@ -200,7 +202,7 @@ pub fn migrate(
     }
     let downtime_ms = progress.since.map_or(0, |since| since.elapsed().as_millis());
     destroy(context, held, &mut run, || format!("{name} runs on the other side"))?;
-    unmark_arrived(held.uuid);
+    forget(held.uuid);
     Ok(Migrated { downtime_ms, rounds: progress.rounds, pages_sent_live: progress.sent })
 }
 
@@ -210,9 +212,8 @@ fn open_answer(answer: Result<Arrival, String>) -> String {
         Ok(Arrival::Stands { domid } | Arrival::Runs { domid }) => {
             format!("asked again, the other side says that the guest is there, as domain {domid}, and does not run")
         }
-        Ok(Arrival::Gone | Arrival::Never) => {
-            "asked again, the other side says that the guest was there, and is gone".to_owned()
-        }
+        Ok(Arrival::Gone) => "asked again, the other side says that the guest was there, and is gone".to_owned(),
+        Ok(Arrival::Unknown | Arrival::Never) => "asked again, the other side does not know this guest".to_owned(),
         Err(problem) => format!("it cannot be asked again: {problem}"),
     }
 }

@@ -7,10 +7,11 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::cancel::Cancel;
 use crate::error::migration::MigrationError;
@@ -49,6 +50,14 @@ impl Wire {
     pub fn new(input: OwnedFd, output: OwnedFd, cancel: &Cancel, timeout: Duration) -> Self {
         let interrupt = cancel.interrupt().clone();
         Self { input: input.into(), output: output.into(), interrupt, end: Instant::now() + timeout, timeout }
+    }
+
+    /// Ends the connection for both sides, where it is a socket.
+    pub(super) fn cut(&self) {
+        for socket in [&self.input, &self.output] {
+            // A pipe ends when its descriptor does.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        }
     }
 
     /// Ends the reads and writes from here on within this time, if they would end later.

@@ -13,6 +13,9 @@ use nix::sys::socket::{
 
 use super::wait::WaitLimit;
 
+/// The most descriptors that one message has (`SCM_MAX_FD`, include/net/scm.h, Linux 6.1): with room for all, none is lost.
+const MOST_DESCRIPTORS: usize = 253;
+
 /// The interval between attempts while the listener's queue is full: the kernel does not signal free room.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -52,9 +55,9 @@ pub fn connect(path: &Path, limit: &WaitLimit) -> io::Result<OwnedFd> {
 /// Reads what is there from a stream, and a descriptor that came with it. More than one is refused: the others are closed.
 ///
 /// # Errors
-/// The error of recvmsg(2); `ENOBUFS` if a descriptor was lost on the way.
+/// The error of recvmsg(2).
 pub fn receive(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(stream.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
@@ -74,7 +77,11 @@ pub fn receive(stream: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Optio
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::fs::File;
+    use std::io::{IoSlice, Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use nix::sys::socket::{ControlMessage, sendmsg};
 
     use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 
@@ -105,5 +112,38 @@ mod tests {
         // Shut down, not just closed: a child that another test has forked keeps it open until `execve`.
         shutdown(listener.as_raw_fd(), Shutdown::Both).expect("it listens no more");
         assert_eq!(try_connect(&path).expect_err("dead").raw_os_error(), Some(libc::ECONNREFUSED));
+    }
+
+    #[test]
+    fn one_descriptor_comes_with_the_text() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut kept = Vec::new();
+        for number in [0, 1, 2, 5] {
+            let pipes: Vec<_> = (0..number).map(|_| io::pipe().expect("a pipe")).collect();
+            let raw: Vec<_> = pipes.iter().map(|(_, writer)| writer.as_raw_fd()).collect();
+            let rights = [ControlMessage::ScmRights(&raw)];
+            let rights = if number == 0 { &[] } else { &rights[..] };
+            sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(b"text")], rights, MsgFlags::empty(), None).expect("sent");
+            let mut buffer = [0; 16];
+            match receive(&ours, &mut buffer) {
+                Ok((length, descriptor)) => {
+                    assert_eq!((&buffer[..length], descriptor.is_some()), (&b"text"[..], number == 1));
+                    kept.extend(descriptor);
+                }
+                Err(error) => assert!(number > 1, "{number}: {error}"),
+            }
+            for (index, (mut reader, writer)) in pipes.into_iter().enumerate() {
+                drop(writer);
+                if let Some(copy) = kept.pop() {
+                    assert_eq!(index, 0);
+                    File::from(copy).write_all(b"x").expect("it is the pipe");
+                }
+                // The end comes only if nobody has another descriptor of it.
+                let mut all = Vec::new();
+                reader.read_to_end(&mut all).expect("it ends");
+            }
+        }
+        drop(theirs);
+        assert_eq!(receive(&ours, &mut [0; 16]).expect("the end").0, 0);
     }
 }

@@ -21,7 +21,7 @@ use super::xenopsd::{USUAL, Vm};
 pub(crate) const TESTS: &[Test] = &[
     ("emu_manager_saves_and_restores", saves_and_restores),
     ("emu_manager_aborts", aborts),
-    ("emu_manager_is_told_what_is_wrong", is_told_what_is_wrong),
+    ("emu_manager_gets_errors", gets_errors),
 ];
 
 /// The most bytes that emu-manager reads at once.
@@ -259,7 +259,7 @@ fn aborts() {
     vm.destroy();
 }
 
-fn is_told_what_is_wrong() {
+fn gets_errors() {
     let vm = Vm::new(Kind::Hvm, 1, 64, 64, USUAL);
     let folder = tempfile::tempdir().expect("a folder");
     let mut manager = EmuManager::start(vm.domid);
@@ -297,9 +297,9 @@ fn is_told_what_is_wrong() {
     );
     vm.destroy();
 
-    let mut nobody = helper(DomId::new(4711).expect("a domid"));
+    let mut without_guest = helper(DomId::new(4711).expect("a domid"));
     let mut line = String::new();
-    BufReader::new(nobody.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+    BufReader::new(without_guest.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
     assert!(line.starts_with("error:xc_domain_save 3 "), "{line}");
-    nobody.wait().expect("it ends");
+    without_guest.wait().expect("it ends");
 }

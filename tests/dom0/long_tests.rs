@@ -21,6 +21,7 @@ pub(crate) const LONG: &[&str] = &[
     "migrate_pv_without_live",
     "migrate_hvm_between_xl_and_dombuild",
     "migrate_devices_go_along",
+    "walk_round_trips_without_drift",
     "migrate_refuses_before_memory_is_sent",
     "migrate_connections_that_are_cut",
     "walk_migrate_kills_of_either_side",
@@ -103,6 +104,9 @@ pub(crate) const LONG: &[&str] = &[
 
 /// The tests that take a quarter of a minute or more: every second run has them.
 pub(crate) const MIDDLING: &[&str] = &[
+    "emu_manager_saves_and_restores",
+    "walk_faults_in_save",
+    "walk_faults_in_restore",
     "a_guest_finds_nothing_of_the_one_before",
     "host_memory_dom0_gives_what_is_missing",
     "figures_of_what_the_host_gives",

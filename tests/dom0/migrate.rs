@@ -4,15 +4,15 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use dombuild::xen::ShutdownReason;
+use dombuild::xen::{Interface, ShutdownReason};
 use serde_json::{Value, json};
 
 use super::Test;
 use super::devices::{Images, Link, loops, message};
 use super::linux::{CRASHED, kernel_crashed, said, start};
-use super::sample::Random;
+use super::sample::{Random, count};
 use super::save_restore::{By, assert_hvm_lives, assert_runs, info, small_hvm};
-use super::support::{create, dombuild, run, shell, wait_for};
+use super::support::{create, dombuild, path_text, run, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("migrate_linux_between_xl_and_dombuild", linux_moves),
@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("migrate_hvm_between_xl_and_dombuild", hvm_moves),
     ("migrate_devices_go_along", devices_go_along),
     ("migrate_refuses_before_memory_is_sent", refused),
+    ("walk_round_trips_without_drift", round_trips),
 ];
 
 const BRIDGE: &str = "moved0";
@@ -97,6 +98,51 @@ fn linux_moves() {
     let shown = dombuild(&["inspect", "t"]).success().json();
     assert_eq!((&shown["recorded"], &shown["model"]), (&json!(true), &json!("xenops")), "{shown}");
 
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// What must not drift: owned pages, the limit, the paging pool, and the keys of memory.
+fn measures() -> (u64, u64, u64, String) {
+    let guest = info("t");
+    let pool = Interface::open().expect("Xen").paging_pool(guest.domid).expect("asked");
+    let keys = shell(&format!("xenstore-ls -f /local/domain/{}/memory | sed 's,^[^=]*/,,' | sort", guest.domid));
+    (guest.owned_pages.0, guest.max_pages.0, pool.0, keys)
+}
+
+/// One guest, saved and restored, and migrated, again and again.
+fn round_trips() {
+    start(&["--kind", "pvh", "--memory", "112"], "guest.touch=16 guest.sum");
+    wait_for("its memory is full", 120, || said("sum").is_some());
+    run("xl", &["mem-set", "t", "104m"]).success();
+    let asked = (104 + 1) << 8;
+    wait_for("its balloon follows", 60, || info("t").owned_pages.0 <= asked);
+    thread::sleep(Duration::from_secs(2));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("t.saved");
+    let before = measures();
+    let trips = count(3, 100);
+    for trip in 0..trips {
+        if trip % 2 == 0 {
+            migrate(By::Dombuild, By::Dombuild, "t", &[]);
+        } else {
+            dombuild(&["save", "t", path_text(&file)]).success();
+            dombuild(&["restore", path_text(&file)]).success();
+            fs::remove_file(&file).expect("it is there");
+        }
+        assert_runs("t");
+        // The balloon driver looks at its target when it goes on.
+        let (mut last, mut same) = (measures(), false);
+        for _ in 0..100 {
+            same = last == before;
+            if same {
+                break;
+            }
+            thread::sleep(Duration::from_millis(200));
+            last = measures();
+        }
+        assert!(same, "trip {trip}: {before:?} became {last:?}");
+    }
+    println!("{trips} trips, {} pages, limit {}", before.0, before.1);
     dombuild(&["destroy", "t"]).success();
 }
 

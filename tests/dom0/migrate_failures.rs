@@ -180,7 +180,7 @@ fn cuts() {
     assert_eq!(has(&uuid), json!({ "state": "runs", "domid": info("t").domid }));
     dombuild(&["destroy", "t"]).success();
     assert_eq!(has(&uuid), json!({ "state": "gone" }));
-    assert_eq!(has("00000000-0000-4000-8000-000000000001"), json!({ "state": "never" }));
+    assert_eq!(has("00000000-0000-4000-8000-000000000001"), json!({ "state": "unknown" }));
 }
 
 fn pids_of(word: &str) -> Vec<Pid> {

@@ -149,7 +149,7 @@ pub struct ReceiveArgs {
     #[arg(short = 'p', long)]
     pub paused: bool,
     /// Take no guest; print where the guest of this UUID is, which was sent here: `migrate` asks so if the last answer is lost
-    #[arg(long, value_name = "UUID", conflicts_with_all = ["fd", "paused"])]
+    #[arg(long, value_name = "UUID")]
     pub has: Option<Uuid>,
     /// For `xl migrate`, which gives it: nothing waits here for the guest's end
     #[arg(short = 'e', hide = true)]

@@ -129,7 +129,7 @@ fn connect(arguments: &MigrateArgs, connection: &Connection<'_>) -> Result<(Opti
 fn ask(arguments: &MigrateArgs, uuid: Uuid) -> Result<Arrival, String> {
     let line = question(arguments).ok_or("there is no --ask to do so")?;
     let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec {}", line(uuid))]).stdin(Stdio::null()).stdout(Stdio::piped());
+    shell.args(["-c", &line(uuid)]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = shell.spawn().map_err(|error| error.to_string())?;
     let output = child.stdout.take().map(OwnedFd::from).ok_or("it has no output")?;
     let text = read_answer(output);
@@ -180,13 +180,13 @@ fn quoted(text: &str) -> String {
     format!("'{}'", inner(text))
 }
 
-/// The line for the shell. The program that it becomes ignores SIGINT, which a terminal sends to it as well.
+/// The line for the shell. What it starts ignores SIGINT, which a terminal sends to it as well.
 fn line(arguments: &MigrateArgs, host: &str) -> String {
-    const IGNORING: &str = "trap '' INT QUIT; exec";
+    const IGNORING: &str = "trap '' INT QUIT;";
     if arguments.ssh.trim().is_empty() {
         return format!("{IGNORING} {host}");
     }
-    format!("{IGNORING} {} -- {} {}", arguments.ssh, quoted(host), quoted(&arguments.receiver))
+    format!("{IGNORING} exec {} -- {} {}", arguments.ssh, quoted(host), quoted(&arguments.receiver))
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
             line_of(&["b", "--ssh", "ssh -p 23", "--receiver", "xl migrate-receive"]),
             "trap '' INT QUIT; exec ssh -p 23 -- 'b' 'xl migrate-receive'"
         );
-        assert_eq!(line_of(&["nc b 7", "--ssh", ""]), "trap '' INT QUIT; exec nc b 7");
+        assert_eq!(line_of(&["nc b 7", "--ssh", ""]), "trap '' INT QUIT; nc b 7");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let asked = |words: &[&str]| question(&arguments_of(words)).map(|line| line(Uuid::nil()));
         let has = "--has 00000000-0000-0000-0000-000000000000";
         assert_eq!(asked(&["it's"]), Some(format!(r"ssh -- 'it'\''s' 'dombuild migrate-receive {has}'")));
-        assert_eq!(asked(&["nc b 7", "--ssh", ""]), None, "nobody knows what that is");
+        assert_eq!(asked(&["nc b 7", "--ssh", ""]), None, "it may be anything");
         assert_eq!(asked(&["--fd", "9"]), None);
         assert_eq!(asked(&["--fd", "9", "--ask", "there b"]), Some(format!("there b {has}")));
     }

@@ -19,7 +19,7 @@ use crate::config::name::DomainName;
 use crate::context::Context;
 use crate::domain::find::name_owner;
 use crate::error::{AtStage, Error};
-use crate::lifecycle::arrival::{arrival, mark_arrived, unmark_arrived};
+use crate::lifecycle::arrival::{Progress, arrival, record};
 use crate::lifecycle::migrated::name_incoming;
 use crate::lifecycle::supervise::rename;
 use crate::migration::incoming::receive;
@@ -71,6 +71,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> a
         return Err(Error::Internal("a guest that arrives is in a file".to_owned())).at(Stage::HandOver)?;
     };
     let arrived = restore(&context, &job, &mut domain).and_then(|restored| {
+        record(held.uuid, Progress::Incoming).at(Stage::HandOver)?;
         context.step(Stage::HandOver, || wire.wait_for_word())?;
         Ok(restored)
     });
@@ -81,17 +82,16 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> a
     // The guest is this side's from here on, also if this run is killed.
     let started = restored.model.as_mut().map_or(Ok(()), DeviceModel::let_go).at(Stage::DeviceModel).and_then(|()| {
         domain.release().at(Stage::HandOver)?;
-        mark_arrived(held.uuid).at(Stage::HandOver)?;
+        record(held.uuid, Progress::Arrived).at(Stage::HandOver)?;
         context.step(Stage::HandOver, || rename(&context, held, &name))?;
         restored.start(&context, arguments.paused)
     });
     if let Err(failure) = started {
         let failure = domain.undo(reporter, failure);
-        unmark_arrived(held.uuid);
         // Where a part of it is left, the other side must not go on: it stays undecided there.
         let reported = match failure.error {
             Error::LeftBehind { .. } => Ok(()),
-            _ => wire.report_failure(),
+            _ => record(held.uuid, Progress::Removed).and_then(|()| wire.report_failure()),
         };
         if let Err(error) = reported {
             log::error!("the other side does not know that the guest does not run here: {error}");

@@ -1,4 +1,4 @@
-//! The protocol by which emu-manager says what is to be done (EMP): JSON objects on a socket, one behind the other without a frame.
+//! The protocol by which emu-manager gives orders (EMP): JSON objects on a socket, one behind the other without a frame.
 //!
 //! Each command gets an answer at once, and a descriptor may come with it; what a command starts tells its end by an event. The
 //! client's buffer holds 1024 bytes, and it gives up at a key that it does not know.
@@ -17,6 +17,9 @@ use crate::xen::Round;
 
 /// The most bytes that a client sends before a command is whole.
 const LONGEST_COMMAND: usize = 64 << 10;
+
+/// The most bytes that wait for a client.
+const MOST_UNSENT: usize = 64 << 10;
 
 /// The most characters of an error: its object fits into the client's buffer even if each is written as four bytes.
 const LONGEST_ERROR: usize = 200;
@@ -56,6 +59,8 @@ pub(super) enum Name {
 pub(super) struct Client {
     stream: UnixStream,
     unread: Vec<u8>,
+    /// What it has not read.
+    unsent: Vec<u8>,
     /// A descriptor that came, for the next command.
     descriptor: Option<OwnedFd>,
     /// It wants events.
@@ -67,7 +72,7 @@ impl Client {
     /// If its socket cannot be used without blocking.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, unread: Vec::new(), descriptor: None, watches: false })
+        Ok(Self { stream, unread: Vec::new(), unsent: Vec::new(), descriptor: None, watches: false })
     }
 
     /// What becomes readable with its next bytes.
@@ -115,12 +120,42 @@ impl Client {
         self.descriptor.take()
     }
 
-    /// Sends an object.
+    /// Sends an object as soon as the client reads.
     ///
     /// # Errors
-    /// If the client does not read.
+    /// If the client has gone, or has not read for long.
     pub(super) fn send(&mut self, object: &Value) -> io::Result<()> {
-        self.stream.write_all(object.to_string().as_bytes())
+        self.unsent.extend_from_slice(object.to_string().as_bytes());
+        self.flush()
+    }
+
+    /// Sends an event that the next one replaces, unless the client has not read what came before.
+    ///
+    /// # Errors
+    /// If the client has gone.
+    pub(super) fn send_progress(&mut self, event: &Value) -> io::Result<()> {
+        if self.unsent.is_empty() { self.send(event) } else { Ok(()) }
+    }
+
+    /// Whether something waits until the client reads.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Sends what the client's socket takes.
+    ///
+    /// # Errors
+    /// If the client has gone, or has not read for long.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(length) => drop(self.unsent.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.unsent.len() <= MOST_UNSENT => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -134,7 +169,7 @@ pub(super) fn refused(text: &str) -> Value {
     json!({ "error": one_line(text).chars().take(LONGEST_ERROR).collect::<String>() })
 }
 
-/// The event of a round, and of its half second where `meanwhile`: then nobody knows what has changed.
+/// The event of a round; `meanwhile`, while the next one lasts: then it is not known what has changed.
 pub(super) fn progress(round: Round, meanwhile: bool) -> Value {
     let remaining = match round.dirty {
         Some(pages) if !meanwhile => json!(pages.0),
@@ -203,6 +238,35 @@ mod tests {
             assert!(client.read().expect("read"));
         }
         client.command().expect_err("it is too long");
+    }
+
+    #[test]
+    fn progress_never_fills_the_socket_of_a_client_that_does_not_read() {
+        let (mut theirs, mut client) = pair();
+        for iteration in 0..5000 {
+            let round = Round { iteration, written: Pages(9), dirty: Some(Pages(1)) };
+            client.send_progress(&progress(round, false)).expect("it is there");
+        }
+        assert!(client.has_unsent());
+        client.send(&done()).expect("an answer waits");
+        client.send(&completed(None)).expect("the end waits");
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut theirs, &mut text).expect("UTF-8");
+            text
+        });
+        while client.has_unsent() {
+            client.flush().expect("it reads");
+        }
+        drop(client);
+        let text = reader.join().expect("it ends");
+        let objects: Vec<Value> =
+            serde_json::Deserializer::from_str(&text).into_iter().map(|object| object.expect("whole")).collect();
+        assert_eq!(objects[objects.len() - 2..], [done(), completed(None)]);
+        assert!(objects.len() < 5000, "{}", objects.len());
+        // Answers that are never read are not kept for ever.
+        let (_theirs, mut client) = pair();
+        (0..100_000).try_for_each(|_| client.send(&done())).expect_err("it is given up");
     }
 
     #[test]

@@ -1,41 +1,28 @@
-//! The mode `listen`: emu-manager, which xenopsd starts to migrate a guest, starts this helper and says by [`super::emp`] what is to
-//! be done.
+//! The mode `listen`: emu-manager, which xenopsd starts to migrate a guest, starts this helper and gives orders by [`super::emp`].
 
-use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
-use super::emp::{self, Client, Command, Name};
+use super::clients::Clients;
+use super::emp::{self, Command, Name};
 use super::migrate::{Restoring, check_may_move, domain_of, guest_number, node_of, start_save, tell};
 use super::options::Options;
 use crate::context::Context;
 use crate::error::{AtStage, Error, Failure, Wait};
 use crate::memory::{Gfn, Pages};
 use crate::migration::helper::{Answer, Event, Helper};
-use crate::os::socket::try_connect;
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainInfo, Round};
-
-/// The folder in which emu-manager looks for `DOMID/control`.
-const FOLDER: &str = "/var/xen/xenguest";
 
 /// How long there may be no client.
 const WITHOUT_CLIENT: Duration = Duration::from_secs(120);
 
 /// The interval of events while a round lasts.
 const INTERVAL: Duration = Duration::from_millis(500);
-
-/// The most clients.
-const MOST_CLIENTS: usize = 8;
 
 /// What the command line asks for.
 pub(super) struct Job {
@@ -57,8 +44,8 @@ impl Job {
     /// The step and the call that failed, also of what a client asked for.
     pub(super) fn serve(self, context: &Context<'_>) -> Result<(), Failure> {
         let domain = domain_of(context, self.domid)?;
-        let socket = context.step(Stage::CheckInput, || {
-            Socket::listen(self.domid).map_err(Error::io("listen for emu-manager in /var/xen/xenguest"))
+        let clients = context.step(Stage::CheckInput, || {
+            Clients::listen(self.domid).map_err(Error::io("listen for emu-manager in /var/xen/xenguest"))
         })?;
         let said = say_ready().map_err(Error::io("write the word Ready to standard output"));
         said.at(Stage::CheckInput)?;
@@ -66,15 +53,20 @@ impl Job {
             context,
             domain,
             job: self,
-            clients: Vec::new(),
+            clients,
             stream: None,
             ports: (None, None),
             rule: Answer::GoOn,
             suspended: false,
             work: Work::Nothing,
+            records: false,
             ended: false,
         };
-        server.run(&socket)
+        let served = server.run();
+        if served.is_err() {
+            server.abort();
+        }
+        served
     }
 }
 
@@ -82,40 +74,6 @@ impl Job {
 fn say_ready() -> io::Result<()> {
     let mut output = io::stdout();
     output.write_all(b"Ready\n").and_then(|()| output.flush())
-}
-
-/// The socket, which goes with this process.
-struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    fn listen(domid: DomId) -> io::Result<Self> {
-        let folder = Path::new(FOLDER).join(domid.to_string());
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let path = folder.join("control");
-        match try_connect(&path) {
-            Ok(_) => return Err(Errno::EADDRINUSE.into()),
-            // A helper that was killed has left it.
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(&path)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let listener = UnixListener::bind(&path)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, path })
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // The folder only if it is empty.
-        let removed = fs::remove_file(&self.path).and_then(|()| self.path.parent().map_or(Ok(()), fs::remove_dir));
-        if let Err(error) = removed {
-            log::warn!("{}: {error}", self.path.display());
-        }
-    }
 }
 
 /// What is being done.
@@ -135,7 +93,7 @@ struct Server<'a> {
     context: &'a Context<'a>,
     domain: DomainInfo,
     job: Job,
-    clients: Vec<Client>,
+    clients: Clients,
     stream: Option<OwnedFd>,
     /// The event channels of the store ring and of the console ring.
     ports: (Option<u32>, Option<u32>),
@@ -144,21 +102,27 @@ struct Server<'a> {
     /// The guest is suspended.
     suspended: bool,
     work: Work,
-    /// A client has said so.
+    /// A live save has begun, and Xen records what the guest changes.
+    records: bool,
+    /// A client has said that this is all.
     ended: bool,
 }
 
 impl Server<'_> {
-    fn run(&mut self, socket: &Socket) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<(), Failure> {
         let mut without_client = Instant::now();
         let mut last_event = Instant::now();
         while !self.ended {
-            let ready = self.wait(socket).map_err(Error::io("wait for emu-manager")).at(Stage::CheckInput)?;
-            if ready.listener {
-                self.accept(socket);
-            }
-            for index in ready.clients.into_iter().rev() {
-                self.read(index)?;
+            let work = match &self.work {
+                // A child that waits for an answer says nothing before its end.
+                Work::Saving { helper, .. } => Some(helper.socket()),
+                Work::Restoring(restoring) => Some(restoring.end()),
+                Work::Nothing | Work::Done => None,
+            };
+            let waited = self.clients.wait(work, INTERVAL).map_err(Error::io("wait for emu-manager"));
+            let ready = waited.at(Stage::CheckInput)?;
+            for index in ready.clients {
+                self.obey(index)?;
             }
             if ready.work {
                 self.go_on()?;
@@ -167,10 +131,9 @@ impl Server<'_> {
                 last_event = Instant::now();
                 self.tell_meanwhile();
             }
-            if !self.clients.is_empty() {
+            if !self.clients.are_none() {
                 without_client = Instant::now();
             } else if without_client.elapsed() >= WITHOUT_CLIENT {
-                self.abort();
                 let what = "emu-manager did not connect, or has gone".to_owned();
                 return Err(Error::TimedOut { what, after: WITHOUT_CLIENT, wait: Wait::Migration })
                     .at(Stage::CheckInput);
@@ -178,89 +141,36 @@ impl Server<'_> {
         }
         match self.work {
             Work::Nothing | Work::Done => Ok(()),
-            Work::Saving { .. } | Work::Restoring(_) => {
-                self.abort();
-                Err(aborted())
-            }
+            Work::Saving { .. } | Work::Restoring(_) => Err(aborted()),
         }
     }
 
-    /// Waits until something can be read.
-    fn wait(&self, socket: &Socket) -> io::Result<Ready> {
-        let mut watched = vec![PollFd::new(socket.listener.as_fd(), PollFlags::POLLIN)];
-        watched.extend(self.clients.iter().map(|client| PollFd::new(client.socket(), PollFlags::POLLIN)));
-        match &self.work {
-            // A child that waits for an answer says nothing before its end.
-            Work::Saving { helper, .. } => watched.push(PollFd::new(helper.socket(), PollFlags::POLLIN)),
-            Work::Restoring(restoring) => watched.push(PollFd::new(restoring.end(), PollFlags::POLLIN)),
-            Work::Nothing | Work::Done => {}
-        }
-        match poll(&mut watched, PollTimeout::try_from(INTERVAL).unwrap_or(PollTimeout::MAX)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut readable = watched.iter().map(|one| one.any().unwrap_or(false));
-        let listener = readable.next().unwrap_or(false);
-        let clients = readable.by_ref().take(self.clients.len()).enumerate();
-        let clients = clients.filter_map(|(index, ready)| ready.then_some(index)).collect();
-        Ok(Ready { listener, clients, work: readable.next().unwrap_or(false) })
-    }
-
-    fn accept(&mut self, socket: &Socket) {
-        let accepted = socket.listener.accept().and_then(|(stream, _)| Client::new(stream));
-        match accepted {
-            Ok(client) if self.clients.len() < MOST_CLIENTS => self.clients.push(client),
-            Ok(_) => log::warn!("more than {MOST_CLIENTS} clients: the last one is turned away"),
-            Err(error) => log::warn!("a client that has gone: {error}"),
-        }
-    }
-
-    /// Reads from a client, and does what it says. A client that is gone, or says nothing that can be read, is forgotten.
-    fn read(&mut self, index: usize) -> Result<(), Failure> {
-        let Some(client) = self.clients.get_mut(index) else { return Ok(()) };
-        match client.read() {
-            Ok(true) => {}
-            Ok(false) => {
-                self.clients.remove(index);
-                return Ok(());
-            }
-            Err(error) => {
-                log::warn!("a client is lost: {error}");
-                self.clients.remove(index);
-                return Ok(());
-            }
-        }
+    /// Does what a client says.
+    fn obey(&mut self, index: usize) -> Result<(), Failure> {
         while let Some(client) = self.clients.get_mut(index) {
             let command = match client.command() {
                 Ok(None) => break,
                 Ok(Some(command)) => command,
                 Err(problem) => {
                     log::error!("{problem}");
-                    self.send(index, &emp::refused(&problem));
+                    self.clients.send(index, &emp::refused(&problem));
                     continue;
                 }
             };
             log::info!("command: {:?}", command.execute);
             match self.execute(index, command) {
-                Ok(answer) => self.send(index, &answer),
+                Ok(answer) => self.clients.send(index, &answer),
                 Err(Refusal::Command(problem)) => {
                     log::error!("{problem}");
-                    self.send(index, &emp::refused(&problem));
+                    self.clients.send(index, &emp::refused(&problem));
                 }
                 Err(Refusal::Failed(failure)) => {
-                    self.send(index, &emp::refused(&failure.to_string()));
+                    self.clients.send(index, &emp::refused(&failure.to_string()));
                     return Err(failure);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Sends to a client; one that does not read is forgotten.
-    fn send(&mut self, index: usize, object: &Value) {
-        let Some(Err(error)) = self.clients.get_mut(index).map(|client| client.send(object)) else { return };
-        log::warn!("a client does not read: {error}");
-        self.clients.remove(index);
     }
 
     fn execute(&mut self, index: usize, command: Command) -> Result<Value, Refusal> {
@@ -289,7 +199,6 @@ impl Server<'_> {
                 self.rule = Answer::Refuse;
                 self.answer_held(Answer::Refuse)?;
                 if matches!(self.work, Work::Restoring(_)) {
-                    self.abort();
                     return Err(aborted().into());
                 }
             }
@@ -326,6 +235,7 @@ impl Server<'_> {
         let stream = self.stream()?;
         check_may_move(self.context, self.domain.domid, self.job.force)?;
         let helper = self.context.step(Stage::SaveMemory, || start_save(&self.domain, stream, live))?;
+        self.records = live;
         self.work = Work::Saving { helper, held: false, round: None };
         Ok(())
     }
@@ -358,7 +268,7 @@ impl Server<'_> {
                 let event = self.context.step(Stage::SaveMemory, || helper.wait(self.context.cancel, || ()))?;
                 let (answer, round) = match event {
                     Event::Done(_) => {
-                        self.tell_all(&emp::completed(None));
+                        self.clients.tell_all(&emp::completed(None));
                         return Ok(());
                     }
                     // emu-manager has QEMU record what it changes.
@@ -366,7 +276,7 @@ impl Server<'_> {
                     Event::Round(round) => {
                         tell(round);
                         if round.dirty.is_some() {
-                            self.tell_all(&emp::progress(round, false));
+                            self.clients.tell_progress(&emp::progress(round, false));
                         }
                         (Some(self.after(round)), Some(round))
                     }
@@ -380,7 +290,7 @@ impl Server<'_> {
             }
             Work::Restoring(restoring) => {
                 let (store, console): (Gfn, Gfn) = restoring.finish(self.context)?;
-                self.tell_all(&emp::completed(Some((store, console))));
+                self.clients.tell_all(&emp::completed(Some((store, console))));
             }
             before @ (Work::Nothing | Work::Done) => self.work = before,
         }
@@ -397,41 +307,22 @@ impl Server<'_> {
 
     /// Tells that the save goes on, while a round lasts.
     fn tell_meanwhile(&mut self) {
-        if let Work::Saving { round: Some(round), .. } = self.work {
-            self.tell_all(&emp::progress(round, true));
+        if let Work::Saving { round: Some(round), held: false, .. } = self.work {
+            self.clients.tell_progress(&emp::progress(round, true));
         }
-    }
-
-    /// Sends an event to each client that wants events.
-    fn tell_all(&mut self, event: &Value) {
-        for index in (0..self.clients.len()).rev().filter(|index| self.watched_by(*index)).collect::<Vec<_>>() {
-            self.send(index, event);
-        }
-    }
-
-    fn watched_by(&self, index: usize) -> bool {
-        self.clients.get(index).is_some_and(|client| client.watches)
     }
 
     /// Ends what is being done. The guest runs on at its caller's word.
     fn abort(&mut self) {
-        let was = mem::replace(&mut self.work, Work::Done);
-        if let Work::Saving { helper, .. } = was {
-            drop(helper);
-            if let Err(error) = self.context.xen.stop_log_dirty(self.domain.domid) {
-                log::warn!("domain {} still records which pages it changes: {error}", self.domain.domid);
-            }
+        // The child first: it may begin to record.
+        self.work = Work::Done;
+        if !self.records {
+            return;
+        }
+        if let Err(error) = self.context.xen.stop_log_dirty(self.domain.domid) {
+            log::warn!("domain {} still records which pages it changes: {error}", self.domain.domid);
         }
     }
-}
-
-/// What can be read.
-struct Ready {
-    listener: bool,
-    /// By their places.
-    clients: Vec<usize>,
-    /// The child that saves or restores.
-    work: bool,
 }
 
 /// Why a command is not carried out.

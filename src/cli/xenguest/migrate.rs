@@ -208,8 +208,7 @@ pub(super) fn domain_of(context: &Context<'_>, domid: DomId) -> Result<DomainInf
 /// [`Obstacle::NoMigrate`]; an error of xenstored.
 pub(super) fn check_may_move(context: &Context<'_>, domid: DomId, force: bool) -> Result<(), Failure> {
     context.step::<_, Error>(Stage::CheckInput, || {
-        let flag = XenstorePaths::new(domid).of_domain("platform/nomigrate");
-        if !force && context.store.plain().read(&flag)?.is_some() {
+        if !force && platform_of(&context.store.plain(), &XenstorePaths::new(domid))?.nomigrate {
             return Err(MigrationError::Obstacle { domid, obstacle: Obstacle::NoMigrate }.into());
         }
         Ok(())

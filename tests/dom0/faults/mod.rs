@@ -4,6 +4,7 @@
 
 mod check;
 mod guest;
+mod saved;
 mod shim;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("walk_faults_in_build_pv", || build_walk(Kind::Pv, 1)),
     ("walk_faults_in_cleaning_up", clean_up_walk),
     ("walk_faults_in_destroy", destroy_walk),
+    ("walk_faults_in_save", saved::save_walk),
+    ("walk_faults_in_restore", saved::restore_walk),
     ("faults_a_transaction_that_collides_is_tried_again", transactions_again),
 ];
 
