@@ -7,6 +7,7 @@ use crate::config::devices::emulated::Usb;
 use crate::config::devices::error::DeviceSpecError;
 use crate::config::devices::set::Devices;
 use crate::config::error::ConfigError;
+use crate::config::host_access::HostAccess;
 use crate::error::Error;
 use crate::memory::Kind;
 
@@ -32,6 +33,11 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
                 Some(Usb::Devices(arguments.usb_device.clone()))
             }
             None => None,
+        },
+        host_access: HostAccess {
+            ports: arguments.ioport.clone(),
+            irqs: arguments.irq.clone(),
+            memory: arguments.iomem.clone(),
         },
         ..Devices::default()
     };

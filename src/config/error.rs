@@ -49,6 +49,14 @@ pub enum ConfigError {
         /// The guest's vCPUs.
         vcpus: u32,
     },
+    /// A list of CPUs cannot be used on this host.
+    #[error("vcpu/{vcpu}/affinity: {reason}")]
+    CpuList {
+        /// The vCPU.
+        vcpu: u32,
+        /// Why.
+        reason: String,
+    },
     /// The sockets would not be full.
     #[error("cores-per-socket is {cores}, which does not divide the {vcpus} vCPUs")]
     CoresPerSocket {

@@ -7,6 +7,7 @@ pub mod cpuid_policy;
 pub mod devices;
 pub mod error;
 pub mod guest;
+pub mod host_access;
 pub mod name;
 pub mod on_end;
 pub mod platform;

@@ -5,6 +5,7 @@
 //! them; `create` and `build` take the same ones with `--platform KEY=VALUE`. Every setting is one line of [`SETTINGS`],
 //! which the parsers go by and docs/platform.md is made from.
 
+pub mod cpu_list;
 pub mod lookup;
 pub mod setting;
 pub mod settings;

@@ -16,6 +16,7 @@ use super::{libxl_cpuid, libxl_devices, saved_request};
 use crate::config::devices::machine::{BootOrder, GraphicsCard};
 use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;
+use crate::config::host_access::Irq;
 use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
 use crate::error::Error;
@@ -177,6 +178,11 @@ impl LibxlConfig<'_> {
         info.put_some("max_grant_version", self.max_grant_version);
         info.put_some("vpmu", self.vpmu.then(|| truth(true)));
         info.put_some("arch_x86", self.msr_relaxed.then(|| json!({ "msr_relaxed": truth(true) })));
+        let access = &self.devices.host_access;
+        let listed = |list: Vec<Value>| (!list.is_empty()).then_some(list);
+        info.put_some("ioports", listed(access.ports.iter().copied().map(libxl_devices::ports).collect()));
+        info.put_some("irqs", listed(access.irqs.iter().map(|Irq(number)| (*number).into()).collect()));
+        info.put_some("iomem", listed(access.memory.iter().copied().map(libxl_devices::io_memory).collect()));
         info.put_some("max_grant_frames", self.max_grant_frames);
         info.put_some("max_maptrack_frames", self.max_maptrack_frames);
         info.put_some(

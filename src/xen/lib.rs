@@ -35,6 +35,7 @@ mod error;
 mod foreign_memory;
 mod gzip_mask;
 mod host;
+mod host_access;
 mod hvm;
 mod hvm_info;
 mod hypfs;

@@ -151,7 +151,7 @@ fn the_flags_of_each_verb() {
             "create",
             format!(
                 "{memory} {guest} --name --dry-run --libxl-json --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --bootloader --bootloader-arg --bootloader-timeout --bootloader-unconfined --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --vga --serial --xen-platform-pci --boot --console --vncviewer --quiet --hotplug-timeout --seclabel \
+                 --bootloader --bootloader-arg --bootloader-timeout --bootloader-unconfined --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --ioport --irq --iomem --vga --serial --xen-platform-pci --boot --console --vncviewer --quiet --hotplug-timeout --seclabel \
                  --max-grant-frames --max-maptrack-frames --max-grant-version --vpmu --msr-relaxed --event-channels --cpupool --store-timeout"
             ),
         ),

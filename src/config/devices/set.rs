@@ -17,6 +17,7 @@ use super::sound::SoundCard;
 use super::vdispl::Vdispl;
 use super::virtual_device::DiskClass;
 use super::vtpm::Vtpm;
+use crate::config::host_access::HostAccess;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
@@ -49,6 +50,8 @@ pub struct Devices {
     pub usb: Option<Usb>,
     /// The emulated machine of an HVM guest.
     pub machine: Machine,
+    /// What it may reach of the host's hardware.
+    pub host_access: HostAccess,
     /// Where the guest is while it migrates.
     pub migrates_from: MigratesFrom,
 }

@@ -26,6 +26,9 @@ impl Mapper<'_> {
             ("vtpm", "--vtpm"),
             ("pvcalls", "--pvcalls"),
             ("vdispl", "--vdispl"),
+            ("ioports", "--ioport"),
+            ("irqs", "--irq"),
+            ("iomem", "--iomem"),
         ] {
             self.same(key, flag);
         }
