@@ -100,7 +100,7 @@ fn build_into(
     let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model: None })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
-    let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None };
+    let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None, driver_domain: false };
     build_post(context, domid, guest, &identity, ports, rings)?;
     Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })
 }

@@ -40,6 +40,9 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
         if let Some(mode) = platform.timer_mode {
             set(HvmParam::TimerMode, mode.into())?;
         }
+        if let Some(mode) = platform.altp2m {
+            xen.set_altp2m(domid, mode)?;
+        }
         if let Some(mask) = platform.viridian.mask(guest.plan.request.vgpu) {
             set(HvmParam::Viridian, mask.into())?;
         }

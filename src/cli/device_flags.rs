@@ -5,6 +5,7 @@ use std::str::FromStr;
 use crate::cli::args::devices::VirtualDeviceArgs;
 use crate::config::devices::emulated::Usb;
 use crate::config::devices::error::DeviceSpecError;
+use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::error::ConfigError;
 use crate::config::host_access::HostAccess;
@@ -39,6 +40,7 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
             irqs: arguments.irq.clone(),
             memory: arguments.iomem.clone(),
         },
+        machine: Machine { disks: arguments.hdtype, ..Machine::default() },
         ..Devices::default()
     };
     devices.check(kind).map_err(ConfigError::from)?;

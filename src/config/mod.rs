@@ -1,6 +1,7 @@
 //! The typed and checked configuration of a guest. No file is read here, and Xen is not called.
 
 pub mod autoballoon;
+pub mod bios_string;
 pub mod cmdline;
 pub mod cpu_pool;
 pub mod cpuid_policy;

@@ -31,6 +31,8 @@ pub struct PhysInfo {
     pub shadow: bool,
     /// Grant table version 2 is available.
     pub grant_v2: bool,
+    /// Xen can trace what the CPU does in a guest.
+    pub vmtrace: bool,
 }
 
 impl PhysInfo {
@@ -122,6 +124,7 @@ impl Interface {
             hap: has(sys::XEN_SYSCTL_PHYSCAP_hap),
             shadow: has(sys::XEN_SYSCTL_PHYSCAP_shadow),
             grant_v2: has(sys::XEN_SYSCTL_PHYSCAP_gnttab_v2),
+            vmtrace: has(sys::XEN_SYSCTL_PHYSCAP_vmtrace),
         })
     }
 

@@ -86,7 +86,8 @@ fn different_pages(xen: &Interface, theirs: DomId, ours: DomId) -> Vec<u64> {
     theirs.differences(&ours)
 }
 
-fn same_params(xen: &Interface, theirs: DomId, ours: DomId) -> usize {
+/// Compares the HVM parameters of both guests, and returns how many can be read.
+pub(crate) fn same_params(xen: &Interface, theirs: DomId, ours: DomId) -> usize {
     let of = |domid| -> BTreeMap<u32, Result<u64, Option<String>>> {
         (0..PARAMS)
             .map(|number| {

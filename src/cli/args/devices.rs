@@ -10,7 +10,7 @@ use super::host::StoreArgs;
 use super::qemu::Switch;
 use super::time::seconds;
 use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
-use crate::config::devices::machine::{BootOrder, GraphicsCard};
+use crate::config::devices::machine::{BootOrder, DiskController, GraphicsCard};
 use crate::config::host_access::{IoMemory, Irq, PortRange};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
@@ -103,6 +103,9 @@ pub struct VirtualDeviceArgs {
     /// The graphics card of an HVM guest: stdvga, cirrus, qxl or none; --video sets its memory [default: stdvga]
     #[arg(long, value_name = "CARD", hide_possible_values = true)]
     pub vga: Option<GraphicsCard>,
+    /// The controller of an HVM guest's disks hda to hdd and xvda to xvdf: ide, which has four of them, or ahci
+    #[arg(long, value_name = "ide|ahci", value_enum, hide_possible_values = true, default_value = "ide")]
+    pub hdtype: DiskController,
     /// A serial port of an HVM guest, in QEMU's words: pty, null, file:PATH (repeat it); none for no port [default: pty]
     #[arg(long, value_name = "PORT")]
     pub serial: Vec<String>,

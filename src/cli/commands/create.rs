@@ -190,7 +190,12 @@ fn start(
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
-    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()), migrates_from: None };
+    let identity = Identity {
+        uuid: config.uuid,
+        name: Some(config.name.clone()),
+        migrates_from: None,
+        driver_domain: config.driver_domain,
+    };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
+use crate::config::bios_string::{BiosString, BiosStringError};
 use crate::config::host_access::Irq;
 use crate::domain::libxl_devices;
 
@@ -317,35 +318,13 @@ pub(super) fn rdm(text: &str) -> Result<Value, Wrong> {
 
 /// An SMBIOS string of Xen 4.20.
 pub(super) fn smbios(text: &str) -> Result<Value, Wrong> {
-    const KEYS: [&str; 18] = [
-        "bios_vendor",
-        "bios_version",
-        "system_manufacturer",
-        "system_product_name",
-        "system_version",
-        "system_serial_number",
-        "baseboard_manufacturer",
-        "baseboard_product_name",
-        "baseboard_version",
-        "baseboard_serial_number",
-        "baseboard_asset_tag",
-        "baseboard_location_in_chassis",
-        "enclosure_manufacturer",
-        "enclosure_serial_number",
-        "enclosure_asset_tag",
-        "battery_manufacturer",
-        "battery_device_name",
-        "oem",
-    ];
     let whole = Part::whole(text);
-    let (key, value) = whole.split('=').unwrap_or((whole, Part::whole("")));
-    if !KEYS.contains(&key.text) {
-        return Err(key.wrong(format!("{:?} is no SMBIOS string; it is one of {}", key.text, KEYS.join(", "))));
+    let key = whole.split('=').map_or(whole, |(key, _)| key);
+    match text.parse::<BiosString>() {
+        Ok(BiosString { name, text }) => Ok(json!({ "key": name, "value": text })),
+        Err(error @ BiosStringError::Name(_)) => Err(key.wrong(error.to_string())),
+        Err(error @ BiosStringError::Text { .. }) => Err(whole.wrong(error.to_string())),
     }
-    if value.text.is_empty() {
-        return Err(whole.wrong(format!("{} has no text", key.text)));
-    }
-    Ok(json!({ "key": key.text, "value": value.text }))
 }
 
 #[cfg(test)]
