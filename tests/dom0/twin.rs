@@ -219,6 +219,7 @@ pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pair
     let missing: Vec<_> = one.iter().filter(|line| !other.contains(line)).collect();
     let added: Vec<_> = other.iter().filter(|line| !one.contains(line)).collect();
     assert!(missing.is_empty() && added.is_empty(), "only xl's: {missing:#?}\nonly ours: {added:#?}");
-    assert!(one.len() > 60, "{one:#?}");
+    // A PVH guest without a device has the fewest, 44.
+    assert!(one.len() > 40, "{one:#?}");
     one.len()
 }
