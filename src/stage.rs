@@ -54,6 +54,8 @@ pub enum Stage {
     Xenstore,
     /// The domain is introduced to xenstored.
     Introduce,
+    /// The domain gets its I/O ports, interrupts and I/O memory of the host.
+    HostAccess,
     /// Devices are attached: their nodes are written, and their backends are ready.
     Devices,
     /// The PoD target is set.
@@ -96,7 +98,7 @@ pub enum Stage {
 
 impl Stage {
     /// Every step, in order.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::CheckInput,
         Self::Connect,
         Self::CreateDomain,
@@ -121,6 +123,7 @@ impl Stage {
         Self::CheckPagingPool,
         Self::Xenstore,
         Self::Introduce,
+        Self::HostAccess,
         Self::Devices,
         Self::PodTarget,
         Self::BalloonTarget,
@@ -169,6 +172,7 @@ impl Stage {
             Self::CheckPagingPool => "check-paging-pool",
             Self::Xenstore => "xenstore",
             Self::Introduce => "introduce",
+            Self::HostAccess => "host-access",
             Self::Devices => "devices",
             Self::PodTarget => "pod-target",
             Self::BalloonTarget => "balloon-target",

@@ -4,6 +4,7 @@ use super::build::{BuildJob, build_guest};
 use super::built::Built;
 use super::claim::give_back_claim;
 use super::image::check_paging_pool;
+use super::platform::resolve_cpu_lists;
 use super::post::{Identity, build_post};
 use super::pre::build_pre;
 use crate::config::guest::{Claim, Guest};
@@ -48,6 +49,7 @@ pub fn build_given_domain(
 ) -> Result<Built, Failure> {
     let (domain, mut run) = context.step(Stage::CreateDomain, || {
         let domain = check(context, domid, guest)?;
+        resolve_cpu_lists(context, &mut guest.platform)?;
         let run = JournalEntry::begin(RunVerb::Build, domain.uuid, Some(domid))?;
         Ok::<_, Error>((domain, run))
     })?;
@@ -98,7 +100,7 @@ fn build_into(
     let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model: None })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
-    let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None };
+    let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None, driver_domain: false };
     build_post(context, domid, guest, &identity, ports, rings)?;
     Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })
 }

@@ -1,5 +1,6 @@
 //! Xenstore keys by which hvmloader, and the program that starts the device model, learn what the builder decided.
 
+use crate::config::bios_string;
 use crate::config::platform::Platform;
 use crate::domain::paths::XenstorePaths;
 use crate::memory::limits::VGPU_VRAM;
@@ -32,7 +33,7 @@ fn bool01(yes: bool) -> &'static str {
     if yes { "1" } else { "0" }
 }
 
-/// Writes which ACPI features the guest has, and which firmware hvmloader starts.
+/// Writes which ACPI features the guest has, which firmware hvmloader starts, and strings of the SMBIOS tables.
 ///
 /// # Errors
 /// An error of xenstored.
@@ -50,6 +51,9 @@ pub fn write_firmware(
         ("hvmloader/bios", firmware.name()),
     ] {
         transaction.write(&keys.of_domain(name), value)?;
+    }
+    for (node, text) in bios_string::nodes(&platform.bios_strings) {
+        transaction.write(&keys.of_domain(&format!("bios-strings/{node}")), text)?;
     }
     if let Some(id) = &platform.generation_id {
         transaction.write(&keys.of_domain("platform/generation-id"), id)?;

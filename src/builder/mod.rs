@@ -8,6 +8,7 @@ pub mod claim;
 pub mod cpuid;
 pub mod dom0_memory;
 pub mod given_domain;
+pub mod host_access;
 pub mod host_memory;
 pub mod hvm;
 pub mod hvmloader_keys;

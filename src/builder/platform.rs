@@ -1,6 +1,8 @@
 //! Settings of a domain besides memory: clocks, timers, Hyper-V enlightenments, vCPU affinity and CPU share.
 
+use crate::config::error::ConfigError;
 use crate::config::guest::Guest;
+use crate::config::platform::{CpuMap, Platform};
 use crate::context::Context;
 use crate::error::{Error, Failure};
 use crate::memory::Kind;
@@ -38,6 +40,9 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
         if let Some(mode) = platform.timer_mode {
             set(HvmParam::TimerMode, mode.into())?;
         }
+        if let Some(mode) = platform.altp2m {
+            xen.set_altp2m(domid, mode)?;
+        }
         if let Some(mask) = platform.viridian.mask(guest.plan.request.vgpu) {
             set(HvmParam::Viridian, mask.into())?;
         }
@@ -54,6 +59,22 @@ fn set_params(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), 
     xen.set_tsc_mode(domid, platform.tsc_mode)?;
     if platform.time_offset != 0 {
         xen.set_time_offset(domid, platform.time_offset)?;
+    }
+    Ok(())
+}
+
+/// Finds the CPUs of affinities that are lists in xl's words: they depend on the host's CPUs and NUMA nodes.
+///
+/// # Errors
+/// [`ConfigError::CpuList`] for a list that cannot be used on this host; an error of Xen.
+pub fn resolve_cpu_lists(context: &Context<'_>, platform: &mut Platform) -> Result<(), Error> {
+    let maps = || platform.affinity.values().chain(platform.soft_affinity.values());
+    if !maps().any(CpuMap::is_list) {
+        return Ok(());
+    }
+    let nodes = context.xen.cpu_nodes()?;
+    for (vcpu, map) in platform.affinity.iter_mut().chain(&mut platform.soft_affinity) {
+        map.resolve(&nodes).map_err(|reason| ConfigError::CpuList { vcpu: *vcpu, reason })?;
     }
     Ok(())
 }

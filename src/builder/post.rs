@@ -28,7 +28,7 @@ const CONSOLE_LIMIT: &str = "1048576";
 /// `XenbusStateInitialising` (xen/include/public/io/xenbus.h).
 const INITIALISING: &str = "1";
 
-/// The UUID and the name of a domain.
+/// What a domain is in xenstore: its UUID, its name and its role.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The domain's UUID, which Xen calls its handle.
@@ -37,6 +37,8 @@ pub struct Identity {
     pub name: Option<DomainName>,
     /// The domain in which the guest still is, if it migrates within this host.
     pub migrates_from: Option<DomId>,
+    /// It may serve devices to others: it owns the directories for that (`driver_domain`, libxl_create.c, Xen 4.17).
+    pub driver_domain: bool,
 }
 
 impl Identity {
@@ -111,6 +113,11 @@ fn write_skeleton(
         transaction.set_permissions(node, readable)?;
     }
     transaction.make_as(&keys.of_domain("device/suspend/event-channel"), owned)?;
+    if identity.driver_domain {
+        for node in ["libxl", "device-model"] {
+            transaction.make_as(&keys.of_domain(node), owned)?;
+        }
+    }
     transaction.make_as(&vm_path, readable)?;
     transaction.make_as(&keys.libxl, Permissions::dom0_only())?;
     transaction.write(&keys.of_domain("control/platform-feature-multiprocessor-suspend"), "1")?;

@@ -58,6 +58,7 @@ fn check_direct(arguments: &BootArgs, bootloader: bool, kind: Kind, shim: bool) 
         ("--hvmloader", arguments.hvmloader.is_some()),
         ("--smbios", arguments.smbios.is_some()),
         ("--smbios-passthrough", arguments.smbios_passthrough),
+        ("--bios-string", !arguments.bios_string.is_empty()),
         ("--acpi", arguments.acpi.is_some()),
     ] {
         if given {

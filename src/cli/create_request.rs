@@ -38,6 +38,17 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
                 .to_owned(),
         ));
     }
+    if !config.vmtrace.is_zero() && !host.vmtrace {
+        return Err(Error::BadConfig(
+            "this host has no processor trace for guests (Xen offers Intel PT in HVM guests): leave out --vmtrace"
+                .to_owned(),
+        ));
+    }
+    if config.guest.platform.altp2m.is_some() && !has_altp2m(&context.xen.version()?.command_line) {
+        log::warn!(
+            "Xen's command line has no altp2m: it gives no guest alternate memory maps, and --altp2m has no effect"
+        );
+    }
     check_width(context, &config.guest)?;
     check_cpuid_rules(context, kind, &config.guest.platform.cpuid)?;
     let ssid = config.seclabel.as_deref().map(|label| context.xen.security_id(label)).transpose()?;
@@ -56,8 +67,18 @@ pub(crate) fn create_request(context: &Context<'_>, config: &Create) -> Result<(
         cpupool: pool_number(context, &config.cpupool)?,
         ssid: ssid.unwrap_or(0),
         pirqs: config.pirqs,
+        altp2m: config.guest.platform.altp2m,
+        vmtrace: config.vmtrace,
     };
     Ok((wanted, host))
+}
+
+/// Whether the hypervisor's command line turns alternate memory maps on (`opt_altp2m_enabled`, xen/arch/x86/hvm/hvm.c).
+fn has_altp2m(command_line: &str) -> bool {
+    command_line.split_whitespace().any(|word| {
+        let value = word.strip_prefix("altp2m").map(|rest| rest.strip_prefix('=').unwrap_or(rest));
+        value.is_some_and(|value| matches!(value, "" | "1" | "on" | "yes" | "true" | "enable"))
+    })
 }
 
 /// The number of a CPU pool (`libxl__cpupoolid_to_name`, Xen 4.17: xl writes the names to xenstore).

@@ -5,8 +5,10 @@ use std::str::FromStr;
 use crate::cli::args::devices::VirtualDeviceArgs;
 use crate::config::devices::emulated::Usb;
 use crate::config::devices::error::DeviceSpecError;
+use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::error::ConfigError;
+use crate::config::host_access::HostAccess;
 use crate::error::Error;
 use crate::memory::Kind;
 
@@ -33,6 +35,12 @@ pub(crate) fn read(arguments: &VirtualDeviceArgs, kind: Kind) -> Result<Devices,
             }
             None => None,
         },
+        host_access: HostAccess {
+            ports: arguments.ioport.clone(),
+            irqs: arguments.irq.clone(),
+            memory: arguments.iomem.clone(),
+        },
+        machine: Machine { disks: arguments.hdtype, ..Machine::default() },
         ..Devices::default()
     };
     devices.check(kind).map_err(ConfigError::from)?;

@@ -75,6 +75,10 @@ pub struct Create {
     pub cpupool: CpuPool,
     /// Its drivers may route emulated interrupts over event channels.
     pub pirqs: bool,
+    /// The buffer of each vCPU's processor trace; 0 for none.
+    pub vmtrace: Kib,
+    /// It may serve devices to others.
+    pub driver_domain: bool,
     /// The files of its firmware that were chosen.
     pub firmware: FirmwareFiles,
     /// The boot loader that found its kernel.
@@ -173,6 +177,8 @@ fn check(arguments: &GuestArgs, bootloader: bool, plan: &Plan) -> Result<Platfor
             Error::BadConfig(format!("--cpuid {text:?}, column {column}: {error}"))
         })?;
     }
+    platform.altp2m = arguments.platform.altp2m;
+    platform.bios_strings.clone_from(&arguments.boot.bios_string);
     platform.check(plan.request.kind, plan.vcpus, plan.pod.is_some())?;
     if platform.nested && plan.request.kind == Kind::Pv {
         return Err(Error::BadConfig("--platform nested-virt is for --kind hvm and pvh".to_owned()));
@@ -316,6 +322,11 @@ pub(crate) fn create(arguments: &CreateArgs, cancel: Option<&Cancel>) -> Result<
     if arguments.domain.uuid.is_some_and(|uuid| uuid.is_nil()) {
         return Err(Error::BadConfig("the nil UUID belongs to dom0; give another, or none".to_owned()));
     }
+    if arguments.domain.hvm_pirq && kind != Kind::Hvm {
+        return Err(Error::BadConfig(format!(
+            "--hvm-pirq is for --kind hvm; a {kind} guest has no emulated interrupts"
+        )));
+    }
     if arguments.domain.event_channels < 16 {
         return Err(Error::BadConfig(format!(
             "--event-channels {} is too few for a guest to start; give at least 16",
@@ -351,7 +362,9 @@ pub(crate) fn create(arguments: &CreateArgs, cancel: Option<&Cancel>) -> Result<
         vpmu: arguments.domain.vpmu,
         msr_relaxed: arguments.domain.msr_relaxed,
         cpupool: arguments.domain.cpupool.clone(),
-        pirqs: false,
+        pirqs: arguments.domain.hvm_pirq,
+        vmtrace: arguments.domain.vmtrace.unwrap_or_default(),
+        driver_domain: arguments.domain.driver_domain,
         firmware: firmware(&arguments.guest.boot),
     })
 }

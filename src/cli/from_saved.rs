@@ -8,7 +8,7 @@ use crate::config::devices::machine::Machine;
 use crate::config::guest::{Claim, Guest};
 use crate::devices::disk::{Server, server};
 use crate::error::Error;
-use crate::memory::Kind;
+use crate::memory::{Kib, Kind};
 use crate::migration::saved::Saved;
 use crate::payload::boot_files::BootFiles;
 use crate::payload::search::resolve_device_model;
@@ -70,6 +70,8 @@ pub(crate) fn create(arguments: &RestoredGuestArgs, saved: &Saved) -> Result<Cre
         msr_relaxed: from.relaxed_msrs,
         cpupool: CpuPool::Number(from.cpupool),
         pirqs: saved.has_pirqs(),
+        vmtrace: Kib::ZERO,
+        driver_domain: false,
         firmware: FirmwareFiles::default(),
         bootloader: None,
     })

@@ -6,7 +6,7 @@ use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::VirtualDeviceArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::{QemuArgs, Switch};
-use crate::config::devices::machine::{DirectKernel, GraphicsCard, Machine};
+use crate::config::devices::machine::{DirectKernel, DiskController, GraphicsCard, Machine};
 use crate::error::Error;
 use crate::memory::{Kib, Kind};
 use crate::payload::error::FileError;
@@ -39,6 +39,7 @@ pub(crate) fn read(
         ("--vga", devices.vga.is_some()),
         ("--serial", !devices.serial.is_empty()),
         ("--boot", devices.boot.is_some()),
+        ("--hdtype", devices.hdtype == DiskController::Ahci),
         ("--xen-platform-pci", devices.xen_platform_pci == Switch::Off),
     ];
     let given = flags.into_iter().find_map(|(flag, given)| given.then_some(flag));
@@ -76,6 +77,7 @@ pub(crate) fn read(
     };
     Ok(Machine {
         graphics,
+        disks: devices.hdtype,
         boot: devices.boot.clone().unwrap_or_default(),
         serial,
         platform_device: devices.xen_platform_pci == Switch::On,

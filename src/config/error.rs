@@ -2,6 +2,7 @@
 
 use super::devices::error::DeviceSetError;
 use crate::memory::Kind;
+use crate::xen::Altp2m;
 
 /// Why settings make no guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,14 @@ pub enum ConfigError {
         /// The guest's vCPUs.
         vcpus: u32,
     },
+    /// A list of CPUs cannot be used on this host.
+    #[error("vcpu/{vcpu}/affinity: {reason}")]
+    CpuList {
+        /// The vCPU.
+        vcpu: u32,
+        /// Why.
+        reason: String,
+    },
     /// The sockets would not be full.
     #[error("cores-per-socket is {cores}, which does not divide the {vcpus} vCPUs")]
     CoresPerSocket {
@@ -60,6 +69,17 @@ pub enum ConfigError {
     /// Xen has no nested virtualisation under populate on demand.
     #[error("a guest that is populated on demand cannot have nested virtualisation: let it start with all its memory")]
     NestedOnDemand,
+    /// A guest that cannot have alternate memory maps.
+    #[error("altp2m {mode}: {guests} cannot have alternate memory maps")]
+    Altp2m {
+        /// The mode that was asked for.
+        mode: Altp2m,
+        /// The guests that cannot have it.
+        guests: &'static str,
+    },
+    /// More strings of an OEM than hvmloader reads.
+    #[error("more than {0} SMBIOS strings are oem: hvmloader reads no more")]
+    OemStrings(usize),
     /// Two ways to say which Hyper-V features the guest sees.
     #[error("viridian: words of xl's and viridian_… keys are given: give the words alone")]
     ViridianTwice,

@@ -5,6 +5,7 @@
 //! them; `create` and `build` take the same ones with `--platform KEY=VALUE`. Every setting is one line of [`SETTINGS`],
 //! which the parsers go by and docs/platform.md is made from.
 
+pub mod cpu_list;
 pub mod lookup;
 pub mod setting;
 pub mod settings;
@@ -15,6 +16,7 @@ pub mod viridian;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::config::bios_string::{self, BiosString};
 use crate::config::error::ConfigError;
 use crate::memory::Kind;
 
@@ -25,7 +27,7 @@ pub use value::{CpuMap, number};
 pub use viridian::Viridian;
 
 use crate::payload::firmware::FirmwareKind;
-use crate::xen::CpuidRules;
+use crate::xen::{Altp2m, CpuidRules};
 
 /// The settings of one guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -93,6 +95,10 @@ pub struct Platform {
     pub smbios_passthrough: bool,
     /// The guest gets the host's SLIC table.
     pub acpi_passthrough: bool,
+    /// Who may use its alternate memory maps. No setting: `--altp2m` is a flag of its own.
+    pub altp2m: Option<Altp2m>,
+    /// Strings of its SMBIOS tables. No setting: `--bios-string` is a flag of its own.
+    pub bios_strings: Vec<BiosString>,
     /// A guest that meets a triple fault has crashed, where it would otherwise have asked for a reboot. No setting:
     /// XenServer's helper has always set it so.
     pub crash_on_triple_fault: bool,
@@ -195,6 +201,20 @@ impl Platform {
         }
         if self.nested && on_demand {
             return Err(ConfigError::NestedOnDemand);
+        }
+        if let Some(mode) = self.altp2m {
+            let excludes = match kind {
+                Kind::Pv => Some("PV guests"),
+                _ if on_demand => Some("guests that are populated on demand"),
+                _ if self.nested => Some("guests with nested virtualisation"),
+                _ => None,
+            };
+            if let Some(guests) = excludes {
+                return Err(ConfigError::Altp2m { mode, guests });
+            }
+        }
+        if !bios_string::fit(&self.bios_strings) {
+            return Err(ConfigError::OemStrings(bios_string::MOST_OEM_STRINGS));
         }
         if self.viridian.is_said_twice() {
             return Err(ConfigError::ViridianTwice);

@@ -9,8 +9,9 @@ use super::sharing::user_of;
 use super::xenbus::{XenbusDevice, kernel_driver};
 use super::{channel, disk, external, framebuffer, nic, share};
 use crate::config::devices::disk::Disk;
+use crate::config::devices::machine::DiskController;
 use crate::config::devices::nic::Nic;
-use crate::config::devices::set::{Devices, MigratesFrom};
+use crate::config::devices::set::Devices;
 use crate::config::devices::virtual_device::DiskClass;
 use crate::domain::find::find_by_name;
 use crate::error::Error;
@@ -81,7 +82,7 @@ pub fn plan(
     let mut planned = PlannedDevices::default();
     let mut images = Vec::new();
     for disk in &devices.disks {
-        plan_disk(xen, store, (disk, devices.migrates_from), kind, qemu, &mut images, &mut planned)?;
+        plan_disk(xen, store, (disk, devices), kind, qemu, &mut images, &mut planned)?;
     }
     for nic in &devices.nics {
         plan_nic(xen, store, nic, kind, qemu, &mut planned)?;
@@ -100,14 +101,15 @@ fn place_on_bus(device: &QemuDevice) -> u8 {
         QemuDevice::Usb(_) => 0,
         QemuDevice::Sound(_) => 1,
         QemuDevice::Nic { .. } => 2,
-        _ => 3,
+        QemuDevice::Ahci => 3,
+        _ => 4,
     }
 }
 
 fn plan_disk(
     xen: &Interface,
     store: &Store,
-    (disk, migrates_from): (&Disk, MigratesFrom),
+    (disk, devices): (&Disk, &Devices),
     kind: Kind,
     qemu: GuestQemu,
     images: &mut Vec<(String, OpenImage)>,
@@ -117,7 +119,7 @@ fn plan_disk(
     let backend = backend_domain(xen, store, disk.backend_domain.as_deref(), &label)?;
     let mut image = open_image(disk)?;
     if let Some(image) = &mut image {
-        image.migrates_from = migrates_from;
+        image.migrates_from = devices.migrates_from;
         let twice = images.iter().find(|(_, other)| image.conflicts_with(other));
         let user = match twice {
             Some((other, _)) => Some(DiskUser::SameGuest(other.clone())),
@@ -128,8 +130,11 @@ fn plan_disk(
         }
         images.push((label, image.try_clone()?));
     }
-    let emulated =
-        if kind == Kind::Hvm && qemu != GuestQemu::Absent { emulated_disk(disk, image.as_ref())? } else { None };
+    let emulated = if kind == Kind::Hvm && qemu != GuestQemu::Absent {
+        emulated_disk(disk, devices.machine.disks, image.as_ref())?
+    } else {
+        None
+    };
     let is_emulated = emulated.is_some();
     if let Some(image) = &mut image {
         image.emulated = is_emulated;
@@ -153,7 +158,11 @@ fn plan_disk(
 }
 
 /// The emulated twin of a disk, if QEMU can open its image and has a place for it.
-fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<QemuDevice>, DeviceError> {
+fn emulated_disk(
+    disk: &Disk,
+    controller: DiskController,
+    image: Option<&OpenImage>,
+) -> Result<Option<QemuDevice>, DeviceError> {
     let image = match image {
         Some(image) => {
             let file = image.file.try_clone().map_err(|source| DeviceError::Open {
@@ -170,13 +179,19 @@ fn emulated_disk(disk: &Disk, image: Option<&OpenImage>) -> Result<Option<QemuDe
         }
         None => None,
     };
+    let ahci_port = disk.vdev.ahci_port().filter(|_| controller == DiskController::Ahci);
     Ok(match (disk.vdev.ide_place(), image) {
         (Some(ide), image) if disk.cdrom => Some(QemuDevice::Cdrom { ide, number: disk.vdev.number, image }),
         (Some(ide), Some(image)) => {
-            Some(QemuDevice::Disk { place: DrivePlace::Ide(ide), image, writable: disk.writable })
+            let place = ahci_port.map_or(DrivePlace::Ide(ide), DrivePlace::Ahci);
+            Some(QemuDevice::Disk { place, image, writable: disk.writable })
         }
         (None, Some(image)) if disk.vdev.class == DiskClass::Scsi => {
             Some(QemuDevice::Disk { place: DrivePlace::Scsi(disk.vdev.disk), image, writable: disk.writable })
+        }
+        // xvde and xvdf have no place on IDE.
+        (None, Some(image)) => {
+            ahci_port.map(|port| QemuDevice::Disk { place: DrivePlace::Ahci(port), image, writable: disk.writable })
         }
         _ => None,
     })
@@ -257,9 +272,10 @@ fn plan_external(xen: &Interface, store: &Store, devices: &Devices, planned: &mu
 
 /// The devices that only QEMU has.
 fn plan_emulated(devices: &Devices, qemu: GuestQemu, planned: &mut PlannedDevices) -> Result<(), DeviceError> {
+    let ahci = (devices.machine.disks == DiskController::Ahci).then_some(("the AHCI controller", QemuDevice::Ahci));
     let usb = devices.usb.clone().map(|usb| ("USB", QemuDevice::Usb(usb)));
     let sound = devices.sound.map(|model| ("the sound card", QemuDevice::Sound(model)));
-    for (name, device) in usb.into_iter().chain(sound) {
+    for (name, device) in ahci.into_iter().chain(usb).chain(sound) {
         if qemu == GuestQemu::Absent {
             return Err(DeviceError::NoQemu { device: name.to_owned(), is_disk: false });
         }

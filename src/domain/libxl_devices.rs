@@ -16,6 +16,7 @@ use crate::config::devices::sound::{Pcm, SoundCard, SoundParams, StreamDirection
 use crate::config::devices::vdispl::Vdispl;
 use crate::config::devices::virtual_device::VirtualDevice;
 use crate::config::devices::vtpm::Vtpm;
+use crate::config::host_access::{IoMemory, PortRange};
 use crate::memory::Kind;
 
 /// Adds a disk; one of the same number is replaced, as libxl does.
@@ -75,6 +76,26 @@ pub fn remove_device(configuration: &mut Value, kind: &str, devid: u32) {
 fn remove_numbered(configuration: &mut Value, list: &str, devid: u32) {
     // libxl leaves out what has its default, and that of the number is -1.
     remove(configuration, list, |device| device.get("devid").and_then(Value::as_u64) == Some(devid.into()));
+}
+
+/// I/O ports of the host, as libxl has them: what is 0 is left out.
+#[must_use]
+pub fn ports(ports: PortRange) -> Value {
+    let mut fields = Fields::default();
+    fields.put_some("first", Some(ports.first).filter(|first| *first != 0));
+    fields.put("number", ports.count);
+    fields.into()
+}
+
+/// I/O memory of the host.
+#[must_use]
+pub fn io_memory(memory: IoMemory) -> Value {
+    let mut fields = Fields::default();
+    for (name, number) in [("start", memory.start), ("number", memory.count)] {
+        fields.put_some(name, Some(number).filter(|number| *number != 0));
+    }
+    fields.put_some("gfn", memory.gfn);
+    fields.into()
 }
 
 /// The lists of a guest's devices that are not empty, by their names.

@@ -13,18 +13,24 @@ use uuid::Uuid;
 
 use super::libxl_fields::{Fields, truth};
 use super::{libxl_cpuid, libxl_devices, saved_request};
-use crate::config::devices::machine::{BootOrder, GraphicsCard};
+use crate::config::bios_string::BiosString;
+use crate::config::devices::machine::{BootOrder, DiskController, GraphicsCard};
 use crate::config::devices::set::Devices;
 use crate::config::guest::Guest;
+use crate::config::host_access::Irq;
 use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
 use crate::error::Error;
-use crate::memory::Kind;
 use crate::memory::units::KIB_PER_MIB;
+use crate::memory::{Kib, Kind};
 use crate::payload::boot_files::{BootFiles, Module};
+use crate::xen::Altp2m;
 
 /// libxl's default for the highest event channel port (`libxl__domain_build_info_setdefault`).
 const EVENT_CHANNELS: u32 = 1023;
+
+/// libxl 4.17 has no field for SMBIOS strings and for the way of emulated interrupts.
+const HAS_STRINGS_AND_PIRQ: bool = !matches!(env!("DOMBUILD_XEN_VERSION").as_bytes(), b"4.17");
 
 /// A guest as `create` knows it.
 #[derive(Debug)]
@@ -47,6 +53,12 @@ pub struct LibxlConfig<'a> {
     pub seclabel: Option<&'a str>,
     /// The highest version of its grant table, if it was chosen.
     pub max_grant_version: Option<u32>,
+    /// Drivers of an HVM guest may route its emulated interrupts over event channels.
+    pub pirqs: bool,
+    /// The buffer of each vCPU's processor trace.
+    pub vmtrace: Kib,
+    /// It may serve devices to others.
+    pub driver_domain: bool,
     /// It has performance counters.
     pub vpmu: bool,
     /// Its unknown MSRs read as 0.
@@ -142,6 +154,7 @@ impl LibxlConfig<'_> {
         info.put("run_hotplug_scripts", truth(true));
         info.put_some("ssid_label", self.seclabel);
         info.put_some("poolid", Some(self.cpupool).filter(|pool| *pool != 0));
+        info.put_some("driver_domain", self.driver_domain.then(|| truth(true)));
         info.put_some("passthrough", request.passthrough.then_some("enabled"));
         // libxl writes these nodes below /local/domain/N when it restores the guest.
         let saved = saved_request::text(self.uuid, request)?;
@@ -177,6 +190,13 @@ impl LibxlConfig<'_> {
         info.put_some("max_grant_version", self.max_grant_version);
         info.put_some("vpmu", self.vpmu.then(|| truth(true)));
         info.put_some("arch_x86", self.msr_relaxed.then(|| json!({ "msr_relaxed": truth(true) })));
+        info.put_some("vmtrace_buf_kb", Some(self.vmtrace.get()).filter(|kib| *kib != 0));
+        info.put_some("altp2m", platform.altp2m.map(Altp2m::as_str));
+        let access = &self.devices.host_access;
+        let listed = |list: Vec<Value>| (!list.is_empty()).then_some(list);
+        info.put_some("ioports", listed(access.ports.iter().copied().map(libxl_devices::ports).collect()));
+        info.put_some("irqs", listed(access.irqs.iter().map(|Irq(number)| (*number).into()).collect()));
+        info.put_some("iomem", listed(access.memory.iter().copied().map(libxl_devices::io_memory).collect()));
         info.put_some("max_grant_frames", self.max_grant_frames);
         info.put_some("max_maptrack_frames", self.max_maptrack_frames);
         info.put_some(
@@ -284,6 +304,12 @@ impl LibxlConfig<'_> {
         ] {
             hvm.put_some(name, file.map(path).transpose()?);
         }
+        if HAS_STRINGS_AND_PIRQ {
+            hvm.put_some("pirq", self.pirqs.then(|| truth(true)));
+            let string = |string: &BiosString| json!({ "key": string.name, "value": string.text });
+            let strings: Vec<Value> = platform.bios_strings.iter().map(string).collect();
+            hvm.put_some("smbios", (!strings.is_empty()).then_some(strings));
+        }
         hvm.put_some("mca_caps", platform.local_machine_checks.then_some(1));
         hvm.put_some("acpi_laptop_slate", platform.acpi_laptop_slate.then(|| truth(true)));
         for (name, on) in [
@@ -303,6 +329,7 @@ impl LibxlConfig<'_> {
         let machine = &self.devices.machine;
         let card = if self.is_card_of_libxl() { machine.graphics } else { GraphicsCard::None };
         hvm.put("vga", json!({ "kind": card.as_str() }));
+        hvm.put_some("hdtype", (machine.disks == DiskController::Ahci).then_some("ahci"));
         hvm.put_some("boot", (machine.boot != BootOrder::default()).then(|| machine.boot.to_string()));
         hvm.put_some("xen_platform_pci", (!machine.platform_device).then(|| truth(false)));
         let framebuffer = self.devices.framebuffer.as_ref();

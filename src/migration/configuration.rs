@@ -147,7 +147,6 @@ fn end(mut all: Fields, mut create: Fields, mut build: Fields, mut hvm: Fields, 
             ]);
             hvm.pass(&["pae", "nx", "apic", "viridian", "viridian_enable", "viridian_disable", "mca_caps"]);
             hvm.pass(&["nographic", "rdm_mem_boundary_memkb", "spice"]);
-            hvm.one_of("hdtype", &["ide"])?;
             hvm.one_of("vendor_device", &["none"])?;
             hvm.one_of("gfx_passthru_kind", &["default"])?;
             let mut reserved = hvm.object("rdm")?;

@@ -111,7 +111,12 @@ impl Restored {
 pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDomain<'_>) -> Result<Restored, Failure> {
     let RestoreJob { saved, guest, name, .. } = job;
     let (domid, held, plan) = (domain.domid(), domain.held(), &guest.plan);
-    let identity = Identity { uuid: held.uuid, name: Some((*name).clone()), migrates_from: job.migrates_from };
+    let identity = Identity {
+        uuid: held.uuid,
+        name: Some((*name).clone()),
+        migrates_from: job.migrates_from,
+        driver_domain: false,
+    };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
     write_keys(context, domid, &saved.guest.keys)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::saved_devices::{choices, framebuffer, no_sdl};
 use super::saved_fields::Fields;
 use crate::config::devices::emulated::{SoundModel, Usb, UsbDevice, UsbVersion};
-use crate::config::devices::machine::{GraphicsCard, Machine};
+use crate::config::devices::machine::{DiskController, GraphicsCard, Machine};
 use crate::config::devices::set::Devices;
 use crate::error::migration::FileProblem;
 use crate::memory::units::KIB_PER_MIB;
@@ -69,6 +69,11 @@ pub(super) fn read(
         keyboard = hvm.truth("vkb_device")?.unwrap_or(true);
         emulated(hvm, devices)?;
         machine.graphics = card;
+        machine.disks = match hvm.text("hdtype")?.as_deref() {
+            None | Some("ide") => DiskController::Ide,
+            Some("ahci") => DiskController::Ahci,
+            Some(other) => return Err(hvm.unknown("hdtype", &other.into())),
+        };
         machine.serial = hvm.words("serial_list")?;
         machine.serial.extend(hvm.text("serial")?);
         machine.platform_device = hvm.truth("xen_platform_pci")? != Some(false);

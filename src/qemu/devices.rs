@@ -52,6 +52,8 @@ pub enum QemuDevice {
         /// The card, as QEMU names it.
         model: Option<String>,
     },
+    /// The AHCI controller of emulated disks.
+    Ahci,
     /// An emulated sound card.
     Sound(SoundModel),
     /// Emulated USB.
@@ -80,6 +82,8 @@ impl QemuDevice {
 pub enum DrivePlace {
     /// One of four IDE drives.
     Ide(u32),
+    /// A port of the AHCI controller.
+    Ahci(u32),
     /// A unit of the SCSI controller.
     Scsi(u32),
 }
@@ -157,6 +161,7 @@ impl QemuDevices {
                     all.add(&["-device", &format!("{model},id=nic{devid},netdev=net{devid},mac={mac}")]);
                     all.descriptors.push(tap);
                 }
+                QemuDevice::Ahci => all.add(&["-device", "ahci,id=ahci0"]),
                 QemuDevice::Sound(model) => all.arguments.extend(emulated::sound(*model)),
                 QemuDevice::Usb(usb) => all.arguments.extend(emulated::usb(usb)),
                 QemuDevice::Vnc(framebuffer) => {
@@ -203,6 +208,11 @@ impl QemuDevices {
         match place {
             DrivePlace::Ide(index) => self
                 .add(&["-drive", &format!("{file},if=ide,index={index},media=disk,format={format},cache=writeback")]),
+            DrivePlace::Ahci(port) => {
+                let drive = format!("{file},if=none,id=ahcidisk-{port},format={format},cache=writeback");
+                let disk = format!("ide-hd,bus=ahci0.{port},unit=0,drive=ahcidisk-{port}");
+                self.add(&["-drive", &drive, "-device", &disk]);
+            }
             // QEMU 7.2 and later take no `if=scsi` here: the machine has no SCSI controller of its own.
             DrivePlace::Scsi(unit) => {
                 let readonly = if writable { "off" } else { "on" };

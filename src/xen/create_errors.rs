@@ -112,6 +112,10 @@ impl CreateDomain {
             above
         } else if self.max_event_channel < 1 {
             "--event-channels below 1".to_owned()
+        } else if let Some(mode) = self.altp2m.filter(|_| cfg!(xen_4_19_or_later)) {
+            format!("--altp2m {mode}: Xen offers it on Intel CPUs with EPT, and with altp2m on its command line")
+        } else if !self.vmtrace.is_zero() {
+            format!("--vmtrace {} KiB: Xen takes powers of two from 4 KiB to 64 MiB", self.vmtrace.get())
         } else if self.nested {
             // Xen 4.17 does not check it; later versions refuse it if the CPU or a boot option forbids it.
             "--platform nested-virt: this CPU or this Xen offers none".to_owned()
@@ -142,6 +146,7 @@ mod tests {
             hap: true,
             shadow: true,
             grant_v2: false,
+            vmtrace: false,
         }
     }
 
@@ -161,6 +166,8 @@ mod tests {
             cpupool: 0,
             ssid: 0,
             pirqs: false,
+            altp2m: None,
+            vmtrace: Kib(0),
         };
         change(&mut wanted);
         wanted

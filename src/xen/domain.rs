@@ -13,8 +13,8 @@ use uuid::Uuid;
 use xen_sys as sys;
 
 use super::error::{self, XenError};
-use super::{DomId, Interface};
-use dombuild_memory::{Kind, Pages};
+use super::{Altp2m, DomId, Interface};
+use dombuild_memory::{Bytes, Kib, Kind, Pages};
 
 /// The settings of a new domain: the part of `struct xen_domctl_createdomain` that does not follow from its kind.
 #[derive(Debug, Clone)]
@@ -48,6 +48,10 @@ pub struct CreateDomain {
     /// An HVM guest's drivers may route emulated interrupts over event channels (`XEN_X86_EMU_USE_PIRQ`). Until Xen 4.18 every
     /// guest may.
     pub pirqs: bool,
+    /// Who may use its alternate memory maps, if it has some. Until Xen 4.18 [`Interface::set_altp2m`] sets it instead.
+    pub altp2m: Option<Altp2m>,
+    /// The buffer of each vCPU's processor trace, rounded up to whole pages; 0 for none.
+    pub vmtrace: Kib,
 }
 
 /// The state of a domain (`XEN_DOMCTL_getdomaininfo`).
@@ -191,6 +195,9 @@ impl Interface {
             max_maptrack_frames: wanted.max_maptrack_frames.unwrap_or(-1),
             grant_opts: wanted.grant_version,
             cpupool_id: wanted.cpupool,
+            vmtrace_size: trace_bytes(wanted.vmtrace),
+            #[cfg(xen_4_19_or_later)]
+            altp2m_opts: wanted.altp2m.map_or(0, Altp2m::code),
             ..Default::default()
         };
         config.arch.emulation_flags = emulation_flags(wanted.kind, wanted.pirqs);
@@ -394,6 +401,12 @@ fn emulation_flags(kind: Kind, pirqs: bool) -> u32 {
         Kind::Pvh => sys::XEN_X86_EMU_LAPIC,
         Kind::Pv => 0,
     }
+}
+
+/// The size of a processor trace in bytes; what is too large for the field is too large for Xen, too.
+fn trace_bytes(size: Kib) -> u32 {
+    let bytes = size.to_bytes().map(Bytes::to_pages_ceil).and_then(Pages::to_bytes);
+    bytes.and_then(|bytes| u32::try_from(bytes.get()).ok()).unwrap_or(u32::MAX)
 }
 
 fn domain_info(raw: &sys::xc_domaininfo_t) -> Option<DomainInfo> {

@@ -1,7 +1,7 @@
 //! The host: version, memory and abilities of the hypervisor.
 
 use std::ffi::{CStr, CString};
-use std::os::raw::{c_char, c_int};
+use std::os::raw::{c_char, c_int, c_uint};
 
 use serde::Serialize;
 use xen_sys as sys;
@@ -31,6 +31,8 @@ pub struct PhysInfo {
     pub shadow: bool,
     /// Grant table version 2 is available.
     pub grant_v2: bool,
+    /// Xen can trace what the CPU does in a guest.
+    pub vmtrace: bool,
 }
 
 impl PhysInfo {
@@ -71,6 +73,27 @@ impl Interface {
         })
     }
 
+    /// The NUMA node of each CPU of the host, by the CPU's number; `None` for a number without a CPU
+    /// (`XEN_SYSCTL_cputopoinfo`).
+    ///
+    /// # Errors
+    /// If the hypercall fails.
+    pub fn cpu_nodes(&self) -> Result<Vec<Option<u32>>, XenError> {
+        const CALL: &str = "xc_cputopoinfo";
+        /// `XEN_INVALID_NODE_ID` (xen/include/public/sysctl.h).
+        const NONE: u32 = u32::MAX;
+        let mut count: c_uint = 0;
+        // SAFETY: without an array, the call returns the number of CPUs; `count` is live.
+        let returned = unsafe { sys::xc_cputopoinfo(self.as_raw(), &raw mut count, std::ptr::null_mut()) };
+        error::minus_one(CALL, format_args!("number of CPUs"), returned)?;
+        let mut all = vec![sys::xc_cputopo_t::default(); usize::try_from(count).unwrap_or(0)];
+        // SAFETY: the array has `count` entries, of the type that the call fills.
+        let returned = unsafe { sys::xc_cputopoinfo(self.as_raw(), &raw mut count, all.as_mut_ptr()) };
+        error::minus_one(CALL, format_args!("{} CPUs", all.len()), returned)?;
+        all.truncate(usize::try_from(count).unwrap_or(0));
+        Ok(all.iter().map(|cpu| Some(cpu.node).filter(|node| *node != NONE)).collect())
+    }
+
     fn version_text(&self, command: u32) -> Result<String, XenError> {
         // The longest of these (`xen_capabilities_info_t`, `xen_commandline_t`) has 1024 bytes.
         let mut buffer: [c_char; 2048] = [0; 2048];
@@ -101,6 +124,7 @@ impl Interface {
             hap: has(sys::XEN_SYSCTL_PHYSCAP_hap),
             shadow: has(sys::XEN_SYSCTL_PHYSCAP_shadow),
             grant_v2: has(sys::XEN_SYSCTL_PHYSCAP_gnttab_v2),
+            vmtrace: has(sys::XEN_SYSCTL_PHYSCAP_vmtrace),
         })
     }
 

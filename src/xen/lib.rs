@@ -25,6 +25,7 @@
 
 #![expect(unsafe_code, reason = "this crate calls C libraries")]
 
+mod altp2m;
 mod cpuid;
 mod cpuid_rules;
 mod create_errors;
@@ -35,6 +36,7 @@ mod error;
 mod foreign_memory;
 mod gzip_mask;
 mod host;
+mod host_access;
 mod hvm;
 mod hvm_info;
 mod hypfs;
@@ -49,6 +51,7 @@ mod scheduling;
 mod store;
 mod time;
 
+pub use altp2m::Altp2m;
 pub use cpuid::{CpuidBase, CpuidLeaf, FeaturesetOf, PolicyOf};
 pub use cpuid_rules::{BitRule, BitRules, CpuidRules, LeafRules, MsrRules, cpu_features};
 pub use create_errors::GrantLimits;

@@ -142,7 +142,7 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --cpuid --wait-memory \
+    let guest = "--firmware --smbios --bios-string --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --cpuid --altp2m --wait-memory \
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
@@ -151,7 +151,7 @@ fn the_flags_of_each_verb() {
             "create",
             format!(
                 "{memory} {guest} --name --dry-run --libxl-json --paused --device-model --device-model-filter --device-model-user --device-model-root --dm-arg --dm-timeout \
-                 --bootloader --bootloader-arg --bootloader-timeout --bootloader-unconfined --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --vga --serial --xen-platform-pci --boot --console --vncviewer --quiet --hotplug-timeout --seclabel \
+                 --bootloader --bootloader-arg --bootloader-timeout --bootloader-unconfined --uuid --foreground --disk --vif --vfb --p9 --channel --vtpm --vdispl --vsnd --pvcalls --sound --usb --usb-device --usb-version --ioport --irq --iomem --hdtype --vga --serial --xen-platform-pci --boot --console --vncviewer --quiet --hotplug-timeout --vmtrace --driver-domain --hvm-pirq --seclabel \
                  --max-grant-frames --max-maptrack-frames --max-grant-version --vpmu --msr-relaxed --event-channels --cpupool --store-timeout"
             ),
         ),

@@ -2,19 +2,22 @@
 
 use std::fs;
 
-use dombuild::xen::DomId;
+use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
 use super::devices::{Images, Link};
 use super::linux::{self, QUICK};
 use super::support::{
-    CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, dombuild, domid, file, number, path_text, run, shell,
+    CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, SecondProcessor, dombuild, domid, file, number, path_text, run,
+    shell,
 };
-use super::twin::same_keys_but;
+use super::twin::{same_keys_but, same_params};
 
 pub(crate) const TESTS: &[Test] = &[
     ("config_files_make_xls_hvm_guests", hvm),
     ("config_files_make_xls_pvh_and_pv_guests", direct),
+    ("config_files_give_what_xl_gives_of_the_host", of_the_host),
+    ("config_files_ask_for_what_this_host_lacks", lacking),
     ("config_files_start_linux", start_linux),
     ("config_files_that_create_refuses", refused),
 ];
@@ -28,6 +31,19 @@ const HVM: [&str; 3] = [
      disk = ['file:IMAGE,hda,w', 'file:CD,hdc:cdrom,r']\n",
     "type = \"hvm\"\nmemory = 96\nvga = 'stdvga'\nvideoram = 32\nserial = ['pty', 'null']\nvnc = 0\nviridian = ['base', 'freq']\n\
      hpet = 0\nacpi_s3 = 0\nacpi_laptop_slate = 1\ndevice_model_args = ['-uuid', '11111111-2222-3333-4444-555555555555']\n",
+];
+
+/// Guests whose disks are on AHCI; xvdf is the last of six ports.
+const AHCI: &str =
+    "type = 'hvm'\nmemory = 64\nvnc = 0\nhdtype = 'ahci'\ndisk = ['file:IMAGE,xvdf,w', 'file:CD,hdc:cdrom,r']\n";
+
+/// Guests that get something of the host beyond memory. xl 4.17 ignores smbios and hvm_pirq, and so does `create` for it.
+const OF_THE_HOST: [&str; 4] = [
+    "type = 'hvm'\nmemory = 64\nvnc = 0\nioports = ['2f8-2ff', '80']\nirqs = [5, 7]\niomem = ['fed00,1', 'a0,20@e0000']\n",
+    "type = 'hvm'\nmemory = 64\nvnc = 0\nvcpus = 2\ncpus = ['node:0', 'all,^nodes:0,1']\ncpus_soft = 'node:0,^1'\ndriver_domain = 1\n\
+     smbios = ['oem=one', 'system_product_name=A b', 'oem=two', 'enclosure_asset_tag=7']\nhvm_pirq = 1\n",
+    "type = 'pvh'\nmemory = 64\nkernel = 'KERNEL'\nioports = ['2f8-2ff']\nirqs = ['5']\niomem = ['fed00,1']\ndriver_domain = 1\n",
+    "memory = 64\nkernel = 'KERNEL'\nioports = ['2f8']\nirqs = [5]\niomem = ['fed00,1']\ncpus = 'nodes:0'\n",
 ];
 
 /// Guests without a firmware. Of a PVH guest populated on demand, memory/target differs on purpose (docs/memory.md).
@@ -113,6 +129,17 @@ fn pairs(theirs: DomId, ours: DomId, own: [&[(&str, &str)]; 2]) -> Vec<[String; 
 }
 
 fn compare(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) {
+    compared(text, words, is_hvm);
+    destroy_both();
+}
+
+fn destroy_both() {
+    shell("xl destroy x");
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Compares both guests, which then still exist.
+fn compared(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) -> (DomId, DomId) {
     let (theirs, ours) = twins(text, words);
     let all = pairs(theirs, ours, words);
     let all: Vec<(&str, &str)> = all.iter().map(|[one, other]| (one.as_str(), other.as_str())).collect();
@@ -147,8 +174,87 @@ fn compare(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) {
     });
     assert_eq!(shares[0], shares[1], "vCPUs: {text}");
     println!("{keys} keys are the same for\n{text}");
-    shell("xl destroy x");
-    dombuild(&["destroy", "t"]).success();
+    (theirs, ours)
+}
+
+/// What Xen lets a domain use of the host, as Xen itself prints it.
+fn host_access(domid: DomId) -> Vec<String> {
+    shell("xl debug-keys q");
+    let log = shell("xl dmesg");
+    let begin = format!("Rangesets belonging to domain {domid}:");
+    let (_, after) = log.rsplit_once(&begin).unwrap_or_else(|| panic!("no {begin} in {log}"));
+    let lines = after.lines().skip(1).take_while(|line| line.contains('{'));
+    let own = lines.filter(|line| ["Interrupts", "I/O Memory", "I/O Ports"].iter().any(|name| line.contains(name)));
+    own.map(|line| line.trim_start_matches("(XEN)").trim().to_owned()).collect()
+}
+
+fn of_the_host() {
+    let _both = SecondProcessor::wake();
+    let kernel = file(&super::faults::tiny_kernel());
+    let words: &[(&str, &str)] = &[("KERNEL", path_text(&kernel))];
+    let xen = Interface::open().expect("Xen");
+    for text in OF_THE_HOST {
+        let is_hvm = text.contains("'hvm'");
+        let (theirs, ours) = compared(text, [words; 2], is_hvm);
+        let (one, other) = (host_access(theirs), host_access(ours));
+        assert_eq!(one, other, "{text}");
+        if text.contains("ioports") {
+            assert!(one.iter().any(|line| line.contains("2f8")), "{one:?}");
+            assert!(one.iter().any(|line| line.starts_with("Interrupts") && line.contains('5')), "{one:?}");
+            assert!(one.iter().any(|line| line.contains("fed00")), "{one:?}");
+        }
+        if text.contains("type") {
+            same_params(&xen, theirs, ours);
+        }
+        destroy_both();
+    }
+}
+
+/// What Xen does not give is refused with its numbers, and nothing stays.
+fn lacking() {
+    let access = "type = 'hvm'\nvnc = 0\n";
+    let pvh = "type = 'pvh'\nkernel = 'KERNEL'\n";
+    let kernel = file(&super::faults::tiny_kernel());
+    let is_old = shell("xl info xen_minor").trim() == "17";
+    for (kind, line, status, reason) in [
+        (access, "ioports = ['80', '20']", 5, "1 ports from 0x20) failed: EPERM"),
+        (access, "irqs = [4000]", 5, "interrupt 4000) failed: EINVAL"),
+        (access, "iomem = ['fee00,1']", 5, "0x1 pages from frame 0xfee00) failed: EPERM"),
+        (pvh, "iomem = ['fed00,1@ffffffff00']", 5, "to gfn 0xffffffff00) failed: EINVAL"),
+        (access, "cpus = 'node:0,^nodes:0'", 3, "names no CPU"),
+        (access, "cpus = ['0', 'nodes:0-1']\nvcpus = 2", 3, "vcpu/1/affinity: the host has no NUMA node 1"),
+        (access, "vmtrace_buf_kb = 64", 3, "no processor trace"),
+        (access, "altp2m = 'external'\nmaxmem = 128", 3, "populated on demand"),
+        ("kernel = 'KERNEL'\n", "altp2m = 'mixed'", 0, "it has no effect"),
+    ] {
+        let text = format!("name = 't'\nmemory = 64\n{kind}{line}\n").replace("KERNEL", path_text(&kernel));
+        let config = file(text.as_bytes());
+        let ran = run(DOMBUILD, &["create", path_text(&config), "-p"]);
+        assert_eq!(ran.status, Some(status), "{line}: {ran:?}");
+        assert!(ran.stderr.contains(reason), "{line}: {ran:?}");
+        assert_eq!(run("xl", &["domid", "t"]).status == Some(0), status == 0, "{line}");
+        if status == 0 {
+            dombuild(&["destroy", "t"]).success();
+        }
+    }
+    // Xen 4.17 sets the parameter on every CPU; later ones create no such domain on AMD's.
+    for kind in [access, pvh] {
+        let text = format!("{kind}memory = 64\naltp2m = 'external'\n");
+        if is_old {
+            let words: &[(&str, &str)] = &[("KERNEL", path_text(&kernel))];
+            let (theirs, ours) = compared(&text, [words; 2], kind == access);
+            let xen = Interface::open().expect("Xen");
+            same_params(&xen, theirs, ours);
+            assert_eq!(xen.hvm_param(ours, HvmParam::Number(35)).expect("altp2m"), 2);
+            destroy_both();
+        } else {
+            let text = format!("name = 't'\n{text}").replace("KERNEL", path_text(&kernel));
+            let config = file(text.as_bytes());
+            let ran = run(DOMBUILD, &["create", path_text(&config), "-p"]);
+            assert!(ran.status == Some(5) && ran.stderr.contains("--altp2m external"), "{ran:?}");
+            assert_eq!(run("xl", &["create", "-p", path_text(&config)]).status, Some(1), "xl's is refused, too");
+        }
+    }
 }
 
 fn hvm() {
@@ -160,6 +266,11 @@ fn hvm() {
     for text in HVM {
         compare(text, [&[("IMAGE", &one), ("CD", &cd)], &[("IMAGE", &other), ("CD", &cd)]], true);
     }
+    let (theirs, ours) = compared(AHCI, [&[("IMAGE", &one), ("CD", &cd)], &[("IMAGE", &other), ("CD", &cd)]], true);
+    let controller = |domid| machine(domid).into_iter().filter(|word| word.contains("ahci")).collect::<Vec<_>>();
+    assert_eq!(controller(theirs).len(), 2, "{:?}", controller(theirs));
+    assert_eq!(controller(theirs), controller(ours));
+    destroy_both();
 }
 
 fn direct() {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dombuild::memory::Kind;
+use dombuild::memory::{Kib, Kind};
 use dombuild::os::cgroup::Cgroup;
 use dombuild::xen::{CreateDomain, DomId, Interface, Store, XenError};
 use serde_json::Value;
@@ -146,6 +146,8 @@ pub(crate) fn empty_domain(xen: &Interface, kind: Kind, vcpus: u32, nested: bool
         cpupool: 0,
         ssid: 0,
         pirqs: false,
+        altp2m: None,
+        vmtrace: Kib(0),
     })
 }
 

@@ -86,7 +86,8 @@ fn different_pages(xen: &Interface, theirs: DomId, ours: DomId) -> Vec<u64> {
     theirs.differences(&ours)
 }
 
-fn same_params(xen: &Interface, theirs: DomId, ours: DomId) -> usize {
+/// Compares the HVM parameters of both guests, and returns how many can be read.
+pub(crate) fn same_params(xen: &Interface, theirs: DomId, ours: DomId) -> usize {
     let of = |domid| -> BTreeMap<u32, Result<u64, Option<String>>> {
         (0..PARAMS)
             .map(|number| {
@@ -218,6 +219,7 @@ pub(crate) fn same_keys_but(theirs: DomId, ours: DomId, differing: &[&str], pair
     let missing: Vec<_> = one.iter().filter(|line| !other.contains(line)).collect();
     let added: Vec<_> = other.iter().filter(|line| !one.contains(line)).collect();
     assert!(missing.is_empty() && added.is_empty(), "only xl's: {missing:#?}\nonly ours: {added:#?}");
-    assert!(one.len() > 60, "{one:#?}");
+    // A PVH guest without a device has the fewest, 44.
+    assert!(one.len() > 40, "{one:#?}");
     one.len()
 }

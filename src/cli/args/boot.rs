@@ -7,6 +7,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::time::seconds;
+use crate::config::bios_string::BiosString;
 use crate::payload::firmware::FirmwareChoice;
 
 /// Firmware and tables, or kernel and ramdisk.
@@ -26,6 +27,9 @@ pub struct BootArgs {
     /// HVM: the host's own SMBIOS structures for the guest's table: types 0, 1, 2, 3, 11, 22, 39, and from 128 on
     #[arg(long)]
     pub smbios_passthrough: bool,
+    /// HVM: a string in the guest's SMBIOS tables, as in xl's smbios=[...] (repeat it): system_manufacturer=Example
+    #[arg(long, value_name = "NAME=TEXT")]
+    pub bios_string: Vec<BiosString>,
     /// HVM: ACPI tables for the guest, one after the other in one file
     #[arg(long, value_name = "FILE")]
     pub acpi: Option<PathBuf>,

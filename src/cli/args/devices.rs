@@ -10,7 +10,8 @@ use super::host::StoreArgs;
 use super::qemu::Switch;
 use super::time::seconds;
 use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
-use crate::config::devices::machine::{BootOrder, GraphicsCard};
+use crate::config::devices::machine::{BootOrder, DiskController, GraphicsCard};
+use crate::config::host_access::{IoMemory, Irq, PortRange};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
 use crate::xen::PciAddress;
@@ -89,9 +90,22 @@ pub struct VirtualDeviceArgs {
     /// An emulated USB controller of an HVM guest without devices: version 1, 2 or 3
     #[arg(long, value_name = "VERSION", hide_possible_values = true, conflicts_with_all = ["usb", "usb_device"])]
     pub usb_version: Option<UsbVersion>,
+    /// I/O ports of the host that the guest may use, in hexadecimal as in xl's ioports=[...] (repeat it): 2f8-2ff
+    #[arg(long, value_name = "FIRST[-LAST]")]
+    pub ioport: Vec<PortRange>,
+    /// An interrupt of the host that the guest may use, as in xl's irqs=[...] (repeat it)
+    #[arg(long, value_name = "NUMBER")]
+    pub irq: Vec<Irq>,
+    /// Pages of the host's I/O memory that the guest may use, in hexadecimal as in xl's iomem=[...] (repeat it): a0,20 or
+    /// fed40,1@fe000. HVM and PVH guests have them at GFN [default: START]
+    #[arg(long, value_name = "START,COUNT[@GFN]")]
+    pub iomem: Vec<IoMemory>,
     /// The graphics card of an HVM guest: stdvga, cirrus, qxl or none; --video sets its memory [default: stdvga]
     #[arg(long, value_name = "CARD", hide_possible_values = true)]
     pub vga: Option<GraphicsCard>,
+    /// The controller of an HVM guest's disks hda to hdd and xvda to xvdf: ide, which has four of them, or ahci
+    #[arg(long, value_name = "ide|ahci", value_enum, hide_possible_values = true, default_value = "ide")]
+    pub hdtype: DiskController,
     /// A serial port of an HVM guest, in QEMU's words: pty, null, file:PATH (repeat it); none for no port [default: pty]
     #[arg(long, value_name = "PORT")]
     pub serial: Vec<String>,

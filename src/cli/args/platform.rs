@@ -5,6 +5,8 @@ use clap::builder::NonEmptyStringValueParser;
 use uuid::Uuid;
 
 use crate::config::cpu_pool::CpuPool;
+use crate::memory::Kib;
+use crate::xen::Altp2m;
 
 /// Settings of the platform, for `create` and `build`.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +20,10 @@ pub struct PlatformArgs {
     /// more; the later one counts): host,avx2=0 or 1:ecx=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx0
     #[arg(long, value_name = "TEXT")]
     pub cpuid: Vec<String>,
+    /// Alternate memory maps of an HVM or PVH guest, for tools that watch it from outside: external, limited or mixed. Xen needs
+    /// altp2m on its command line, and Intel's EPT
+    #[arg(long, value_name = "MODE")]
+    pub altp2m: Option<Altp2m>,
 }
 
 /// What Xen gives to the domain when it creates it.
@@ -48,6 +54,15 @@ pub struct DomainArgs {
     /// Unknown MSRs read as 0, as before Xen 4.15, instead of raising a fault
     #[arg(long)]
     pub msr_relaxed: bool,
+    /// The buffer of each vCPU's processor trace (Intel PT): a power of two from 4KiB to 64MiB
+    #[arg(long, value_name = "SIZE")]
+    pub vmtrace: Option<Kib>,
+    /// The guest may serve devices to other guests: it owns the directories in xenstore for that
+    #[arg(long)]
+    pub driver_domain: bool,
+    /// Drivers of an HVM guest may route its emulated interrupts over event channels. Until Xen 4.18, every guest's may
+    #[arg(long)]
+    pub hvm_pirq: bool,
     /// CPU pool to run in, by number or name
     #[arg(long, value_name = "N|NAME", default_value = "0")]
     pub cpupool: CpuPool,

@@ -14,6 +14,7 @@ const LABEL: &str =
     "FLASK's policy does not allow this: `xl dmesg` shows what was denied; load a policy that allows it";
 const RELEASE: &str =
     "the running Xen is another release than dombuild was built for, or lacks this; see `dombuild features`";
+const NOT_DOM0S: &str = "dom0 itself may not use this: Xen keeps it, or the host does not have it; `xl debug-keys q` and `xl dmesg` show what dom0 has";
 const NO_MEMORY: &str = "the host has too little free memory; `xl info` shows free_memory and outstanding_claims: shut down another guest, or give this one less";
 const XEN_HEAP: &str =
     "Xen has no memory for its own structures of this domain: shut down another guest, or give this one less";
@@ -46,6 +47,10 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ENOENT, "there is no CPU pool of this number; `xl cpupool-list` shows which there are"),
             (Errno::ENOMEM, LIBRARY),
         ],
+    ),
+    (
+        "xc_cputopoinfo",
+        &[(Errno::EACCES, RELEASE), (Errno::ENOBUFS, "CPUs were added to the host meanwhile; try again")],
     ),
     ("xc_dom_allocate", &[(Errno::ENOMEM, LIBRARY)]),
     (
@@ -161,10 +166,39 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     (
+        "xc_domain_iomem_permission",
+        &[
+            (Errno::EPERM, NOT_DOM0S),
+            (Errno::EINVAL, "there is no such I/O memory: the pages are beyond this CPU's addresses, or none"),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
+    (
+        "xc_domain_ioport_permission",
+        &[(Errno::EPERM, NOT_DOM0S), (Errno::EINVAL, "the host's I/O ports are 0 to ffff"), (Errno::ESRCH, GONE)],
+    ),
+    (
+        "xc_domain_irq_permission",
+        &[
+            (Errno::EPERM, NOT_DOM0S),
+            (Errno::EINVAL, "the host has no such interrupt; `cat /proc/interrupts` in dom0 shows which are in use"),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
+    (
         "xc_domain_max_vcpus",
         &[
             (Errno::EINVAL, "the domain was created with another number of vCPUs: --vcpus must equal it"),
             (Errno::ENOMEM, "Xen has no memory for the vCPUs: give fewer with --vcpus, or shut down another guest"),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
+    (
+        "xc_domain_memory_mapping",
+        &[
+            (Errno::EPERM, "the domain has no permission for these pages of I/O memory, or dom0 has none"),
+            (Errno::EINVAL, "there is no such I/O memory, or the guest cannot have it at that GFN"),
+            (Errno::ENOMEM, XEN_HEAP),
             (Errno::ESRCH, GONE),
         ],
     ),
@@ -335,6 +369,15 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ENOMEM, LOCAL_MEMORY),
             (Errno::ESRCH, GONE),
             (Errno::EFAULT, "the guest has no page there"),
+        ],
+    ),
+    (
+        "xc_physdev_map_pirq",
+        &[
+            (Errno::EPERM, NOT_DOM0S),
+            (Errno::EINVAL, "the host has no such interrupt; `cat /proc/interrupts` in dom0 shows which are in use"),
+            (Errno::EBUSY, "another domain has the interrupt"),
+            (Errno::ESRCH, GONE),
         ],
     ),
     ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),

@@ -10,7 +10,9 @@ use super::dry_run;
 use crate::builder::build::{BuildJob, build_guest};
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
+use crate::builder::host_access::give_access;
 use crate::builder::image::check_paging_pool;
+use crate::builder::platform::resolve_cpu_lists;
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::build_pre;
 use crate::cli::args::CreateArgs;
@@ -72,9 +74,10 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
     }
 }
 
-/// Leaves room for the host's devices, and plans the guest's.
+/// Leaves room for the host's devices, finds the CPUs that depend on the host, and plans the guest's devices.
 fn plan_devices(context: &Context<'_>, config: &mut Create) -> Result<PlannedDevices, Failure> {
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
+    resolve_cpu_lists(context, &mut config.guest.platform).at(Stage::CreateDomain)?;
     let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
     plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)
 }
@@ -187,7 +190,12 @@ fn start(
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
-    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()), migrates_from: None };
+    let identity = Identity {
+        uuid: config.uuid,
+        name: Some(config.name.clone()),
+        migrates_from: None,
+        driver_domain: config.driver_domain,
+    };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
     let ports = build_pre(context, domid, guest, None, domain.run())?;
@@ -206,6 +214,7 @@ fn start(
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
+    give_access(context, domid, guest.plan.request.kind, &config.devices.host_access)?;
     attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
         // Without its QEMU, a guest has no tap devices.
         let ended = model.as_mut().and_then(|model| model.check().err());

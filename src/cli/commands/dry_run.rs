@@ -175,7 +175,7 @@ fn check_directories() -> Result<(), Error> {
 fn steps(config: &Create, devices: &PlannedDevices) -> Vec<Stage> {
     use Stage::{
         BootImage, CheckPagingPool, ClaimMemory, CpuidPolicy, CreateDomain, DeviceModel, Devices, EventChannels,
-        GrantTable, HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage,
+        GrantTable, HostAccess, HvmInfo, HvmParams, Introduce, LoadImage, MaxVcpus, MemoryMap, PagingPool, ParseImage,
         PlatformParams, Populate, Scheduling, SetMaxMemory, StartDeviceModel, Unpause, Userdata, WaitFreeMemory,
         Xenstore,
     };
@@ -207,6 +207,7 @@ fn steps(config: &Create, devices: &PlannedDevices) -> Vec<Stage> {
         (CheckPagingPool, !pv),
         (Xenstore, true),
         (Introduce, true),
+        (HostAccess, !config.devices.host_access.is_empty()),
         (Devices, !devices.paravirtual.is_empty()),
         (StartDeviceModel, config.backend.is_some()),
         (DeviceModel, config.device_model.is_some() || config.backend.is_some()),

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use crate::config::platform::cpu_list::{CpuList, CpuWord};
+
 /// What a list takes.
 const TAKES: &str = "it takes all, or numbers and ranges with commas between them, such as 0-3,^1 and node:0";
 
@@ -12,7 +14,7 @@ pub(super) fn check(list: &str) -> Result<(), (Range<usize>, String)> {
     for word in list.split(',') {
         let end = start.saturating_add(word.len());
         let trimmed = word.trim_start();
-        if !is_range(trimmed) {
+        if CpuWord::read(trimmed).is_none() {
             let from = end.saturating_sub(trimmed.len());
             return Err((from..end, format!("{trimmed:?} is no CPU; {TAKES}")));
         }
@@ -27,9 +29,11 @@ pub(super) fn cpus(list: &str) -> Option<BTreeSet<u32>> {
     const MOST: u32 = 16_384;
     let mut cpus = BTreeSet::new();
     for word in list.split(',').map(str::trim_start) {
-        let (excluded, word) = word.strip_prefix('^').map_or((false, word), |rest| (true, rest));
-        let (first, last) = range(word).filter(|(_, last)| *last < MOST)?;
-        for cpu in first..=last {
+        let (excluded, CpuWord::Cpus(numbers)) = CpuWord::read(word)? else { return None };
+        if *numbers.end() >= MOST {
+            return None;
+        }
+        for cpu in numbers {
             if excluded {
                 cpus.remove(&cpu)
             } else {
@@ -40,40 +44,20 @@ pub(super) fn cpus(list: &str) -> Option<BTreeSet<u32>> {
     Some(cpus)
 }
 
-/// `N` or `N-M`.
-fn range(word: &str) -> Option<(u32, u32)> {
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let (first, last) = word.split_once('-').unwrap_or((word, word));
-    number(first).zip(number(last)).filter(|(first, last)| first <= last)
-}
-
-fn is_range(word: &str) -> bool {
-    let (excluded, word) = word.strip_prefix('^').map_or((false, word), |rest| (true, rest));
-    let word = ["nodes:", "node:"].into_iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(word);
-    word == "all" && !excluded || range(word).is_some()
-}
-
-/// The CPUs of a list that is right, as one digit for each: `None` if it names all of them.
+/// The value of an affinity for a list that is right; `None` if it names all CPUs. A list that does not depend on the host's
+/// nodes becomes one digit for each CPU.
 ///
 /// # Errors
 /// Why the list cannot be used.
 pub(super) fn map(list: &str) -> Result<Option<String>, String> {
     /// Xen ignores CPUs that the host does not have (`CONFIG_NR_CPUS`, xen/arch/Kconfig, Xen 4.20: at most 16383).
     const MOST: usize = 16_384;
-    let mut cpus = vec![false; MOST];
-    for word in list.split(',').map(str::trim_start) {
-        let (range, is_in) = word.strip_prefix('^').map_or((word, true), |range| (range, false));
-        if range.starts_with("node") {
-            return Err("dombuild does not know the host's nodes here: give their CPUs".to_owned());
-        }
-        let numbers =
-            self::range(range).and_then(|(first, last)| Some((first.try_into().ok()?, last.try_into().ok()?)));
-        let (first, last): (usize, usize) = numbers.unwrap_or((0, MOST - 1));
-        for cpu in cpus.iter_mut().take(last.saturating_add(1)).skip(first) {
-            *cpu = is_in;
-        }
+    let list: CpuList = list.parse()?;
+    if list.names_nodes() {
+        return Ok(Some(format!("list:{list}")));
     }
-    let Some(end) = cpus.iter().rposition(|is_in| *is_in) else { return Err(format!("{list:?} names no CPU")) };
+    let cpus = list.cpus(&[None; MOST])?;
+    let end = cpus.iter().rposition(|is_in| *is_in).unwrap_or(0);
     let digits = |cpus: &[bool]| cpus.iter().map(|is_in| if *is_in { '1' } else { '0' }).collect();
     Ok(cpus.contains(&false).then(|| digits(cpus.get(..=end).unwrap_or_default())))
 }
@@ -89,7 +73,8 @@ mod tests {
         }
         assert_eq!(map("all"), Ok(None));
         assert!(map("all,^1").is_ok_and(|map| map.is_some_and(|map| map.starts_with("1011111"))));
-        for bad in ["^1", "node:0", "1,^1", "20000"] {
+        assert_eq!(map("node:0,^3"), Ok(Some("list:node:0,^3".to_owned())));
+        for bad in ["^1", "1,^1", "20000"] {
             assert!(map(bad).is_err(), "{bad}");
         }
     }

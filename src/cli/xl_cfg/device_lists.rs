@@ -8,6 +8,7 @@ use super::source::Place;
 use super::value::Text;
 use crate::config::devices::error::{DeviceSetError, DeviceSpecError};
 use crate::config::devices::framebuffer::Framebuffer;
+use crate::config::devices::machine::{DiskController, Machine};
 use crate::config::devices::set::Devices;
 use crate::memory::Kind;
 
@@ -35,6 +36,8 @@ pub(super) fn check(reader: &mut Reader<'_>, document: &Document, values: &Value
         reader.diagnostics.error(second.place(), "vfb has a second framebuffer, and a guest of dombuild has one");
     }
     let texts = [texts(&disks), texts(&nics), texts(&shares), texts(&channels)];
+    let is_ahci = values.get("hdtype").and_then(Read::text) == Some("ahci");
+    let controller = if is_ahci { DiskController::Ahci } else { DiskController::Ide };
     let devices = Devices {
         disks: devices_of(disks),
         nics: devices_of(nics),
@@ -44,6 +47,7 @@ pub(super) fn check(reader: &mut Reader<'_>, document: &Document, values: &Value
         vtpms: devices_of(vtpms),
         vdispls: devices_of(vdispls),
         pvcalls: devices_of(pvcalls),
+        machine: Machine { disks: controller, ..Machine::default() },
         ..Devices::default()
     };
     if let Err(error) = devices.check(kind) {
@@ -105,7 +109,7 @@ fn place_of(error: &DeviceSetError, devices: &Devices, texts: &[Vec<&Text>; 4]) 
         DeviceSetError::Nic { card, .. }
         | DeviceSetError::LongVifname { card, .. }
         | DeviceSetError::SameNic { second: card, .. } => nics.get(usize::try_from(*card).ok()?.checked_sub(1)?)?,
-        DeviceSetError::Disk { vdev, .. } | DeviceSetError::ReadOnlyIde { vdev } => disk(devices, disks, vdev)?,
+        DeviceSetError::Disk { vdev, .. } | DeviceSetError::ReadOnlyIde { vdev, .. } => disk(devices, disks, vdev)?,
         DeviceSetError::SameNumber { second, .. } | DeviceSetError::SameEmulatedPlace { second, .. } => {
             disk(devices, disks, second)?
         }

@@ -6,8 +6,13 @@
 //! that is given twice.
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
+
+use crate::config::bios_string::{BiosString, BiosStringError};
+use crate::config::host_access::Irq;
+use crate::domain::libxl_devices;
 
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -282,46 +287,22 @@ fn put_address(fields: &mut Fields, address: Part<'_>) -> Option<()> {
 
 /// I/O ports: `FIRST` or `FIRST-LAST` in hexadecimal.
 pub(super) fn ioports(text: &str) -> Result<Value, Wrong> {
-    let whole = Part::whole(text);
-    let (first, last) = whole.split('-').unwrap_or((whole, whole));
-    let ports = (first.digits(16), last.digits(16));
-    match ports {
-        (Some(first), Some(last)) if first <= last && last <= 0xffff => {
-            let count = last - first + 1;
-            Ok(if first == 0 { json!({ "number": count }) } else { json!({ "first": first, "number": count }) })
-        }
-        _ => {
-            Err(whole.wrong(format!("{text:?} are no I/O ports; give two hexadecimal numbers, as in 2f8-2ff, or one")))
-        }
-    }
+    whole(text).map(libxl_devices::ports)
 }
 
 /// An interrupt.
 pub(super) fn irq(text: &str) -> Result<Value, Wrong> {
-    let whole = Part::whole(text);
-    let number = whole.digits(10).filter(|number| *number < UINT_MAX);
-    number.map(Value::from).ok_or_else(|| whole.wrong(format!("{text:?} is no interrupt; give a decimal number")))
+    whole(text).map(|Irq(number)| number.into())
 }
 
 /// Pages of I/O memory: `START,COUNT[@GFN]` in hexadecimal.
 pub(super) fn iomem(text: &str) -> Result<Value, Wrong> {
-    let whole = Part::whole(text);
-    let bad = || whole.wrong(format!("{text:?} is no I/O memory; give START,COUNT[@GFN] in hexadecimal pages"));
-    let page = |part: Part<'_>| {
-        let text = part.text.strip_prefix("0x").unwrap_or(part.text);
-        Part { text, ..part }.digits(16)
-    };
-    let (start, rest) = whole.split(',').ok_or_else(bad)?;
-    let (count, gfn) = rest.split('@').map_or((rest, None), |(count, gfn)| (count, Some(gfn)));
-    let mut fields = Fields::new();
-    for (name, part) in [("start", Some(start)), ("number", Some(count)), ("gfn", gfn)] {
-        let Some(part) = part else { continue };
-        let number = page(part).ok_or_else(bad)?;
-        if number != 0 || name == "gfn" {
-            fields.insert(name.to_owned(), number.into());
-        }
-    }
-    Ok(fields.into())
+    whole(text).map(libxl_devices::io_memory)
+}
+
+/// A text that is right or wrong as a whole.
+fn whole<T: FromStr<Err = String>>(text: &str) -> Result<T, Wrong> {
+    text.parse().map_err(|message| Part::whole(text).wrong(message))
 }
 
 /// How memory is laid out around what the host reserves. xl's library refuses every text with `policy=`, and xl then goes on
@@ -337,35 +318,13 @@ pub(super) fn rdm(text: &str) -> Result<Value, Wrong> {
 
 /// An SMBIOS string of Xen 4.20.
 pub(super) fn smbios(text: &str) -> Result<Value, Wrong> {
-    const KEYS: [&str; 18] = [
-        "bios_vendor",
-        "bios_version",
-        "system_manufacturer",
-        "system_product_name",
-        "system_version",
-        "system_serial_number",
-        "baseboard_manufacturer",
-        "baseboard_product_name",
-        "baseboard_version",
-        "baseboard_serial_number",
-        "baseboard_asset_tag",
-        "baseboard_location_in_chassis",
-        "enclosure_manufacturer",
-        "enclosure_serial_number",
-        "enclosure_asset_tag",
-        "battery_manufacturer",
-        "battery_device_name",
-        "oem",
-    ];
     let whole = Part::whole(text);
-    let (key, value) = whole.split('=').unwrap_or((whole, Part::whole("")));
-    if !KEYS.contains(&key.text) {
-        return Err(key.wrong(format!("{:?} is no SMBIOS string; it is one of {}", key.text, KEYS.join(", "))));
+    let key = whole.split('=').map_or(whole, |(key, _)| key);
+    match text.parse::<BiosString>() {
+        Ok(BiosString { name, text }) => Ok(json!({ "key": name, "value": text })),
+        Err(error @ BiosStringError::Name(_)) => Err(key.wrong(error.to_string())),
+        Err(error @ BiosStringError::Text { .. }) => Err(whole.wrong(error.to_string())),
     }
-    if value.text.is_empty() {
-        return Err(whole.wrong(format!("{} has no text", key.text)));
-    }
-    Ok(json!({ "key": key.text, "value": value.text }))
 }
 
 #[cfg(test)]

@@ -119,12 +119,17 @@ pub enum DeviceSetError {
     },
     /// QEMU has no read-only IDE disks.
     #[error(
-        "disk {vdev}: QEMU has no read-only IDE disks, and xvda to xvdd are IDE disks of an HVM guest, too: place it at xvde or \
-         beyond, or at sda to sdp"
+        "disk {vdev}: QEMU has no read-only {name} disks, and xvda to {last} are {name} disks of an HVM guest, too: place it at \
+         {beyond} or beyond, or at sda to sdp",
+        name = if *ahci { "AHCI" } else { "IDE" },
+        last = if *ahci { "xvdf" } else { "xvdd" },
+        beyond = if *ahci { "xvdg" } else { "xvde" }
     )]
     ReadOnlyIde {
         /// The disk's place.
         vdev: String,
+        /// The guest's disks are on AHCI.
+        ahci: bool,
     },
     /// A disk that the guest cannot have.
     #[error("disk {vdev}: {reason}")]

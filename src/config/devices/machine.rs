@@ -60,6 +60,17 @@ impl GraphicsCard {
     }
 }
 
+/// The controller of the emulated disks, by its name in xl's `hdtype`. CD drives are on IDE in any case, and `sd` disks on SCSI.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum DiskController {
+    /// IDE, with four places
+    #[default]
+    Ide,
+    /// AHCI, with six ports
+    Ahci,
+}
+
 /// The order in which the firmware looks for something to start: `a` floppy, `c` disk, `d` CD drive, `n` network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootOrder(String);
@@ -105,6 +116,8 @@ pub struct DirectKernel {
 pub struct Machine {
     /// The graphics card.
     pub graphics: GraphicsCard,
+    /// The controller of the disks.
+    pub disks: DiskController,
     /// What is started first.
     pub boot: BootOrder,
     /// The serial ports, in QEMU's words.
@@ -119,6 +132,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             graphics: GraphicsCard::default(),
+            disks: DiskController::default(),
             boot: BootOrder::default(),
             serial: vec!["pty".to_owned()],
             platform_device: true,

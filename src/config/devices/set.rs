@@ -9,7 +9,7 @@ use super::disk::{Disk, DiskBackend, DiskFormat};
 use super::emulated::{SoundModel, Usb};
 use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
-use super::machine::Machine;
+use super::machine::{DiskController, Machine};
 use super::nic::{MacAddress, Nic};
 use super::pvcalls::PvCalls;
 use super::share::Share;
@@ -17,6 +17,7 @@ use super::sound::SoundCard;
 use super::vdispl::Vdispl;
 use super::virtual_device::DiskClass;
 use super::vtpm::Vtpm;
+use crate::config::host_access::HostAccess;
 use crate::memory::Kind;
 
 /// The most network cards of a guest: the numbers are 0 to 99.
@@ -49,6 +50,8 @@ pub struct Devices {
     pub usb: Option<Usb>,
     /// The emulated machine of an HVM guest.
     pub machine: Machine,
+    /// What it may reach of the host's hardware.
+    pub host_access: HostAccess,
     /// Where the guest is while it migrates.
     pub migrates_from: MigratesFrom,
 }
@@ -78,13 +81,16 @@ impl MigratesFrom {
 enum EmulatedPlace {
     /// IDE, 0 to 3.
     Ide(u32),
+    /// AHCI, 0 to 5.
+    Ahci(u32),
     /// SCSI, 0 to 15.
     Scsi(u32),
 }
 
-fn emulated_place(disk: &Disk) -> Option<EmulatedPlace> {
+fn emulated_place(disk: &Disk, controller: DiskController) -> Option<EmulatedPlace> {
     match disk.vdev.class {
         DiskClass::Scsi if !disk.cdrom => Some(EmulatedPlace::Scsi(disk.vdev.disk)),
+        _ if controller == DiskController::Ahci && !disk.cdrom => disk.vdev.ahci_port().map(EmulatedPlace::Ahci),
         _ => disk.vdev.ide_place().map(EmulatedPlace::Ide),
     }
 }
@@ -97,12 +103,12 @@ impl Devices {
     pub fn check(&self, kind: Kind) -> Result<(), DeviceSetError> {
         let (mut numbers, mut places) = (BTreeMap::new(), BTreeMap::new());
         for disk in &self.disks {
-            check_disk(disk, kind)?;
+            let place = emulated_place(disk, self.machine.disks).filter(|_| kind == Kind::Hvm);
+            check_disk(disk, place, kind)?;
             let name = || disk.vdev.name.clone();
             if let Some(first) = numbers.insert(disk.vdev.number, name()) {
                 return Err(DeviceSetError::SameNumber { first, second: name(), number: disk.vdev.number });
             }
-            let place = emulated_place(disk).filter(|_| kind == Kind::Hvm);
             if let Some(first) = place.and_then(|place| places.insert(place, name())) {
                 return Err(DeviceSetError::SameEmulatedPlace { first, second: name() });
             }
@@ -146,7 +152,7 @@ impl Devices {
     /// The disks of a guest of this kind that only its paravirtual drivers see. They do not exist for firmware, so that the
     /// guest cannot start from them.
     pub fn paravirtual_only(&self, kind: Kind) -> impl Iterator<Item = &Disk> {
-        self.disks.iter().filter(move |disk| kind == Kind::Hvm && emulated_place(disk).is_none())
+        self.disks.iter().filter(move |disk| kind == Kind::Hvm && emulated_place(disk, self.machine.disks).is_none())
     }
 
     fn check_nics(&self, kind: Kind) -> Result<(), DeviceSetError> {
@@ -202,7 +208,7 @@ fn random_mac() -> MacAddress {
     MacAddress([0x00, 0x16, 0x3e, a & 0x7f, b, c])
 }
 
-fn check_disk(disk: &Disk, kind: Kind) -> Result<(), DeviceSetError> {
+fn check_disk(disk: &Disk, place: Option<EmulatedPlace>, kind: Kind) -> Result<(), DeviceSetError> {
     let name = || disk.vdev.name.clone();
     let refused = |reason| Err(DeviceSetError::Disk { vdev: name(), reason });
     match disk.backend {
@@ -225,12 +231,15 @@ fn check_disk(disk: &Disk, kind: Kind) -> Result<(), DeviceSetError> {
     if disk.script.is_some() && disk.format != DiskFormat::Raw {
         return refused("a script makes a block device, whose format is raw");
     }
-    let ide = disk.vdev.ide_place().is_some();
+    let on_controller = matches!(place, Some(EmulatedPlace::Ide(_) | EmulatedPlace::Ahci(_)));
     match kind {
-        Kind::Hvm if disk.cdrom && !ide => {
+        Kind::Hvm if disk.cdrom && !on_controller => {
             refused("a CD drive of an HVM guest is an emulated IDE drive: its place is one of hda to hdd")
         }
-        Kind::Hvm if ide && !disk.cdrom && !disk.writable => Err(DeviceSetError::ReadOnlyIde { vdev: name() }),
+        Kind::Hvm if on_controller && !disk.cdrom && !disk.writable => {
+            let ahci = matches!(place, Some(EmulatedPlace::Ahci(_)));
+            Err(DeviceSetError::ReadOnlyIde { vdev: name(), ahci })
+        }
         Kind::Pvh | Kind::Pv if disk.target.is_none() => refused(
             "only HVM guests can have an empty CD drive: no backend serves a paravirtual disk without an image, and the \
              guest would wait for it",
@@ -332,6 +341,28 @@ mod tests {
                 assert!(message.is_none_or(|message| message.contains(text)), "{kind} {spec}");
             }
         }
+    }
+
+    #[test]
+    fn ahci_has_six_ports_and_leaves_cd_drives_on_ide() {
+        let of = |specs: &[&str]| {
+            let machine = Machine { disks: DiskController::Ahci, ..Machine::default() };
+            Devices {
+                disks: specs.iter().map(|spec| spec.parse().expect(spec)).collect(),
+                machine,
+                ..Devices::default()
+            }
+        };
+        let devices = of(&["/a,raw,xvdc,w", "/b,raw,hdc:cdrom,r", "/c,raw,xvdf,w", "/d,raw,xvdg,r"]);
+        assert_eq!(devices.check(Kind::Hvm), Ok(()));
+        let beyond: Vec<&str> = devices.paravirtual_only(Kind::Hvm).map(|disk| disk.vdev.name.as_str()).collect();
+        assert_eq!(beyond, ["xvdg"]);
+        assert!(matches!(of(&["/a,raw,xvde,r"]).check(Kind::Hvm), Err(DeviceSetError::ReadOnlyIde { ahci: true, .. })));
+        assert!(matches!(
+            of(&["/a,raw,xvdb,w", "/b,raw,hdb,w"]).check(Kind::Hvm),
+            Err(DeviceSetError::SameEmulatedPlace { .. })
+        ));
+        assert_eq!(of(&["/a,raw,xvde,r"]).check(Kind::Pv), Ok(()));
     }
 
     #[test]

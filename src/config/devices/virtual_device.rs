@@ -49,6 +49,15 @@ impl VirtualDevice {
         }
     }
 
+    /// The port of the AHCI controller, from 0 to 5, of an HVM guest that has its disks there.
+    #[must_use]
+    pub const fn ahci_port(&self) -> Option<u32> {
+        match self.class {
+            DiskClass::Xen | DiskClass::Ide if self.disk < 6 => Some(self.disk),
+            _ => None,
+        }
+    }
+
     fn of_name(name: &str) -> Option<Self> {
         let (class, disk, partition) = if let Some(place) = name.strip_prefix("xvd") {
             let (disk, partition) = letters(place, (1 << 20) - 1, 255)?;

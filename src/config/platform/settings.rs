@@ -38,7 +38,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "platform/vcpu/N/affinity",
         others: &[],
-        values: "one 0 or 1 for each CPU of the host, CPU 0 first",
+        values: "one 0 or 1 for each CPU of the host, CPU 0 first; or `list:` and xl's words, as in `list:0-3,^1,node:1`",
         absent: "",
         usual: "",
         flag: None,
@@ -52,7 +52,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "platform/vcpu/N/soft-affinity",
         others: &[],
-        values: "one 0 or 1 for each CPU of the host, CPU 0 first",
+        values: "one 0 or 1 for each CPU of the host, CPU 0 first; or `list:` and xl's words, as in `list:0-3,^1,node:1`",
         absent: "",
         usual: "",
         flag: None,

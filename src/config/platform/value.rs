@@ -1,37 +1,70 @@
 //! The values that settings take.
 
+use super::cpu_list::CpuList;
+
 /// Host CPUs, one bit each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CpuMap(Vec<u8>);
+pub struct CpuMap {
+    bytes: Vec<u8>,
+    /// The list that names them, until the host's CPUs are known; there are no bits before that.
+    list: Option<CpuList>,
+}
 
 impl CpuMap {
-    /// The bits, the lowest CPU in the lowest bit of the first byte.
+    /// The bits, the lowest CPU in the lowest bit of the first byte. Of a list, there are none before [`Self::resolve`], and
+    /// Xen refuses a map without one.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Whether it is a list that depends on the host.
+    #[must_use]
+    pub const fn is_list(&self) -> bool {
+        self.list.is_some()
+    }
+
+    /// Finds the CPUs of a list; `nodes` has the NUMA node of each of the host's CPUs.
+    ///
+    /// # Errors
+    /// Why the list cannot be used on this host.
+    pub fn resolve(&mut self, nodes: &[Option<u32>]) -> Result<(), String> {
+        if let Some(list) = &self.list {
+            *self = Self::of(&list.cpus(nodes)?);
+        }
+        Ok(())
+    }
+
+    fn of(cpus: &[bool]) -> Self {
+        let mut bytes = vec![0_u8; cpus.len().div_ceil(8)];
+        for (index, _) in cpus.iter().enumerate().filter(|(_, is_in)| **is_in) {
+            bytes[index / 8] |= 1 << (index % 8);
+        }
+        Self { bytes, list: None }
     }
 }
 
 /// The most CPUs that a map may name: more than Xen can be built for (`CONFIG_NR_CPUS`, xen/arch/Kconfig, Xen 4.20: 16383).
 const MOST_CPUS: usize = 16_384;
 
-/// A string of one `0` or `1` for each of the host's CPUs, CPU 0 first.
+/// A string of one `0` or `1` for each of the host's CPUs, CPU 0 first; or `list:` and a list in xl's words.
 pub(super) fn cpu_map(text: &str) -> Result<CpuMap, String> {
+    if let Some(list) = text.strip_prefix("list:") {
+        return Ok(CpuMap { bytes: Vec::new(), list: Some(list.parse()?) });
+    }
     if text.len() > MOST_CPUS {
         return Err(format!("{} CPUs are more than Xen can have", text.len()));
     }
-    let mut bytes = vec![0_u8; text.len().div_ceil(8)];
-    for (index, digit) in text.bytes().enumerate() {
-        match digit {
-            b'0' => {}
-            b'1' => bytes[index / 8] |= 1 << (index % 8),
-            _ => return Err(format!("{:?} is neither 0 nor 1", char::from(digit))),
-        }
-    }
-    if bytes.iter().all(|byte| *byte == 0) {
+    let bit = |digit: u8| match digit {
+        b'0' => Ok(false),
+        b'1' => Ok(true),
+        _ => Err(format!("{:?} is neither 0 nor 1", char::from(digit))),
+    };
+    let cpus = text.bytes().map(bit).collect::<Result<Vec<_>, _>>()?;
+    if !cpus.contains(&true) {
         return Err("it names no CPU at all".to_owned());
     }
-    Ok(CpuMap(bytes))
+    Ok(CpuMap::of(&cpus))
 }
 
 /// `true` or `false` in any case, or a number, of which 0 alone is false.

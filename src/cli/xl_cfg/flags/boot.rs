@@ -30,6 +30,7 @@ impl Mapper<'_> {
             self.refuse("firmware", "Debian has no pvgrub; give a kernel or a bootloader");
         }
         self.same("smbios_firmware", "--smbios");
+        self.same("smbios", "--bios-string");
         self.same("acpi_firmware", "--acpi");
         self.same("pvshim", "--shim");
         for (key, setting) in SETTINGS {

@@ -26,6 +26,9 @@ impl Mapper<'_> {
             ("vtpm", "--vtpm"),
             ("pvcalls", "--pvcalls"),
             ("vdispl", "--vdispl"),
+            ("ioports", "--ioport"),
+            ("irqs", "--irq"),
+            ("iomem", "--iomem"),
         ] {
             self.same(key, flag);
         }
@@ -66,7 +69,7 @@ impl Mapper<'_> {
             self.add("xen_platform_pci", "--xen-platform-pci=off");
         }
         if self.text("hdtype") == Some("ahci") {
-            self.refuse("hdtype", "disks are on IDE or SCSI (vdev=sda): leave it out");
+            self.add("hdtype", "--hdtype=ahci");
         }
         let ports = self.texts("serial");
         if ports.is_empty() {

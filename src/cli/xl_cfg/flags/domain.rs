@@ -31,6 +31,17 @@ impl Mapper<'_> {
         self.same("max_maptrack_frames", "--max-maptrack-frames");
         self.same("max_grant_version", "--max-grant-version");
         self.same("vpmu", "--vpmu");
+        self.same("driver_domain", "--driver-domain");
+        self.same("hvm_pirq", "--hvm-pirq");
+        if let Some(kib) = self.number("vmtrace_buf_kb").filter(|kib| *kib != 0) {
+            self.add("vmtrace_buf_kb", format!("--vmtrace={kib}KiB"));
+        }
+        // The old key asks for what it meant when there was one mode.
+        match (self.text("altp2m").filter(|mode| *mode != "disabled"), self.flag("altp2mhvm")) {
+            (Some(mode), _) => self.add("altp2m", format!("--altp2m={mode}")),
+            (None, Some(true)) => self.add("altp2mhvm", "--altp2m=mixed"),
+            (None, _) => {}
+        }
         self.same("msr_relaxed", "--msr-relaxed");
         match self.text("passthrough") {
             None | Some("disabled") => {}
