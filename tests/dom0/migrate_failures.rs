@@ -166,12 +166,14 @@ fn cuts() {
     println!("{undecided} cuts left the end open");
     assert!(undecided > 0);
     // A source that can ask knows: it does not run there, or it does.
-    for (cut, status) in [(Cut::Word, 1), (Cut::Receiver(88), 0), (Cut::Receiver(127), 0)] {
+    // Behind its message that it has the guest, the word may come through or not.
+    for (cut, possible) in [(Cut::Word, &[1][..]), (Cut::Receiver(88), &[0, 1]), (Cut::Receiver(127), &[0])] {
         fresh();
         let before = info("t").domid;
         let (here, there, _) = migrate_through(cut, &ASK);
         let what = format!("{cut:?}: {here:?} {there:?}");
-        assert_eq!(here.status, Some(status), "{what}");
+        let status = here.status.expect("it ended by itself");
+        assert!(possible.contains(&status), "{what}");
         assert_eq!(info("t").domid == before, status == 1, "{what}");
         settle(false, &what);
     }
