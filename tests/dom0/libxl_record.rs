@@ -251,7 +251,7 @@ fn restored_linux() {
     assert_eq!(shown["plan"]["model"], built["plan"]["model"]);
     assert_eq!(configuration(domid).1["c_info"]["uuid"], built["uuid"]);
     xl(&["shutdown", "-w", "t"]);
-    wait_for("xl removes the guest that it watches", 30, || files_of_guests().is_empty());
+    wait_for("xl removes the guest that it watches", 120, || files_of_guests().is_empty());
 }
 
 /// The process of a domain's QEMU.

@@ -280,6 +280,6 @@ fn saved_with_devices() {
     assert_eq!(["disks", "nics"].map(shown), before);
     // It is xl's now: xl removes it when it stops.
     run("xl", &["shutdown", "-w", "t"]).success();
-    wait_for("xl removes the guest", 30, || run("xl", &["domid", "t"]).status == Some(1));
+    wait_for("xl removes the guest", 120, || run("xl", &["domid", "t"]).status == Some(1));
     wait_for("the loop device goes", 10, || loops().len() == loops_before - 1);
 }
