@@ -230,6 +230,9 @@ fn write_image_keys(
     for ramdisk in modules {
         transaction.write(&image("ramdisk"), &ramdisk.path.to_string_lossy())?;
     }
+    if kernel.cmdline.is_empty() {
+        return Ok(());
+    }
     transaction.write(&image("cmdline"), &kernel.cmdline.to_string_lossy())
 }
 

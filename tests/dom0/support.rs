@@ -277,9 +277,11 @@ impl Host {
                 // The last is there after the first run.
                 .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
                 .map(|entry| entry.expect("an entry").path())
-                // libxl's own list of numbers that were in use not long ago, the lock of our builds, and the root directory of
-                // every QEMU
-                .filter(|path| !["domid-history", "build.lock", "empty"].iter().any(|lasting| path.ends_with(lasting)))
+                // libxl's own list of numbers that were in use not long ago, the lock of our builds, the records of guests that
+                // came, and the root directory of every QEMU
+                .filter(|path| {
+                    !["domid-history", "build.lock", "arrivals", "empty"].iter().any(|lasting| path.ends_with(lasting))
+                })
                 .map(|path| path.display().to_string())
                 // Empty ones are left by xl, and by a run that was killed while a kernel was unpacked: the next run removes them.
                 .chain(
