@@ -177,11 +177,16 @@ fn cuts() {
         assert_eq!(info("t").domid == before, status == 1, "{what}");
         settle(false, &what);
     }
+    // Where the source cannot ask, a person can.
+    fresh();
+    let (here, ..) = migrate_through(Cut::Receiver(127), &[]);
+    here.failed_with(7, "undecided");
     let uuid = info("t").uuid.to_string();
     let has = |uuid: &str| dombuild(&["migrate-receive", "--has", uuid]).success().json();
     assert_eq!(has(&uuid), json!({ "state": "runs", "domid": info("t").domid }));
     dombuild(&["destroy", "t"]).success();
     assert_eq!(has(&uuid), json!({ "state": "gone" }));
+    dombuild(&["destroy", "t--migratedaway"]).success();
     assert_eq!(has("00000000-0000-4000-8000-000000000001"), json!({ "state": "unknown" }));
 }
 
