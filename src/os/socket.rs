@@ -81,6 +81,7 @@ mod tests {
     use std::io::{IoSlice, Read, Write};
     use std::os::unix::net::{UnixListener, UnixStream};
 
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{ControlMessage, sendmsg};
 
     use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
@@ -137,10 +138,12 @@ mod tests {
                 if let Some(copy) = kept.pop() {
                     assert_eq!(index, 0);
                     File::from(copy).write_all(b"x").expect("it is the pipe");
+                    reader.read_exact(&mut [0]).expect("it is the same pipe");
                 }
-                // The end comes only if nobody has another descriptor of it.
-                let mut all = Vec::new();
-                reader.read_to_end(&mut all).expect("it ends");
+                // Every copy of the write end is closed.
+                let mut watched = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+                poll(&mut watched, PollTimeout::ZERO).expect("polled");
+                assert_eq!(watched[0].revents(), Some(PollFlags::POLLHUP));
             }
         }
         drop(theirs);

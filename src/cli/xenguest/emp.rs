@@ -194,6 +194,8 @@ fn event(data: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::memory::Pages;
 
@@ -250,6 +252,7 @@ mod tests {
         assert!(client.has_unsent());
         client.send(&done()).expect("an answer waits");
         client.send(&completed(None)).expect("the end waits");
+        theirs.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
             io::Read::read_to_string(&mut theirs, &mut text).expect("UTF-8");
