@@ -83,7 +83,7 @@ fn examples() {
             commands += 1;
         }
     }
-    assert!(commands >= 9, "{commands} commands");
+    assert!(commands > 0, "the page has no example");
     println!("{commands} examples of docs/toolstack.md do what it says");
 }
 
