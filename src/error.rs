@@ -50,6 +50,8 @@ pub struct Relief {
 pub enum Wait {
     /// For the build locks, before a build.
     BuildLock,
+    /// For the lock under which a domain gets its name.
+    NameLock,
     /// For dombuild's build lock, before a guest grows.
     ResizeLock,
     /// For the lock of another cleanup.

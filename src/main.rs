@@ -1,9 +1,6 @@
 //! The program `dombuild`.
 
 #![forbid(unsafe_code)]
+#![no_main]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    dombuild::cli::dispatch::main()
-}
+dombuild_os::entry!(dombuild::cli::dispatch::main);

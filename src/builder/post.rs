@@ -19,6 +19,7 @@ use crate::error::{Error, Failure};
 use crate::memory::{Kind, Request};
 use crate::payload::boot_files::{BootFiles, Module};
 use crate::payload::firmware::FirmwareKind;
+use crate::runs::build_lock;
 use crate::stage::Stage;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 
@@ -54,20 +55,21 @@ impl Identity {
 /// [`Error::NameTaken`]; [`Error::BadConfig`] if another domain has the UUID; an error of xenstored.
 pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, kind: Kind) -> Result<(), Failure> {
     context.step(Stage::Xenstore, || {
-        context.store.transaction(|transaction| {
-            if let Some(name) = &identity.name
-                && let Some(owner) = name_owner(context.xen, transaction, name.as_str())?
-            {
-                return Err(Error::NameTaken { name: name.to_string(), owner });
-            }
-            let itself: Vec<DomId> = identity.migrates_from.into_iter().chain([domid]).collect();
-            check_uuid_free(context.xen, identity.uuid, &itself)?;
+        let _lock = identity.name.as_ref().map(|_| build_lock::take_names()).transpose()?;
+        if let Some(name) = &identity.name
+            && let Some(owner) = name_owner(context.xen, &context.store.plain(), name.as_str())?
+        {
+            return Err(Error::NameTaken { name: name.to_string(), owner });
+        }
+        let itself: Vec<DomId> = identity.migrates_from.into_iter().chain([domid]).collect();
+        check_uuid_free(context.xen, identity.uuid, &itself)?;
+        context.store.batch(|nodes| {
             let keys = XenstorePaths::new(domid);
-            transaction.remove(&keys.domain)?;
-            transaction.remove(&keys.libxl)?;
-            transaction.remove(&identity.vm_path())?;
-            write_skeleton(transaction, &keys, identity, kind)?;
-            transaction.write(&keys.owner_tag(), &identity.uuid.to_string())?;
+            nodes.remove(&keys.domain)?;
+            nodes.remove(&keys.libxl)?;
+            nodes.remove(&identity.vm_path())?;
+            write_skeleton(nodes, &keys, identity, kind)?;
+            nodes.write(&keys.owner_tag(), &identity.uuid.to_string())?;
             Ok(())
         })
     })
@@ -86,7 +88,7 @@ fn write_skeleton(
     let vm_path = identity.vm_path();
 
     // A new node inherits the permissions of its parent, which saves one request for each node that the guest owns. The
-    // parents return to dom0 before the transaction is committed.
+    // parents return to dom0 before the guest is introduced to xenstored.
     let (domain, control) = (&keys.domain, &keys.of_domain("control"));
     for node in [domain, control] {
         transaction.make_as(node, owned)?;
@@ -131,7 +133,7 @@ fn write_skeleton(
     transaction.write(&format!("{}/type", keys.libxl), &kind.to_string())
 }
 
-/// Writes the keys of the guest, hvmloader and the tools in one transaction, and introduces the domain to xenstored.
+/// Writes the keys of the guest, hvmloader and the tools, and introduces the domain to xenstored.
 ///
 /// # Errors
 /// An error of xenstored.
@@ -145,7 +147,7 @@ pub fn build_post(
 ) -> Result<(), Failure> {
     let keys = XenstorePaths::new(domid);
     context.step(Stage::Xenstore, || {
-        context.store.transaction(|transaction| {
+        context.store.batch(|transaction| {
             // A domain of another toolstack may have no tree yet.
             let vm_path = match transaction.read(&keys.of_domain("vm"))? {
                 Some(path) => path,

@@ -97,6 +97,7 @@ fn of_wait(wait: &Wait) -> Option<String> {
     let text = match wait {
         Wait::BuildLock => "--wait-memory waits longer, --no-build-lock builds without xl's and OpenXT's locks",
         Wait::ResizeLock => "another run is about to take memory: call this one again, or give it a longer --timeout",
+        Wait::NameLock => "another run is about to name its domain: call this one again",
         Wait::BlockLock => "a hotplug script holds it, or another run that attaches disks: call this one again",
         Wait::CleanupLock => "another cleanup is at it: call this one again",
         Wait::UserdataLock => {

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
@@ -26,13 +25,14 @@ use super::{guest_file, lenient_args as given, xenguest};
 use crate::error::{AtStage, Error, Failure};
 use crate::logging::{self, LogConfig};
 use crate::migration::{checker, helper};
+use crate::os::entry::SUCCESS;
 use crate::os::{lines, process};
 use crate::payload::kernel;
 use crate::stage::Stage;
 
 /// The program: arguments in, one result or error and an exit status out.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     let arguments = help_verb_as_flag(env::args_os().collect());
     if process::has_borrowed_rights() {
         return refuse_borrowed_rights(&arguments);
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         // `--help` and `--version` end here too: they are no errors, and go to stdout.
         Err(text) if !text.use_stderr() => {
             let _ = text.print();
-            ExitCode::SUCCESS
+            SUCCESS
         }
         Err(error) => {
             let given = given::parse_lenient(&arguments);
@@ -92,13 +92,13 @@ fn restrict_new_files() {
 
 /// Paths, the environment and the log would all be the caller's word, and the rights another's. Nothing is opened that either
 /// names.
-fn refuse_borrowed_rights(arguments: &[OsString]) -> ExitCode {
+fn refuse_borrowed_rights(arguments: &[OsString]) -> u8 {
     let message = "dombuild does not run set-uid, set-gid or with file capabilities: let root call it";
     if given::parse_lenient(arguments).json {
         print::print_line(&print::error_message(Code::PERMISSION, message));
     }
     print::print_stderr(message);
-    ExitCode::from(Code::PERMISSION.exit)
+    Code::PERMISSION.exit
 }
 
 /// Whether standard output is the connection to another host.
@@ -107,7 +107,7 @@ fn has_wire_on_stdout(matches: &ArgMatches) -> bool {
     receive.is_some_and(|matches| matches.get_one::<RawFd>("fd").is_none())
 }
 
-fn run(output: &OutputArgs, matches: &ArgMatches, arguments: &[OsString]) -> ExitCode {
+fn run(output: &OutputArgs, matches: &ArgMatches, arguments: &[OsString]) -> u8 {
     let json = matches.get_flag("json") && !has_wire_on_stdout(matches);
     let verb = matches.subcommand_name().unwrap_or_default();
     // Before anything else is opened: the number could be taken then.
@@ -136,7 +136,7 @@ fn run(output: &OutputArgs, matches: &ArgMatches, arguments: &[OsString]) -> Exi
     match logging::catch(last_words, || carry_out(&reporter, &guest_file::complete(&reporter, matches, arguments)?)) {
         Ok(done) => {
             print::tell_done(&events, verb, &done);
-            ExitCode::SUCCESS
+            SUCCESS
         }
         Err(error) => print::print_error(&events, &error, json),
     }
@@ -182,7 +182,7 @@ fn tip(arguments: &[OsString]) -> Option<String> {
     Some(format!("to measure every {seconds} seconds, give --watch={seconds}"))
 }
 
-fn usage(events: &Events, error: &clap::Error, json: bool, tip: Option<String>) -> ExitCode {
+fn usage(events: &Events, error: &clap::Error, json: bool, tip: Option<String>) -> u8 {
     let mut text = error.to_string();
     if let Some(tip) = &tip {
         text = text.replacen("\n\nUsage:", &format!("\n\n  tip: {tip}\n\nUsage:"), 1);

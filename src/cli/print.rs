@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{self, ExitCode};
+use std::process;
 
 use anyhow::Context;
 use log::Level;
@@ -266,7 +266,7 @@ pub fn tell_done(events: &Events, verb: &str, done: &Done) {
 
 /// Tells of an error: the message on stderr and in the log in any case, the object to events, and on stdout where JSON is
 /// asked for.
-pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> ExitCode {
+pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> u8 {
     let known = failure.downcast_ref::<Failure>();
     let message = known.map_or_else(|| format!("{failure:#}"), message_of);
     let (object, code) = known.map_or_else(|| (error_message(Code::INTERNAL, &message), Code::INTERNAL), error_object);
@@ -281,13 +281,13 @@ pub fn print_error(events: &Events, failure: &anyhow::Error, json: bool) -> Exit
 }
 
 /// Ends a failed run: writes its last event, the last record of its log, and the message on stderr.
-pub fn tell_error(events: &Events, object: &Value, code: Code, for_people: impl FnOnce()) -> ExitCode {
+pub fn tell_error(events: &Events, object: &Value, code: Code, for_people: impl FnOnce()) -> u8 {
     let error = &object["error"];
     let message = error["message"].as_str().unwrap_or_default();
     events.error(error, code.exit);
     logging::conclude(Level::Error, message);
     logging::tell_error(message, for_people);
-    ExitCode::from(code.exit)
+    code.exit
 }
 
 /// The end of a process that is about to be aborted.

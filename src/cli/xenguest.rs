@@ -14,7 +14,6 @@ mod options;
 mod reply;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use options::Options;
 use reply::Control;
@@ -32,6 +31,7 @@ use crate::logging::destination::Destination;
 use crate::logging::record::Format;
 use crate::logging::{self, LogConfig};
 use crate::memory::Kind;
+use crate::os::entry::{FAILURE, SUCCESS};
 use crate::stage::Stage;
 use crate::xen::{DomId, EventPort, Interface, Store};
 
@@ -40,7 +40,7 @@ const LISTEN: &str = "listen";
 
 /// Runs the helper with the arguments after its name, and answers with one line, then exit status 0 or 1.
 #[must_use]
-pub fn main(words: &[OsString]) -> ExitCode {
+pub fn main(words: &[OsString]) -> u8 {
     let (control, line, succeeded) = match Options::parse(words) {
         Err(message) => (Control::of_words(words), reply::usage_line(&message), false),
         Ok(options) => {
@@ -61,7 +61,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
                         (None, Some(mode)) => migrated(&options, mode, words, &mut control),
                         (None, None) if mode == LISTEN => match listened(&options, words) {
                             // The client has heard of the end.
-                            Ok(()) => return ExitCode::SUCCESS,
+                            Ok(()) => return SUCCESS,
                             Err(line) => Err(line),
                         },
                         (None, None) => answer(&options, words),
@@ -77,7 +77,7 @@ pub fn main(words: &[OsString]) -> ExitCode {
     tell(control, &line, succeeded)
 }
 
-fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
+fn tell(mut control: Control, line: &str, succeeded: bool) -> u8 {
     let level = if succeeded { log::Level::Info } else { log::Level::Error };
     logging::conclude(level, line.trim_end());
     if !succeeded && !matches!(control, Control::Stderr) {
@@ -85,24 +85,24 @@ fn tell(mut control: Control, line: &str, succeeded: bool) -> ExitCode {
         print::print_stderr(line);
     }
     match control.send(line) {
-        Ok(()) if succeeded => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
+        Ok(()) if succeeded => SUCCESS,
+        Ok(()) => FAILURE,
         Err(error) => {
             print::print_stderr(&format!("the answer cannot be written: {error}"));
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }
 
 /// `-supports FEATURE`. An original that the caller names answers for itself.
-fn supports(options: &Options, words: &[OsString]) -> ExitCode {
+fn supports(options: &Options, words: &[OsString]) -> u8 {
     if let Some(original) = options.fallback.as_deref() {
         print::print_stderr(&fallback::become_original(original, words));
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     match print::print_text(if options.supports.as_deref() == Some("migration-v2") { "true" } else { "false" }) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => SUCCESS,
+        Err(_) => FAILURE,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::domain::userdata;
 use crate::os::shared_file::remove_file;
 use crate::qemu::helpers::{Ending, Helpers};
 use crate::qemu::log::XEN_RUN_DIR;
+use crate::runs::build_lock;
 use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, Transaction, XenError};
 
 /// How long a destroyed domain may take to release its memory.
@@ -86,7 +87,12 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
     let mut problems: Vec<String> = Vec::new();
     let was_lost = store.is_lost();
     problems.extend(remove_devices(xen, store, domain).err());
-    if let Err(error) = store.transaction(|transaction| remove_keys(xen, transaction, domain)) {
+    // Under the lock, no other run writes the keys of a later domain with the same domid.
+    let removed = match build_lock::take_names() {
+        Ok(_lock) => store.batch(|nodes| remove_keys(xen, nodes, domain)),
+        Err(_) => store.transaction(|transaction| remove_keys(xen, transaction, domain)),
+    };
+    if let Err(error) = removed {
         let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
         problems.push(if again { "so its keys stay".to_owned() } else { error.to_string() });
     }
@@ -134,12 +140,14 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
 }
 
 /// Removes every node at the domid, and `/vm/UUID`. Nodes of another domain stay, and so does `/vm/UUID` if a living domain
-/// has that UUID. (Of two domains with one UUID, one is dying, and only its domid identifies it.)
+/// has that UUID. (Of two domains with one UUID, one is dying, and only its domid identifies it.) Outside a transaction,
+/// xenstored takes a fraction of the time; see [`Store::batch`].
 fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef) -> Result<(), XenError> {
     let DomainRef { domid, uuid } = domain;
     let keys = XenstorePaths::new(domid);
     let nodes = transaction.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?;
-    // Xen is asked inside the transaction: if a later domain's keys are written during it, it fails and is repeated.
+    // Xen is asked after the keys are read. In a transaction: if a later domain's keys are written during it, it fails and is
+    // repeated.
     let domains = xen.domains()?;
     if !domains.iter().any(|other| other.domid != domid && other.uuid == uuid && !other.dying) {
         transaction.remove(&format!("/vm/{uuid}"))?;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::PathBuf;
-use std::process::{self, Command, ExitCode, Stdio};
+use std::process::{self, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -30,6 +30,7 @@ use crate::error::damage::Damage;
 use crate::error::migration::{FileProblem, MigrationError};
 use crate::error::{Error, Wait};
 use crate::os::Untrusted;
+use crate::os::entry::{FAILURE, SUCCESS};
 use crate::os::sandbox::{self, Limits};
 use crate::os::sandboxed_child::{Ended, NoAnswer, SandboxedChild, Work};
 
@@ -314,7 +315,7 @@ pub fn check_words(arguments: &[OsString]) -> Option<&[OsString]> {
 
 /// Runs the child.
 #[must_use]
-pub fn check_main(words: &[OsString]) -> ExitCode {
+pub fn check_main(words: &[OsString]) -> u8 {
     let Some(task) = Task::of(words) else {
         return tell::<()>(&Answer::Unsafe(
             "this verb is for dombuild itself, which starts it where it needs it".to_owned(),
@@ -341,7 +342,7 @@ pub fn check_main(words: &[OsString]) -> ExitCode {
 }
 
 /// Checks, and tells the parent.
-fn answer<T: Serialize>(missing: Vec<String>, check: impl FnOnce() -> Result<T, ReadError>) -> ExitCode {
+fn answer<T: Serialize>(missing: Vec<String>, check: impl FnOnce() -> Result<T, ReadError>) -> u8 {
     tell(&match panic::catch_unwind(panic::AssertUnwindSafe(check)) {
         Ok(Ok(found)) => Answer::Whole { found, missing },
         Ok(Err(ReadError::Problem(problem))) => match *problem {
@@ -354,11 +355,11 @@ fn answer<T: Serialize>(missing: Vec<String>, check: impl FnOnce() -> Result<T, 
     })
 }
 
-fn tell<T: Serialize>(answer: &Answer<T>) -> ExitCode {
+fn tell<T: Serialize>(answer: &Answer<T>) -> u8 {
     let line = serde_json::to_string(answer).unwrap_or_default();
     match Descriptor(io::stderr()).write_all(format!("{line}\n").as_bytes()) {
-        Ok(()) if matches!(answer, Answer::Whole { .. }) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        Ok(()) if matches!(answer, Answer::Whole { .. }) => SUCCESS,
+        _ => FAILURE,
     }
 }
 

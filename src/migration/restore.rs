@@ -143,7 +143,7 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
     let measured_built = Some(measure(context.xen, domid).at(Stage::RestoreMemory)?);
     context.step::<_, Error>(Stage::Userdata, || {
         if !job.devices.emulated_only.is_empty() {
-            context.store.transaction(|transaction| {
+            context.store.batch(|transaction| {
                 job.devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
             })?;
         }
@@ -160,7 +160,7 @@ fn write_keys(context: &Context<'_>, domid: DomId, nodes: &[(String, String)]) -
     }
     let keys = XenstorePaths::new(domid);
     context.step(Stage::Xenstore, || {
-        context.store.transaction(|transaction| {
+        context.store.batch(|transaction| {
             nodes.iter().try_for_each(|(name, value)| transaction.write(&keys.of_domain(name), value))
         })
     })

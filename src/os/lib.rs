@@ -19,6 +19,7 @@
 //!
 //! Processes:
 //!
+//! - [`entry`]: the start and end of a program, at less cost than the standard library's.
 //! - [`launch`]: starts a program inside a cgroup.
 //! - [`pidfd`]: process handles.
 //! - [`cgroup`]: a cgroup of version 2 for a group of processes.
@@ -61,6 +62,7 @@
 pub mod cgroup;
 pub mod child_cgroup;
 pub mod confined_program;
+pub mod entry;
 pub mod fd;
 pub mod foreign_mappings;
 pub mod landlock;

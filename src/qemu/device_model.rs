@@ -103,7 +103,7 @@ impl DeviceModel {
                 QemuRole::Backend => of_backend(domid, name, plan, &devices.arguments),
             };
             log::debug!("{} {}", config.path.display(), arguments.join(" "));
-            context.store.transaction(|transaction| {
+            context.store.batch(|transaction| {
                 transaction.remove(&keys.device_model)?;
                 transaction.write(&keys.device_model, "")?;
                 transaction.write(&format!("{}/dm-version", keys.libxl), "qemu_xen")?;

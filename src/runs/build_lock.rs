@@ -1,4 +1,4 @@
-//! The locks that serialise builds: dombuild's own, and those of toolstacks that have one.
+//! The locks that serialise builds: dombuild's own, and those of toolstacks that have one; and the lock of names.
 //!
 //! A run holds them from its check of free memory until the guest's memory is reserved, and not while it waits for memory.
 
@@ -215,6 +215,19 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
             }
         }
     }
+}
+
+/// Takes the lock under which dombuild's runs look for a domain's name and UUID and write them. It is held for milliseconds.
+/// xl has no such lock.
+///
+/// # Errors
+/// [`Error::TimedOut`] with the holders, after 10 s; an error of the system.
+pub(crate) fn take_names() -> Result<File, Error> {
+    let path = Path::new(STATE_DIR).join("names.lock");
+    let name = path.display().to_string();
+    let file = open(&path, Some(0o600)).map_err(Error::io(format!("take the lock {name}")))?.into_file();
+    take_alone(&file, &name, MIN_LOCK_WAIT, Wait::NameLock)?;
+    Ok(file)
 }
 
 /// Takes an exclusive `flock` on an open file or directory, and waits for it at most `patience`.

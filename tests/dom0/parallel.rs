@@ -19,6 +19,7 @@ use super::support::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("walk_builds_at_once", as_many_as_fit),
+    ("one_name_for_guests_at_once", one_name),
     ("claimed_memory_is_nobody_elses", claimed_memory),
     ("builds_wait_for_the_lock_of_xl", xl_lock),
     ("builds_wait_for_the_lock_of_openxt", openxt_lock),
@@ -92,6 +93,28 @@ fn as_many_as_fit() {
         before.assert_back().expect("the host is as it was");
     }
     super::support::figures("parallel", &table);
+}
+
+/// Of several guests with one name that are created at once, one gets it.
+fn one_name() {
+    let _both = SecondProcessor::wake();
+    for _ in 0..count(2, 20) {
+        let before = Host::now();
+        let ended: Vec<_> = thread::scope(|scope| {
+            let create =
+                || dombuild(&["create", "--name", "t", "--memory", "64", "--paused", "--device-model", "none"]);
+            let runs: Vec<_> = (0..5).map(|_| scope.spawn(create)).collect();
+            runs.into_iter().map(|run| run.join().expect("it ran")).collect()
+        });
+        let (created, refused): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ran| ran.status == Some(0));
+        assert_eq!(created.len(), 1, "{refused:?}");
+        for ran in refused {
+            ran.failed_with(3, "name-taken");
+        }
+        assert_eq!(super::support::shell("xl list | grep -c '^t '").trim(), "1");
+        dombuild(&["destroy", "t"]).success();
+        before.assert_back().expect("the host is as it was");
+    }
 }
 
 /// While a guest is being built, Xen gives its memory to no other domain; `--no-claim` leaves it to the first that

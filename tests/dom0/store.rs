@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("xenstore_lists_what_no_single_answer_holds", long_list),
     ("xenstore_answers_what_fits_into_no_buffer", many_at_once),
     ("xenstore_tells_which_change_of_a_transaction_failed", failed_change),
+    ("xenstore_makes_each_change_of_a_batch", batch),
     ("xenstore_is_reached_through_the_kernel_where_it_has_no_socket", through_the_kernel),
 ];
 
@@ -92,6 +93,33 @@ fn failed_change() {
     });
     assert_eq!(done.expect("done"), (Some("1".to_owned()), None));
     assert_eq!(shell("xenstore-read /test/one").trim(), "1");
+    shell("xenstore-rm /test");
+}
+
+/// Outside a transaction, each change happens by itself, and the first error is reported.
+fn batch() {
+    let store = Store::open().expect("xenstored");
+    let outcome = store.batch(|nodes| {
+        nodes.write("/test/before", "1")?;
+        nodes.write("/test/not a path", "")?;
+        nodes.write("/test/behind", "1")
+    });
+    let error: XenError = outcome.expect_err("refused");
+    assert_eq!((error.call, error.errno), ("xs_write", Some(Errno::EINVAL)), "{error}");
+    assert_eq!(store.plain().children("/test").expect("listed"), ["before", "behind"]);
+    let swallowed = store.batch(|nodes| {
+        nodes.remove("/test")?;
+        nodes.write("/test/ü", "1")?;
+        Ok::<_, XenError>(nodes.read("/test/other").ok())
+    });
+    assert_eq!(swallowed.expect_err("it failed").call, "xs_write");
+    assert_eq!(store.plain().children("/test").expect("the removal happened"), [""; 0]);
+    let refused = store.batch(|nodes| {
+        nodes.write("/test/one", "1")?;
+        Err::<(), XenError>(store.plain().read("/test/not a path").expect_err("refused"))
+    });
+    assert_eq!(refused.expect_err("the error of the work").call, "xs_read");
+    assert_eq!(store.plain().read("/test/one").expect("read").as_deref(), Some("1"), "it was sent before");
     shell("xenstore-rm /test");
 }
 

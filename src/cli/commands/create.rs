@@ -231,7 +231,7 @@ fn start(
     let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     context.step::<_, Error>(Stage::Userdata, || {
         if !devices.emulated_only.is_empty() {
-            context.store.transaction(|transaction| {
+            context.store.batch(|transaction| {
                 devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
             })?;
         }

@@ -235,7 +235,7 @@ impl Job {
         let keys = XenstorePaths::new(self.domid);
         let platform = &guest.platform;
         let firmware = platform.firmware.unwrap_or_default();
-        context.store.transaction(|transaction| {
+        context.store.batch(|transaction| {
             write_firmware(transaction, &keys, platform, firmware)?;
             write_hole(transaction, &keys, &guest.plan)
         })

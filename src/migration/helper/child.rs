@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, RawFd};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -11,6 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use super::message::{Answer, Message};
 use super::{Task, VERB};
+use crate::os::entry::{FAILURE, SUCCESS};
 use crate::os::fd::take;
 use crate::xen::{DomId, EventPort, Interface, NextRound, RingPorts, Round, SaveCallbacks, XenError};
 
@@ -47,16 +47,16 @@ pub(super) fn task_of(words: &[OsString]) -> Option<(RawFd, DomId, u64, Task)> {
 
 /// Runs the child.
 #[must_use]
-pub fn helper_main(words: &[OsString]) -> ExitCode {
+pub fn helper_main(words: &[OsString]) -> u8 {
     let Some((stream, domid, frames, task)) = task_of(words) else {
         eprintln!("this verb is for dombuild itself, which starts it where it needs it");
-        return ExitCode::FAILURE;
+        return FAILURE;
     };
     match carry_out(stream, domid, frames, task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }

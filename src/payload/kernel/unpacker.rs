@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic;
-use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::unistd::{self, Pid};
@@ -18,6 +17,7 @@ use super::container::{self, Packing, Refusal};
 use super::elf::{self, Program};
 use super::plain_elf::{self, Plain};
 use crate::memory::Bytes;
+use crate::os::entry::{FAILURE, SUCCESS};
 use crate::os::sandbox::{self, Limits};
 
 /// The first word of the child's command line.
@@ -112,7 +112,7 @@ pub fn unpack_words(arguments: &[OsString]) -> Option<&[OsString]> {
 
 /// Runs the child.
 #[must_use]
-pub fn unpack_main(words: &[OsString]) -> ExitCode {
+pub fn unpack_main(words: &[OsString]) -> u8 {
     let Some(task) = Task::of(words) else {
         return tell(&Answer::Unsafe("this verb is for dombuild itself, which starts it where it needs it".to_owned()));
     };
@@ -233,11 +233,11 @@ fn write_all(to: impl AsFd, bytes: &[u8]) -> nix::Result<()> {
     Ok(())
 }
 
-fn tell(answer: &Answer) -> ExitCode {
+fn tell(answer: &Answer) -> u8 {
     let line = serde_json::to_string(answer).unwrap_or_default();
     match write_all(io::stderr().as_fd(), format!("{line}\n").as_bytes()) {
-        Ok(()) if matches!(answer, Answer::Unpacked { .. }) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        Ok(()) if matches!(answer, Answer::Unpacked { .. }) => SUCCESS,
+        _ => FAILURE,
     }
 }
 

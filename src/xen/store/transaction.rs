@@ -16,11 +16,13 @@ const MAX_LIST_READS: u32 = 50;
 
 /// Reads and writes nodes, inside a transaction or outside. Paths are absolute.
 ///
-/// A later call may return the error of a change in a transaction, at the latest the end of the transaction.
+/// A later call may return the error of a change in a transaction or batch, at the latest its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Transaction<'a> {
     pub(super) store: &'a Store,
     pub(super) id: u32,
+    /// Changes are queued, and their answers are read together. So it is in every transaction.
+    pub(super) queues: bool,
 }
 
 impl Transaction<'_> {
@@ -191,7 +193,7 @@ impl Transaction<'_> {
         prepared.map(|()| answers)
     }
 
-    /// Sends a change; inside a transaction it is queued if possible.
+    /// Sends a change; inside a transaction or batch it is queued if possible.
     fn change(
         &self,
         call: &'static str,
@@ -199,9 +201,9 @@ impl Transaction<'_> {
         parts: &[&[u8]],
         arguments: fmt::Arguments<'_>,
     ) -> Result<(), XenError> {
-        let request = Request { is_change: self.id != 0, ..self.request(call, kind, parts, arguments) };
+        let request = Request { is_change: self.queues, ..self.request(call, kind, parts, arguments) };
         let inner = &mut *self.store.0.borrow_mut();
-        if self.id == 0 || !inner.connection.takes_many {
+        if !self.queues || !inner.connection.takes_many {
             return inner.ask(request).map(drop);
         }
         inner.prepare(request)
