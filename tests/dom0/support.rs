@@ -280,7 +280,9 @@ impl Host {
                 // libxl's own list of numbers that were in use not long ago, the lock of our builds, the records of guests that
                 // came, and the root directory of every QEMU
                 .filter(|path| {
-                    !["domid-history", "build.lock", "arrivals", "empty"].iter().any(|lasting| path.ends_with(lasting))
+                    !["domid-history", "build.lock", "names.lock", "arrivals", "empty"]
+                        .iter()
+                        .any(|lasting| path.ends_with(lasting))
                 })
                 .map(|path| path.display().to_string())
                 // Empty ones are left by xl, and by a run that was killed while a kernel was unpacked: the next run removes them.
