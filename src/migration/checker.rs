@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write, pipe};
+use std::io::{self, Read, Seek, SeekFrom, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::panic;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{self, Pid};
+use nix::unistd::{self, Pid, Whence};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -362,12 +362,24 @@ fn tell<T: Serialize>(answer: &Answer<T>) -> ExitCode {
     }
 }
 
-/// A descriptor, read and written with only the system calls `read` and `write`.
+/// A descriptor, used with only the system calls `read`, `write` and `lseek`.
 struct Descriptor<F>(F);
 
 impl<F: AsFd> Read for Descriptor<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         unistd::read(self.0.as_fd(), buffer).map_err(Errno::into)
+    }
+}
+
+impl<F: AsFd> Seek for Descriptor<F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let (offset, whence) = match to {
+            SeekFrom::Start(offset) => (i64::try_from(offset).map_err(out_of_range)?, Whence::SeekSet),
+            SeekFrom::Current(step) => (step, Whence::SeekCur),
+            SeekFrom::End(step) => (step, Whence::SeekEnd),
+        };
+        u64::try_from(unistd::lseek(self.0.as_fd(), offset, whence)?).map_err(out_of_range)
     }
 }
 

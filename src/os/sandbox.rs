@@ -68,8 +68,8 @@ fn still_die_with(parent: Pid) -> nix::Result<()> {
 }
 
 /// Gives up everything except descriptors 0 to 2, memory and CPU time: root, capabilities, other descriptors, the file
-/// system, the network, and other processes. Afterwards the process may read descriptor 0, write 1 and 2, allocate
-/// memory, and exit; any other system call kills it. It dies with `parent`, which started it by [`die_with_parent`],
+/// system, the network, and other processes. Afterwards the process may read descriptor 0 and seek in it, write 1 and
+/// 2, allocate memory, and exit; any other system call kills it. It dies with `parent`, which started it by [`die_with_parent`],
 /// and the OOM killer chooses it first.
 ///
 /// Returns the optional protections that this host lacks: mount, network, IPC and UTS namespaces with an empty root
@@ -202,6 +202,7 @@ fn filter() -> Result<BpfProgram, String> {
     let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
     let mut calls = BTreeMap::from([
         (libc::SYS_read, vec![one(0, SeccompCmpOp::Eq, 0)?]),
+        (libc::SYS_lseek, vec![one(0, SeccompCmpOp::Eq, 0)?]),
         (libc::SYS_write, vec![one(0, SeccompCmpOp::Eq, 1)?, one(0, SeccompCmpOp::Eq, 2)?]),
         (libc::SYS_mmap, vec![one(2, SeccompCmpOp::MaskedEq(executable), 0)?]),
     ]);
@@ -240,8 +241,8 @@ mod tests {
 
     const VARIABLE: &str = "SANDBOX_TEST";
 
-    const FORBIDDEN_CASES: [&str; 10] =
-        ["open", "socket", "fork", "kill", "execute", "read", "write", "chdir", "setuid", "limits"];
+    const FORBIDDEN_CASES: [&str; 11] =
+        ["open", "socket", "fork", "kill", "execute", "read", "seek", "write", "chdir", "setuid", "limits"];
 
     /// Starts this test program again to run one case in the sandbox.
     fn inside(what: &str) -> std::process::Output {
@@ -303,6 +304,7 @@ mod tests {
             }
             // A descriptor other than its own three, and those in the opposite direction.
             "read" => drop(unistd::read(io::stdout(), &mut [0])),
+            "seek" => drop(unistd::lseek(io::stdout(), 0, unistd::Whence::SeekCur)),
             "write" => drop(unistd::write(io::stdin(), &[0])),
             "chdir" => drop(unistd::chdir("/")),
             "setuid" => drop(unistd::setuid(Uid::from_raw(0))),
