@@ -9,10 +9,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::PathBuf;
-use std::process::{self, Command, ExitCode, Stdio};
+use std::process::{self, ExitCode};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -148,7 +147,8 @@ impl StateChecker {
         timeout: Duration,
     ) -> Result<Checking, Error> {
         let input = file.try_clone().map_err(failed())?;
-        self.start(Source::File, input.into(), Stdio::null(), offset, bounds, timeout)
+        let nowhere = File::open("/dev/null").map_err(failed())?;
+        self.start(Source::File, [input.into(), nowhere.into()], offset, bounds, timeout)
     }
 
     /// Starts to check libxenguest's stream from a blocking pipe or socket, and to pass it on. Errors count bytes from `offset`,
@@ -175,24 +175,22 @@ impl StateChecker {
         if let Err(errno) = fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)) {
             log::debug!("the pipe to libxenguest keeps its size: {errno}");
         }
-        let checking = self.start(Source::Stream, from.into(), writer.into(), offset, bounds, timeout)?;
+        let checking = self.start(Source::Stream, [from, writer.into()], offset, bounds, timeout)?;
         Ok((checking, reader.into()))
     }
 
     fn start(
         &self,
         source: Source,
-        input: Stdio,
-        output: Stdio,
+        descriptors: [OwnedFd; 2],
         offset: u64,
         bounds: Bounds,
         timeout: Duration,
     ) -> Result<Checking, Error> {
         let parent = i32::try_from(process::id()).unwrap_or(0);
         let task = Task { source, offset, bounds, cpu_seconds: timeout.as_secs().max(1), parent };
-        let mut command = Command::new(&self.0);
-        command.arg0("dombuild").args(task.words()).stdin(input).stdout(output);
-        let child = SandboxedChild::start(command, Work::Check, OWN_MEMORY + task.frames()).map_err(failed())?;
+        let memory = OWN_MEMORY + task.frames();
+        let child = SandboxedChild::start(&self.0, &task.words(), descriptors, Work::Check, memory).map_err(failed())?;
         log::debug!("process {} checks the guest's state", child.id());
         Ok(Checking { child, task, end: Instant::now() + timeout, timeout })
     }

@@ -300,11 +300,12 @@ fn send(
             helper.answer(answer)?;
         }
     })?;
-    drop(helper);
     context.step(Stage::HandOver, || {
         // The guest stands still.
         wire.hurry(job.answer_timeout);
         wire.write(&stream::tail_of(emulator.as_deref()), "the state of QEMU")?;
+        // While the other side is at work.
+        drop(helper);
         wire.expect(RECEIVED, "that it has the guest")
     })
 }

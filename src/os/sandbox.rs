@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, id};
+use std::process::id;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,6 +19,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use super::launch::Step;
 use super::process::other_descriptors;
 
 /// The user and group `nobody`, which own no files.
@@ -42,23 +42,25 @@ pub struct Limits {
     pub cpu_seconds: u64,
 }
 
-/// Makes the child that `command` starts die with the thread that starts it.
+/// The step of a launch by which the child dies with the thread that starts it.
 ///
 /// The parent may die between fork and `PR_SET_PDEATHSIG`. Then the child finds another parent and kills itself.
-pub fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent() -> Step {
     let parent = libc::pid_t::try_from(id()).unwrap_or(0);
-    // SAFETY: between fork and exec, the closure only makes system calls that take numbers.
-    unsafe {
-        command.pre_exec(move || {
+    let step = move || {
+        // SAFETY: these calls take numbers.
+        unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }
             if libc::getppid() != parent {
                 libc::kill(libc::getpid(), libc::SIGKILL);
             }
-            Ok(())
-        });
-    }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls.
+    unsafe { Step::new(step) }
 }
 
 /// Sets the signal again in the child: a change of credentials clears it (prctl(2)).
