@@ -24,6 +24,9 @@ use super::wait::{Interrupt, WaitLimit, WaitResult};
 /// The maximum length of an answer.
 pub const LONGEST_ANSWER: usize = 4096;
 
+/// The name of every such child in lists of processes.
+const NAME: &str = "dombuild";
+
 /// How long one wait takes: progress is shown between two waits.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -72,6 +75,7 @@ impl SandboxedChild {
     ) -> io::Result<Self> {
         let (answer, writer) = io::pipe()?;
         let mut launch = Launch::new(program, [input, output, writer.into()])?;
+        launch.name(NAME)?;
         launch.arguments(arguments)?;
         // This comes first: once this process is dead, another one may remove the cgroup.
         launch.step(die_with_parent());
