@@ -35,6 +35,10 @@ dombuild for that Xen. Later runs reach dom0 in about 20 seconds.
       measures how long guests take to build on both versions of Xen, and writes
       docs/benchmarks.md. With WORDS: measures only guests that have one of them
       in their titles, and writes nothing
+  tests/nested.sh upgrade
+      saves guests on Xen 4.17, by dombuild and by xl, and restores each of them
+      on Xen 4.20 by dombuild and by xl. Linux guests compare the sums of their
+      own memory. Two boots, some five minutes
   tests/nested.sh run FILE [ARGS...]
       runs FILE, a script or a program, in dom0 as root. Prints its output as it
       comes, and exits with its exit status
@@ -57,6 +61,8 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --no-build         run, shell: does not build dombuild; dom0 has only its own
                      files and those of --with
   --breakdown        bench: prints the time of each stage; writes nothing
+  --migration        bench: measures only how long it takes to save, restore and
+                     migrate guests, and writes that table; WORDS as above
   --clock            bench: measures only by the clock, on both versions; needs
                      a machine with no other load
   --check            bench: measures some figures on Xen 4.17 and compares them
@@ -71,8 +77,9 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --timeout SECONDS  limits the job, from the end of the boot (default 3600;
                      test 7200)
   --memory MIB       memory of the whole machine that Xen runs on (default 8192;
-                     bench 11264, its --check and --breakdown 4096). dom0 has
-                     1024 of them. Xen touches all of it, so this host must have
+                     bench 11264, its --check and --breakdown 4096, its
+                     --migration 6144). dom0 has 1024 of them, with --migration
+                     3072. Xen touches all of it, so this host must have
                      it
   --vcpus N          CPUs of that machine (default 2; test: one of the two is
                      offline except in tests that need both)
@@ -104,7 +111,7 @@ HELP
 }
 
 usage() {
-    printf 'nested.sh: %s\nusage: tests/nested.sh demo | test [ARGS...] | run FILE [ARGS...] | shell   [--xen 4.17|4.20] [OPTIONS]\nMore: tests/nested.sh --help\n' "$1" >&2
+    printf 'nested.sh: %s\nusage: tests/nested.sh demo | test [ARGS...] | upgrade | run FILE [ARGS...] | shell   [--xen 4.17|4.20] [OPTIONS]\nMore: tests/nested.sh --help\n' "$1" >&2
     exit 2
 }
 
@@ -119,9 +126,9 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE=''
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE='' DOM0_MEMORY=''
     case ${1:-} in
-    demo | test | figures | bench | run | shell) VERB=$1 ;;
+    demo | test | figures | bench | upgrade | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
     '') usage 'which verb?' ;;
     *) usage "there is no verb $1" ;;
@@ -140,6 +147,7 @@ parse() {
         --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
         --virtual-time) VIRTUAL_TIME=yes ;;
         --breakdown | --check) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
+        --migration) BENCH_PART=migration VIRTUAL_TIME=yes ;;
         --clock) BENCH_PART=clock ;;
         --update) UPDATE=yes ;;
         --no-build) BUILD='' ;;
@@ -164,6 +172,8 @@ parse() {
         esac
         shift
     done
+    # dom0 needs room for a saved guest of 2 GiB.
+    [[ $BENCH_PART != migration ]] || : "${MEMORY:=6144}" "${DOM0_MEMORY:=3072}"
     # The table needs room for guests of 8 GiB; measuring takes long.
     [[ $VERB != bench || -n $BENCH_PART ]] || : "${MEMORY:=11264}"
     [[ $VERB != bench ]] || : "${MEMORY:=4096}" "${JOB_TIMEOUT:=14400}"
@@ -171,15 +181,16 @@ parse() {
     [[ $VERB != test ]] || : "${JOB_TIMEOUT:=7200}"
     # In virtual time one thread emulates everything: the boot takes a minute on an idle host.
     [[ $VERB != bench && -z $VIRTUAL_TIME ]] || : "${BOOT_TIMEOUT:=1800}"
-    : "${MEMORY:=8192}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
+    : "${MEMORY:=8192}" "${DOM0_MEMORY:=1024}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
-    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --clock, --check and --update are for bench'
+    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --migration, --clock, --check and --update are for bench'
+    [[ $VERB != upgrade || -z $XEN_GIVEN ]] || usage 'upgrade takes no --xen: it is from 4.17 to 4.20'
     [[ -z $UPDATE || $BENCH_PART == check ]] || usage '--update goes with --check'
     [[ $BENCH_PART != check || $XEN == 4.17 ]] || usage '--check is for Xen 4.17 alone'
     local file
     case $VERB in
     run) ((${#ARGS[@]})) || usage 'run which FILE?' ;;
-    demo | figures | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
+    demo | figures | upgrade | shell) ((!${#ARGS[@]})) || usage "$VERB takes no arguments: ${ARGS[*]}" ;;
     esac
     [[ $VERB != shell || (-t 0 && -t 1) ]] || usage 'shell needs a terminal; run is for scripts'
     [[ $VERB != run || -f ${ARGS[0]} ]] || usage "${ARGS[0]} is not a file"
@@ -209,6 +220,27 @@ verb_demo() {
     job_files "$NESTED/demo.sh"
     bring_dombuild
     boot_xen "$XEN"
+}
+
+# The files go from one dom0 to the other by way of this machine.
+verb_upgrade() {
+    FIGURES=$(mktemp -d)
+    upgrade_half 4.17 save && upgrade_half 4.20 restore "$FIGURES/saved" || return
+    say 'guests of Xen 4.17 run on Xen 4.20'
+}
+
+upgrade_half() { # VERSION HALF [FILES]
+    local status=0
+    XEN=$1
+    ensure_image "$XEN"
+    prepare_job run /job/files/upgrade.sh "$2"
+    job_files "${@:3}" "$NESTED/upgrade.sh"
+    bring_dombuild
+    boot_xen "$XEN" || status=$?
+    cp -r "$RESULTS" "$FIGURES/saved"
+    rm -rf "$WORK"
+    WORK=''
+    return "$status"
 }
 
 verb_run() {
@@ -277,6 +309,14 @@ verb_bench() {
         bench_in_dom0 check "/job/files/${expected##*/}" || status=$?
         [[ -z $UPDATE || ! -e $FIGURES/expected.json ]] || { cp "$FIGURES/expected.json" "$expected" && say "written: $expected" && status=0; }
         return "$status"
+        ;;
+    migration)
+        for version in ${XEN_GIVEN:-4.17 4.20}; do
+            XEN=$version
+            ensure_image "$XEN"
+            bench_in_dom0 migration "${ARGS[@]}" || return
+            ((${#ARGS[@]})) || put_into_page "$REPO/docs/benchmarks.md" "$version migration" "$FIGURES/migration.md"
+        done
         ;;
     *)
         for version in ${XEN_GIVEN:-4.17 4.20}; do

@@ -7,6 +7,7 @@ pub mod attach_device;
 pub mod balloon;
 pub mod change_medium;
 pub mod cleanup;
+pub mod departure;
 pub mod detach_device;
 pub mod guard;
 pub mod migrated;

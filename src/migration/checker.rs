@@ -7,17 +7,16 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write, pipe};
+use std::io::{self, Read, Seek, SeekFrom, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::PathBuf;
-use std::process::{self, Command, Stdio};
+use std::process;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::{self, Pid};
+use nix::unistd::{self, Pid, Whence};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +148,8 @@ impl StateChecker {
         timeout: Duration,
     ) -> Result<Checking, Error> {
         let input = file.try_clone().map_err(failed())?;
-        self.start(Source::File, input.into(), Stdio::null(), offset, bounds, timeout)
+        let nowhere = File::open("/dev/null").map_err(failed())?;
+        self.start(Source::File, [input.into(), nowhere.into()], offset, bounds, timeout)
     }
 
     /// Starts to check libxenguest's stream from a blocking pipe or socket, and to pass it on. Errors count bytes from `offset`,
@@ -176,24 +176,22 @@ impl StateChecker {
         if let Err(errno) = fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)) {
             log::debug!("the pipe to libxenguest keeps its size: {errno}");
         }
-        let checking = self.start(Source::Stream, from.into(), writer.into(), offset, bounds, timeout)?;
+        let checking = self.start(Source::Stream, [from, writer.into()], offset, bounds, timeout)?;
         Ok((checking, reader.into()))
     }
 
     fn start(
         &self,
         source: Source,
-        input: Stdio,
-        output: Stdio,
+        descriptors: [OwnedFd; 2],
         offset: u64,
         bounds: Bounds,
         timeout: Duration,
     ) -> Result<Checking, Error> {
         let parent = i32::try_from(process::id()).unwrap_or(0);
         let task = Task { source, offset, bounds, cpu_seconds: timeout.as_secs().max(1), parent };
-        let mut command = Command::new(&self.0);
-        command.arg0("dombuild").args(task.words()).stdin(input).stdout(output);
-        let child = SandboxedChild::start(command, Work::Check, OWN_MEMORY + task.frames()).map_err(failed())?;
+        let memory = OWN_MEMORY + task.frames();
+        let child = SandboxedChild::start(&self.0, &task.words(), descriptors, Work::Check, memory).map_err(failed())?;
         log::debug!("process {} checks the guest's state", child.id());
         Ok(Checking { child, task, end: Instant::now() + timeout, timeout })
     }
@@ -363,12 +361,24 @@ fn tell<T: Serialize>(answer: &Answer<T>) -> u8 {
     }
 }
 
-/// A descriptor, read and written with only the system calls `read` and `write`.
+/// A descriptor, used with only the system calls `read`, `write` and `lseek`.
 struct Descriptor<F>(F);
 
 impl<F: AsFd> Read for Descriptor<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         unistd::read(self.0.as_fd(), buffer).map_err(Errno::into)
+    }
+}
+
+impl<F: AsFd> Seek for Descriptor<F> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        let (offset, whence) = match to {
+            SeekFrom::Start(offset) => (i64::try_from(offset).map_err(out_of_range)?, Whence::SeekSet),
+            SeekFrom::Current(step) => (step, Whence::SeekCur),
+            SeekFrom::End(step) => (step, Whence::SeekEnd),
+        };
+        u64::try_from(unistd::lseek(self.0.as_fd(), offset, whence)?).map_err(out_of_range)
     }
 }
 

@@ -76,15 +76,18 @@ impl Pages {
         passage.pass(&start)?;
         passage.pass(&self.words)?;
         for levels in self.levels.chunks(PIECE / PAGE_SIZE) {
-            let piece = self.buffer.get_mut(..levels.len() * PAGE_SIZE).unwrap_or_default();
+            let length = levels.len() * PAGE_SIZE;
+            let Some(tables) = tables.filter(|_| levels.iter().any(|level| *level > 0)) else {
+                passage.pass_unread(length as u64, &mut self.buffer, record)?;
+                continue;
+            };
+            let piece = self.buffer.get_mut(..length).unwrap_or_default();
             let offset = passage.offset;
             passage.read(piece, record)?;
-            if let Some(tables) = tables {
-                let pages = piece.chunks_exact(PAGE_SIZE).zip(levels).zip((offset..).step_by(PAGE_SIZE));
-                pages
-                    .filter(|((_, level), _)| **level > 0)
-                    .try_for_each(|((page, _), offset)| look_at_table(page, offset, tables.last))?;
-            }
+            let pages = piece.chunks_exact(PAGE_SIZE).zip(levels).zip((offset..).step_by(PAGE_SIZE));
+            pages
+                .filter(|((_, level), _)| **level > 0)
+                .try_for_each(|((page, _), offset)| look_at_table(page, offset, tables.last))?;
             passage.pass(piece)?;
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::monitor::MonitorError;
 use crate::error::{Error, Failure, Wait};
 use crate::lifecycle::balloon::set_target;
+use crate::lifecycle::departure::{self, Departure};
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, suspend_way};
 use crate::lifecycle::teardown::teardown;
 use crate::memory::{Kib, Kind, Pages};
@@ -32,14 +33,16 @@ pub(super) fn obstacle(domain: &DomainInfo, obstacle: Obstacle) -> Error {
     MigrationError::Obstacle { domid: domain.domid, obstacle }.into()
 }
 
-/// Destroys a guest that is elsewhere now; `elsewhere` says where, if that fails.
+/// Destroys the domain of a guest that has gone; `elsewhere` says where it is, if that fails.
 pub(super) fn destroy(
     context: &Context<'_>,
     domain: DomainRef,
+    departure: Departure,
     run: &mut JournalEntry,
     elsewhere: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
     let left_behind = |cleanup| Error::LeftBehind { domid: domain.domid, cleanup, cause: None };
+    departure::record(domain, departure);
     let destroyed = observer::step(context.observer, Stage::Destroy, || {
         teardown(context.xen, context.store, domain, Ending::InOrder).map_err(left_behind)
     });

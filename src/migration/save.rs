@@ -17,6 +17,7 @@ use super::stream;
 use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::{AtStage, Error, Failure};
+use crate::lifecycle::departure::Departure;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, suspend};
 use crate::memory::{Kib, Kind, Pages};
 use crate::observer::{self, Progress, Unit};
@@ -96,7 +97,7 @@ pub fn save(context: &Context<'_>, job: &SaveJob<'_>) -> Result<Saved, Failure> 
     match job.after {
         After::Destroy => {
             file.keep();
-            destroy(context, held, &mut run, || format!("{} has the guest", job.path.display()))?;
+            destroy(context, held, Departure::Saved, &mut run, || format!("{} has the guest", job.path.display()))?;
             Ok(Saved { bytes, suspended_ms: None })
         }
         After::Resume | After::Pause => {

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::error::migration::{MigrationError, Obstacle};
 use crate::error::{Error, Failure};
 use crate::lifecycle::arrival::{Arrival, forget};
+use crate::lifecycle::departure::Departure;
 use crate::lifecycle::migrated::{name_away, rename_back};
 use crate::lifecycle::supervise::rename;
 use crate::lifecycle::suspend::{SuspendWay, has_device_model, resume, stop_recording, suspend};
@@ -201,7 +202,7 @@ pub fn migrate(
         }
     }
     let downtime_ms = progress.since.map_or(0, |since| since.elapsed().as_millis());
-    destroy(context, held, &mut run, || format!("{name} runs on the other side"))?;
+    destroy(context, held, Departure::Migrated, &mut run, || format!("{name} runs on the other side"))?;
     forget(held.uuid);
     Ok(Migrated { downtime_ms, rounds: progress.rounds, pages_sent_live: progress.sent })
 }
@@ -300,11 +301,12 @@ fn send(
             helper.answer(answer)?;
         }
     })?;
-    drop(helper);
     context.step(Stage::HandOver, || {
         // The guest stands still.
         wire.hurry(job.answer_timeout);
         wire.write(&stream::tail_of(emulator.as_deref()), "the state of QEMU")?;
+        // While the other side is at work.
+        drop(helper);
         wire.expect(RECEIVED, "that it has the guest")
     })
 }

@@ -4,7 +4,7 @@
 //!
 //! All of it is read in sequence, from a file, a pipe or a socket, and nothing beyond a part that is asked for.
 
-use std::io::{Read, Write, sink};
+use std::io::{Read, Seek, Write, sink};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -141,9 +141,9 @@ pub fn read_header(from: impl Read) -> Result<Header, ReadError> {
     Ok(Header { configuration, length: length.into(), behind: more, stream: passage.offset })
 }
 
-/// Reads libxl's stream of a file, from its start to the end of the file, and checks all of it.
-pub(super) fn check(from: impl Read, start: u64, bounds: Bounds) -> Result<State, ReadError> {
-    let mut passage = Passage::new(from, sink(), start);
+/// Reads libxl's stream of a regular file, from its start to the end of the file, and checks all of it.
+pub(super) fn check(from: impl Read + Seek, start: u64, bounds: Bounds) -> Result<State, ReadError> {
+    let mut passage = Passage::over_file(from, start)?;
     context(&mut passage)?;
     let start = passage.offset;
     let libxc = libxc_stream::check(&mut passage, bounds)?;

@@ -86,15 +86,23 @@ impl Wire {
     /// Fills the buffer. `what` names in errors what is read.
     pub(super) fn read(&self, mut buffer: &mut [u8], what: &'static str) -> Result<(), Error> {
         while !buffer.is_empty() {
+            let length = self.read_some(buffer, what)?;
+            buffer = buffer.get_mut(length..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, at least a byte, and at most what fits.
+    fn read_some(&self, buffer: &mut [u8], what: &'static str) -> Result<usize, Error> {
+        loop {
             self.wait(&self.input, PollFlags::POLLIN, what)?;
             match (&self.input).read(buffer) {
                 Ok(0) => return Err(lost(what, ErrorKind::UnexpectedEof.into())),
-                Ok(length) => buffer = buffer.get_mut(length..).unwrap_or_default(),
+                Ok(length) => return Ok(length),
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(lost(what, error)),
             }
         }
-        Ok(())
     }
 
     pub(super) fn array<const N: usize>(&self, what: &'static str) -> Result<[u8; N], Error> {
@@ -121,11 +129,12 @@ impl Wire {
     /// Reads a message of xl's.
     pub(super) fn expect(&self, message: &[u8], what: &'static str) -> Result<(), Error> {
         let mut bytes = vec![0; message.len()];
-        for (index, expected) in message.iter().enumerate() {
-            let byte = bytes.get_mut(index..=index).unwrap_or_default();
-            self.read(byte, what)?;
-            if byte != [*expected] {
-                bytes.truncate(index + 1);
+        let mut length = 0;
+        while length < message.len() {
+            length += self.read_some(bytes.get_mut(length..).unwrap_or_default(), what)?;
+            // Another text may be shorter.
+            if bytes.get(..length) != message.get(..length) {
+                bytes.truncate(length);
                 return Err(self.another(bytes, what));
             }
         }

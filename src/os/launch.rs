@@ -63,6 +63,16 @@ impl Launch {
         Ok(Self { path, arguments, environment: Vec::new(), descriptors, entrance: None, steps: Vec::new() })
     }
 
+    /// Sets the name of the program among its arguments, which is its path otherwise.
+    ///
+    /// # Errors
+    /// If it contains a NUL byte.
+    pub fn name(&mut self, name: &str) -> io::Result<()> {
+        let name = CString::new(name)?;
+        self.arguments.splice(..1, [name]);
+        Ok(())
+    }
+
     /// Adds arguments.
     ///
     /// # Errors

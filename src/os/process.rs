@@ -46,6 +46,13 @@ pub fn pass_descriptors(descriptors: Vec<OwnedFd>) -> Step {
     }
 }
 
+/// Returns the step by which the program starts in the root directory.
+#[must_use]
+pub fn go_to_root() -> Step {
+    // SAFETY: the closure makes one system call, with a constant string.
+    unsafe { Step::new(|| if libc::chdir(c"/".as_ptr()) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }) }
+}
+
 /// Every open descriptor above 2. The list's own descriptor is among them, and closed by the time of the return.
 pub(super) fn other_descriptors() -> io::Result<Vec<libc::c_int>> {
     let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

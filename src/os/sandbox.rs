@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, id};
+use std::process::id;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,6 +19,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use super::launch::Step;
 use super::process::other_descriptors;
 
 /// The user and group `nobody`, which own no files.
@@ -42,23 +42,25 @@ pub struct Limits {
     pub cpu_seconds: u64,
 }
 
-/// Makes the child that `command` starts die with the thread that starts it.
+/// The step of a launch by which the child dies with the thread that starts it.
 ///
 /// The parent may die between fork and `PR_SET_PDEATHSIG`. Then the child finds another parent and kills itself.
-pub fn die_with_parent(command: &mut Command) {
+pub fn die_with_parent() -> Step {
     let parent = libc::pid_t::try_from(id()).unwrap_or(0);
-    // SAFETY: between fork and exec, the closure only makes system calls that take numbers.
-    unsafe {
-        command.pre_exec(move || {
+    let step = move || {
+        // SAFETY: these calls take numbers.
+        unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }
             if libc::getppid() != parent {
                 libc::kill(libc::getpid(), libc::SIGKILL);
             }
-            Ok(())
-        });
-    }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls.
+    unsafe { Step::new(step) }
 }
 
 /// Sets the signal again in the child: a change of credentials clears it (prctl(2)).
@@ -68,8 +70,8 @@ fn still_die_with(parent: Pid) -> nix::Result<()> {
 }
 
 /// Gives up everything except descriptors 0 to 2, memory and CPU time: root, capabilities, other descriptors, the file
-/// system, the network, and other processes. Afterwards the process may read descriptor 0, write 1 and 2, allocate
-/// memory, and exit; any other system call kills it. It dies with `parent`, which started it by [`die_with_parent`],
+/// system, the network, and other processes. Afterwards the process may read descriptor 0 and seek in it, write 1 and
+/// 2, allocate memory, and exit; any other system call kills it. It dies with `parent`, which started it by [`die_with_parent`],
 /// and the OOM killer chooses it first.
 ///
 /// Returns the optional protections that this host lacks: mount, network, IPC and UTS namespaces with an empty root
@@ -202,6 +204,7 @@ fn filter() -> Result<BpfProgram, String> {
     let executable = u64::try_from(libc::PROT_EXEC).unwrap_or(u64::MAX);
     let mut calls = BTreeMap::from([
         (libc::SYS_read, vec![one(0, SeccompCmpOp::Eq, 0)?]),
+        (libc::SYS_lseek, vec![one(0, SeccompCmpOp::Eq, 0)?]),
         (libc::SYS_write, vec![one(0, SeccompCmpOp::Eq, 1)?, one(0, SeccompCmpOp::Eq, 2)?]),
         (libc::SYS_mmap, vec![one(2, SeccompCmpOp::MaskedEq(executable), 0)?]),
     ]);
@@ -240,8 +243,8 @@ mod tests {
 
     const VARIABLE: &str = "SANDBOX_TEST";
 
-    const FORBIDDEN_CASES: [&str; 10] =
-        ["open", "socket", "fork", "kill", "execute", "read", "write", "chdir", "setuid", "limits"];
+    const FORBIDDEN_CASES: [&str; 11] =
+        ["open", "socket", "fork", "kill", "execute", "read", "seek", "write", "chdir", "setuid", "limits"];
 
     /// Starts this test program again to run one case in the sandbox.
     fn inside(what: &str) -> std::process::Output {
@@ -303,6 +306,7 @@ mod tests {
             }
             // A descriptor other than its own three, and those in the opposite direction.
             "read" => drop(unistd::read(io::stdout(), &mut [0])),
+            "seek" => drop(unistd::lseek(io::stdout(), 0, unistd::Whence::SeekCur)),
             "write" => drop(unistd::write(io::stdin(), &[0])),
             "chdir" => drop(unistd::chdir("/")),
             "setuid" => drop(unistd::setuid(Uid::from_raw(0))),

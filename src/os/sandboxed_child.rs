@@ -1,9 +1,12 @@
 //! Starts a program that enters the [sandbox](crate::sandbox), and waits for its answer: a few bytes on standard error.
 
+use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,12 +16,16 @@ use nix::sys::signal::Signal;
 use super::cgroup::Cgroup;
 pub use super::child_cgroup::Work;
 use super::child_cgroup::{make, remove};
-use super::process::end_child;
+use super::launch::{Child, Launch};
+use super::process;
 use super::sandbox::die_with_parent;
 use super::wait::{Interrupt, WaitLimit, WaitResult};
 
 /// The maximum length of an answer.
 pub const LONGEST_ANSWER: usize = 4096;
+
+/// The name of every such child in lists of processes.
+const NAME: &str = "dombuild";
 
 /// How long one wait takes: progress is shown between two waits.
 const LOOK: Duration = Duration::from_millis(200);
@@ -48,23 +55,35 @@ pub enum NoAnswer {
 #[derive(Debug)]
 pub struct SandboxedChild {
     child: Child,
+    /// What it writes to standard error, until that is waited for.
+    answer: Option<PipeReader>,
     cgroup: Option<Cgroup>,
 }
 
 impl SandboxedChild {
-    /// Starts a program whose arguments, standard input and standard output are set, with an empty environment. Its task needs
-    /// `memory` bytes.
+    /// Starts a program (a path, without a search in `PATH`) with these arguments, this standard input and output, and an empty
+    /// environment. Its task needs `memory` bytes.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(mut command: Command, work: Work, memory: u64) -> io::Result<Self> {
-        command.env_clear().current_dir("/").stderr(Stdio::piped());
+    pub fn start<T: AsRef<OsStr>>(
+        program: &Path,
+        arguments: &[T],
+        [input, output]: [OwnedFd; 2],
+        work: Work,
+        memory: u64,
+    ) -> io::Result<Self> {
+        let (answer, writer) = io::pipe()?;
+        let mut launch = Launch::new(program, [input, output, writer.into()])?;
+        launch.name(NAME)?;
+        launch.arguments(arguments)?;
         // This comes first: once this process is dead, another one may remove the cgroup.
-        die_with_parent(&mut command);
+        launch.step(die_with_parent());
+        launch.step(process::go_to_root());
         let cgroup = make(work, memory);
-        let entered = cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.put_into(&mut command));
-        match entered.and_then(|()| command.spawn()) {
-            Ok(child) => Ok(Self { child, cgroup }),
+        let entered = cgroup.as_ref().map_or(Ok(()), |cgroup| launch.cgroup(cgroup));
+        match entered.and_then(|()| launch.start()) {
+            Ok(child) => Ok(Self { child, answer: Some(answer), cgroup }),
             Err(error) => {
                 cgroup.iter().for_each(remove);
                 Err(error)
@@ -74,8 +93,8 @@ impl SandboxedChild {
 
     /// Its process ID.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub fn id(&self) -> i32 {
+        self.child.pid()
     }
 
     /// Its answer and its exit status. `look` is called a few times a second.
@@ -88,7 +107,7 @@ impl SandboxedChild {
         interrupt: &Interrupt,
         mut look: impl FnMut(),
     ) -> Result<(Vec<u8>, ExitStatus), NoAnswer> {
-        let mut pipe = self.child.stderr.take().ok_or(NoAnswer::Taken)?;
+        let mut pipe = self.answer.take().ok_or(NoAnswer::Taken)?;
         let mut answer = Vec::new();
         loop {
             let timeout = end.saturating_duration_since(Instant::now()).min(LOOK);
@@ -123,11 +142,26 @@ impl SandboxedChild {
     }
 }
 
+impl SandboxedChild {
+    /// Kills it, unless it has ended, and waits for its end.
+    fn end(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if start.elapsed() >= KILL_TIMEOUT {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for SandboxedChild {
     fn drop(&mut self) {
         // After a wait, both calls have no effect.
-        if let Err(error) = end_child(&mut self.child, KILL_TIMEOUT) {
-            log::error!("the child {} in a sandbox may still run: {error}", self.child.id());
+        if let Err(error) = self.end() {
+            log::error!("the child {} in a sandbox may still run: {error}", self.child.pid());
         }
         self.cgroup.iter().for_each(remove);
     }
@@ -161,14 +195,15 @@ impl fmt::Display for Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::fs::File;
 
     use super::*;
 
     fn child(script: &str) -> SandboxedChild {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null());
-        SandboxedChild::start(command, Work::Check, 1 << 20).expect("there is a shell")
+        let null = || File::open("/dev/null").expect("it is there").into();
+        let arguments = ["-c", script];
+        SandboxedChild::start(Path::new("/bin/sh"), &arguments, [null(), null()], Work::Check, 1 << 20)
+            .expect("there is a shell")
     }
 
     fn wait(child: &mut SandboxedChild, millis: u64) -> Result<(Vec<u8>, ExitStatus), NoAnswer> {
@@ -193,7 +228,7 @@ mod tests {
         assert!(matches!(wait(&mut child(long), 60_000), Err(NoAnswer::TooLong)));
         let mut silent = child("while :; do :; done");
         assert!(matches!(wait(&mut silent, 50), Err(NoAnswer::TimedOut)));
-        let id = i32::try_from(silent.id()).expect("a pid");
+        let id = silent.id();
         drop(silent);
         assert!(super::super::procfs::start_time(id).is_none(), "a drop ends it");
     }

@@ -27,9 +27,9 @@ pub mod unpacker;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, ExitStatus};
+use std::process::{self, ExitStatus};
 use std::time::{Duration, Instant};
 
 use ::elf::abi::{ELFMAGIC, EM_386};
@@ -171,10 +171,10 @@ impl Unpacking {
         let task = Task { file: size, most: most.min(fits), parent };
         let memory = MemoryFile::new(c"kernel").map_err(failed)?;
         let writer = memory.writer().map_err(failed)?;
-        let mut command = Command::new(&unpacker.0);
-        command.arg0("dombuild").args(task.words()).stdin(file).stdout(writer);
         let needed = unpacker::required(size, is_packed, task.most.0);
-        let child = SandboxedChild::start(command, Work::Unpack, needed).map_err(failed)?;
+        let descriptors = [file.into(), writer];
+        let child =
+            SandboxedChild::start(&unpacker.0, &task.words(), descriptors, Work::Unpack, needed).map_err(failed)?;
         let (id, most_bytes) = (child.id(), task.most.0);
         log::debug!("{KIND} {}, {size} bytes: process {id} unpacks it, to at most {most_bytes} bytes", path.display());
         let (allowance, end) = (Allowance { most, room, is_packed }, Instant::now() + PATIENCE);

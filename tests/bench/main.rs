@@ -9,6 +9,7 @@ mod check;
 mod devices;
 mod figures;
 mod guests;
+mod migration;
 mod run;
 mod start;
 #[path = "../dom0/support.rs"]
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         Some(&"wall") => wall,
         Some(&"breakdown") => |bench, _| {
             println!("{}", breakdown::table(bench, &guests::xen_version()));
+            ExitCode::SUCCESS
+        },
+        Some(&"migration") => |bench, wanted| {
+            support::figures("migration.md", &migration::table(bench, &guests::xen_version(), wanted));
             ExitCode::SUCCESS
         },
         Some(&"check") => |bench, words| check::run(bench, words[0]),

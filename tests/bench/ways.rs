@@ -249,6 +249,11 @@ impl Bench {
     /// Until nothing is left and Xen, idle, has scrubbed what it got back.
     pub(crate) fn settle(&self) {
         wait_for("every guest is gone", 60, || self.xen.domains().expect("domains").len() == 1);
+        self.rest();
+    }
+
+    /// Until Xen has scrubbed what it got back, if nothing else runs.
+    pub(crate) fn rest(&self) {
         thread::sleep(self.rest);
     }
 

@@ -213,7 +213,7 @@ fn a_child_that_lies_is_not_believed() {
     }
 }
 
-/// A whole file of 16 GiB that takes no room on the disk, and a while to read.
+/// A whole file of 16 GiB that takes little room on the disk, and a while to check.
 fn long_file(path: &Path) {
     const PAGES: u64 = 4 << 20;
     let guest = json!({
@@ -270,6 +270,11 @@ fn a_signal_ends_a_check_and_its_child() {
         while found.is_empty() {
             assert!(Instant::now() < deadline && child.try_wait().expect("asked").is_none(), "it has a child");
             found = children(child.id());
+        }
+        // It would end by itself soon.
+        for folder in &found {
+            let pid = folder.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a pid");
+            kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("sent");
         }
         kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), signal).expect("sent");
         let output = child.wait_with_output().expect("it ends");

@@ -81,7 +81,7 @@ impl Link {
         link
     }
 
-    fn address(self, address: &str) -> Self {
+    pub(crate) fn address(self, address: &str) -> Self {
         shell(&format!("ip addr add {address}/24 dev {}", self.0));
         self
     }

@@ -9,6 +9,7 @@ pub(crate) const LONG: &[&str] = &[
     "run_starts_a_guest_again_and_again",
     "run_is_killed_and_takes_over",
     "saved_hvm_with_drivers_moves_between_xl_and_dombuild",
+    "migrate_hvm_with_drivers_between_xl_and_dombuild",
     "saved_hvm_of_xl_has_its_devices",
     "saved_pvh_moves_between_xl_and_dombuild",
     "saved_devices_come_back",

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::Test;
 use super::devices::{Images, Link, loops, message};
 use super::linux::{CRASHED, kernel_crashed, said, start};
-use super::sample::{Random, count};
-use super::save_restore::{By, assert_hvm_lives, assert_runs, info, small_hvm};
+use super::sample::{Random, count, full};
+use super::save_restore::{By, assert_hvm_lives, assert_runs, info, small_hvm, start_hvm_linux};
 use super::support::{create, dombuild, path_text, run, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("migrate_limits_of_a_busy_guest", busy),
     ("migrate_pv_without_live", pv_moves),
     ("migrate_hvm_between_xl_and_dombuild", hvm_moves),
+    ("migrate_hvm_with_drivers_between_xl_and_dombuild", hvm_with_drivers),
     ("migrate_devices_go_along", devices_go_along),
     ("migrate_refuses_before_memory_is_sent", refused),
     ("walk_round_trips_without_drift", round_trips),
@@ -192,22 +193,49 @@ fn hvm_moves() {
     }
 }
 
+/// Its kernel is asked to suspend itself, and connects its disk and its card again.
+fn hvm_with_drivers() {
+    use By::{Dombuild, Xl};
+    if !full() {
+        println!("only with --full: the guest's kernel takes many minutes to unpack itself and to start");
+        return;
+    }
+    let images = Images::new();
+    let _bridge = Link::bridge(BRIDGE).address("10.9.0.1");
+    let words = "guest.touch=16 guest.sum guest.drivers guest.net=0,10.9.0.2,10.9.0.1 guest.disk=xvda";
+    start_hvm_linux(&images, BRIDGE, words);
+    let sum = said("sum").expect("it is there");
+    let answers = || run("busybox", &["ping", "-c", "1", "-W", "1", "10.9.0.2"]).status == Some(0);
+    wait_for("the guest answers to ping", 120, answers);
+    let all = [(Dombuild, Dombuild), (Dombuild, Xl), (Xl, Dombuild)];
+    for ((from, to), target) in all.into_iter().zip([180, 176, 172]) {
+        println!("{from:?} to {to:?}: {}", migrate(from, to, "t", &[]));
+        assert_same(&sum, target);
+        assert_hvm_lives("t");
+        wait_for("the guest connects its disk and its card again", 60, devices_are_connected);
+        wait_for("the guest answers to ping", 60, answers);
+    }
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// Whether the guest has its disk and its card.
+fn devices_are_connected() -> bool {
+    let all = dombuild(&["list", "--devices", "t"]).success().json();
+    let all = all.as_array().cloned().unwrap_or_default();
+    all.len() == 2 && all.iter().all(|device| device["frontend_state"] == "connected")
+}
+
 fn devices_go_along() {
     let _bridge = Link::bridge(BRIDGE);
     let images = Images::new();
     let disk = format!("{},raw,xvda,w", images.image("t"));
     let card = format!("bridge={BRIDGE},mac=00:16:3e:00:00:0a");
     start(&["--kind", "pvh", "--memory", "112", "--disk", &disk, "--vif", &card], "guest.drivers guest.disk=xvda");
-    let connected = || {
-        let all = dombuild(&["list", "--devices", "t"]).success().json();
-        let all = all.as_array().cloned().unwrap_or_default();
-        all.len() == 2 && all.iter().all(|device| device["frontend_state"] == "connected")
-    };
-    wait_for("the guest has its devices", 60, || said("wrote xvda").is_some() && connected());
+    wait_for("the guest has its devices", 60, || said("wrote xvda").is_some() && devices_are_connected());
     let loops_before = loops().len();
     for (from, to) in [(By::Dombuild, By::Dombuild), (By::Xl, By::Dombuild)] {
         migrate(from, to, "t", &[]);
-        wait_for("the guest connects its devices again", 60, connected);
+        wait_for("the guest connects its devices again", 60, devices_are_connected);
         assert_eq!(loops().len(), loops_before, "the disk of the source is gone");
     }
     // Another guest has no right to the image while this one has it.

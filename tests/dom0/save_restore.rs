@@ -250,6 +250,20 @@ fn hvm_moves() {
     dombuild(&["destroy", "t"]).success();
 }
 
+/// Starts the small Linux guest as HVM, with a disk and a network card, and waits until it has used its disk.
+pub(crate) fn start_hvm_linux(images: &Images, bridge: &str, words: &str) {
+    let cmdline = format!("{CMDLINE} {QUICK} {HVM_QUICK} {words}");
+    let words = ["-kernel", PACKED_KERNEL, "-initrd", GUEST_INITRD, "-append", &cmdline];
+    let files: Vec<String> = words.iter().map(|word| format!("--dm-arg={word}")).collect();
+    let (disk, card) = (format!("{},raw,xvda,w", images.image("disk")), format!("bridge={bridge}"));
+    let mut flags = vec!["--memory", "192", "--platform", "tsc_mode=2", "--disk", &disk, "--vif", &card];
+    flags.extend(files.iter().map(String::as_str));
+    super::linux::expect_guest();
+    create("t", &flags);
+    wait_for("the guest is up", 1800, || said("wrote xvda").is_some() || super::linux::kernel_crashed());
+    assert!(said("wrote xvda").is_some(), "{}", super::linux::CRASHED);
+}
+
 /// Its kernel is asked to suspend itself. On Xen 4.17, whose dom0 has a kernel packed by xz, the unpacking alone takes minutes.
 fn hvm_with_drivers() {
     use By::{Dombuild, Xl};
@@ -259,16 +273,7 @@ fn hvm_with_drivers() {
     }
     let (images, folder) = (Images::new(), Folder::new());
     let _bridge = Link::bridge(BRIDGE);
-    let cmdline = format!("{CMDLINE} {QUICK} {HVM_QUICK} guest.touch=16 guest.drivers guest.disk=xvda");
-    let words = ["-kernel", PACKED_KERNEL, "-initrd", GUEST_INITRD, "-append", &cmdline];
-    let files: Vec<String> = words.iter().map(|word| format!("--dm-arg={word}")).collect();
-    let (disk, card) = (format!("{},raw,xvda,w", images.image("disk")), format!("bridge={BRIDGE}"));
-    let mut flags = vec!["--memory", "192", "--platform", "tsc_mode=2", "--disk", &disk, "--vif", &card];
-    flags.extend(files.iter().map(String::as_str));
-    super::linux::expect_guest();
-    create("t", &flags);
-    wait_for("the guest is up", 1800, || said("touched").is_some() || super::linux::kernel_crashed());
-    assert!(said("wrote xvda").is_some(), "{}", super::linux::CRASHED);
+    start_hvm_linux(&images, BRIDGE, "guest.touch=16 guest.drivers guest.disk=xvda");
     let xen = Interface::open().expect("Xen");
     for ((saver, restorer), target) in
         [(Dombuild, Dombuild), (Dombuild, Xl), (Xl, Dombuild)].into_iter().zip([180, 176, 172])

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("run_starts_a_guest_again_and_again", again_and_again),
     ("run_is_killed_and_takes_over", takes_over),
     ("run_follows_the_file", follows_the_file),
+    ("run_says_where_the_guest_has_gone", says_where_the_guest_has_gone),
     ("run_looks_after_xls_guest", adopts),
     ("run_refuses", refuses),
 ];
@@ -263,6 +264,33 @@ fn follows_the_file() {
     assert!(guest.said().contains("starts as before"), "{}", guest.said());
     assert!(shell("xl vcpu-list t").lines().count() == 3, "two vCPUs by the flag");
     // Another program destroys it.
+    dombuild(&["destroy", "t"]).success();
+    let (status, said) = guest.end();
+    assert!(status == Some(0) && said.contains("was destroyed by another program"), "{said}");
+    before.assert_back().expect("nothing is left");
+}
+
+/// A guest that dombuild saves or migrates has not ended, and does not start again.
+fn says_where_the_guest_has_gone() {
+    let before = Host::now();
+    // SeaBIOS: it is stopped from outside, which a PVH kernel without drivers is not.
+    let config = file(b"name = 't'\ntype = 'hvm'\nmemory = 64\non_poweroff = 'restart'\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    let saved = folder.path().join("saved");
+    let guest = Run::start(&[path_text(&config), "--", "--device-model", "none"]);
+    guest.wait_for("is domain", 1);
+    dombuild(&["save", "t", path_text(&saved)]).success();
+    let (status, said) = guest.end();
+    assert!(status == Some(0) && said.contains("was saved to a file"), "{said}");
+    dombuild(&["restore", path_text(&saved)]).success();
+    // The same file takes the guest over, under its UUID.
+    let guest = Run::start(&[path_text(&config)]);
+    guest.wait_for("is looked after from now on", 1);
+    dombuild(&["migrate", "t", "dombuild migrate-receive", "--ssh", ""]).success();
+    let (status, said) = guest.end();
+    assert!(status == Some(0) && said.contains("has migrated to another host"), "{said}");
+    let guest = Run::start(&[path_text(&config)]);
+    guest.wait_for("is looked after from now on", 1);
     dombuild(&["destroy", "t"]).success();
     let (status, said) = guest.end();
     assert!(status == Some(0) && said.contains("was destroyed by another program"), "{said}");

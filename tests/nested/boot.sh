@@ -59,7 +59,7 @@ boot_xen() {
     setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
         -machine pc "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$MEMORY" \
         -kernel "$IMAGE/xen" \
-        -append "console=com1 com1=115200,8n1 dom0_mem=1024M,max:1024M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no $timers" \
+        -append "console=com1 com1=115200,8n1 dom0_mem=${DOM0_MEMORY}M,max:${DOM0_MEMORY}M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no $timers" \
         -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 mitigations=off panic=1,$IMAGE/initrd" \
         -drive "file=$IMAGE/dom0.ext4,format=raw,if=virtio,snapshot=on" \
         -fsdev "local,id=job,path=$JOB,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=job,mount_tag=job \

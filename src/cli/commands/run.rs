@@ -28,6 +28,7 @@ use crate::domain::find::name_owner;
 use crate::domain::identity::created_by_dombuild;
 use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::adopt::end_xls_supervisors;
+use crate::lifecycle::departure::{Departure, departure};
 use crate::lifecycle::supervise::{GuestEnd, RestartLimit, rename, shut_down, wait_end, watch_ends};
 use crate::observer;
 use crate::os::shared_file;
@@ -192,7 +193,7 @@ impl Supervisor<'_> {
             };
             let GuestEnd::Shutdown(reason) = end else {
                 reap();
-                return self.done(domain, "destroyed", "was destroyed by another program");
+                return self.gone(domain);
             };
             let action = self.guest.on_end.of(reason);
             self.tell(domain, &reason.to_string(), &format!("ended: {reason}; {}", action.as_str()), Some(action))?;
@@ -293,7 +294,7 @@ impl Supervisor<'_> {
         self.reporter.clear_line();
         let how = match end {
             Ok(Some(GuestEnd::Shutdown(reason))) => reason.to_string(),
-            Ok(Some(GuestEnd::Gone)) => return self.done(domain, "destroyed", "was destroyed by another program"),
+            Ok(Some(GuestEnd::Gone)) => return self.gone(domain),
             Ok(None) => format!("it did not shut down within {} s", self.arguments.shutdown_timeout.as_secs()),
             Err(Failure { error: Error::Interrupted { .. }, .. }) => "a second signal came".to_owned(),
             Err(failure) => {
@@ -330,6 +331,15 @@ impl Supervisor<'_> {
     }
 
     /// The end of this run.
+    /// The guest's domain does not exist any more.
+    fn gone(&self, domain: DomainRef) -> Result<Done, Failure> {
+        match departure(domain) {
+            Some(Departure::Saved) => self.done(domain, "saved", "was saved to a file"),
+            Some(Departure::Migrated) => self.done(domain, "migrated", "has migrated to another host"),
+            None => self.done(domain, "destroyed", "was destroyed by another program"),
+        }
+    }
+
     fn done(&self, domain: DomainRef, event: &str, text: &str) -> Result<Done, Failure> {
         self.tell(domain, event, text, None)?;
         let summary = format!("{} (domain {}) {text}", self.guest.name, domain.domid);
