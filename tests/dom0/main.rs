@@ -27,6 +27,7 @@ mod failures;
 mod fat_image;
 mod faults;
 mod foreign_domain;
+mod guests_of_a_folder;
 mod host_memory;
 mod hotplug;
 mod images;
@@ -151,6 +152,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         images::TESTS,
         odd_kernels::TESTS,
+        guests_of_a_folder::TESTS,
         host_memory::TESTS,
         placement::TESTS,
         bounds::TESTS,
