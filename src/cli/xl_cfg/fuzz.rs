@@ -260,7 +260,7 @@ fn growth(way: u8, key: &str, part: &str) -> u128 {
 fn fuzz_files_end_in_a_guest_or_in_errors_and_in_time() {
     let seconds = env::var("DOMBUILD_FUZZ_SECONDS").map_or(3, |text| text.parse().expect("a number of seconds"));
     let end = Instant::now() + Duration::from_secs(seconds);
-    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let growing = {
         let names: Vec<&str> = keys::all().map(|key| key.name).collect();
         let part = prop_oneof![text(), part(), setting()];
