@@ -111,7 +111,7 @@ fn machine(domid: DomId) -> Vec<String> {
 fn pairs(theirs: DomId, ours: DomId, own: [&[(&str, &str)]; 2]) -> Vec<[String; 2]> {
     let mut pairs: Vec<[String; 2]> =
         own[0].iter().zip(own[1]).map(|((_, one), (_, other))| [(*one).to_owned(), (*other).to_owned()]).collect();
-    pairs.retain(|[one, other]| one != other);
+    pairs.retain(|[one, other]| one != other && !one.is_empty() && !other.is_empty());
     for digits in ["00:00:0", "00:01:0"] {
         pairs.push(["1", "2"].map(|end| format!("3e:{digits}{end}")));
     }
