@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::memory::{Kind, Plan};
 use crate::payload::boot_files::{BootFiles, FirmwareModules};
 use crate::payload::kernel::{Keep, Unpacker};
-use crate::payload::read::{KernelFiles, hvm_boot_files, kernel_boot_files};
+use crate::payload::read::{KernelFiles, ShimFiles, hvm_boot_files, kernel_boot_files};
 use crate::payload::{acpi_tables, smbios};
 
 /// Checks the flags for boot files against the kind of guest, without a look at any file. A guest with a boot loader needs no
@@ -78,10 +78,30 @@ fn check_direct(arguments: &BootArgs, bootloader: bool, kind: Kind, shim: bool) 
             "--cmdline has the control character {control:?} in it; a kernel takes one line"
         )));
     }
-    for (flag, path) in [("--kernel", arguments.kernel.as_ref()), ("--ramdisk", arguments.ramdisk.as_ref())] {
+    // The shim is a Xen, whose command line has the bounds of those that it keeps.
+    let of_shim = shim_files(arguments).command_line();
+    CmdlineOf::Module.check("a --shim-cmdline", of_shim.len()).map_err(Error::BadConfig)?;
+    if of_shim.chars().any(char::is_control) {
+        return Err(Error::BadConfig(
+            "--shim-cmdline and --shim-extra are one line: leave out its control characters".to_owned(),
+        ));
+    }
+    for (flag, path) in [
+        ("--kernel", arguments.kernel.as_ref()),
+        ("--ramdisk", arguments.ramdisk.as_ref()),
+        ("--shim-file", arguments.shim_file.as_ref()),
+    ] {
         path.map_or(Ok(()), |path| check_path(flag, path))?;
     }
     Ok(())
+}
+
+fn shim_files(arguments: &BootArgs) -> ShimFiles<'_> {
+    ShimFiles {
+        path: arguments.shim_file.as_deref(),
+        cmdline: arguments.shim_cmdline.as_deref(),
+        extra: arguments.shim_extra.as_deref(),
+    }
 }
 
 /// Reads the files of flags that [`check`] has passed.
@@ -96,7 +116,8 @@ pub(crate) fn read(arguments: &BootArgs, sysfs: &Path, plan: &Plan, keep: Keep) 
     };
     let text = arguments.cmdline.clone().unwrap_or_default();
     let cmdline = CString::new(text).map_err(|_| Error::BadConfig("--cmdline has a NUL byte in it".to_owned()))?;
-    let files = KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline };
+    let files =
+        KernelFiles { kernel: path, ramdisk: arguments.ramdisk.as_deref(), cmdline, shim: shim_files(arguments) };
     Ok(kernel_boot_files(&Unpacker::this_program(), plan, files, keep)?)
 }
 

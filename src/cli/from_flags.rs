@@ -223,7 +223,12 @@ fn has_device_model(arguments: &CreateArgs) -> Result<bool, Error> {
 const OURS: [&str; 5] = ["xen-domid", "xen-domid-restrict", "chroot", "runas", "run-with"];
 
 /// QEMU, and the user that runs it.
-fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Result<DeviceModelConfig, Error> {
+fn qemu(
+    arguments: &CreateArgs,
+    guest_devices: &Devices,
+    online_vcpus: Option<u32>,
+    path: PathBuf,
+) -> Result<DeviceModelConfig, Error> {
     let DeviceArgs { passthrough, vgpu, ref pci, .. } = arguments.guest.memory.devices;
     let devices = passthrough || vgpu || !pci.is_empty();
     let run_as =
@@ -240,7 +245,7 @@ fn qemu(arguments: &CreateArgs, guest_devices: &Devices, path: PathBuf) -> Resul
     Ok(DeviceModelConfig {
         role: QemuRole::DeviceModel,
         path,
-        machine: guest_devices.machine.clone(),
+        machine: Machine { online_vcpus, ..guest_devices.machine.clone() },
         arguments: arguments.qemu.dm_arg.clone(),
         timeout: arguments.qemu.dm_timeout,
         run_as,
@@ -342,12 +347,13 @@ pub(crate) fn create(arguments: &CreateArgs, cancel: Option<&Cancel>) -> Result<
         Some(bootloader) => booted_guest(arguments, cancel, bootloader, &devices, plan, platform, keep)?,
         None => guest(&guest_arguments, plan, platform, Claim::Running, keep)?,
     };
+    let online_vcpus = guest.platform.online_vcpus;
     Ok(Create {
         name,
         uuid: arguments.domain.uuid.unwrap_or_else(Uuid::new_v4),
         guest,
         bootloader,
-        device_model: device_model.map(|path| qemu(arguments, &devices, path)).transpose()?,
+        device_model: device_model.map(|path| qemu(arguments, &devices, online_vcpus, path)).transpose()?,
         devices,
         hotplug_timeout: arguments.devices.hotplug_timeout,
         backend,

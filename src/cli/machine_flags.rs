@@ -82,6 +82,7 @@ pub(crate) fn read(
         serial,
         platform_device: devices.xen_platform_pci == Switch::On,
         kernel: if kind == Kind::Hvm && has_device_model { take_kernel(boot)? } else { None },
+        online_vcpus: None,
     })
 }
 

@@ -23,6 +23,28 @@ pub struct KernelFiles<'a> {
     pub ramdisk: Option<&'a Path>,
     /// The command line of the kernel.
     pub cmdline: CString,
+    /// The PV shim, where the plan has one.
+    pub shim: ShimFiles<'a>,
+}
+
+/// The PV shim of a guest, where it is not the usual one (pvshim_path and others in xl.cfg).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShimFiles<'a> {
+    /// Another file than the installed one.
+    pub path: Option<&'a Path>,
+    /// A command line in place of the usual one.
+    pub cmdline: Option<&'a str>,
+    /// What is appended to the command line.
+    pub extra: Option<&'a str>,
+}
+
+impl ShimFiles<'_> {
+    /// Its command line, without what the plan adds.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let extra = self.extra.map(|extra| format!(" {extra}")).unwrap_or_default();
+        format!("{}{extra}", self.cmdline.unwrap_or(SHIM_CMDLINE))
+    }
 }
 
 /// Reads the boot files of an HVM guest. Without `hvmloader`, uses the installed one.
@@ -41,7 +63,7 @@ pub fn hvm_boot_files(
     Ok(BootFiles::Firmware { hvmloader, kind, firmware, modules })
 }
 
-/// Reads the boot files of a PVH or PV guest; with a plan for the PV shim, the installed shim too. `unpacker` is the
+/// Reads the boot files of a PVH or PV guest; with a plan for the PV shim, the shim too. `unpacker` is the
 /// unprivileged program that unpacks the kernel.
 ///
 /// # Errors
@@ -70,11 +92,11 @@ pub fn kernel_boot_files(
         return placed(plan, file, ramdisk.into_iter().collect());
     }
     // The shim finds the guest's kernel as its first module.
-    let mut text = SHIM_CMDLINE.to_owned();
+    let mut text = files.shim.command_line();
     if plan.request.model == Model::Xapi {
         text.push_str(&format!(" shim_mem={}M", plan.memory.shim.0 / 1024));
     }
-    let (data, path) = map_shim()?;
+    let (data, path) = map_shim(files.shim.path)?;
     let cmdline = CString::new(text).unwrap_or_default();
     let modules = [file].into_iter().chain(ramdisk).collect();
     placed(plan, Module { data, path, cmdline }, modules)

@@ -147,13 +147,13 @@ pub fn map_shim_kernel(path: &Path) -> Result<Sealed, FileError> {
     Ok(data)
 }
 
-/// Maps Xen's PV shim, and returns its path too.
+/// Maps Xen's PV shim, the installed one or its replacement, and returns its path too.
 ///
 /// # Errors
 /// [`FileError::Unusable`], or [`FileError::NotEnoughDom0Memory`].
-pub fn map_shim() -> Result<(Sealed, PathBuf), FileError> {
+pub fn map_shim(chosen: Option<&Path>) -> Result<(Sealed, PathBuf), FileError> {
     const KIND: &str = "kernel";
-    let path = Candidates::shim().find_or_fail(KIND)?;
+    let path = choose(KIND, chosen, &Candidates::shim())?;
     Ok((map(KIND, &path, LARGEST_FILE)?, path))
 }
 

@@ -93,7 +93,8 @@ pub(crate) fn of_device_model(
     }
     add(&["-boot", &format!("order={}", machine.boot)]);
     if plan.vcpus > 1 {
-        add(&["-smp", &format!("{0},maxcpus={0}", plan.vcpus)]);
+        let online = machine.online_vcpus.unwrap_or(plan.vcpus);
+        add(&["-smp", &format!("{online},maxcpus={}", plan.vcpus)]);
     }
     if !devices.iter().any(|argument| argument == "-netdev") {
         add(&["-net", "none"]);

@@ -142,7 +142,7 @@ fn the_examples_are_understood() {
 #[test]
 fn the_flags_of_each_verb() {
     let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --mmio-hole --model --passthrough --pci --vgpu --shim";
-    let guest = "--firmware --smbios --bios-string --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --platform --cpuid --altp2m --wait-memory \
+    let guest = "--firmware --smbios --bios-string --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --shim-file --shim-cmdline --shim-extra --platform --cpuid --altp2m --wait-memory \
                  --autoballoon --dom0-min --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),

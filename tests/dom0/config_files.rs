@@ -111,7 +111,7 @@ fn machine(domid: DomId) -> Vec<String> {
 fn pairs(theirs: DomId, ours: DomId, own: [&[(&str, &str)]; 2]) -> Vec<[String; 2]> {
     let mut pairs: Vec<[String; 2]> =
         own[0].iter().zip(own[1]).map(|((_, one), (_, other))| [(*one).to_owned(), (*other).to_owned()]).collect();
-    pairs.retain(|[one, other]| one != other);
+    pairs.retain(|[one, other]| one != other && !one.is_empty() && !other.is_empty());
     for digits in ["00:00:0", "00:01:0"] {
         pairs.push(["1", "2"].map(|end| format!("3e:{digits}{end}")));
     }
@@ -133,13 +133,36 @@ fn compare(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) {
     destroy_both();
 }
 
-fn destroy_both() {
+pub(crate) fn destroy_both() {
     shell("xl destroy x");
     dombuild(&["destroy", "t"]).success();
 }
 
 /// Compares both guests, which then still exist.
-fn compared(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) -> (DomId, DomId) {
+pub(crate) fn compared(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) -> (DomId, DomId) {
+    // A random address, ports of VNC, and frames of the machine differ. Of xl 4.17, a guest lacks its first channel. The CD drive of
+    // a confined QEMU is the emulated one alone (docs/devices.md).
+    const DIFFERING: [&str; 9] = [
+        "vbd/5632",
+        "/vncpasswd",
+        "/mac",
+        "/ring-ref",
+        "/vncdisplay",
+        "vif/",
+        "/console/1",
+        "device/console",
+        "backend/console",
+    ];
+    compared_but(text, words, is_hvm, &DIFFERING)
+}
+
+/// The same, where keys differ that have one of these parts in their paths.
+pub(crate) fn compared_but(
+    text: &str,
+    words: [&[(&str, &str)]; 2],
+    is_hvm: bool,
+    differing: &[&str],
+) -> (DomId, DomId) {
     let (theirs, ours) = twins(text, words);
     let all = pairs(theirs, ours, words);
     let all: Vec<(&str, &str)> = all.iter().map(|[one, other]| (one.as_str(), other.as_str())).collect();
@@ -153,22 +176,11 @@ fn compared(text: &str, words: [&[(&str, &str)]; 2], is_hvm: bool) -> (DomId, Do
         let (one, other) = (without_own(machine(theirs), 0), without_own(machine(ours), 1));
         assert_eq!(one, other, "{text}");
     }
-    // A random address, ports of VNC, and frames of the machine differ. Of xl 4.17, a guest lacks its first channel. The CD drive of
-    // a confined QEMU is the emulated one alone (docs/devices.md).
-    let differing: &[&str] = &[
-        "vbd/5632",
-        "/vncpasswd",
-        "/mac",
-        "/ring-ref",
-        "/vncdisplay",
-        "vif/",
-        "/console/1",
-        "device/console",
-        "backend/console",
-    ];
     let keys = same_keys_but(theirs, ours, differing, &all);
     let plan = dombuild(&["inspect", "t"]).success().json();
-    assert!(plan["differences"].as_array().is_none_or(Vec::is_empty), "{text}: {plan}");
+    // The option ROM of an emulated card is memory that no plan knows.
+    let as_planned = plan["differences"].as_array().is_none_or(Vec::is_empty);
+    assert!(as_planned || text.contains("model="), "{text}: {plan}");
     let shares = ["x", "t"].map(|name| {
         shell(&format!("xl vcpu-list {name} | tail -n +2 | awk '{{ $1 = $2 = $4 = $5 = $6 = \"\"; print }}'"))
     });

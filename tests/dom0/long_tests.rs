@@ -6,6 +6,10 @@ pub(crate) const LONG: &[&str] = &[
     "config_files_make_xls_hvm_guests",
     "config_files_make_xls_pvh_and_pv_guests",
     "config_files_start_linux",
+    "config_shapes_of_the_machine",
+    "config_shapes_of_processors_and_memory",
+    "config_shapes_of_cards_and_grant_tables",
+    "config_shapes_start_linux_with_a_share",
     "run_starts_a_guest_again_and_again",
     "run_is_killed_and_takes_over",
     "saved_hvm_with_drivers_moves_between_xl_and_dombuild",
@@ -105,6 +109,12 @@ pub(crate) const LONG: &[&str] = &[
 
 /// The tests that take a quarter of a minute or more: every second run has them.
 pub(crate) const MIDDLING: &[&str] = &[
+    "readback_of_an_hvm_guest",
+    "config_shapes_of_shares_and_channels",
+    "readback_of_viridian",
+    "readback_of_a_pv_shim",
+    "readback_of_a_pvh_guest",
+    "run_as_units_of_a_folder",
     "emu_manager_saves_and_restores",
     "walk_faults_in_save",
     "walk_faults_in_restore",

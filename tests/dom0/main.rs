@@ -8,6 +8,7 @@ mod bounds;
 mod cage;
 mod cd_drives;
 mod config_files;
+mod config_shapes;
 mod cpuid_policy;
 mod create;
 mod device_failures;
@@ -26,6 +27,7 @@ mod failures;
 mod fat_image;
 mod faults;
 mod foreign_domain;
+mod guests_of_a_folder;
 mod host_memory;
 mod hotplug;
 mod images;
@@ -52,6 +54,7 @@ mod passthrough;
 mod placement;
 mod platform;
 mod qemu_devices;
+mod readback;
 mod sample;
 mod save_failures;
 mod save_restore;
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         config_files::TESTS,
+        config_shapes::TESTS,
         supervisor::TESTS,
         create::TESTS,
         device_model::TESTS,
@@ -119,6 +123,7 @@ fn main() -> ExitCode {
         xl_cfg_json::TESTS,
         life::TESTS,
         save_restore::TESTS,
+        readback::TESTS,
         save_failures::TESTS,
         migrate::TESTS,
         migrate_failures::TESTS,
@@ -147,6 +152,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         images::TESTS,
         odd_kernels::TESTS,
+        guests_of_a_folder::TESTS,
         host_memory::TESTS,
         placement::TESTS,
         bounds::TESTS,

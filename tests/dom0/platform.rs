@@ -105,7 +105,7 @@ fn affinity_weight_and_cap() {
 
 /// Whether Xen can give nested virtualisation here: 4.20 wants more of the CPU than the emulated one has. Where it cannot,
 /// there is no effect to read back.
-fn nested_virtualisation() -> bool {
+pub(crate) fn nested_virtualisation() -> bool {
     let xen = Interface::open().expect("Xen");
     let created = empty_domain(&xen, Kind::Hvm, 1, true);
     match &created {

@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// A run, with what it prints.
-struct Run {
+pub(crate) struct Run {
     child: Child,
     output: tempfile::TempPath,
 }
@@ -37,7 +37,7 @@ impl Run {
         Self::start_with(arguments, None)
     }
 
-    fn start_with(arguments: &[&str], notify: Option<&str>) -> Self {
+    pub(crate) fn start_with(arguments: &[&str], notify: Option<&str>) -> Self {
         let output = file(b"");
         let opened = || Stdio::from(fs::OpenOptions::new().append(true).open(&output).expect("opened"));
         let mut command = Command::new(DOMBUILD);
@@ -60,12 +60,12 @@ impl Run {
         });
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("sent");
     }
 
     /// Its exit status, and what it said.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut status = None;
         wait_for(&format!("the end of the run: {}", self.said()), 240, || {
             status = self.child.try_wait().expect("asked");
@@ -83,13 +83,18 @@ impl Drop for Run {
     }
 }
 
-/// A guest that does nothing, with more lines.
-fn idle(lines: &str) -> (tempfile::TempPath, tempfile::TempPath) {
+/// The kernel of a guest that does nothing.
+pub(crate) fn idle_kernel() -> Vec<u8> {
     // With interrupts disabled, Xen takes a halted guest for one that has powered off.
     let mut kernel = tiny_kernel();
     let halt = kernel.windows(2).position(|code| code == [0xfa, 0xf4]).expect("cli, hlt");
     kernel[halt] = 0xfb;
-    let kernel = file(&kernel);
+    kernel
+}
+
+/// A guest that does nothing, with more lines.
+fn idle(lines: &str) -> (tempfile::TempPath, tempfile::TempPath) {
+    let kernel = file(&idle_kernel());
     let text = format!("name = 't'\ntype = 'pvh'\nmemory = 32\nkernel = '{}'\n{lines}\n", path_text(&kernel));
     (file(text.as_bytes()), kernel)
 }

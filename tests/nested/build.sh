@@ -57,7 +57,11 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
 # The tests, in the profile of the unit tests, and the library with which they make calls fail.
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
-    cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c"
+    cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c" || return
+    # A guest has no library, and no floating point.
+    cc -m32 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector -fcf-protection=none \
+        -fno-asynchronous-unwind-tables -mno-sse -Wl,-Ttext-segment=0x100000 -Wl,--build-id=none -Wl,-z,noexecstack \
+        -o "$JOB/bin/readback-guest" "$NESTED/readback-guest.c"
 }
 
 # A program outside the workspace, from the packages that cargo makes of the crates: tests/outside.

@@ -42,6 +42,15 @@ pub struct BootArgs {
     /// Command line for the kernel
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
+    /// The PV shim of --shim [default: the installed Xen's]
+    #[arg(long, value_name = "FILE", requires = "shim")]
+    pub shim_file: Option<PathBuf>,
+    /// Command line of the PV shim [default: pv-shim console=xen,pv]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "shim")]
+    pub shim_cmdline: Option<String>,
+    /// What is appended to the PV shim's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "shim")]
+    pub shim_extra: Option<String>,
 }
 
 /// A program that takes the kernel out of the guest's first disk, for `create`.

@@ -12,6 +12,8 @@ mod document;
 mod fields;
 pub mod file;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod guest;
 mod keys;
 mod lexer;

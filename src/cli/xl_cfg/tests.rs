@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::checks::{Aim, Checks};
 use super::diagnostic::Diagnostics;
 use super::document::Document;
-use super::guest::check;
+use super::guest::{Report, check};
 use super::source::Source;
 use super::value::Value;
 
@@ -114,13 +114,9 @@ fn reading_goes_on_after_an_error() {
 }
 
 /// Whatever stands in a file ends soon, in a report or in errors that point into it.
-fn check_any(text: &[u8]) {
+pub(super) fn check_any(text: &[u8], aim: Aim) -> Report {
     let sources = [Source::new("t".to_owned(), text.to_vec()), Source::new("argument 1".to_owned(), b"a = 1".to_vec())];
-    let checks = Checks {
-        strict: text.len().is_multiple_of(2),
-        aim: if text.len().is_multiple_of(3) { Aim::Create } else { Aim::LibxlJson },
-        ..Checks::default()
-    };
+    let checks = Checks { strict: text.len().is_multiple_of(2) && aim != Aim::Create, aim, ..Checks::default() };
     let report = check(&sources, &checks);
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     for problem in report.diagnostics.json(&sources).as_array().expect("a list") {
@@ -131,6 +127,12 @@ fn check_any(text: &[u8]) {
     }
     let text = report.diagnostics.text(&sources);
     assert!(!text.contains(|character| character != '\n' && crate::os::is_hidden(character)), "{text:?}");
+    report
+}
+
+/// For one aim or another.
+fn check_for_one(text: &[u8]) {
+    check_any(text, if text.len().is_multiple_of(3) { Aim::Create } else { Aim::LibxlJson });
 }
 
 /// A piece of a file, right or wrong.
@@ -185,18 +187,18 @@ fn piece() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn any_bytes_end_in_a_report_or_in_errors(bytes: Vec<u8>) {
-        check_any(&bytes);
+        check_for_one(&bytes);
     }
 
     #[test]
     fn any_pieces_do(pieces in proptest::collection::vec(piece(), 0..40)) {
-        check_any(pieces.concat().as_bytes());
+        check_for_one(pieces.concat().as_bytes());
     }
 
     #[test]
     fn any_settings_do(settings in proptest::collection::vec((piece(), "[ '\"\\[\\]0-9a-z,=:/\\\\]{0,12}"), 0..12)) {
         let text: String = settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        check_any(text.as_bytes());
+        check_for_one(text.as_bytes());
     }
 
     /// What is written in quotes is read back.
@@ -233,7 +235,7 @@ fn large_texts_take_no_longer_than_they_are_large() {
     ];
     for text in texts {
         let start = Instant::now();
-        check_any(text.as_bytes());
+        check_for_one(text.as_bytes());
         let most = Duration::from_secs(20);
         assert!(start.elapsed() < most, "{:?} for {:?}...", start.elapsed(), text.get(..20));
     }

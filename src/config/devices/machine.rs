@@ -126,6 +126,8 @@ pub struct Machine {
     pub platform_device: bool,
     /// The kernel that it starts, if it starts one.
     pub kernel: Option<DirectKernel>,
+    /// How many processors it has at the start; all without it.
+    pub online_vcpus: Option<u32>,
 }
 
 impl Default for Machine {
@@ -137,6 +139,7 @@ impl Default for Machine {
             serial: vec!["pty".to_owned()],
             platform_device: true,
             kernel: None,
+            online_vcpus: None,
         }
     }
 }

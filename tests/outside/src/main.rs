@@ -15,7 +15,7 @@ use dombuild::observer::Silent;
 use dombuild::payload::boot_files::{BootFiles, FirmwareModules};
 use dombuild::payload::firmware::FirmwareChoice;
 use dombuild::payload::kernel::{Keep, Unpacker};
-use dombuild::payload::read::{KernelFiles, hvm_boot_files, kernel_boot_files};
+use dombuild::payload::read::{KernelFiles, ShimFiles, hvm_boot_files, kernel_boot_files};
 use dombuild::xen::{DomId, Interface, Store};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["pvh", domid, unpacker, kernel] => {
             let plan = plan(Kind::Pvh)?;
-            let files = KernelFiles { kernel: Path::new(kernel), ramdisk: None, cmdline: CString::default() };
+            let (cmdline, shim) = (CString::default(), ShimFiles::default());
+            let files = KernelFiles { kernel: Path::new(kernel), ramdisk: None, cmdline, shim };
             let files = kernel_boot_files(&Unpacker::new(unpacker.into()), &plan, files, Keep::No)?;
             build(domid, plan, files)?;
         }

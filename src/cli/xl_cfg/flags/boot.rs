@@ -32,7 +32,7 @@ impl Mapper<'_> {
         self.same("smbios_firmware", "--smbios");
         self.same("smbios", "--bios-string");
         self.same("acpi_firmware", "--acpi");
-        self.same("pvshim", "--shim");
+        self.shim();
         for (key, setting) in SETTINGS {
             if let Some(on) = self.flag(key) {
                 self.platform(key, &format!("{setting}={on}"));
@@ -97,6 +97,21 @@ impl Mapper<'_> {
         };
         if boots && !text.is_empty() {
             self.add(key, format!("--cmdline={text}"));
+        }
+    }
+
+    fn shim(&mut self) {
+        let has_shim = self.flag("pvshim") == Some(true);
+        self.same("pvshim", "--shim");
+        for (key, flag) in
+            [("pvshim_path", "--shim-file"), ("pvshim_cmdline", "--shim-cmdline"), ("pvshim_extra", "--shim-extra")]
+        {
+            // Without a shim, libxl does not look at them.
+            if let Some(text) = self.word(key)
+                && has_shim
+            {
+                self.add(key, format!("{flag}={text}"));
+            }
         }
     }
 
