@@ -277,10 +277,10 @@ impl Host {
                 // The last is there after the first run.
                 .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
                 .map(|entry| entry.expect("an entry").path())
-                // libxl's own list of numbers that were in use not long ago, the lock of our builds, the records of guests that
-                // came, and the root directory of every QEMU
+                // libxl's own list of numbers that were in use not long ago, our locks of builds and names, the records of guests
+                // that came and went, and the root directory of every QEMU
                 .filter(|path| {
-                    !["domid-history", "build.lock", "names.lock", "arrivals", "empty"]
+                    !["domid-history", "build.lock", "names.lock", "arrivals", "departures", "empty"]
                         .iter()
                         .any(|lasting| path.ends_with(lasting))
                 })

@@ -330,7 +330,6 @@ impl Supervisor<'_> {
         })
     }
 
-    /// The end of this run.
     /// The guest's domain does not exist any more.
     fn gone(&self, domain: DomainRef) -> Result<Done, Failure> {
         match departure(domain) {
@@ -340,6 +339,7 @@ impl Supervisor<'_> {
         }
     }
 
+    /// The end of this run.
     fn done(&self, domain: DomainRef, event: &str, text: &str) -> Result<Done, Failure> {
         self.tell(domain, event, text, None)?;
         let summary = format!("{} (domain {}) {text}", self.guest.name, domain.domid);
