@@ -1,6 +1,7 @@
 //! The program `dombuild`.
 
 #![forbid(unsafe_code)]
-#![no_main]
+#![cfg_attr(not(test), no_main)]
 
+#[cfg(not(test))]
 dombuild_os::entry!(dombuild::cli::dispatch::main);

@@ -41,7 +41,7 @@ impl Step {
     }
 }
 
-/// A program to start as the leader of a new process group, with default signal handling.
+/// A program to start with default signal handling, as the leader of a new process group unless it is to join its parent's.
 pub struct Launch {
     path: CString,
     arguments: Vec<CString>,
@@ -49,6 +49,8 @@ pub struct Launch {
     /// Standard input, output and error.
     descriptors: [OwnedFd; 3],
     entrance: Option<Entrance>,
+    /// It leads a process group of its own.
+    leads: bool,
     steps: Vec<Step>,
 }
 
@@ -60,7 +62,8 @@ impl Launch {
     pub fn new(path: &Path, descriptors: [OwnedFd; 3]) -> io::Result<Self> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let arguments = vec![path.clone()];
-        Ok(Self { path, arguments, environment: Vec::new(), descriptors, entrance: None, steps: Vec::new() })
+        let (environment, steps) = (Vec::new(), Vec::new());
+        Ok(Self { path, arguments, environment, descriptors, entrance: None, leads: true, steps })
     }
 
     /// Sets the name of the program among its arguments, which is its path otherwise.
@@ -100,6 +103,11 @@ impl Launch {
     pub fn cgroup(&mut self, cgroup: &Cgroup) -> io::Result<()> {
         self.entrance = Some(cgroup.entrance()?);
         Ok(())
+    }
+
+    /// Leaves the program in the process group of its parent, of which a terminal makes one job.
+    pub fn join_group(&mut self) {
+        self.leads = false;
     }
 
     /// Adds a step before exec, after the earlier ones.
@@ -171,16 +179,18 @@ impl Launch {
             entrance.enter()?;
         }
         for (number, descriptor) in (0..).zip(&self.descriptors) {
-            // SAFETY: the call takes numbers. None of the descriptors is 0 to 2, which Rust's runtime keeps open.
+            // SAFETY: the call takes numbers. None of the descriptors is 0 to 2, which the program keeps open from its start on.
             done(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
         }
         // SAFETY: these calls access no memory except the set, which outlives them.
         unsafe {
-            done(libc::setpgid(0, 0))?;
+            if self.leads {
+                done(libc::setpgid(0, 0))?;
+            }
             let mut none: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&raw mut none);
             done(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))?;
-            // Rust's runtime ignores SIGPIPE, and exec would preserve that.
+            // The program ignores SIGPIPE, and exec would preserve that.
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         }
         self.steps.iter_mut().try_for_each(|step| (step.0)())

@@ -19,7 +19,7 @@
 //!
 //! Processes:
 //!
-//! - [`entry`]: the start and end of a program, at less cost than the standard library's.
+//! - [`mod@entry`]: the start and end of a program, at less cost than the standard library's.
 //! - [`launch`]: starts a program inside a cgroup.
 //! - [`pidfd`]: process handles.
 //! - [`cgroup`]: a cgroup of version 2 for a group of processes.

@@ -76,6 +76,7 @@ impl SandboxedChild {
         let (answer, writer) = io::pipe()?;
         let mut launch = Launch::new(program, [input, output, writer.into()])?;
         launch.name(NAME)?;
+        launch.join_group();
         launch.arguments(arguments)?;
         // This comes first: once this process is dead, another one may remove the cgroup.
         launch.step(die_with_parent());

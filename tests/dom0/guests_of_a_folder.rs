@@ -87,10 +87,12 @@ fn by_systemd(folder: &Folder, generator: &str) {
          ExecStopPost=/bin/sh -c 'echo %i stopped >>{lines}'\nStandardOutput=append:{shown}\nStandardError=append:{shown}\n",
         program.trim()
     );
+    // In one transaction, as at the boot and at the shutdown of a host: units that are named one by one have no order.
     let job = format!(
-        "[Service]\nType=oneshot\nTimeoutStartSec=10min\nExecStart=/bin/sh -c 'guests=$$(ls /run/systemd/generator/multi-user.target.wants | grep dombuild@); \
-         systemctl start $$guests; xl list >{lines}.list; systemctl restart dombuild@web; systemctl is-active $$guests >{lines}.active; \
-         systemctl stop $$guests; systemctl --no-block exit 0'\n"
+        "[Service]\nType=oneshot\nTimeoutStartSec=10min\nExecStart=/bin/sh -c 'cd /run/systemd/generator/multi-user.target.wants; \
+         guests=$$(ls | grep dombuild@); cp -a $$guests /run/systemd/system/guests.target.wants/; systemctl daemon-reload; \
+         systemctl start guests.target; xl list >{lines}.list; systemctl restart dombuild@web; \
+         systemctl is-active $$guests >{lines}.active; systemctl --no-block exit 0'\n"
     );
     let own = |name: &str, text: &str| {
         fs::write(folder.path(name), text).expect("written");
@@ -100,7 +102,8 @@ fn by_systemd(folder: &Folder, generator: &str) {
     let script = format!(
         "mount -t proc proc /proc && mount -t xenfs xenfs /proc/xen && mount -t cgroup2 cgroup2 /sys/fs/cgroup && mount --bind /run /run
          mount -t tmpfs tmpfs /run/systemd
-         mkdir -p /run/systemd/system/dombuild@.service.d /run/systemd/system-generators
+         mkdir -p /run/systemd/system/dombuild@.service.d /run/systemd/system/guests.target.wants /run/systemd/system-generators
+         echo '[Unit]' >/run/systemd/system/guests.target
          cp {unit} /run/systemd/system/dombuild@.service; cp {drop_in} /run/systemd/system/dombuild@.service.d/
          cp {job} /run/systemd/system/job.service; cp {generator} /run/systemd/system-generators/dombuild
          exec env container=lxc {SYSTEMD} --unit=job.service --log-target=null --show-status=false"
