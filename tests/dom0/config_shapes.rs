@@ -104,17 +104,21 @@ fn cards() {
 
 /// xl of Xen 4.17 loses the first channel, and xl of 4.20 starts no QEMU for shares and channels alone.
 fn shares() {
+    if !IS_417 {
+        println!("compared on Xen 4.17 alone: xl of 4.20 starts no QEMU for them");
+        return;
+    }
     shell("ip link set lo up");
     let images = Images::new();
     let kernel = file(&super::faults::tiny_kernel());
     let share = images.path("share");
     fs::create_dir(&share).expect("made");
-    let screen = if IS_417 { "" } else { "vfb = ['vnc=1,vncunused=1']\n" };
-    let lost = if IS_417 { "'name=lost,connection=pty', " } else { "" };
+    // xl 4.17 loses the first channel.
+    let lost = "'name=lost,connection=pty', ";
     for kind in ["pvh", "pv"] {
         let xls = format!(
             "type = '{kind}'\nmemory = 64\nkernel = 'KERNEL'\np9 = ['tag=data,path=SHARE,security_model=none']\n\
-             channel = [LOST'name=org.example.a,connection=socket,path=SOCKET']\n{screen}"
+             channel = [LOST'name=org.example.a,connection=socket,path=SOCKET']\n"
         );
         let sockets = [images.path("x.sock"), images.path("t.sock")];
         let words = |own: usize| {

@@ -69,7 +69,8 @@ fn check_list(reader: &mut Reader<'_>, setting: &Setting, items: &[(String, &sup
                 reader.error_in(text, 0..item.len(), format!("mca_caps: {item:?} is no capability; there is lmce"));
             }
         }
-        "viridian" => {
+        // As in xl, an empty list asks for nothing.
+        "viridian" if !items.is_empty() => {
             let words: Vec<&str> = items.iter().map(|(word, _)| word.as_str()).collect();
             if let Err(ConfigError::BadSetting { reason, .. }) =
                 Platform::asked(&[format!("viridian={}", words.join(","))])

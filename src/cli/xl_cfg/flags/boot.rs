@@ -52,7 +52,7 @@ impl Mapper<'_> {
         self.clock();
         match self.take("viridian") {
             Some(Read::Flag(true)) => self.platform("viridian", "viridian=defaults"),
-            Some(Read::Texts(_)) => {
+            Some(Read::Texts(words)) if !words.is_empty() => {
                 let words = self.texts("viridian").join(",");
                 self.platform("viridian", &format!("viridian={words}"));
             }
