@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("xenstore_answers_what_fits_into_no_buffer", many_at_once),
     ("xenstore_tells_which_change_of_a_transaction_failed", failed_change),
     ("xenstore_makes_each_change_of_a_batch", batch),
+    ("xenstore_repeats_a_transaction_that_collides", collision),
     ("xenstore_is_reached_through_the_kernel_where_it_has_no_socket", through_the_kernel),
 ];
 
@@ -120,6 +121,26 @@ fn batch() {
     });
     assert_eq!(refused.expect_err("the error of the work").call, "xs_read");
     assert_eq!(store.plain().read("/test/one").expect("read").as_deref(), Some("1"), "it was sent before");
+    shell("xenstore-rm /test");
+}
+
+/// Another writes what a transaction has read: xenstored refuses its end, and it is done again.
+fn collision() {
+    let (store, other) = (Store::open().expect("xenstored"), Store::open().expect("xenstored"));
+    other.plain().write("/test/number", "1").expect("written");
+    let mut attempts = 0;
+    let outcome = store.transaction(|transaction| {
+        attempts += 1;
+        let number = transaction.read("/test/number")?.expect("it is there");
+        if attempts == 1 {
+            other.plain().write("/test/number", "2")?;
+        }
+        transaction.write("/test/copy", &number)
+    });
+    let outcome: Result<(), XenError> = outcome;
+    outcome.expect("the second attempt is alone");
+    assert_eq!(attempts, 2);
+    assert_eq!(shell("xenstore-read /test/copy").trim(), "2");
     shell("xenstore-rm /test");
 }
 

@@ -35,7 +35,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("walk_faults_in_destroy", destroy_walk),
     ("walk_faults_in_save", saved::save_walk),
     ("walk_faults_in_restore", saved::restore_walk),
-    ("faults_a_transaction_that_collides_is_tried_again", transactions_again),
 ];
 
 /// Calls that may fail without any harm.
@@ -328,33 +327,4 @@ fn destroy_walk() {
         walk.step(point, &run, outcome);
     }
     walk.end();
-}
-
-/// xenstored says EAGAIN where another has written what a transaction reads.
-fn transactions_again() {
-    let xen = Interface::open().expect("Xen");
-    let ends = |calls: &[Call]| {
-        let found = calls.iter().enumerate().filter(|(_, call)| call.inner == "xs_transaction_end");
-        found.map(|(index, _)| index).collect::<Vec<_>>()
-    };
-    let guest = Guest::new("hvm");
-    let whole = traced(&guest.create(), &[]);
-    whole.ran.success();
-    dombuild(&["destroy", "t"]).success();
-    let mut in_destroy = Vec::new();
-    let points = ends(&whole.calls);
-    assert!(!points.is_empty(), "there are transactions");
-    for point in points {
-        let run = traced(&guest.create(), &[(point, Errno::EAGAIN)]);
-        check_whole(&xen, &run.ran).expect("built all the same");
-        assert!(run.failed == 1 && run.calls.len() > whole.calls.len(), "once more");
-        let removed = traced(&["destroy", "t"], &[]);
-        removed.ran.success();
-        in_destroy = ends(&removed.calls);
-    }
-    dombuild(&guest.create()).success();
-    let point = *in_destroy.first().expect("a transaction");
-    let run = traced(&["destroy", "t"], &[(point, Errno::EAGAIN)]);
-    run.ran.success();
-    assert_eq!(run.failed, 1);
 }

@@ -48,8 +48,6 @@ pub(crate) struct Call {
 pub(crate) struct Traced {
     pub(crate) ran: Ran,
     pub(crate) calls: Vec<Call>,
-    /// How many were made to fail.
-    pub(crate) failed: usize,
 }
 
 impl Traced {
@@ -80,14 +78,14 @@ pub(crate) fn traced(arguments: &[&str], faults: &[(usize, Errno)]) -> Traced {
     let log = File::open(&log).expect("the log");
     BufReader::new(log).read_until(0, &mut text).expect("readable");
     let text = String::from_utf8_lossy(&text);
-    let (mut calls, mut failed) = (Vec::new(), 0);
+    let mut calls = Vec::new();
     for line in text.trim_end_matches('\0').lines() {
         let mut words = line.split_whitespace().map(str::to_owned);
+        // The third says whether it was made to fail.
         let mut word = || words.next().expect("three words");
         calls.push(Call { outer: word(), inner: word() });
-        failed += usize::from(word() == "failed");
     }
-    Traced { ran: Ran::new(&output.expect("it starts")), calls, failed }
+    Traced { ran: Ran::new(&output.expect("it starts")), calls }
 }
 
 /// The numbers of calls to let fail: of those `among`, the ones that were asked for, or all in a full run; else so many, each
