@@ -201,7 +201,7 @@ an_original_helper_is_kept_and_comes_back() {
 removal_keeps_configuration() {
     dpkg --remove dombuild || fail dpkg
     [[ ! -e /usr/bin/dombuild && ! -e /usr/share/man/man1/dombuild.1.gz ]] || fail 'files are left'
-    [[ -e /etc/logrotate.d/dombuild && -e /etc/dombuild/web.conf ]] || fail 'configuration is gone'
+    [[ -e /etc/logrotate.d/dombuild && -e /etc/dombuild/web.cfg ]] || fail 'configuration is gone'
 }
 
 purge_keeps_the_guests_files_only() {
@@ -211,7 +211,7 @@ purge_keeps_the_guests_files_only() {
     rm -f /etc/systemd/system/multi-user.target.wants/dombuild@web.service
     dpkg --purge dombuild || fail dpkg
     left=$(find / -xdev -name '*dombuild*' -not -path '/srv/*' -not -path '/var/cache/man/*' -not -path '/proc/*' -not -path '/dev/*' | sort | tr '\n' ' ')
-    [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild | tr '\n' ' ') == 'auto web.cfg ' ]] || fail "left: $left"
+    [[ $left == '/etc/dombuild ' && $(ls /etc/dombuild | tr '\n' ' ') == 'web.cfg ' ]] || fail "left: $left"
     [[ -e /var/log/xen/qemu-dm-web.log ]] || fail 'a log is gone'
 }
 
