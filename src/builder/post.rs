@@ -55,7 +55,7 @@ impl Identity {
 /// [`Error::NameTaken`]; [`Error::BadConfig`] if another domain has the UUID; an error of xenstored.
 pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, kind: Kind) -> Result<(), Failure> {
     context.step(Stage::Xenstore, || {
-        let _lock = identity.name.as_ref().map(|_| build_lock::take_names()).transpose()?;
+        let _lock = identity.name.as_ref().map(|_| build_lock::take_names(|| context.cancel.check())).transpose()?;
         if let Some(name) = &identity.name
             && let Some(owner) = name_owner(context.xen, &context.store.plain(), name.as_str())?
         {

@@ -3,10 +3,6 @@
 //! The destination records how far a guest has come, in a file that lasts for a day: a guest that ran and is gone is not one that
 //! never ran, and of one that has no record nothing is known.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +13,7 @@ use super::migrated::{is_away, is_incoming};
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
-use crate::runs::journal;
+use crate::runs::day_records::DayRecords;
 use crate::xen::DomId;
 
 /// The directory of the records, within that of the journal.
@@ -28,9 +24,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How long a receiver may take for the record of a domain that it has removed.
 const RECORDING: Duration = Duration::from_secs(3);
-
-/// How long a record is kept. A source asks within minutes.
-const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far a guest has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +100,8 @@ fn look(context: &Context<'_>, uuid: Uuid) -> Result<Arrival, Error> {
         return Ok(if stands { Arrival::Stands { domid } } else { Arrival::Runs { domid } });
     }
     // Behind the domains: a guest is recorded as arrived before it runs.
-    let record = match fs::read_to_string(path(uuid)) {
-        Ok(text) => Progress::ALL.into_iter().find(|progress| progress.word() == text),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("read the record of a guest that came")(error)),
-    };
+    let text = records().read(uuid).map_err(Error::io("read the record of a guest that came"))?;
+    let record = text.and_then(|text| Progress::ALL.into_iter().find(|progress| progress.word() == text));
     Ok(match record {
         // A receiver that was killed before the word leaves a paused domain, which cleanup has removed.
         Some(Progress::Incoming | Progress::Removed) => Arrival::Never,
@@ -125,45 +115,16 @@ fn look(context: &Context<'_>, uuid: Uuid) -> Result<Arrival, Error> {
 /// # Errors
 /// An error of the system.
 pub fn record(uuid: Uuid, progress: Progress) -> Result<(), Error> {
-    let written = || -> io::Result<()> {
-        journal::directory()?;
-        let directory = directory();
-        match DirBuilder::new().mode(0o700).create(&directory) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        forget_old_records(&directory);
-        // Readers see the old record or the new one.
-        let new = directory.join(format!(".{uuid}.new"));
-        fs::write(&new, progress.word())?;
-        fs::rename(&new, path(uuid))
-    };
-    written().map_err(Error::io("record that the guest came"))
+    records().write(uuid, progress.word()).map_err(Error::io("record that the guest came"))
 }
 
 /// Removes the record of a guest that runs elsewhere now.
 pub fn forget(uuid: Uuid) {
-    match fs::remove_file(path(uuid)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => log::warn!("{}: {error}", path(uuid).display()),
-        _ => {}
-    }
+    records().remove(uuid);
 }
 
-fn forget_old_records(directory: &Path) {
-    for file in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let age = file.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > KEPT) {
-            let _ = fs::remove_file(file.path());
-        }
-    }
-}
-
-fn directory() -> PathBuf {
-    Path::new(journal::STATE_DIR).join(RECORDS)
-}
-
-fn path(uuid: Uuid) -> PathBuf {
-    directory().join(uuid.to_string())
+fn records() -> DayRecords {
+    DayRecords::named(RECORDS)
 }
 
 #[cfg(test)]

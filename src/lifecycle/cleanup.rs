@@ -91,7 +91,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     let failed = |error| Error::io(format!("use {STATE_DIR}"))(error);
     // Two cleanups at once would remove the same things, and one would report errors. The lock is held until the end.
     let directory = journal::directory().map_err(failed)?;
-    take_alone(&directory, STATE_DIR, PATIENCE, Wait::CleanupLock)?;
+    take_alone(&directory, STATE_DIR, PATIENCE, Wait::CleanupLock, || Ok(()))?;
 
     // The journal has a run before its domain exists. So the domain list, read after the journal, has the domain of every dead
     // run in it, and the journal, read again after the list, has the living run of every listed domain.

@@ -88,7 +88,7 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
     let was_lost = store.is_lost();
     problems.extend(remove_devices(xen, store, domain).err());
     // Under the lock, no other run writes the keys of a later domain with the same domid.
-    let removed = match build_lock::take_names() {
+    let removed = match build_lock::take_names(|| Ok(())) {
         Ok(_lock) => store.batch(|nodes| remove_keys(xen, nodes, domain)),
         Err(_) => store.transaction(|transaction| remove_keys(xen, transaction, domain)),
     };

@@ -37,7 +37,7 @@ pub(super) struct Passage<R, W> {
     to: W,
     /// The bytes that were read or left out, and those before the start.
     pub(super) offset: u64,
-    /// For a file: what nobody looks into is not read.
+    /// For a file: how the bytes that are not checked are skipped.
     skip: Option<Skip<R>>,
 }
 

@@ -7,9 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,18 +97,6 @@ impl Cgroup {
     pub(super) fn entrance(&self) -> io::Result<Entrance> {
         let procs = OpenOptions::new().write(true).open(self.0.join("cgroup.procs"))?;
         Ok(Entrance { directory: File::open(&self.0)?.into(), procs: procs.into() })
-    }
-
-    /// Makes a program move into the cgroup before `execve`.
-    ///
-    /// # Errors
-    /// If the cgroup does not exist.
-    pub fn put_into(&self, command: &mut Command) -> io::Result<()> {
-        let entrance = self.entrance()?;
-        // SAFETY: between fork and exec, the closure makes one system call. The descriptors live as long as the
-        // closure, and exec closes them.
-        unsafe { command.pre_exec(move || entrance.enter()) };
-        Ok(())
     }
 
     /// Opens the processes in the cgroup.
@@ -224,7 +210,8 @@ fn hand_down_controllers(root: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::Command;
 
     use super::*;
 
@@ -241,7 +228,9 @@ mod tests {
         let mut command = Command::new("sh");
         // They leave the process group, and have other command lines.
         command.args(["-c", "setsid sleep 1000 & setsid sleep 1000 & wait"]);
-        group.put_into(&mut command).expect("it is there");
+        let entrance = group.entrance().expect("it is there");
+        // SAFETY: the closure makes one system call. The descriptors live as long as it does.
+        unsafe { command.pre_exec(move || entrance.enter()) };
         let mut child = command.spawn().expect("a shell");
         while group.processes().expect("listed").len() < 3 {
             thread::sleep(Duration::from_millis(1));

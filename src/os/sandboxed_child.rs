@@ -141,9 +141,7 @@ impl SandboxedChild {
             }
         }
     }
-}
 
-impl SandboxedChild {
     /// Kills it, unless it has ended, and waits for its end.
     fn end(&mut self) -> io::Result<()> {
         self.child.kill()?;

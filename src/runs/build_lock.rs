@@ -218,23 +218,29 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
 }
 
 /// Takes the lock under which dombuild's runs look for a domain's name and UUID and write them. It is held for milliseconds.
-/// xl has no such lock.
+/// xl has no such lock. `check` ends the wait if it fails.
 ///
 /// # Errors
-/// [`Error::TimedOut`] with the holders, after 10 s; an error of the system.
-pub(crate) fn take_names() -> Result<File, Error> {
+/// [`Error::TimedOut`] with the holders, after 10 s; an error of `check` or of the system.
+pub(crate) fn take_names(check: impl Fn() -> Result<(), Error>) -> Result<File, Error> {
     let path = Path::new(STATE_DIR).join("names.lock");
     let name = path.display().to_string();
     let file = open(&path, Some(0o600)).map_err(Error::io(format!("take the lock {name}")))?.into_file();
-    take_alone(&file, &name, MIN_LOCK_WAIT, Wait::NameLock)?;
+    take_alone(&file, &name, MIN_LOCK_WAIT, Wait::NameLock, check)?;
     Ok(file)
 }
 
-/// Takes an exclusive `flock` on an open file or directory, and waits for it at most `patience`.
+/// Takes an exclusive `flock` on an open file or directory, and waits for it at most `patience`. `check` ends the wait if it fails.
 ///
 /// # Errors
-/// [`Error::TimedOut`] with the holders; an error of the system.
-pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, wait: Wait) -> Result<(), Error> {
+/// [`Error::TimedOut`] with the holders; an error of `check` or of the system.
+pub(crate) fn take_alone(
+    file: &File,
+    what: &str,
+    patience: Duration,
+    wait: Wait,
+    check: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
     let failed = |error| Error::io(format!("lock {what}"))(error);
     let start = Instant::now();
     while !try_lock(file, LockKind::Flock).map_err(failed)? {
@@ -244,6 +250,7 @@ pub(crate) fn take_alone(file: &File, what: &str, patience: Duration, wait: Wait
             let what = format!("{what}, held by {holders}, was not given up");
             return Err(Error::TimedOut { what, after: patience, wait });
         }
+        check()?;
         thread::sleep(POLL);
     }
     Ok(())
@@ -264,11 +271,16 @@ mod tests {
             assert!(try_lock(&first, kind).expect("tried"));
         }
         assert!(!try_lock(&second, LockKind::Flock).expect("tried"), "another open file");
-        let refused = take_alone(&second, "the lock", Duration::ZERO, Wait::CleanupLock).expect_err("held").to_string();
+        let refused = take_alone(&second, "the lock", Duration::ZERO, Wait::CleanupLock, || Ok(()))
+            .expect_err("held")
+            .to_string();
         assert!(refused.starts_with(&format!("the lock, held by process {} (", std::process::id())), "{refused}");
+        let stop = || Err(Error::BadConfig("stopped".to_owned()));
+        let stopped = take_alone(&second, "the lock", MIN_LOCK_WAIT, Wait::NameLock, stop).expect_err("held");
+        assert!(matches!(stopped, Error::BadConfig(_)), "{stopped}");
         drop(first);
         // A child that another test starts shares the open file until it calls execve.
-        take_alone(&second, "the lock", MIN_LOCK_WAIT, Wait::CleanupLock).expect("free");
+        take_alone(&second, "the lock", MIN_LOCK_WAIT, Wait::CleanupLock, || Ok(())).expect("free");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How long it takes to save, restore and migrate a guest, of dombuild beside xl: in turns, with one guest, in one run.
+//! The times of dombuild and xl to save, restore and migrate a guest: in turns, with one guest, in one run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -4,15 +4,13 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::Test;
 use super::sample::full;
-use super::supervisor::{Run, idle_kernel};
+use super::supervisor::{NotifySocket, Run, idle_kernel};
 use super::support::{Host, path_text, run, shell};
 
 pub(crate) const TESTS: &[Test] = &[("run_as_units_of_a_folder", units_of_a_folder)];
@@ -146,23 +144,12 @@ fn by_sockets(folder: &Folder, generator: &str) {
     }
     assert_eq!(fs::read_dir(format!("{units}/multi-user.target.wants")).expect("made").count(), GUESTS.len());
     assert!(UNIT.contains("ExecStart=/usr/bin/dombuild run /etc/dombuild/%i.cfg $RUN_ARGS\n"), "{UNIT}");
-    let socket = folder.path("notify");
-    let manager = UnixDatagram::bind(&socket).expect("bound");
-    manager.set_read_timeout(Some(Duration::from_secs(240))).expect("set");
-    let told = |word: &str| {
-        let mut bytes = [0; 512];
-        loop {
-            let count = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("{word}: {error}"));
-            if String::from_utf8_lossy(&bytes[..count]).lines().any(|line| line == word) {
-                return;
-            }
-        }
-    };
+    let manager = NotifySocket::new(folder.0.path());
     let mut runs = Vec::new();
     for name in GUESTS {
         let configuration = format!("{ETC}/{name}.cfg");
-        runs.push(Run::start_with(&[&configuration, "--shutdown-timeout", "2"], Some(&socket)));
-        told("READY=1");
+        runs.push(Run::start_with(&[&configuration, "--shutdown-timeout", "2"], Some(manager.path())));
+        manager.wait_for("READY=1");
     }
     let numbers: Vec<u32> = domids().into_iter().map(|domid| domid.expect("it runs")).collect();
     assert!(numbers.is_sorted(), "each after the other: {numbers:?}");

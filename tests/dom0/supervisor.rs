@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -73,6 +74,38 @@ impl Run {
             status.is_some()
         });
         (status.and_then(|status| status.code()), self.said())
+    }
+}
+
+/// The socket by which a run tells systemd how it is (sd_notify(3)).
+pub(crate) struct NotifySocket {
+    path: String,
+    socket: UnixDatagram,
+}
+
+impl NotifySocket {
+    /// Listens in this folder.
+    pub(crate) fn new(folder: &Path) -> Self {
+        let path = path_text(&folder.join("notify")).to_owned();
+        let socket = UnixDatagram::bind(&path).expect("bound");
+        socket.set_read_timeout(Some(Duration::from_secs(240))).expect("set");
+        Self { path, socket }
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Waits for a message with this line, and returns it.
+    pub(crate) fn wait_for(&self, line: &str) -> String {
+        let mut bytes = [0; 512];
+        loop {
+            let count = self.socket.recv(&mut bytes).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            if text.lines().any(|found| found == line) {
+                return text;
+            }
+        }
     }
 }
 
@@ -178,30 +211,18 @@ fn takes_over() {
     let before = Host::now();
     let config = linux("", "on_reboot = 'restart'");
     let directory = tempfile::tempdir().expect("a directory");
-    let socket = path_text(&directory.path().join("notify")).to_owned();
-    let manager = UnixDatagram::bind(&socket).expect("bound");
-    manager.set_read_timeout(Some(Duration::from_secs(240))).expect("set");
-    let told = |word: &str| {
-        let mut bytes = [0; 512];
-        loop {
-            let count = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("{word}: {error}"));
-            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-            if text.lines().any(|line| line == word) {
-                return text;
-            }
-        }
-    };
+    let manager = NotifySocket::new(directory.path());
     expect_guest();
-    let guest = Run::start_with(&[path_text(&config)], Some(&socket));
-    assert!(told("READY=1").contains("STATUS=t is domain"));
+    let guest = Run::start_with(&[path_text(&config)], Some(manager.path()));
+    assert!(manager.wait_for("READY=1").contains("STATUS=t is domain"));
     let first = domid().expect("a guest");
     guest.signal(Signal::SIGKILL);
     drop(guest);
     assert_eq!(domid(), Some(first));
 
     // The next one looks after the same guest, and only one does.
-    let guest = Run::start_with(&[path_text(&config)], Some(&socket));
-    told("READY=1");
+    let guest = Run::start_with(&[path_text(&config)], Some(manager.path()));
+    manager.wait_for("READY=1");
     guest.wait_for("is looked after from now on", 1);
     let second = dombuild(&["run", path_text(&config)]).failed_with(3, "bad-config");
     assert!(second["message"].as_str().is_some_and(|text| text.contains("another dombuild run looks after t")));
@@ -211,18 +232,18 @@ fn takes_over() {
     assert_eq!(domid(), Some(first));
 
     // It reboots itself, and is shut down in the end.
-    let guest = Run::start_with(&[path_text(&config)], Some(&socket));
-    told("READY=1");
+    let guest = Run::start_with(&[path_text(&config)], Some(manager.path()));
+    manager.wait_for("READY=1");
     let held = |number: Option<u32>| number.and_then(DomId::new).expect("a guest");
     wait_until_ready(held(domid()));
     expect_guest();
     shell("xl reboot t");
     guest.wait_for("ended: reboot; restart", 1);
-    told("READY=1");
+    manager.wait_for("READY=1");
     assert_ne!(domid(), Some(first));
     wait_until_ready(held(domid()));
     guest.signal(Signal::SIGTERM);
-    told("STOPPING=1");
+    manager.wait_for("STOPPING=1");
     let (status, said) = guest.end();
     assert!(status == Some(0) && said.contains("is destroyed: poweroff"), "{said}");
 
