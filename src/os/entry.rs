@@ -10,8 +10,6 @@ use std::os::fd::IntoRawFd;
 use std::panic;
 
 use libc::c_int;
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// The exit status of success.
@@ -37,9 +35,11 @@ macro_rules! entry {
 /// `std::env::args_os`, which glibc passes to each program before `main`.
 pub fn run(program: fn() -> u8) -> c_int {
     open_standard_streams();
+    // It fails for numbers that are no signals.
     // SAFETY: ignoring a signal runs no code. The one thread of the program starts no other before this.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
     let status = panic::catch_unwind(program).unwrap_or(PANICKED);
+    // Who prints looks at the outcome; this is for what a panic left.
     let _ = io::stdout().flush();
     status.into()
 }
@@ -48,9 +48,8 @@ pub fn run(program: fn() -> u8) -> c_int {
 /// written into it.
 fn open_standard_streams() {
     for stream in 0..=2 {
-        // SAFETY: the descriptor is only looked at. A closed one is refused with EBADF.
-        let stream = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream) };
-        if fcntl(stream, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
+        // SAFETY: the call takes numbers, and only looks at the descriptor, which may be closed.
+        if unsafe { libc::fcntl(stream, libc::F_GETFD) } < 0 {
             // It gets the lowest free number. The program must not run on with that number free.
             let Ok(file) = OpenOptions::new().read(true).write(true).open("/dev/null") else { std::process::abort() };
             let _ = file.into_raw_fd();
