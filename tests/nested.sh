@@ -76,6 +76,10 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --results FOLDER   copies what the job wrote to /results there when it ends
   --timeout SECONDS  limits the job, from the end of the boot (default 3600;
                      test 7200)
+  --host SHAPE,...   the machine that Xen runs on: numa has two nodes, iommu an
+                     IOMMU and two PCI devices to assign, big 40 GiB of memory
+                     of which this host gives what is touched. test: only tests
+                     that need such a host run there, and they run nowhere else
   --memory MIB       memory of the whole machine that Xen runs on (default 8192;
                      bench 11264, its --check and --breakdown 4096, its
                      --migration 6144). dom0 has 1024 of them, with --migration
@@ -126,7 +130,7 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() BENCH_PART='' UPDATE='' DOM0_MEMORY=''
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() HOST_SHAPES='' BENCH_PART='' UPDATE='' DOM0_MEMORY=''
     case ${1:-} in
     demo | test | figures | bench | upgrade | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
@@ -136,7 +140,7 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --share | --calls) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --share | --calls | --host) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
@@ -145,6 +149,10 @@ parse() {
         --timeout) number "$1" "$2" && JOB_TIMEOUT=$2 && shift ;;
         --memory) number "$1" "$2" && MEMORY=$2 && shift ;;
         --vcpus) number "$1" "$2" && VCPUS=$2 && shift ;;
+        --host)
+            [[ $2 =~ ^(numa|iommu|big)(,(numa|iommu|big))*$ ]] || usage "--host takes numa, iommu and big, with commas between them, not $2"
+            HOST_SHAPES=$2 && shift
+            ;;
         --virtual-time) VIRTUAL_TIME=yes ;;
         --breakdown | --check) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
         --migration) BENCH_PART=migration VIRTUAL_TIME=yes ;;
@@ -184,6 +192,7 @@ parse() {
     : "${MEMORY:=8192}" "${DOM0_MEMORY:=1024}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
     [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --migration, --clock, --check and --update are for bench'
+    [[ -z $HOST_SHAPES || $VERB =~ ^(test|run|shell)$ ]] || usage '--host is for test, run and shell'
     [[ $VERB != upgrade || -z $XEN_GIVEN ]] || usage 'upgrade takes no --xen: it is from 4.17 to 4.20'
     [[ -z $UPDATE || $BENCH_PART == check ]] || usage '--update goes with --check'
     [[ $BENCH_PART != check || $XEN == 4.17 ]] || usage '--check is for Xen 4.17 alone'

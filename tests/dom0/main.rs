@@ -73,6 +73,7 @@ mod xl_cfg;
 mod xl_cfg_json;
 mod zombies;
 
+use std::env;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -180,13 +181,26 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|(name, _)| wanted(name))
         .map(|(name, test): Test| {
-            let ignored = reason.is_some() || elsewhere.contains(name);
+            let ignored = reason.is_some() || elsewhere.contains(name) || !is_for_this_host(name);
             Trial::test(name, move || timed(name, test)).with_ignored_flag(ignored)
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     print_slowest();
     conclusion.exit_code()
+}
+
+/// The tests, by the start of their names, that need a host of a special shape, and the variable that says so
+/// (`tests/nested.sh --host`). They run only there, and no others do.
+const SPECIAL_HOSTS: [(&str, &str); 3] =
+    [("numa_", "NESTED_HOST_NUMA"), ("pci_", "NESTED_HOST_IOMMU"), ("big_", "NESTED_HOST_BIG")];
+
+fn is_for_this_host(name: &str) -> bool {
+    let is = |variable: &str| env::var_os(variable).is_some();
+    match SPECIAL_HOSTS.iter().find(|(start, _)| name.starts_with(start)) {
+        Some((_, variable)) => is(variable),
+        None => !SPECIAL_HOSTS.iter().any(|(_, variable)| is(variable)),
+    }
 }
 
 /// How long each test took.

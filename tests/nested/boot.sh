@@ -51,15 +51,17 @@ boot_xen() {
     local timers=timer_slop=10000000
     # One instruction is one nanosecond, and an idle processor skips to the next timer.
     [[ -z $VIRTUAL_TIME ]] || accelerator=(-accel 'tcg,thread=single,tb-size=512' -icount 'shift=0,sleep=off' -smp 1) timers=
-    say "Xen $version: booting"
+    local machine=pc devices=() xen_options='' memory=$MEMORY
+    host_shape
+    say "Xen $version: booting${HOST_SHAPES:+ (host: $HOST_SHAPES)}"
     # Xen scrubs free memory while idle, as on a real host. Otherwise guests would find data of the boot in it, and two that
     # are built alike would differ. spec-ctrl=no, mitigations=off: emulating these protections takes a third of the time, and
     # this machine needs none. watchdog_thresh: a busy host is not a soft lockup in dom0.
     # setpriv: if this shell is killed, QEMU ends, too.
     setpriv --pdeathsig TERM qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-        -machine pc "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$MEMORY" \
+        -machine "$machine" "${accelerator[@]}" -cpu qemu64,+svm,+npt,+nrip-save,+pdpe1gb -m "$memory" "${devices[@]}" \
         -kernel "$IMAGE/xen" \
-        -append "console=com1 com1=115200,8n1 dom0_mem=${DOM0_MEMORY}M,max:${DOM0_MEMORY}M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no $timers" \
+        -append "console=com1 com1=115200,8n1 dom0_mem=${DOM0_MEMORY}M,max:${DOM0_MEMORY}M loglvl=all guest_loglvl=all conring_size=2M noreboot spec-ctrl=no $timers$xen_options" \
         -initrd "$IMAGE/vmlinuz console=hvc0 loglevel=6 watchdog_thresh=60 mitigations=off panic=1,$IMAGE/initrd" \
         -drive "file=$IMAGE/dom0.ext4,format=raw,if=virtio,snapshot=on" \
         -fsdev "local,id=job,path=$JOB,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=job,mount_tag=job \
@@ -68,6 +70,34 @@ boot_xen() {
         -device virtio-serial-pci "${console[@]}" <&0 2>"$WORK/qemu.log" &
     QEMU=$!
     watch_xen "$version" "$mode" "$began"
+}
+
+# The host that --host asks for: sets machine, devices, xen_options, memory and accelerator of boot_xen.
+#   numa    two nodes with two CPUs and half the memory each
+#   iommu   an AMD IOMMU with interrupt remapping; behind it QEMU's edu device and, below a root port, an e1000e
+#   big     40 GiB of memory: Xen scrubs none of it at boot, and QEMU takes what is touched
+host_shape() {
+    local shape each=$((MEMORY / 2)) reserve=on
+    for shape in ${HOST_SHAPES//,/ }; do
+        printf 'NESTED_HOST_%s=1\n' "${shape^^}" >>"$JOB/environment"
+    done
+    [[ ,$HOST_SHAPES, != *,big,* ]] || { memory=40960 each=20480 reserve=off xen_options+=' bootscrub=0'; }
+    case ,$HOST_SHAPES, in
+    *,numa,*)
+        [[ -n $VIRTUAL_TIME ]] && accelerator+=(-smp '2,sockets=2,cores=1') || accelerator+=(-smp '4,sockets=2,cores=2')
+        local cpus=(0-1 2-3)
+        [[ -z $VIRTUAL_TIME ]] || cpus=(0 1)
+        devices+=(-object "memory-backend-ram,id=node0,size=${each}M,reserve=$reserve" -numa "node,nodeid=0,memdev=node0,cpus=${cpus[0]}"
+            -object "memory-backend-ram,id=node1,size=${each}M,reserve=$reserve" -numa "node,nodeid=1,memdev=node1,cpus=${cpus[1]}"
+            -numa 'dist,src=0,dst=1,val=21')
+        ;;
+    *,big,*) devices+=(-object "memory-backend-ram,id=all,size=${memory}M,reserve=$reserve" -numa 'node,nodeid=0,memdev=all') ;;
+    esac
+    if [[ ,$HOST_SHAPES, == *,iommu,* ]]; then
+        machine=q35 xen_options+=' iommu=verbose'
+        devices+=(-device 'amd-iommu,intremap=on' -device edu
+            -device 'pcie-root-port,id=port1,chassis=1' -netdev 'user,id=net0' -device 'e1000e,bus=port1,netdev=net0,mac=52:54:00:12:34:56')
+    fi
 }
 
 # One log per run. The newest ten are kept; xen-VERSION.log is a link to the last one.
