@@ -9,7 +9,7 @@ use crate::stage::Stage;
 use crate::xen::{DirectStart, DomId, HvmModules};
 
 use super::image::BuildResult;
-use super::pre::Ports;
+use super::pre::Prepared;
 use super::{hvm, pv, pvh};
 
 /// A guest and the domain into which it is built.
@@ -18,8 +18,8 @@ pub struct BuildJob<'a> {
     pub domid: DomId,
     /// The guest.
     pub guest: &'a Guest,
-    /// The event channels of the guest's rings.
-    pub ports: Ports,
+    /// What build_pre has returned for the domain.
+    pub prepared: &'a Prepared,
     /// Starts the device model, which initialises while memory is populated.
     pub start_device_model: Option<Box<dyn FnOnce() -> Result<(), Failure> + 'a>>,
 }

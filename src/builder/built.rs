@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::image::BuildResult;
 use super::pre::Ports;
-use crate::memory::{Measured, Plan};
+use crate::memory::{Measured, NodePages, Plan};
 use crate::xen::DomId;
 
 /// A built guest.
@@ -26,6 +26,9 @@ pub struct Built {
     /// What Xen reports once the device model is ready. `None` without a device model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_running: Option<Measured>,
+    /// The pages that it owns then, by NUMA node of the host. Empty where Xen deals them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodePages>,
     /// The plan.
     pub plan: Plan,
 }
@@ -47,6 +50,12 @@ impl fmt::Display for Built {
             row(formatter, "max pages", plan.max_pages.0, seen.max_pages.0)?;
             row(formatter, what, planned.0, seen.owned_pages.0)?;
             row(formatter, "paging pool, KiB", plan.paging_pool.0, seen.paging_pool_kib.0)?;
+        }
+        for NodePages { node, pages } in &self.nodes {
+            writeln!(formatter, "  {:<22} {:>12}", format!("pages on node {node}"), pages.0)?;
+        }
+        if self.rings.elsewhere.0 > 0 {
+            writeln!(formatter, "  of which on other nodes, since theirs was full: {}", self.rings.elsewhere.0)?;
         }
         write!(
             formatter,

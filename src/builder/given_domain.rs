@@ -4,6 +4,7 @@ use super::build::{BuildJob, build_guest};
 use super::built::Built;
 use super::claim::give_back_claim;
 use super::image::check_paging_pool;
+use super::numa_placement::settle;
 use super::platform::resolve_cpu_lists;
 use super::post::{Identity, build_post};
 use super::pre::build_pre;
@@ -96,11 +97,13 @@ fn build_into(
     run: &mut JournalEntry,
 ) -> Result<Built, Failure> {
     let domid = domain.domid;
-    let ports = build_pre(context, domid, guest, ports, run)?;
-    let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model: None })?;
+    let prepared = build_pre(context, domid, guest, ports, run)?;
+    let rings = build_guest(context, BuildJob { domid, guest, prepared: &prepared, start_device_model: None })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
     let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None, driver_domain: false };
-    build_post(context, domid, guest, &identity, ports, rings)?;
-    Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone() })
+    build_post(context, domid, guest, &identity, &prepared, rings)?;
+    settle(context, domid, guest, &prepared.nodes)?;
+    let (ports, nodes) = (prepared.ports, prepared.nodes.node_pages());
+    Ok(Built { domid, rings, ports, measured_built, measured_running: None, plan: guest.plan.clone(), nodes })
 }

@@ -29,7 +29,7 @@ pub(crate) fn hvm_build(
     firmware: &[u8],
     modules: &HvmModules,
 ) -> Result<BuildResult, Failure> {
-    let BuildJob { domid, guest, ports, .. } = job;
+    let BuildJob { domid, guest, prepared, .. } = job;
     let (plan, platform) = (&guest.plan, &guest.platform);
     // 1.
     let contents = ImageContents::Hvm { firmware, modules, vga_hole: VGA_HOLE_PAGES };
@@ -39,7 +39,7 @@ pub(crate) fn hvm_build(
         HvmInfo::finish(context.xen, domid, plan.vcpus, platform.online(plan.vcpus), platform.apic)
     })?;
     // 3.
-    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Hvm, ports, rings))?;
+    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Hvm, prepared.ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Hvm, platform))?;
     Ok(rings)
 }

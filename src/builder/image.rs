@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::build::BuildJob;
 use super::claim::claim;
 use super::populate::Populating;
-use super::pre::{Ports, set_paging_pool};
+use super::pre::{Ports, Prepared, set_paging_pool};
 use super::shortage::{check_room, device_memory};
 use crate::config::guest::Guest;
 use crate::context::Context;
@@ -31,6 +31,13 @@ pub struct BuildResult {
     /// The places of the caller's SMBIOS structures and ACPI tables. They are for hvmloader and not part of the output.
     #[serde(skip)]
     pub modules: PlacedModules,
+    /// The pages that are on another NUMA node than planned, because that was full.
+    #[serde(rename = "pages_on_other_nodes", skip_serializing_if = "is_none")]
+    pub elsewhere: Pages,
+}
+
+fn is_none(pages: &Pages) -> bool {
+    pages.0 == 0
 }
 
 /// About as long as a device model needs to map its video memory above the guest's RAM. Below a mapped page, populating a page
@@ -43,7 +50,7 @@ const QEMU_STARTUP: Duration = Duration::from_millis(100);
 /// 1. the image: kernel, modules, layout;
 /// 2. memory: build max, on demand if build start is less; for PV build start, at once, by libxenguest. The device model
 ///    starts before, or when most of a large guest is populated;
-/// 3. the memory map, which PV guests have already;
+/// 3. the virtual NUMA nodes, if there are any, and the memory map, which PV guests have already;
 /// 4. kernel, modules and special pages into memory;
 /// 5. start info and first vCPU;
 /// 6. the grant table's two entries.
@@ -56,7 +63,7 @@ pub(crate) fn build_image(
     kernel: &[u8],
     contents: ImageContents<'_>,
 ) -> Result<BuildResult, Failure> {
-    let BuildJob { domid, guest, ports, start_device_model } = job;
+    let BuildJob { domid, guest, prepared: Prepared { ports, nodes }, start_device_model } = job;
     let plan = &guest.plan;
     let pv = plan.request.kind == Kind::Pv;
     // 1.
@@ -72,6 +79,7 @@ pub(crate) fn build_image(
             store_domain: ports.store_domain,
             console_port: ports.console,
             console_domain: ports.console_domain,
+            nodes: &nodes.ranges,
         };
         check_width(context, guest)?;
         let mut image = DomainImage::new(context.xen, domid, parts)?;
@@ -84,7 +92,7 @@ pub(crate) fn build_image(
     })?;
     let shortage = |error| shortage(context, domid, plan.owned_pages_built, error);
     // 2.
-    let mut memory = Populating::new(plan);
+    let mut memory = Populating::new(plan, nodes);
     if let Some(start) = start_device_model {
         if memory.is_long(QEMU_STARTUP) {
             context.step(Stage::Populate, || memory.populate(context, domid, shortage, Some(QEMU_STARTUP)))?;
@@ -106,7 +114,10 @@ pub(crate) fn build_image(
     })?;
     // 3.
     if !pv {
-        context.step(Stage::MemoryMap, || context.xen.set_memory_map(domid, &plan.layout.e820))?;
+        context.step(Stage::MemoryMap, || {
+            plan.vnuma.as_ref().map_or(Ok(()), |vnuma| context.xen.set_vnuma(domid, vnuma))?;
+            context.xen.set_memory_map(domid, &plan.layout.e820)
+        })?;
     }
     // 4.
     context.step(Stage::LoadImage, || image.load().map_err(shortage))?;
@@ -114,7 +125,7 @@ pub(crate) fn build_image(
     context.step(Stage::BootImage, || image.boot())?;
     // 6.
     let Boot { store_gfn, console_gfn, modules } = context.step(Stage::GrantTable, || image.seed_grant_table())?;
-    Ok(BuildResult { store_gfn, console_gfn, modules })
+    Ok(BuildResult { store_gfn, console_gfn, modules, elsewhere: memory.elsewhere() })
 }
 
 /// Checks that this Xen runs 32-bit PV guests, if the guest's kernel is one.

@@ -13,6 +13,7 @@ pub mod host_memory;
 pub mod hvm;
 pub mod hvmloader_keys;
 pub mod image;
+pub mod numa_placement;
 pub mod platform;
 pub mod populate;
 pub mod post;

@@ -1,5 +1,6 @@
 //! Settings of a domain besides memory: clocks, timers, Hyper-V enlightenments, vCPU affinity and CPU share.
 
+use super::numa_placement::{NodePlan, prefer_node};
 use crate::config::error::ConfigError;
 use crate::config::guest::Guest;
 use crate::config::platform::{CpuMap, Platform};
@@ -83,8 +84,11 @@ pub fn resolve_cpu_lists(context: &Context<'_>, platform: &mut Platform) -> Resu
 ///
 /// # Errors
 /// The call that Xen refused.
-pub fn set_scheduling(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Failure> {
-    context.step(Stage::Scheduling, || schedule(context, domid, guest))
+pub fn set_scheduling(context: &Context<'_>, domid: DomId, guest: &Guest, nodes: &NodePlan) -> Result<(), Failure> {
+    context.step(Stage::Scheduling, || {
+        schedule(context, domid, guest)?;
+        Ok::<_, Error>(prefer_node(context, domid, guest, nodes)?)
+    })
 }
 
 fn schedule(context: &Context<'_>, domid: DomId, guest: &Guest) -> Result<(), Error> {

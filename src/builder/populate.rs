@@ -6,12 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::numa_placement::NodePlan;
 use crate::context::Context;
 use crate::error::Error;
+use crate::error::host::HostError;
 use crate::memory::layout::{Extents, ORDERS};
 use crate::memory::{Kind, Pages, Plan};
 use crate::observer::{Progress, Unit};
-use crate::xen::{DomId, XenError};
+use crate::xen::{DomId, FromNode, PopulateMode, XenError};
 
 /// Interval between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -23,15 +25,43 @@ const EARLY_QEMU_MAX: Pages = Pages(2 << 18);
 /// one call, and the device model starts during it.
 #[must_use]
 pub fn populates_before(plan: &Plan) -> bool {
-    plan.request.kind != Kind::Pv && plan.pod.is_none() && Populating::new(plan).total > EARLY_QEMU_MAX
+    plan.request.kind != Kind::Pv && plan.pod.is_none() && total(plan) > EARLY_QEMU_MAX
+}
+
+fn total(plan: &Plan) -> Pages {
+    Pages(plan.layout.populated().iter().map(|(start, end)| end.saturating_sub(*start)).sum())
+}
+
+/// Frames that are not populated yet: half-open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    at: u64,
+    end: u64,
+    /// The NUMA node that its memory comes from; `None` for any.
+    node: Option<u32>,
+    /// The node has no more: the rest comes from the others.
+    full: bool,
+}
+
+impl Part {
+    fn mode(&self, pod: bool) -> PopulateMode {
+        match self.node {
+            _ if pod => PopulateMode::OnDemand,
+            None => PopulateMode::AnyNode,
+            Some(node) => PopulateMode::Node(FromNode { node, exact: !self.full }),
+        }
+    }
 }
 
 /// The RAM of an HVM or PVH guest, and how much of it is populated.
 #[derive(Debug)]
 pub(crate) struct Populating<'a> {
     plan: &'a Plan,
-    /// Frames that are not populated yet, as half-open ranges.
-    ranges: Vec<(u64, u64)>,
+    parts: Vec<Part>,
+    /// A node that runs out is an error.
+    exact: bool,
+    /// The pages for which their node had no room.
+    elsewhere: Pages,
     total: Pages,
     left: Pages,
     /// Time spent on populating so far.
@@ -39,15 +69,25 @@ pub(crate) struct Populating<'a> {
 }
 
 impl<'a> Populating<'a> {
-    pub(crate) fn new(plan: &'a Plan) -> Self {
-        let ranges = plan.layout.populated();
-        let total = Pages(ranges.iter().map(|(start, end)| end.saturating_sub(*start)).sum());
-        Self { plan, ranges, total, left: total, taken: Duration::ZERO }
+    pub(crate) fn new(plan: &'a Plan, nodes: &NodePlan) -> Self {
+        let part = |at, end, node| Part { at, end, node, full: false };
+        let parts: Vec<Part> = if nodes.ranges.is_empty() {
+            plan.layout.populated().into_iter().map(|(at, end)| part(at, end, None)).collect()
+        } else {
+            nodes.ranges.iter().map(|range| part(range.start, range.end, Some(range.node))).collect()
+        };
+        let total = Pages(parts.iter().map(|part| part.end.saturating_sub(part.at)).sum());
+        Self { plan, parts, exact: nodes.exact, elsewhere: Pages(0), total, left: total, taken: Duration::ZERO }
     }
 
     /// The number of pages that are not populated yet.
     pub(crate) fn left(&self) -> Pages {
         self.left
+    }
+
+    /// The number of pages that are on another NUMA node than planned.
+    pub(crate) fn elsewhere(&self) -> Pages {
+        self.elsewhere
     }
 
     /// Whether work that takes `time` should start later, by the pace so far. It can only start between two calls, so it
@@ -57,7 +97,7 @@ impl<'a> Populating<'a> {
         if done == 0 {
             return populates_before(self.plan);
         }
-        let next = self.ranges.first().map(|(at, end)| Extents::next(*at, *end, ORDERS[0]));
+        let next = self.parts.first().map(|part| Extents::next(part.at, part.end, ORDERS[0]));
         let is_last = next.is_none_or(|next| next.pages(next.count) >= self.left);
         let left = self.taken.as_nanos().saturating_mul(self.left.0.into());
         !is_last && left > time.as_nanos().saturating_mul(done.into())
@@ -69,7 +109,8 @@ impl<'a> Populating<'a> {
     /// `explain` finds the cause of a refusal by Xen.
     ///
     /// # Errors
-    /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], or the call that Xen refused; [`Error::Interrupted`].
+    /// [`Error::NotEnoughMemory`], [`Error::LimitTooLow`], [`HostError::NodeRanOut`], or the call that Xen refused;
+    /// [`Error::Interrupted`].
     pub(crate) fn populate(
         &mut self,
         context: &Context<'_>,
@@ -82,14 +123,15 @@ impl<'a> Populating<'a> {
         }
         let mut reported = Instant::now();
         let mut most = ORDERS[0];
-        while let Some((at, end)) = self.ranges.first().copied()
+        while let Some(part) = self.parts.first().copied()
             && start_device_model.is_none_or(|time| self.is_long(time))
         {
             context.cancel.check()?;
             let began = Instant::now();
-            let extents = Extents::next(at, end, most);
+            let extents = Extents::next(part.at, part.end, most);
             let smaller = extents.smaller();
-            let done = match (context.xen.populate(domid, extents, self.plan.pod.is_some()), smaller) {
+            let mode = part.mode(self.plan.pod.is_some());
+            let done = match (context.xen.populate(domid, extents, mode), smaller) {
                 (Ok(done), _) => done,
                 // A failure that only concerns large extents disappears with smaller ones.
                 (Err(_), Some(_)) => 0,
@@ -97,7 +139,11 @@ impl<'a> Populating<'a> {
             };
             // The host has no more extents of that size here: continue with smaller ones up to the next boundary of a large one.
             most = smaller.filter(|_| done < extents.count).unwrap_or(ORDERS[0]);
+            let is_out = done < extents.count && smaller.is_none();
             self.took(extents.pages(done), began.elapsed());
+            if is_out {
+                self.node_is_full()?;
+            }
             if self.left.0 == 0 || reported.elapsed() >= PROGRESS_INTERVAL {
                 tell(context, Pages(self.total.0.saturating_sub(self.left.0)), self.total);
                 reported = Instant::now();
@@ -106,12 +152,27 @@ impl<'a> Populating<'a> {
         Ok(())
     }
 
+    /// The node of the first part has not one page more.
+    fn node_is_full(&mut self) -> Result<(), HostError> {
+        let Some((part, node)) = self.parts.first_mut().and_then(|part| part.node.map(|node| (part, node))) else {
+            return Ok(());
+        };
+        let missing = Pages(part.end.saturating_sub(part.at));
+        if self.exact {
+            return Err(HostError::NodeRanOut { node, missing });
+        }
+        log::warn!("NUMA node {node} is full: {} KiB of the guest's memory are on other nodes", missing.to_kib().0);
+        part.full = true;
+        self.elsewhere = Pages(self.elsewhere.0.saturating_add(missing.0));
+        Ok(())
+    }
+
     /// Records that the first `pages` of the remaining frames are populated.
     fn took(&mut self, pages: Pages, time: Duration) {
-        if let Some((at, end)) = self.ranges.first_mut() {
-            *at = at.saturating_add(pages.0);
-            if at >= end {
-                self.ranges.remove(0);
+        if let Some(part) = self.parts.first_mut() {
+            part.at = part.at.saturating_add(pages.0);
+            if part.at >= part.end {
+                self.parts.remove(0);
             }
         }
         self.left = Pages(self.left.0.saturating_sub(pages.0));
@@ -139,15 +200,15 @@ mod tests {
 
     /// The first frame and the size of the next call.
     fn next(memory: &Populating<'_>) -> Option<(u64, Pages)> {
-        let (at, end) = memory.ranges.first().copied()?;
-        let extents = Extents::next(at, end, ORDERS[0]);
-        Some((at, extents.pages(extents.count)))
+        let part = memory.parts.first().copied()?;
+        let extents = Extents::next(part.at, part.end, ORDERS[0]);
+        Some((part.at, extents.pages(extents.count)))
     }
 
     /// The MiB that remain when the device model starts, if each GiB takes `milliseconds`.
     fn left(mib: u32, most_mib: u32, milliseconds: u64) -> u64 {
         let plan = plan(mib, most_mib);
-        let mut memory = Populating::new(&plan);
+        let mut memory = Populating::new(&plan, &NodePlan::default());
         while memory.is_long(TIME) {
             let (_, pages) = next(&memory).expect("some are left");
             memory.took(pages, Duration::from_nanos((milliseconds * 1_000_000 * pages.0) >> 18));
@@ -174,7 +235,7 @@ mod tests {
     #[test]
     fn every_frame_is_populated_once() {
         let plan = plan(8192, 8192);
-        let mut memory = Populating::new(&plan);
+        let mut memory = Populating::new(&plan, &NodePlan::default());
         let mut seen = Vec::new();
         while let Some((at, pages)) = next(&memory) {
             seen.push((at, at + pages.0));

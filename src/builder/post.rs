@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::hvmloader_keys::{write_firmware, write_hole, write_modules};
 use super::image::BuildResult;
-use super::pre::Ports;
+use super::pre::{Ports, Prepared};
 use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::context::Context;
@@ -142,7 +142,7 @@ pub fn build_post(
     domid: DomId,
     guest: &Guest,
     identity: &Identity,
-    ports: Ports,
+    prepared: &Prepared,
     rings: BuildResult,
 ) -> Result<(), Failure> {
     let keys = XenstorePaths::new(domid);
@@ -156,14 +156,14 @@ pub fn build_post(
                     identity.vm_path()
                 }
             };
-            save_request(transaction, &keys, identity.uuid, &guest.plan.request)?;
-            write_guest_keys(transaction, &keys, guest, &vm_path, ports, rings)?;
-            write_console(transaction, &keys, ports, rings)?;
+            save_request(transaction, &keys, identity.uuid, &guest.plan.request, prepared.nodes.node_pages())?;
+            write_guest_keys(transaction, &keys, guest, &vm_path, prepared.ports, rings)?;
+            write_console(transaction, &keys, prepared.ports, rings)?;
             Ok::<_, Error>(())
         })
     })?;
     // If the domain is already introduced, xenstored accepts the new ring and port.
-    context.step(Stage::Introduce, || context.store.introduce(domid, rings.store_gfn, ports.store))
+    context.step(Stage::Introduce, || context.store.introduce(domid, rings.store_gfn, prepared.ports.store))
 }
 
 fn write_guest_keys(

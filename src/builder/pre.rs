@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::claim::claim;
 use super::dom0_memory::ShrinkingDom0;
 use super::host_memory::free_memory;
+use super::numa_placement::{NodePlan, plan_nodes};
 use super::platform::{set_platform, set_scheduling};
 use super::shortage::shortage;
 use crate::config::guest::Guest;
@@ -47,9 +48,18 @@ pub struct Ports {
     pub console_domain: DomId,
 }
 
+/// An empty domain that is ready to be populated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The event channels of its rings.
+    pub ports: Ports,
+    /// The NUMA nodes of its memory.
+    pub nodes: NodePlan,
+}
+
 /// Waits for free memory, sets the domain's limits and allocates its event channels, in this order:
 ///
-/// 1. wait until the host has the footprint free, and hold the build locks until step 6 is done;
+/// 1. wait until the host has the footprint free, choose its NUMA nodes, and hold the build locks until step 6 is done;
 /// 2. vCPUs;
 /// 3. timers, clocks and enlightenments, and vCPU affinity. The vCPUs must exist: Xen 4.17 itself crashes if a guest with
 ///    Hyper-V enlightenments is unpaused, or its TSC mode set, before it has vCPUs (`viridian_time_domain_thaw`);
@@ -59,26 +69,29 @@ pub struct Ports {
 /// 7. the store's event channel, then the console's (guests rely on this order), unless `given` has both.
 ///
 /// # Errors
-/// [`Error::NotEnoughMemory`]; [`Error::TimedOut`] for a build lock; or the call that Xen refused.
+/// [`Error::NotEnoughMemory`]; [`HostError::NodesFull`] and [`HostError::NoNode`]; [`Error::TimedOut`] for a build lock; or the call that Xen refused.
 pub fn build_pre(
     context: &Context<'_>,
     domid: DomId,
     guest: &Guest,
     given: Option<(EventPort, EventPort)>,
     run: &mut JournalEntry,
-) -> Result<Ports, Failure> {
+) -> Result<Prepared, Failure> {
     let xen = context.xen;
     let plan = &guest.plan;
     let memory = &plan.memory;
     let kind = plan.request.kind;
 
     // 1.
-    let locks = context.step(Stage::WaitFreeMemory, || wait_free_memory(context, memory.footprint, guest))?;
+    let (locks, nodes) = context.step(Stage::WaitFreeMemory, || {
+        let locks = wait_free_memory(context, memory.footprint, guest)?;
+        Ok::<_, Error>((locks, plan_nodes(context, guest)?))
+    })?;
     // 2.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;
     // 3.
     set_platform(context, domid, guest)?;
-    set_scheduling(context, domid, guest)?;
+    set_scheduling(context, domid, guest, &nodes)?;
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
     if kind == Kind::Pv {
@@ -91,19 +104,20 @@ pub fn build_pre(
     // 6.
     context.step(Stage::ClaimMemory, || {
         // The journal comes first: if this run were killed between the two, no record would show the claim.
-        run.reserve(guest.final_pages(), guest.is_claimed())?;
+        run.reserve_by_node(guest.final_pages(), guest.is_claimed(), &nodes.taken)?;
         claim(context, domid, guest)
     })?;
     drop(locks);
     // 7.
-    context.step(Stage::EventChannels, || {
+    let ports = context.step(Stage::EventChannels, || {
         let [store_domain, console_domain] = daemon_domains(context)?;
         let (store, console) = match given {
             Some(ports) => ports,
             None => (xen.alloc_event_port(domid, store_domain)?, xen.alloc_event_port(domid, console_domain)?),
         };
         Ok::<_, Error>(Ports { store, console, store_domain, console_domain })
-    })
+    })?;
+    Ok(Prepared { ports, nodes })
 }
 
 /// The domains in which xenstored and xenconsoled run. A daemon that publishes no domid runs in dom0.

@@ -25,11 +25,11 @@ pub(crate) fn pvh_build(
     kernel: &[u8],
     start: DirectStart<'_>,
 ) -> Result<BuildResult, Failure> {
-    let BuildJob { domid, guest, ports, .. } = job;
-    let tables = acpi::tables(guest.plan.vcpus, ACPI_START);
+    let BuildJob { domid, guest, prepared, .. } = job;
+    let tables = acpi::tables(guest.plan.vcpus, guest.plan.vnuma.as_ref(), ACPI_START);
     let contents = ImageContents::Pvh { start, acpi: &tables, acpi_at: ACPI_START };
     let rings = build_image(context, job, kernel, contents)?;
-    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Pvh, ports, rings))?;
+    context.step(Stage::HvmParams, || check_params(context, domid, Kind::Pvh, prepared.ports, rings))?;
     context.step(Stage::CpuidPolicy, || apply_cpuid(context, domid, Kind::Pvh, &guest.platform))?;
     Ok(rings)
 }

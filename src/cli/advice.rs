@@ -260,6 +260,11 @@ fn of_domain(error: &DomainError) -> Option<String> {
 
 fn of_host(error: &HostError) -> Option<String> {
     match error {
+        HostError::NoNode { .. } => Some("name one of these with --nodes or pnode=".to_owned()),
+        HostError::NodesFull { .. } | HostError::NodeRanOut { .. } => Some(
+            "make room there, name other nodes, or give --placement auto, with which the rest goes to other nodes"
+                .to_owned(),
+        ),
         HostError::ReservedTooMuch { .. } => Some("leave a device out of --pci".to_owned()),
         HostError::HoleTooSmall { needed, .. } => {
             Some(format!("give --mmio-hole {}MiB or leave it out", needed.get() >> 20))

@@ -10,6 +10,7 @@ use crate::builder::bootloader::{self, Bootloader};
 use crate::cancel::Cancel;
 use crate::cli::args::boot::BootArgs;
 use crate::cli::args::devices::DeviceArgs;
+use crate::cli::args::host::HostArgs;
 use crate::cli::args::memory::MemoryArgs;
 use crate::cli::args::qemu::Switch;
 use crate::cli::args::{BuildArgs, CreateArgs, GuestArgs};
@@ -20,6 +21,7 @@ use crate::config::devices::machine::Machine;
 use crate::config::devices::set::Devices;
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
+use crate::config::placement::{Placement, PlacementPolicy};
 use crate::config::platform::Platform;
 use crate::devices::disk::{Server, server};
 use crate::devices::pci::{agree, needed_hole};
@@ -163,6 +165,7 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         shim: arguments.shim,
         reserved: Vec::new(),
         vgpu: arguments.devices.vgpu,
+        vnodes: arguments.vnode.iter().map(|node| node.0.clone()).collect(),
     })?;
     log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
     Ok(plan)
@@ -187,13 +190,34 @@ fn check(arguments: &GuestArgs, bootloader: bool, plan: &Plan) -> Result<Platfor
     Ok(platform)
 }
 
+/// The placement of these flags. Who gives a domain to be built decides where it is.
+fn placement(arguments: &HostArgs, claim: Claim, plan: &Plan) -> Result<Placement, Error> {
+    let usual =
+        if claim == Claim::Built && arguments.nodes.is_none() { PlacementPolicy::None } else { PlacementPolicy::Auto };
+    let policy = arguments.placement.unwrap_or(usual);
+    let nodes = arguments.nodes.clone().map(|list| list.0).unwrap_or_default();
+    let bad = |text: &str| Err(Error::BadConfig(text.to_owned()));
+    match policy {
+        PlacementPolicy::None if !nodes.is_empty() => bad("--nodes and --placement none exclude each other"),
+        _ if plan.vnuma.is_some() && !nodes.is_empty() => {
+            bad("--nodes and --vnode exclude each other; each --vnode names its node")
+        }
+        PlacementPolicy::Strict if plan.pod.is_some() => bad(
+            "--placement strict is not for a guest that is populated on demand: Xen names no node when it fills the cache; give --memory and --maxmem one size, or leave it out",
+        ),
+        policy => Ok(Placement { policy, nodes }),
+    }
+}
+
 fn guest(arguments: &GuestArgs, plan: Plan, platform: Platform, claim: Claim, keep: Keep) -> Result<Guest, Error> {
     // Whoever gives a domain to be built decides over the host's memory.
     let autoballoon = match (arguments.host.autoballoon, claim) {
         (Autoballoon::Auto, Claim::Built) => Autoballoon::Off,
         (chosen, _) => chosen,
     };
+    let placement = placement(&arguments.host, claim, &plan)?;
     Ok(Guest {
+        placement,
         boot_files: boot_file_flags::read(&arguments.boot, &arguments.memory.devices.sysfs, &plan, keep)?,
         devices: arguments.memory.devices.pci.clone(),
         plan,

@@ -1,11 +1,13 @@
 //! Converts a saved or incoming guest to a request, as [`super::from_flags`] does with flags.
 
+use super::args::host::HostArgs;
 use super::args::migration::RestoredGuestArgs;
 use super::from_flags::{Create, FirmwareFiles};
 use crate::config::autoballoon::Dom0Share;
 use crate::config::cpu_pool::CpuPool;
 use crate::config::devices::machine::Machine;
 use crate::config::guest::{Claim, Guest};
+use crate::config::placement::{Placement, PlacementPolicy};
 use crate::devices::disk::{Server, server};
 use crate::error::Error;
 use crate::memory::{Kib, Kind};
@@ -47,6 +49,7 @@ pub(crate) fn create(arguments: &RestoredGuestArgs, saved: &Saved) -> Result<Cre
             plan,
             boot_files: BootFiles::Saved { firmware: from.firmware, image: from.image.clone() },
             platform: from.platform.clone(),
+            placement: placement(host)?,
             limits: ImageLimits::default(),
             devices: Vec::new(),
             wait_memory: host.wait_memory,
@@ -120,4 +123,18 @@ fn qemu(arguments: &RestoredGuestArgs, saved: &Saved, role: QemuRole) -> Result<
         needs,
         filter: true,
     })
+}
+
+/// libxenguest populates a saved guest and names no node: Xen takes those of the vCPUs' affinity.
+fn placement(arguments: &HostArgs) -> Result<Placement, Error> {
+    let nodes = arguments.nodes.clone().map(|list| list.0).unwrap_or_default();
+    match arguments.placement.unwrap_or_default() {
+        PlacementPolicy::Strict => Err(Error::BadConfig(
+            "--placement strict is not for a saved guest: libxenguest names no node; --nodes says which nodes are preferred".to_owned(),
+        )),
+        PlacementPolicy::None if !nodes.is_empty() => {
+            Err(Error::BadConfig("--nodes and --placement none exclude each other".to_owned()))
+        }
+        policy => Ok(Placement { policy, nodes }),
+    }
 }

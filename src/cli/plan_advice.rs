@@ -1,6 +1,6 @@
 //! What to do about a refused memory request, in terms of the command line's flags.
 
-use crate::memory::{BalloonError, PlanError};
+use crate::memory::{BalloonError, PlanError, VnumaError};
 
 /// What to do about a request that cannot become a plan.
 pub(crate) fn advice(error: &PlanError) -> String {
@@ -13,6 +13,7 @@ pub(crate) fn advice(error: &PlanError) -> String {
             // Half of the hole can go to the card.
             return format!("lower --video, or give --mmio-hole {}MiB", video.get().saturating_mul(2));
         }
+        PlanError::Vnuma(error) => vnuma_advice(error),
         PlanError::NoVcpus => "give at least 1 with --vcpus",
         PlanError::TooManyVcpus { .. } => "lower --vcpus",
         PlanError::ExtraInternalTooSmall { .. } => "raise --extra-internal, or leave it out",
@@ -41,6 +42,20 @@ pub(crate) fn advice(error: &PlanError) -> String {
         }
     };
     text.to_owned()
+}
+
+fn vnuma_advice(error: &VnumaError) -> &'static str {
+    match error {
+        VnumaError::Pv => "leave --vnode out, or give --kind hvm or pvh",
+        VnumaError::OnDemand { .. } => "give a --maxmem equal to --memory, or leave --vnode out",
+        VnumaError::Pnode { .. } => "`xl info -n` lists the nodes that there are; give one of them as pnode=",
+        VnumaError::Empty { .. } | VnumaError::Video { .. } => "raise its size=",
+        VnumaError::Sum { .. } => "give the --vnode a size= each that add up to --maxmem, or to --memory without one",
+        VnumaError::Vcpu { .. } | VnumaError::NoVcpu { .. } => "name each vCPU in vcpus= of one --vnode",
+        VnumaError::Tables { .. } => "give fewer --vnode, or --kind hvm",
+        VnumaError::DistanceCount { .. } => "give one distance to each node, itself included, or leave distances= out",
+        VnumaError::Distance { .. } => "correct distances=, or leave it out for 10 and 20",
+    }
 }
 
 /// What to do about a size that a running guest cannot be moved to.

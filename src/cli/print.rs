@@ -37,6 +37,7 @@ pub fn code_of(error: &Error) -> Code {
         Error::Host(HostError::NotADomid { .. } | HostError::PagingPool { .. } | HostError::Userdata { .. }) => {
             Code::INTERNAL
         }
+        Error::Host(HostError::NodesFull { .. } | HostError::NodeRanOut { .. }) => Code::NOT_ENOUGH_MEMORY,
         Error::DeviceModel { .. } | Error::DeviceMemory { .. } => Code::DEVICE_MODEL_FAILED,
         Error::Plan(_) => Code::BAD_MEMORY,
         Error::BadFile { .. } => Code::BAD_FILE,

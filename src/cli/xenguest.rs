@@ -20,8 +20,9 @@ use reply::Control;
 
 use crate::builder::build::{BuildJob, build_guest};
 use crate::builder::image::BuildResult;
+use crate::builder::numa_placement::NodePlan;
 use crate::builder::platform::{set_platform, set_scheduling};
-use crate::builder::pre::Ports;
+use crate::builder::pre::{Ports, Prepared};
 use crate::cancel::Cancel;
 use crate::cli::print;
 use crate::cli::reporter::Reporter;
@@ -207,7 +208,8 @@ fn run(job: &guest::Job) -> Result<(BuildResult, Option<String>), Failure> {
     let domain = context.step(Stage::CreateDomain, || job.check_domain(&context))?;
     let guest = context.step(Stage::CheckInput, || job.guest(&context, &domain))?;
     set_platform(&context, domain.domid, &guest)?;
-    set_scheduling(&context, domain.domid, &guest)?;
+    let prepared = Prepared { ports: job.ports, nodes: NodePlan::default() };
+    set_scheduling(&context, domain.domid, &guest, &prepared.nodes)?;
     if let Some(node) = job.memory_node {
         context.step(Stage::Scheduling, || xen.set_node_affinity(domain.domid, node))?;
     }
@@ -216,7 +218,7 @@ fn run(job: &guest::Job) -> Result<(BuildResult, Option<String>), Failure> {
     }
     let rings = build_guest(
         &context,
-        BuildJob { domid: domain.domid, guest: &guest, ports: job.ports, start_device_model: None },
+        BuildJob { domid: domain.domid, guest: &guest, prepared: &prepared, start_device_model: None },
     )?;
     if job.kind == Kind::Hvm {
         context.step(Stage::Xenstore, || job.write_modules(&context, rings))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::autoballoon::Dom0Share;
+use crate::config::placement::Placement;
 use crate::config::platform::Platform;
 use crate::memory::{Pages, Plan};
 use crate::payload::boot_files::BootFiles;
@@ -17,6 +18,8 @@ pub struct Guest {
     pub boot_files: BootFiles,
     /// Everything else.
     pub platform: Platform,
+    /// The NUMA nodes of the host that it is placed on.
+    pub placement: Placement,
     /// The maximum sizes of its kernel and modules.
     pub limits: ImageLimits,
     /// The host's PCI devices for the guest, as far as they are known: its memory layout leaves space for them.
@@ -54,6 +57,7 @@ impl Guest {
             plan,
             boot_files,
             platform: Platform::usual(),
+            placement: Placement::NONE,
             limits: ImageLimits::default(),
             devices: Vec::new(),
             wait_memory: Duration::from_secs(64),

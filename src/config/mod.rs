@@ -11,6 +11,7 @@ pub mod guest;
 pub mod host_access;
 pub mod name;
 pub mod on_end;
+pub mod placement;
 pub mod platform;
 #[cfg(test)]
 pub(crate) mod tests;

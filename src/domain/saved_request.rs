@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::paths::XenstorePaths;
 use crate::error::Error;
 use crate::error::domain::DomainError;
-use crate::memory::{Bytes, Kib, Kind, Measured, Model, Plan, Request};
+use crate::memory::{Bytes, Kib, Kind, Measured, Model, NodePages, Plan, Request};
 use crate::xen::{DomainInfo, Store, Transaction, XenError};
 
 /// The saved value.
@@ -15,6 +15,9 @@ struct Record {
     /// The domain's UUID: the value does not hold for a later domain with the same domid.
     uuid: Uuid,
     request: Request,
+    /// Its pages by NUMA node of the host, as they were planned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<NodePages>,
 }
 
 /// The node below `/local/domain/N` that has the same value once libxl has restored the domain: libxl does not keep `/libxl/N`.
@@ -27,6 +30,8 @@ pub struct RequestSource {
     pub request: Request,
     /// Whether dombuild saved it when it built the domain. Otherwise it is derived from xenstore and Xen.
     pub recorded: bool,
+    /// The planned pages by NUMA node of the host, if dombuild placed the domain.
+    pub nodes: Vec<NodePages>,
 }
 
 /// Saves the request with the domain.
@@ -38,8 +43,10 @@ pub(crate) fn save_request(
     keys: &XenstorePaths,
     uuid: Uuid,
     request: &Request,
+    nodes: Vec<NodePages>,
 ) -> Result<(), Error> {
-    Ok(transaction.write(&keys.saved_request(), &text(uuid, request)?)?)
+    let record = Record { uuid, request: request.clone(), nodes };
+    Ok(transaction.write(&keys.saved_request(), &serde_json::to_string(&record)?)?)
 }
 
 /// The saved value, as text.
@@ -47,7 +54,7 @@ pub(crate) fn save_request(
 /// # Errors
 /// [`Error::Json`].
 pub(super) fn text(uuid: Uuid, request: &Request) -> Result<String, Error> {
-    Ok(serde_json::to_string(&Record { uuid, request: request.clone() })?)
+    Ok(serde_json::to_string(&Record { uuid, request: request.clone(), nodes: Vec::new() })?)
 }
 
 /// The request in the value that libxl's configuration of a guest has under [`RESTORED_NODE`].
@@ -66,10 +73,11 @@ pub fn find_request(
     measured: &Measured,
     model: Option<Model>,
 ) -> Result<RequestSource, Error> {
-    if let Some(request) = recorded(store, domain)? {
+    if let Some(Record { request, nodes, .. }) = recorded(store, domain)? {
         return Ok(RequestSource {
             request: Request { model: model.unwrap_or(request.model), ..request },
             recorded: true,
+            nodes,
         });
     }
     let agrees = |request: &Request| {
@@ -86,15 +94,15 @@ pub fn find_request(
             }
         }
     }
-    Ok(RequestSource { request, recorded: false })
+    Ok(RequestSource { request, recorded: false, nodes: Vec::new() })
 }
 
 /// The saved request of a domain. `None` if it belongs to an earlier domain. A guest cannot write to either node.
-fn recorded(store: &Store, domain: &DomainInfo) -> Result<Option<Request>, XenError> {
+fn recorded(store: &Store, domain: &DomainInfo) -> Result<Option<Record>, XenError> {
     let keys = XenstorePaths::new(domain.domid);
     let texts = store.plain().read_all(&[keys.saved_request(), keys.of_domain(RESTORED_NODE)])?;
     let mut records = texts.iter().flatten().filter_map(|text| serde_json::from_str::<Record>(text).ok());
-    Ok(records.find(|record| record.uuid == domain.uuid).map(|record| record.request))
+    Ok(records.find(|record| record.uuid == domain.uuid))
 }
 
 /// Derives the request from a domain's keys by this model.

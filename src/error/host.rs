@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::memory::{Bytes, Kib};
+use crate::memory::{Bytes, Kib, Pages};
 use crate::xen::{DomId, PciAddress};
 
 /// What this host lacks or refuses.
@@ -83,6 +83,28 @@ pub enum HostError {
         /// The error of the connection.
         source: io::Error,
     },
+    /// The host has no such NUMA node.
+    #[error("this host has no NUMA node {node} with memory; it has {}", list(known))]
+    NoNode {
+        /// The node.
+        node: u32,
+        /// The nodes that it has.
+        known: Vec<u32>,
+    },
+    /// The guest must have memory of nodes that have too little.
+    #[error("the guest does not fit on its NUMA nodes: {each}")]
+    NodesFull {
+        /// What each node has and needs.
+        each: String,
+    },
+    /// A node ran out of memory while the guest was populated.
+    #[error("NUMA node {node} ran out of memory while the guest was populated; {} KiB of it were missing", missing.to_kib().0)]
+    NodeRanOut {
+        /// The node.
+        node: u32,
+        /// The pages that it lacked.
+        missing: Pages,
+    },
     /// A key in xenstore that should be a domid.
     #[error("{path} in xenstore is {text:?}, which is no domid")]
     NotADomid {
@@ -111,6 +133,10 @@ pub enum HostError {
         /// The size that was set.
         set: Kib,
     },
+}
+
+fn list(nodes: &[u32]) -> String {
+    nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn leaf_name(leaf: u32, subleaf: Option<u32>) -> String {

@@ -8,6 +8,7 @@ use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::reserved::Reserved;
 use super::units::{Bytes, Kib, Mib};
+use super::vnuma::VnumaError;
 
 /// Why a request cannot become a plan. Each message states the fact and its numbers. What to do about it depends on the
 /// caller's own interface.
@@ -51,6 +52,9 @@ pub enum PlanError {
         /// The MMIO hole.
         hole: Bytes,
     },
+    /// The virtual NUMA nodes do not fit the guest.
+    #[error(transparent)]
+    Vnuma(#[from] VnumaError),
     /// A domain without vCPUs cannot run.
     #[error("a domain with 0 vCPUs cannot run")]
     NoVcpus,

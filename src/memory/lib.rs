@@ -30,6 +30,8 @@
 //! - [`mod@breakdown`]: the breakdown of a domain's memory by those figures.
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: the guest's physical address space and e820 map.
+//! - [`vnuma`]: the NUMA nodes that the guest sees.
+//! - [`nodes`]: the host's NUMA nodes that its memory goes to.
 //! - [`plan`]: breakdown and layout together, with the page counts that Xen reports.
 //! - [`mod@balloon`]: limits, targets and completion of a resize.
 //! - [`mod@compare`]: the differences between a plan and a running domain.
@@ -49,6 +51,7 @@ pub mod layout;
 pub mod limits;
 pub mod model;
 pub mod multiplier;
+pub mod nodes;
 pub mod plan;
 pub mod request;
 pub mod reserved;
@@ -56,6 +59,7 @@ pub mod size;
 #[cfg(test)]
 mod tests;
 pub mod units;
+pub mod vnuma;
 
 pub use balloon::{BalloonError, Move, Present};
 pub use breakdown::Memory;
@@ -65,8 +69,10 @@ pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};
 pub use model::{Model, ModelError};
 pub use multiplier::{ShadowMultiplier, ShadowMultiplierError};
+pub use nodes::{HostNode, NodePages, NodeRange};
 pub use plan::{Plan, Pod};
 pub use request::Request;
 pub use reserved::Reserved;
 pub use size::SizeError;
 pub use units::{Bytes, Gfn, Kib, Mib, PAGE_SIZE, Pages};
+pub use vnuma::{Vnode, Vnuma, VnumaError};

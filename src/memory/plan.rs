@@ -15,6 +15,7 @@ use super::layout::{ACPI_PAGES, IOREQ_SERVER_PAGES, Layout, SPECIAL_PAGES, VGA_H
 use super::limits::MAX_STATIC_MAX;
 use super::request::Request;
 use super::units::{Bytes, Kib, Pages};
+use super::vnuma::{Vnuma, Whole};
 
 /// Pages that QEMU populates for the option ROM of its std VGA card.
 ///
@@ -47,6 +48,8 @@ pub struct Plan {
     pub max_pages: Pages,
     /// The PoD counts, if the guest is populated on demand.
     pub pod: Option<Pod>,
+    /// The NUMA nodes that the guest sees, if it sees any.
+    pub vnuma: Option<Vnuma>,
 }
 
 impl Plan {
@@ -59,6 +62,15 @@ impl Plan {
         let memory = Memory::new(request)?;
         let layout = Layout::new(kind, memory.build_max, request.mmio_hole)?;
         let layout = layout.with_reserved(&request.reserved, request.vgpu)?;
+        let whole = Whole {
+            kind,
+            model: request.model,
+            vcpus: request.vcpus,
+            target: memory.target,
+            static_max: memory.static_max,
+            build_max: memory.build_max,
+        };
+        let vnuma = Vnuma::new(&request.vnodes, whole, &layout)?;
         let device_model = request.has_device_model();
         // hvmloader places PCI memory in [mmio_start, 0xfc000000) and aligns each BAR to its size. So a card's memory
         // fits, with room for other devices, exactly if the hole is at least twice as large.
@@ -86,6 +98,7 @@ impl Plan {
             pod: Pod::of(kind, &memory),
             memory,
             layout,
+            vnuma,
         })
     }
 

@@ -11,6 +11,7 @@ use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::reserved::Reserved;
 use super::units::{Bytes, Kib, Mib};
+use super::vnuma::Vnode;
 
 /// The input of a plan. It is saved with each domain that is built from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub struct Request {
     /// HVM only: a device is an NVIDIA vGPU, which needs a reserved region for its video RAM.
     #[serde(default, skip_serializing_if = "Not::not")]
     pub vgpu: bool,
+    /// HVM and PVH only: the NUMA nodes that the guest sees; empty for none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vnodes: Vec<Vnode>,
 }
 
 impl Request {
@@ -74,6 +78,7 @@ impl Request {
             shim: false,
             reserved: Vec::new(),
             vgpu: false,
+            vnodes: Vec::new(),
         }
     }
 

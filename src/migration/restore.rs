@@ -119,7 +119,8 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
     };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
     write_keys(context, domid, &saved.guest.keys)?;
-    let ports = build_pre(context, domid, guest, None, domain.run())?;
+    let prepared = build_pre(context, domid, guest, None, domain.run())?;
+    let ports = prepared.ports;
     let (rings, mut state) = context.step(Stage::RestoreMemory, || read_state(context, job, domid, ports))?;
     check_paging_pool(context, domid, plan)?;
     let mut start = |config: &DeviceModelConfig| {
@@ -130,7 +131,7 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
         DeviceModel::start(context, held, name, plan, config, devices)
     };
     let mut model = job.device_model.map(&mut start).transpose()?;
-    build_post(context, domid, guest, &identity, ports, rings)?;
+    build_post(context, domid, guest, &identity, &prepared, rings)?;
     attach(context, domid, &job.devices.paravirtual, None, job.hotplug_timeout)?;
     if let Some(config) = job.backend {
         // It finds its devices in xenstore when it starts.
@@ -149,7 +150,15 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
         }
         userdata::write(context, held, &saved.configuration)
     })?;
-    let built = Built { domid, rings, ports, measured_built, measured_running: None, plan: plan.clone() };
+    let built = Built {
+        domid,
+        rings,
+        ports,
+        measured_built,
+        measured_running: None,
+        plan: plan.clone(),
+        nodes: prepared.nodes.node_pages(),
+    };
     Ok(Restored { built, model, incoming: job.device_model.map(|config| config.timeout) })
 }
 
@@ -202,7 +211,7 @@ fn read_state(
         return Err(Error::Internal("the child that restores the guest answers wrongly".to_owned()));
     };
     incoming::check_qemu(emulator.is_some(), job.device_model.is_some())?;
-    Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default() }, emulator))
+    Ok((BuildResult { store_gfn, console_gfn, modules: PlacedModules::default(), elsewhere: Pages(0) }, emulator))
 }
 
 /// A stream of libxenguest that is read into a domain. A child without rights checks each record before libxenguest sees it.

@@ -3,6 +3,7 @@
 //! The file is written before the domain exists, and removed when the guest is complete or everything is removed again. A
 //! file whose process is gone belongs to a killed run.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -57,6 +58,9 @@ pub(crate) struct RunRecord {
     /// Whether the run claims memory for the domain, or is about to. Only then may cleanup release the domain's claim.
     #[serde(default)]
     pub(crate) claims: bool,
+    /// What the guest takes from each NUMA node of the host, in pages, while that is reserved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<u32, u64>,
     /// The file that the run writes, while it is not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<PathBuf>,
@@ -76,6 +80,7 @@ impl RunRecord {
             domid: domid.map(DomId::get),
             promised: 0,
             claims: false,
+            nodes: BTreeMap::new(),
             file: None,
             saved: false,
         })
@@ -97,6 +102,12 @@ impl RunRecord {
     #[must_use]
     pub(crate) fn reserved(&self) -> Pages {
         Pages(self.promised)
+    }
+
+    /// What the guest takes from each NUMA node, in pages, while this run reserves it.
+    #[must_use]
+    pub(crate) fn promised_nodes(&self) -> &BTreeMap<u32, u64> {
+        &self.nodes
     }
 
     /// Whether the run has recorded that it works on this domain.
@@ -153,6 +164,20 @@ impl JournalEntry {
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
     pub fn reserve(&mut self, pages: Pages, claims: bool) -> Result<(), Error> {
+        self.reserve_by_node(pages, claims, &BTreeMap::new())
+    }
+
+    /// The same, with what the guest takes from each NUMA node of the host.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    pub(crate) fn reserve_by_node(
+        &mut self,
+        pages: Pages,
+        claims: bool,
+        nodes: &BTreeMap<u32, Pages>,
+    ) -> Result<(), Error> {
+        self.run.nodes = nodes.iter().map(|(node, pages)| (*node, pages.0)).collect();
         self.run.promised = pages.0;
         self.run.claims |= claims;
         self.update()

@@ -12,7 +12,7 @@ use super::error::{self, XenError};
 use super::gzip_mask::GzipMask;
 use super::hvm::raw_e820;
 use super::{DomId, EventPort, HvmModules, Interface, PlacedModules, logger};
-use dombuild_memory::{Bytes, Gfn, Layout, Mib, PAGE_SIZE, Pages};
+use dombuild_memory::{Bytes, Gfn, Layout, Mib, NodeRange, PAGE_SIZE, Pages};
 use dombuild_os::sealed::Sealed;
 
 /// The first bytes of a PV guest's start info (`magic`, xen/include/public/xen.h).
@@ -41,6 +41,9 @@ pub struct ImageParts<'a> {
     pub console_port: EventPort,
     /// The domain that serves the ring.
     pub console_domain: DomId,
+    /// PV: the physical nodes from which libxenguest populates the guest, without other nodes. Empty: from those of the domain's
+    /// affinity. The guest does not see them.
+    pub nodes: &'a [NodeRange],
 }
 
 /// Whether libelf refuses a PVH kernel with a note PADDR_OFFSET and no VIRT_BASE, although PVH uses neither
@@ -133,6 +136,8 @@ pub struct DomainImage<'a> {
     /// libxenguest reads it for the start info.
     memory_map: Vec<sys::e820entry>,
     gzip_mask: GzipMask,
+    /// libxenguest reads both while it populates a PV guest: one virtual node for each range.
+    node_ranges: (Vec<sys::xen_vmemrange_t>, Vec<u32>),
     parts: ImageParts<'a>,
 }
 
@@ -165,7 +170,15 @@ impl<'a> DomainImage<'a> {
             sys::xc_dom_allocate(interface.as_raw(), pointer, null_if_empty(features))
         })?;
         let memory_map = raw_e820(&parts.layout.e820);
-        let mut image = Self { raw, interface, domid, memory_map, gzip_mask: GzipMask::default(), parts };
+        let mut image = Self {
+            raw,
+            interface,
+            domid,
+            memory_map,
+            gzip_mask: GzipMask::default(),
+            node_ranges: (Vec::new(), Vec::new()),
+            parts,
+        };
         image.fill_in(&parts)?;
         Ok(image)
     }
@@ -284,6 +297,23 @@ impl<'a> DomainImage<'a> {
     /// # Errors
     /// If the host lacks the memory, or the domain's limit is too low.
     pub fn populate_pv(&mut self) -> Result<(), XenError> {
+        if !self.parts.nodes.is_empty() {
+            let address = |frame: u64| Gfn(frame).to_bytes().map_or(u64::MAX, |bytes| bytes.0);
+            let ranges = (0_u32..).zip(self.parts.nodes).map(|(nid, range)| sys::xen_vmemrange_t {
+                start: address(range.start),
+                end: address(range.end),
+                flags: 0,
+                nid,
+            });
+            self.node_ranges = (ranges.collect(), self.parts.nodes.iter().map(|range| range.node).collect());
+            let count = u32::try_from(self.node_ranges.0.len()).unwrap_or(u32::MAX);
+            // SAFETY: `raw` is a valid image that only we refer to. The arrays have `count` entries and live as long as it.
+            let dom = unsafe { self.raw.as_mut() };
+            dom.vmemranges = self.node_ranges.0.as_mut_ptr();
+            dom.nr_vmemranges = count;
+            dom.vnode_to_pnode = self.node_ranges.1.as_mut_ptr();
+            dom.nr_vnodes = count;
+        }
         // SAFETY: the image is valid and parsed, and its size is set.
         self.call("xc_dom_boot_mem_init", format_args!(""), |dom| unsafe { sys::xc_dom_boot_mem_init(dom) })
     }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use xen_sys as sys;
 
 use super::error::{self, XenError};
-use super::{DomId, EventPort, ForeignPages, logger};
+use super::{DomId, EventPort, ForeignPages, FromNode, logger};
 use dombuild_memory::layout::Extents;
 use dombuild_memory::{Bytes, Gfn, Kib, Pages};
 
@@ -18,6 +18,17 @@ pub struct PodPages {
     pub cache: Pages,
     /// The frames that are not populated yet.
     pub entries: Pages,
+}
+
+/// How [`Interface::populate`] gets memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PopulateMode {
+    /// From the nodes of the domain's affinity in turn, then from the others.
+    AnyNode,
+    /// From one node.
+    Node(FromNode),
+    /// Later, when the guest touches it.
+    OnDemand,
 }
 
 /// An open `xc_interface`. It must not be used after `fork` or shared between threads.
@@ -81,14 +92,19 @@ impl Interface {
     }
 
     /// Populates extents of an HVM or PVH domain, or marks them as PoD. Returns the number of leading extents that
-    /// succeeded: fewer than requested if the host lacks pages of that size, or the domain may not own more.
+    /// succeeded: fewer than requested if the host or the node lacks pages of that size, or the domain may not own more.
+    ///
     /// # Errors
     /// If Xen refuses the first extent. `EBUSY`, as from `xc_domain_populate_physmap_exact`, if not all of a set of
-    /// single pages are populated.
-    pub fn populate(&self, domid: DomId, extents: Extents, on_demand: bool) -> Result<u64, XenError> {
+    /// single pages are populated, unless they must come from one node.
+    pub fn populate(&self, domid: DomId, extents: Extents, mode: PopulateMode) -> Result<u64, XenError> {
         let Extents { first, order, count } = extents;
         let mut frames: Vec<_> = (0..count).map(|index| first.0.saturating_add(extents.pages(index).0)).collect();
-        let flags = if on_demand { sys::XENMEMF_populate_on_demand } else { 0 };
+        let flags = match mode {
+            PopulateMode::AnyNode => 0,
+            PopulateMode::Node(from) => from.flags(),
+            PopulateMode::OnDemand => sys::XENMEMF_populate_on_demand,
+        };
         let arguments = format!("domid {domid}, {count} extents of order {order} from gfn {:#x} on", first.0);
         // SAFETY: libxc reads and writes `count` frames, the length of the array.
         let returned = unsafe {
@@ -96,7 +112,8 @@ impl Interface {
         };
         let done =
             error::minus_one("xc_domain_populate_physmap", format_args!("{arguments}"), returned).map(u64::from)?;
-        if done < count && order == 0 {
+        let exact = matches!(mode, PopulateMode::Node(FromNode { exact: true, .. }));
+        if done < count && order == 0 && !exact {
             let detail = Some(format!("{done} were populated"));
             return Err(XenError { call: "xc_domain_populate_physmap", arguments, errno: Some(Errno::EBUSY), detail });
         }

@@ -13,7 +13,7 @@
 //!
 //! Each handle of a C library is one type, which closes it when dropped:
 //!
-//! - [`Interface`]: libxenctrl. Domains, vCPUs, memory, HVM parameters, CPUID, scheduling, PCI devices and the host.
+//! - [`Interface`]: libxenctrl. Domains, vCPUs, memory, HVM parameters, CPUID, scheduling, NUMA, PCI devices and the host.
 //! - [`DomainImage`]: libxenguest. Loads a kernel and its modules into a domain.
 //! - [`Store`] and [`Transaction`]: xenstore, with a deadline for each request.
 //! - [`ForeignPages`]: mapped pages of a guest.
@@ -46,6 +46,7 @@ pub mod libxenguest;
 mod logger;
 mod migration;
 mod modules;
+mod numa;
 mod pci;
 mod scheduling;
 mod store;
@@ -66,9 +67,10 @@ pub use host::{PhysInfo, VersionInfo};
 pub use hvm::{HvmParam, enlightenment};
 pub use hvm_info::HvmInfo;
 pub use hypfs::XenParameter;
-pub use interface::{Interface, PodPages};
+pub use interface::{Interface, PodPages, PopulateMode};
 pub use migration::{NextRound, RingPorts, Round, SaveCallbacks};
 pub use modules::{HvmModules, Placed, PlacedModules};
+pub use numa::{FromNode, NumaNode};
 pub use pci::PciAddress;
 pub use scheduling::{Affinity, Scheduler};
 pub use store::{Permissions, STORE_TIMEOUT, Store, Transaction};

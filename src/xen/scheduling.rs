@@ -1,4 +1,4 @@
-//! CPU affinity, CPU pools, NUMA nodes and scheduling weights of domains.
+//! CPU affinity, CPU pools and scheduling weights of domains.
 
 use std::os::raw::c_int;
 
@@ -102,27 +102,6 @@ impl Interface {
         };
         error::minus_one("xc_vcpu_getaffinity", format_args!("domid {domid}, vCPU {vcpu}"), returned)?;
         Ok(map)
-    }
-
-    /// Sets the NUMA node from which Xen prefers to allocate a domain's memory (`XEN_DOMCTL_setnodeaffinity`).
-    ///
-    /// # Errors
-    /// `EINVAL` if there is no such node.
-    pub fn set_node_affinity(&self, domid: DomId, node: u32) -> Result<(), XenError> {
-        const CALL: &str = "xc_domain_node_setaffinity";
-        // SAFETY: the handle is valid, and the call takes no other pointer.
-        let size = unsafe { sys::xc_get_nodemap_size(self.as_raw()) };
-        let size = usize::try_from(error::minus_one("xc_get_nodemap_size", format_args!(""), size)?).unwrap_or(0);
-        let mut map = vec![0_u8; size];
-        let byte = usize::try_from(node / 8).ok().and_then(|index| map.get_mut(index));
-        let Some(byte) = byte else {
-            let detail = format!("this host has no NUMA node {node}");
-            return Err(XenError::unexpected(CALL, format!("domid {domid}, node {node}"), detail));
-        };
-        *byte = 1 << (node % 8);
-        // SAFETY: the map has as many bytes as libxc reads.
-        let returned = unsafe { sys::xc_domain_node_setaffinity(self.as_raw(), domid.get(), map.as_mut_ptr()) };
-        error::minus_one(CALL, format_args!("domid {domid}, node {node}"), returned).map(drop)
     }
 
     /// Reads the scheduler, weight and cap of a domain; `None` if its scheduler has neither.

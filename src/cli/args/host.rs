@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::time::{seconds, some_seconds};
 use crate::config::autoballoon::Autoballoon;
+use crate::config::placement::{NodeList, PlacementPolicy};
 use crate::memory::Kib;
 
 /// The host's memory and locks.
@@ -22,6 +23,13 @@ pub struct HostArgs {
     /// Least memory that dom0 keeps [default: what a guest of dom0's size needs to run]
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     pub dom0_min: Option<Kib>,
+    /// How NUMA nodes are chosen: auto takes the fewest that fit, and others when these are full; strict fails instead; none lets
+    /// Xen deal the memory [default: auto; none for build]
+    #[arg(long, value_name = "auto|none|strict", value_enum, hide_possible_values = true)]
+    pub placement: Option<PlacementPolicy>,
+    /// The host's NUMA nodes that have the guest's memory, and whose CPUs its vCPUs prefer, such as 0,2-3
+    #[arg(long, value_name = "LIST")]
+    pub nodes: Option<NodeList>,
     /// Do not claim the guest's memory before it is populated: for a host whose other toolstacks take memory without claims
     #[arg(long)]
     pub no_claim: bool,

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::devices::DeviceArgs;
+use crate::config::placement::VnodeSpec;
 use crate::memory::{Kib, Kind, Model, ShadowMultiplier};
 
 /// The size of a guest.
@@ -35,6 +36,10 @@ pub struct MemoryArgs {
     /// The paging pool, instead of the one that the model computes; HVM and PVH
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true, conflicts_with = "shadow_multiplier")]
     pub shadow_memory: Option<Kib>,
+    /// A NUMA node that the guest sees: pnode=N,size=SIZE,vcpus=LIST[,distances=LIST], with : between the parts of a list, as in
+    /// pnode=0,size=2GiB,vcpus=0-1,distances=10:21. Repeat it for each node; hvm and pvh
+    #[arg(long, value_name = "NODE")]
+    pub vnode: Vec<VnodeSpec>,
     /// Memory model: that of OpenXT's xenops, xapi or libxl
     #[arg(long, value_name = "xenops|xapi|libxl", default_value_t)]
     pub model: Model,

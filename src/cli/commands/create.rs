@@ -12,6 +12,7 @@ use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::host_access::give_access;
 use crate::builder::image::check_paging_pool;
+use crate::builder::numa_placement::settle;
 use crate::builder::platform::resolve_cpu_lists;
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::build_pre;
@@ -198,7 +199,7 @@ fn start(
     };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
-    let ports = build_pre(context, domid, guest, None, domain.run())?;
+    let prepared = build_pre(context, domid, guest, None, domain.run())?;
     // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
     let mut model = None;
     let start_device_model = config.device_model.as_ref().map(|wanted| {
@@ -209,11 +210,11 @@ fn start(
             Ok(())
         }) as Box<dyn FnOnce() -> Result<(), Failure>>
     });
-    let rings = build_guest(context, BuildJob { domid, guest, ports, start_device_model })?;
+    let rings = build_guest(context, BuildJob { domid, guest, prepared: &prepared, start_device_model })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured = || measure(context.xen, domid);
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
-    build_post(context, domid, guest, &identity, ports, rings)?;
+    build_post(context, domid, guest, &identity, &prepared, rings)?;
     give_access(context, domid, guest.plan.request.kind, &config.devices.host_access)?;
     attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
         // Without its QEMU, a guest has no tap devices.
@@ -227,6 +228,7 @@ fn start(
     }
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
+    settle(context, domid, guest, &prepared.nodes)?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     context.step::<_, Error>(Stage::Userdata, || {
@@ -240,7 +242,8 @@ fn start(
     if !config.paused {
         context.step(Stage::Unpause, || context.xen.unpause(domid))?;
     }
-    let built = Built { domid, rings, ports, measured_built, measured_running, plan: guest.plan.clone() };
+    let (ports, nodes) = (prepared.ports, prepared.nodes.node_pages());
+    let built = Built { domid, rings, ports, measured_built, measured_running, plan: guest.plan.clone(), nodes };
     Ok((built, model))
 }
 

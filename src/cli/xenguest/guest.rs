@@ -13,6 +13,7 @@ use crate::builder::shortage::check_room;
 use crate::config::autoballoon::Dom0Share;
 use crate::config::cmdline::CmdlineOf;
 use crate::config::guest::{Claim, Guest};
+use crate::config::placement::Placement;
 use crate::config::platform::Platform;
 use crate::config::platform::value::number;
 use crate::context::Context;
@@ -172,7 +173,18 @@ impl Job {
         // Its caller has set the memory aside, and would not know of a claim that a killed helper left.
         let (claim, build_locks, dom0_share) = (Claim::Nothing { device_model: false }, false, Dom0Share::NOTHING);
         let wait_memory = Duration::ZERO;
-        Ok(Guest { plan, boot_files: payload, platform, limits, devices, wait_memory, claim, build_locks, dom0_share })
+        Ok(Guest {
+            plan,
+            boot_files: payload,
+            platform,
+            placement: Placement::NONE,
+            limits,
+            devices,
+            wait_memory,
+            claim,
+            build_locks,
+            dom0_share,
+        })
     }
 
     fn firmware(&self, platform: &Platform, plan: &Plan) -> Result<BootFiles, Error> {

@@ -12,9 +12,11 @@ use super::guest::platform_of;
 use super::options::Options;
 use super::ports;
 use super::reply::Control;
+use crate::builder::numa_placement::NodePlan;
 use crate::builder::platform::set_scheduling;
 use crate::config::autoballoon::Dom0Share;
 use crate::config::guest::{Claim, Guest};
+use crate::config::placement::Placement;
 use crate::config::platform::Platform;
 use crate::context::Context;
 use crate::domain::paths::XenstorePaths;
@@ -258,7 +260,7 @@ impl Restoring {
         if guest.platform.time_offset != 0 {
             context.step(Stage::PlatformParams, || context.xen.set_time_offset(domid, guest.platform.time_offset))?;
         }
-        set_scheduling(context, domid, &guest)?;
+        set_scheduling(context, domid, &guest, &NodePlan::default())?;
         if let Some(node) = node {
             context.step(Stage::Scheduling, || context.xen.set_node_affinity(domid, node))?;
         }
@@ -304,6 +306,7 @@ fn guest_of(context: &Context<'_>, domain: &DomainInfo) -> Result<Guest, Error> 
         plan,
         boot_files: BootFiles::Saved { firmware: None, image: Vec::new() },
         platform,
+        placement: Placement::NONE,
         limits: ImageLimits::default(),
         devices: Vec::new(),
         wait_memory: Duration::ZERO,

@@ -163,7 +163,7 @@ fn error_line(message: &str) -> String {
 mod tests {
     use super::*;
     use crate::error::AtStage;
-    use crate::memory::{Gfn, Kib, PlanError};
+    use crate::memory::{Gfn, Kib, Pages, PlanError};
     use crate::xen::{DomId, PlacedModules, XenError};
 
     fn xen(call: &'static str, errno: Option<Errno>) -> Error {
@@ -176,8 +176,12 @@ mod tests {
 
     #[test]
     fn results_to_the_byte() {
-        let rings =
-            BuildResult { store_gfn: Gfn(0xfeffc), console_gfn: Gfn(0xfefff), modules: PlacedModules::default() };
+        let rings = BuildResult {
+            store_gfn: Gfn(0xfeffc),
+            console_gfn: Gfn(0xfefff),
+            modules: PlacedModules::default(),
+            elsewhere: Pages(0),
+        };
         assert_eq!(result_line(rings, None), "result:1044476 1044479\n");
         assert_eq!(result_line(rings, Some("x86_64-abi")), "result:1044476 1044479 x86_64-abi\n");
     }

@@ -7,6 +7,7 @@ use crate::kind::Kind;
 use crate::layout::E820Entry;
 use crate::model::Model;
 use crate::units::{Bytes, Kib, Pages};
+use crate::vnuma::Vnuma;
 
 /// The version of the JSON object. It increases when a field changes its meaning or is removed.
 pub const SCHEMA: u32 = 2;
@@ -46,6 +47,8 @@ struct View<'a> {
     max_pages: Pages,
     pod_cache_pages: Pages,
     pod_entries: Pages,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vnuma: Option<&'a Vnuma>,
 }
 
 impl Serialize for Plan {
@@ -84,6 +87,7 @@ impl Serialize for Plan {
             max_pages: self.max_pages,
             pod_cache_pages: self.pod.map_or(Pages::ZERO, |pod| pod.cache),
             pod_entries: self.pod.map_or(Pages::ZERO, |pod| pod.entries),
+            vnuma: self.vnuma.as_ref(),
         }
         .serialize(serializer)
     }
