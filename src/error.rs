@@ -62,6 +62,8 @@ pub enum Wait {
     UserdataLock,
     /// For the device model, which writes this log.
     DeviceModel(PathBuf),
+    /// For what Xen prints to its console.
+    Console,
     /// For a guest to reach its size.
     Resize {
         /// Whether the guest is paused, and so cannot.

@@ -299,6 +299,7 @@ verb_figures() {
     for version in 4.17 4.20; do
         FIGURES=$(mktemp -d)
         "${BASH_SOURCE[0]}" test figures --only-dom0 --full --xen "$version" --results "$FIGURES" || return
+        "${BASH_SOURCE[0]}" test numa_memory --only-dom0 --host numa --memory 4096 --xen "$version" --results "$FIGURES" || return
         for table in "$FIGURES"/*.md; do
             put_into_page "$REPO/docs/memory.md" "$version $(basename "$table" .md)" "$table"
         done

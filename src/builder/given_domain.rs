@@ -4,7 +4,7 @@ use super::build::{BuildJob, build_guest};
 use super::built::Built;
 use super::claim::give_back_claim;
 use super::image::check_paging_pool;
-use super::numa_placement::settle;
+use super::numa_placement::{check_nodes, settle};
 use super::platform::resolve_cpu_lists;
 use super::post::{Identity, build_post};
 use super::pre::build_pre;
@@ -51,6 +51,7 @@ pub fn build_given_domain(
     let (domain, mut run) = context.step(Stage::CreateDomain, || {
         let domain = check(context, domid, guest)?;
         resolve_cpu_lists(context, &mut guest.platform)?;
+        check_nodes(context, guest)?;
         let run = JournalEntry::begin(RunVerb::Build, domain.uuid, Some(domid))?;
         Ok::<_, Error>((domain, run))
     })?;

@@ -136,6 +136,23 @@ pub(crate) fn plan_nodes(context: &Context<'_>, guest: &Guest) -> Result<NodePla
     })
 }
 
+/// Checks that the host has the nodes that the guest names.
+///
+/// # Errors
+/// [`HostError::NoNode`]; an error of Xen.
+pub fn check_nodes(context: &Context<'_>, guest: &Guest) -> Result<(), Error> {
+    let pnodes = guest.plan.vnuma.as_ref().map(|vnuma| &vnuma.pnodes[..]).unwrap_or_default();
+    let mut named = guest.placement.nodes.iter().chain(pnodes).peekable();
+    if named.peek().is_none() {
+        return Ok(());
+    }
+    let known: Vec<u32> = context.xen.numa_nodes()?.iter().map(|node| node.node).collect();
+    match named.find(|node| !known.contains(node)) {
+        Some(node) => Err(HostError::NoNode { node: *node, known }.into()),
+        None => Ok(()),
+    }
+}
+
 /// Whether the builder populates the guest range by range.
 fn ranged(guest: &Guest, strict: bool) -> bool {
     let saved = matches!(guest.boot_files, BootFiles::Saved { .. });

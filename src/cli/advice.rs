@@ -108,6 +108,9 @@ fn of_wait(wait: &Wait) -> Option<String> {
             "is its kernel alive? --suspend-timeout gives it longer; a guest without Xen's drivers is not asked"
         }
         Wait::Suspend { answered: true } => "one of its drivers does not stop; --suspend-timeout gives it longer",
+        Wait::Console => {
+            "Xen's console ring may be too small for all its domains: boot it with a larger conring_size=, and see `xl dmesg`"
+        }
         Wait::Migration => {
             "a file on a slow or stuck file system is the usual cause; --timeout of save and restore gives it longer"
         }
@@ -262,7 +265,7 @@ fn of_host(error: &HostError) -> Option<String> {
     match error {
         HostError::NoNode { .. } => Some("name one of these with --nodes or pnode=".to_owned()),
         HostError::NodesFull { .. } | HostError::NodeRanOut { .. } => Some(
-            "make room there, name other nodes, or give --placement auto, with which the rest goes to other nodes"
+            "make room there, or name other nodes; only --placement strict and --vnode forbid memory of others"
                 .to_owned(),
         ),
         HostError::ReservedTooMuch { .. } => Some("leave a device out of --pci".to_owned()),

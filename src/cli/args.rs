@@ -278,6 +278,9 @@ pub struct InspectArgs {
     /// Also draw plan and domain side by side into this file; - writes only that, to standard output
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     pub svg: Option<PathBuf>,
+    /// Also count its pages on each NUMA node: Xen's debug key u does that for every domain and prints it to Xen's console
+    #[arg(long)]
+    pub nodes: bool,
     /// Compare with the plan of this model [default: the guest's own, or the best match]
     #[arg(long, value_name = "xenops|xapi|libxl")]
     pub model: Option<Model>,

@@ -22,7 +22,7 @@ use crate::config::name::DomainName;
 use crate::config::platform::CpuMap;
 use crate::error::Error;
 use crate::memory::units::KIB_PER_MIB;
-use crate::memory::{Kib, Kind};
+use crate::memory::{Kib, Kind, Vnode};
 use crate::payload::boot_files::{BootFiles, Module};
 use crate::xen::Altp2m;
 
@@ -184,6 +184,20 @@ impl LibxlConfig<'_> {
         if !platform.soft_affinity.is_empty() {
             let cpus = |vcpu| platform.soft_affinity.get(&vcpu).map_or(self.pool_cpus, CpuMap::bytes);
             info.put("vcpu_soft_affinity", (0..plan.vcpus).map(|vcpu| bits(cpus(vcpu))).collect::<Vec<_>>());
+        }
+        let nodes = &plan.request.vnodes;
+        if let Some(vnuma) = &plan.vnuma {
+            let distances = vnuma.distances.chunks(nodes.len().max(1));
+            let node = |(node, distances): (&Vnode, &[u32])| {
+                let mut fields = Fields::default();
+                fields.put("memkb", node.size.to_kib().0);
+                fields.put("distances", distances.to_vec());
+                fields.put_some("pnode", Some(node.pnode).filter(|pnode| *pnode != 0));
+                fields.put_some("vcpus", Some(node.vcpus.clone()).filter(|vcpus| !vcpus.is_empty()));
+                Value::from(fields)
+            };
+            info.put("vnuma_nodes", nodes.iter().zip(distances).map(node).collect::<Vec<Value>>());
+            info.put("numa_placement", truth(false));
         }
         info.put("claim_mode", truth(self.guest.is_claimed()));
         info.put_some("event_channels", Some(self.event_channels).filter(|most| *most != EVENT_CHANNELS));

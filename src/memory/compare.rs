@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::kind::Kind;
 use super::layout::ACPI_PAGES;
 use super::model::Model;
+use super::nodes::NodePages;
 use super::plan::Plan;
 use super::units::{Kib, Pages};
 
@@ -26,6 +27,35 @@ pub struct Measured {
     pub paging_pool_kib: Kib,
     /// The pages that are claimed and not allocated yet.
     pub claimed_pages: Pages,
+}
+
+/// The pages of a domain on a NUMA node of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NodeFigure {
+    /// The node.
+    pub node: u32,
+    /// The pages that were planned there. `None` without such a plan.
+    pub planned: Option<Pages>,
+    /// The pages that Xen counts, which the PoD cache is not among.
+    pub xen: Pages,
+}
+
+/// Compares a domain's pages on each node with the plan's, if there is one. `cache` is the PoD cache, which is on the first
+/// planned node.
+#[must_use]
+pub fn by_node(planned: &[NodePages], xen: &[NodePages], cache: Pages) -> Vec<NodeFigure> {
+    let home = planned.iter().max_by_key(|planned| planned.pages.0).map(|planned| planned.node);
+    let plan = |node: u32| {
+        let pages = planned.iter().find(|planned| planned.node == node).map_or(0, |planned| planned.pages.0);
+        Pages(pages.saturating_sub(if home == Some(node) { cache.0 } else { 0 }))
+    };
+    xen.iter()
+        .map(|seen| NodeFigure {
+            node: seen.node,
+            planned: (!planned.is_empty()).then(|| plan(seen.node)),
+            xen: seen.pages,
+        })
+        .collect()
 }
 
 /// A figure in which plan and domain differ.

@@ -63,7 +63,7 @@ pub mod vnuma;
 
 pub use balloon::{BalloonError, Move, Present};
 pub use breakdown::Memory;
-pub use compare::{Difference, Measured, compare, touched};
+pub use compare::{Difference, Measured, NodeFigure, by_node, compare, touched};
 pub use error::PlanError;
 pub use kind::{Kind, KindError};
 pub use layout::{E820Entry, E820Kind, Layout};

@@ -8,6 +8,7 @@ use crate::memory::layout::{
 };
 use crate::memory::plan::Plan;
 use crate::memory::units::{Bytes, Gfn};
+use crate::memory::vnuma::Vnuma;
 
 /// A region; it ends where the one above it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +68,36 @@ impl Map {
         if layout.kind == Kind::Hvm {
             map.put_in_reserved(layout);
         }
+        if let Some(vnuma) = &plan.vnuma {
+            map.put_in_nodes(vnuma);
+        }
         map
+    }
+}
+
+impl Map {
+    /// Divides the RAM above 1 MiB by the NUMA nodes that the guest sees.
+    fn put_in_nodes(&mut self, vnuma: &Vnuma) {
+        let mut top = self.top;
+        let mut regions = Vec::new();
+        for whole in std::mem::take(&mut self.regions) {
+            let bottom = whole.start;
+            let is_ram = whole.name.ends_with(" RAM") && (bottom >= E820_LOW_START || top > E820_LOW_START);
+            let inside = vnuma.ranges.iter().rev().filter(|range| is_ram && range.start < top && range.end > bottom);
+            let mut whole = Some(whole);
+            for range in inside {
+                let note = format!("virtual node {}, of the host's node {}", range.vnode, range.pnode);
+                if range.start > bottom {
+                    regions.push(region(range.start, "", "RAM", Filling::Ram, [note]));
+                } else if let Some(mut lowest) = whole.take() {
+                    lowest.notes.push(note);
+                    regions.push(lowest);
+                }
+            }
+            regions.extend(whole);
+            top = bottom;
+        }
+        self.regions = regions;
     }
 }
 

@@ -47,6 +47,7 @@ mod migrate;
 mod migrate_failures;
 mod names;
 mod neighbours;
+mod numa;
 mod odd_kernels;
 mod ownership;
 mod parallel;
@@ -137,6 +138,7 @@ fn main() -> ExitCode {
         hotplug::TESTS,
         limits::TESTS,
         passthrough::TESTS,
+        numa::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
         external_devices::TESTS,

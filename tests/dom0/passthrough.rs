@@ -145,11 +145,11 @@ fn reserved_memory() {
         Identity { uuid, name: Some("t".parse().expect("a name")), migrates_from: None, driver_domain: false };
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
     let mut run = JournalEntry::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
-    let ports = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
-    let rings =
-        build_guest(&context, BuildJob { domid, guest: &guest, ports, start_device_model: None }).expect("built");
+    let prepared = build_pre(&context, domid, &guest, None, &mut run).expect("pre");
+    let rings = build_guest(&context, BuildJob { domid, guest: &guest, prepared: &prepared, start_device_model: None })
+        .expect("built");
     assert_eq!(measure(&xen, domid).expect("measured").owned_pages, guest.plan.owned_pages_built);
-    build_post(&context, domid, &guest, &identity, ports, rings).expect("post");
+    build_post(&context, domid, &guest, &identity, &prepared, rings).expect("post");
     assert_eq!(key(domid, "vm-data/mmio-hole-size"), Some((0xe000_0000_u64).to_string()));
     assert_eq!(key(domid, "platform/mmio_hole_size"), Some((0xe000_0000_u64).to_string()));
 
@@ -196,7 +196,7 @@ pub(crate) fn guest_memory(domid: DomId, start: u64, length: u64) -> Vec<u8> {
     bytes
 }
 
-fn number_at(bytes: &[u8], at: usize, length: usize) -> u64 {
+pub(crate) fn number_at(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
@@ -259,6 +259,20 @@ fn tables_in_the_guest() {
     assert!(contains(&structures, &system) && contains(&structures, &vendor), "{structures:x?}");
     assert!(!contains(&structures, b"HVM domU\0"), "its own has made way");
 
+    let tables = acpi_tables(domid);
+    let names: Vec<String> = tables.iter().map(|table| String::from_utf8_lossy(&table[..4]).into_owned()).collect();
+    assert!(names.contains(&"APIC".to_owned()), "hvmloader's own are there: {names:?}");
+    assert!(tables.contains(&slic) && tables.contains(&oem), "{names:?}");
+    dombuild(&["destroy", "t"]).success();
+}
+
+/// The ACPI tables that hvmloader has given a guest, once SeaBIOS has put their root where an operating system looks for it.
+pub(crate) fn acpi_tables(domid: DomId) -> Vec<Vec<u8>> {
+    let bios = || guest_memory(domid, 0xf_0000, 0x1_0000);
+    wait_for("the ACPI tables are where an operating system looks for them", 60, || {
+        find(&bios(), b"RSD PTR ", 20).is_some()
+    });
+    let bios = bios();
     let root = &bios[find(&bios, b"RSD PTR ", 20).expect("ACPI")..];
     let rsdt_at = number_at(root, 16, 4);
     let rsdt = guest_memory(domid, rsdt_at, number_at(&guest_memory(domid, rsdt_at, 36), 4, 4));
@@ -269,10 +283,7 @@ fn tables_in_the_guest() {
             guest_memory(domid, at, number_at(&guest_memory(domid, at, 36), 4, 4))
         })
         .collect();
-    let names: Vec<String> = tables.iter().map(|table| String::from_utf8_lossy(&table[..4]).into_owned()).collect();
-    assert!(names.contains(&"APIC".to_owned()), "hvmloader's own are there: {names:?}");
-    assert!(tables.contains(&slic) && tables.contains(&oem), "{names:?}");
-    dombuild(&["destroy", "t"]).success();
+    tables
 }
 
 fn tables_of_the_host() {

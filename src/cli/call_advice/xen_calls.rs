@@ -202,6 +202,7 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ESRCH, GONE),
         ],
     ),
+    ("xc_domain_node_getaffinity", &[(Errno::ESRCH, GONE), (Errno::ENOMEM, LOCAL_MEMORY)]),
     (
         "xc_domain_node_setaffinity",
         &[

@@ -12,7 +12,7 @@ use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::host_access::give_access;
 use crate::builder::image::check_paging_pool;
-use crate::builder::numa_placement::settle;
+use crate::builder::numa_placement::{check_nodes, settle};
 use crate::builder::platform::resolve_cpu_lists;
 use crate::builder::post::{Identity, build_post, make_skeleton};
 use crate::builder::pre::build_pre;
@@ -79,6 +79,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &CreateArgs, json: bool) -> an
 fn plan_devices(context: &Context<'_>, config: &mut Create) -> Result<PlannedDevices, Failure> {
     plan_around_reserved(&mut config.guest, context.xen).at(Stage::CreateDomain)?;
     resolve_cpu_lists(context, &mut config.guest.platform).at(Stage::CreateDomain)?;
+    check_nodes(context, &config.guest).at(Stage::CreateDomain)?;
     let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
     plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::builder::dom0_memory::{dom0_memory, may_shrink_dom0};
 use crate::builder::host_memory::free_memory;
+use crate::builder::numa_placement::plan_nodes;
 use crate::builder::populate::populates_before;
 use crate::builder::shortage::shortage;
 use crate::cli::create_request::create_request;
@@ -63,6 +64,11 @@ pub(crate) fn run(
     let memory = &config.guest.plan.memory;
     let (free, of_dom0) = check_memory(context, config)?;
     checks.push(format!("{} KiB are free and unclaimed, {} are needed{of_dom0}", free.0, memory.footprint.0));
+    let nodes = context.step(Stage::WaitFreeMemory, || plan_nodes(context, &config.guest))?.node_pages();
+    if !nodes.is_empty() {
+        let each: Vec<String> = nodes.iter().map(|on| format!("{} pages on node {}", on.pages.0, on.node)).collect();
+        checks.push(format!("NUMA: {}", each.join(", ")));
+    }
     if let Some(model) = &config.device_model {
         context.step(Stage::DeviceModel, check_directories)?;
         let whom = match &model.run_as {
@@ -89,6 +95,7 @@ pub(crate) fn run(
         "required_kib": memory.footprint,
         "free_kib": free,
         "plan": config.guest.plan,
+        "nodes": nodes,
         "cpuid": libxl_cpuid::policy(cpuid),
     });
     let picture = render(&config.guest.plan);

@@ -13,10 +13,11 @@ use crate::cli::connection::{Connection, find_domain};
 use crate::cli::print::{self, Done, picture};
 use crate::cli::reporter::Reporter;
 use crate::domain::measure::{count_special_pages, measure};
+use crate::domain::node_pages::count_by_node;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::{RequestSource, find_request};
 use crate::error::{AtStage, Error, Failure};
-use crate::memory::{Difference, Kib, Kind, Measured, Model, Pages, Plan, compare, touched};
+use crate::memory::{Difference, Kib, Kind, Measured, Model, NodeFigure, Pages, Plan, by_node, compare, touched};
 use crate::observer::Running;
 use crate::os::{self, Untrusted};
 use crate::picture::comparison::draw_comparison;
@@ -33,7 +34,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> a
     let running = Running::begin(reporter, Stage::Inspect);
     let domid = find_domain(&connection, &arguments.domain).at(Stage::Inspect)?;
     let Some(every) = arguments.watch else {
-        let inspection = Inspection::of(&connection, domid, arguments.model)?;
+        let inspection = Inspection::of(&connection, domid, arguments)?;
         let svg = arguments.svg.as_deref();
         if svg.is_some() && inspection.plan.is_none() {
             let reason = inspection.no_plan.unwrap_or_default();
@@ -46,7 +47,7 @@ pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> a
         return if shown { Done::new(&inspection, &text) } else { print::finish(json, &inspection, &text) };
     };
     // At most so often, whatever was asked for.
-    let last = watch(&connection, domid, arguments.model, every.max(SLICE), json)?;
+    let last = watch(&connection, domid, arguments, every.max(SLICE), json)?;
     running.done();
     let text = last.as_ref().map_or_else(|| format!("domain {domid} is gone"), Inspection::to_string);
     Done::new(&last, &text)
@@ -57,14 +58,14 @@ pub(crate) fn run(reporter: &Reporter, arguments: &InspectArgs, json: bool) -> a
 fn watch(
     connection: &Connection<'_>,
     domid: DomId,
-    model: Option<Model>,
+    arguments: &InspectArgs,
     every: Duration,
     json: bool,
 ) -> anyhow::Result<Option<Inspection>> {
     let clear = stdout().is_terminal() && !json;
     let mut last = None;
     loop {
-        let inspection = match Inspection::of(connection, domid, model) {
+        let inspection = match Inspection::of(connection, domid, arguments) {
             Ok(inspection) => inspection,
             // The end of the domain is the end of the watch.
             Err(Failure { error: Error::NoSuchDomain(_), .. }) => return Ok(last),
@@ -117,6 +118,9 @@ struct Inspection {
     max_grant_frames: u32,
     /// Pages in the places of the special and ioreq server pages.
     special_pages: Option<Pages>,
+    /// Its pages by NUMA node, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<NodeFigure>,
     /// What there is to say against the plan.
     differences: Vec<Difference>,
     /// The plan that fits it, if one does.
@@ -126,13 +130,13 @@ struct Inspection {
 }
 
 impl Inspection {
-    fn of(connection: &Connection<'_>, domid: DomId, model: Option<Model>) -> Result<Self, Failure> {
+    fn of(connection: &Connection<'_>, domid: DomId, arguments: &InspectArgs) -> Result<Self, Failure> {
         let gone = |error| match error {
             // It went while it was being measured.
             Error::Xen(error) if error.errno == Some(Errno::ESRCH) => Error::NoSuchDomain(domid.to_string()),
             error => error,
         };
-        Self::gather(connection, domid, model).map_err(gone).at(Stage::Inspect)
+        Self::gather(connection, domid, arguments).map_err(gone).at(Stage::Inspect)
     }
 
     fn shown_name(&self) -> String {
@@ -142,12 +146,13 @@ impl Inspection {
     /// Plan and domain side by side; empty where there is no plan.
     fn draw(&self) -> String {
         let title = format!("{}, domain {}", self.shown_name(), self.domid);
-        self.plan
-            .as_ref()
-            .map_or_else(String::new, |plan| svg_comparison(plan, &self.measured, &self.differences, &title))
+        self.plan.as_ref().map_or_else(String::new, |plan| {
+            svg_comparison(plan, &self.measured, &self.nodes, &self.differences, &title)
+        })
     }
 
-    fn gather(connection: &Connection<'_>, domid: DomId, model: Option<Model>) -> Result<Self, Error> {
+    fn gather(connection: &Connection<'_>, domid: DomId, arguments: &InspectArgs) -> Result<Self, Error> {
+        let model = arguments.model;
         let (xen, store) = (&connection.xen, connection.store.plain());
         let domain = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
         let measured = measure(xen, domid)?;
@@ -163,6 +168,12 @@ impl Inspection {
         };
         let recorded = origin.as_ref().is_some_and(|origin| origin.recorded);
         let (grant_frames, max_grant_frames) = xen.grant_frames(domid)?;
+        let nodes = if arguments.nodes {
+            let planned = origin.as_ref().map(|origin| &origin.nodes[..]).unwrap_or_default();
+            by_node(planned, &count_by_node(xen, &connection.cancel, domid)?, measured.pod_cache_pages)
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             domid,
             name: store.read(&keys.of_domain("name"))?.map(Untrusted::from),
@@ -183,6 +194,7 @@ impl Inspection {
                 .as_ref()
                 .map_or_else(Vec::new, |plan| compare(plan, &measured, memory_target_kib, recorded)),
             measured,
+            nodes,
             plan,
             no_plan,
         })
@@ -240,6 +252,15 @@ impl fmt::Display for Inspection {
                 _ => "  differs".to_owned(),
             };
             writeln!(formatter, "  {what:<22} {plan:>12} {xen:>12}{verdict}")?;
+        }
+        for NodeFigure { node, planned, xen } in &self.nodes {
+            let what = format!("pages on node {node}");
+            let shown = planned.map_or("-".to_owned(), |planned| planned.0.to_string());
+            let verdict = if planned.is_some_and(|planned| planned != *xen) { "  differs" } else { "" };
+            writeln!(formatter, "  {what:<22} {shown:>12} {:>12}{verdict}", xen.0)?;
+        }
+        if let (false, Some(vnuma)) = (self.nodes.is_empty(), self.plan.as_ref().and_then(|plan| plan.vnuma.as_ref())) {
+            writeln!(formatter, "  its own nodes are on the host's nodes {:?}", vnuma.pnodes)?;
         }
         let kib = |size: Option<Kib>| size.map_or("-".to_owned(), |size| size.0.to_string());
         writeln!(formatter)?;

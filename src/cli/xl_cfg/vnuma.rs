@@ -18,6 +18,20 @@ pub(super) struct Node {
     distances: Vec<u64>,
 }
 
+impl Node {
+    /// The value of `--vnode`. xl's nodes are on physical node 0 where none is named.
+    pub(super) fn flag(&self) -> String {
+        let joined = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(":");
+        let mut flag = format!("pnode={},size={}MiB", self.pnode.unwrap_or(0), self.memory_mib.unwrap_or(0));
+        for (key, numbers) in [("vcpus", &self.vcpus), ("distances", &self.distances)] {
+            if !numbers.is_empty() {
+                flag.push_str(&format!(",{key}={}", joined(numbers)));
+            }
+        }
+        flag
+    }
+}
+
 /// The nodes, each a list of `pnode=`, `size=`, `vcpus=` and `vdistances=`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use super::column::{self, Bar, Place, Scale, TICK_WIDTH};
 use super::sheet::{Anchor, Font, MARGIN, Sheet};
 use super::style::Fill;
 use super::{GAP, LABEL_GAP, LINE_HEIGHT, ROW_HEIGHT, TITLE_Y, draw_label, draw_legend, heading};
-use crate::memory::compare::{Difference, Measured};
+use crate::memory::compare::{Difference, Measured, NodeFigure};
 use crate::memory::plan::Plan;
 use crate::memory::units::{Kib, Pages};
 use crate::picture::stack::short;
@@ -64,7 +64,13 @@ impl Side {
 /// Draws a plan and Xen's figures of the domain as one standalone SVG document: two columns on one scale, the figures,
 /// and the likely causes of differences. `title` may be untrusted text, such as the domain's name.
 #[must_use]
-pub fn svg_comparison(plan: &Plan, xen: &Measured, differences: &[Difference], title: &str) -> String {
+pub fn svg_comparison(
+    plan: &Plan,
+    xen: &Measured,
+    nodes: &[NodeFigure],
+    differences: &[Difference],
+    title: &str,
+) -> String {
     let planned = Side {
         name: "Plan",
         pool: plan.paging_pool,
@@ -96,7 +102,7 @@ pub fn svg_comparison(plan: &Plan, xen: &Measured, differences: &[Difference], t
     draw_sides(&mut sheet, &sides, scale);
     let legend = sheet.bottom() + 34;
     draw_legend(&mut sheet, legend, scale);
-    draw_table(&mut sheet, plan, xen, differences, legend + 50);
+    draw_table(&mut sheet, &rows(plan, xen, nodes), differences, legend + 50);
     sheet.finish(&title, &description(&sides, differences))
 }
 
@@ -150,11 +156,12 @@ fn draw_sides(sheet: &mut Sheet, sides: &[Side; 2], scale: Scale) {
     }
 }
 
-/// Draws the figures, the differences and their causes.
-fn draw_table(sheet: &mut Sheet, plan: &Plan, xen: &Measured, differences: &[Difference], top: i32) {
+/// A figure: its name, its JSON name, which the differences use, the planned value and Xen's.
+type Row = (String, &'static str, u64, u64);
+
+fn rows(plan: &Plan, xen: &Measured, nodes: &[NodeFigure]) -> Vec<Row> {
     let pod = plan.pod.unwrap_or_default();
-    // Each with its JSON name, which the differences use.
-    let rows = [
+    let figures = [
         ("owned pages", "owned_pages", plan.owned_pages_running.get(), xen.owned_pages.get()),
         ("max pages", "max_pages", plan.max_pages.get(), xen.max_pages.get()),
         ("on demand, entries", "pod_entries", pod.entries.get(), xen.pod_entries.get()),
@@ -162,6 +169,15 @@ fn draw_table(sheet: &mut Sheet, plan: &Plan, xen: &Measured, differences: &[Dif
         ("paging pool, KiB", "paging_pool_kib", plan.paging_pool.get(), xen.paging_pool_kib.get()),
         ("claimed pages", "claimed_pages", 0, xen.claimed_pages.get()),
     ];
+    let figures = figures.into_iter().map(|(name, key, plan, xen)| (name.to_owned(), key, plan, xen));
+    let nodes = nodes.iter().filter_map(|figure| {
+        Some((format!("pages on node {}", figure.node), "nodes", figure.planned?.get(), figure.xen.get()))
+    });
+    figures.chain(nodes).collect()
+}
+
+/// Draws the figures, the differences and their causes.
+fn draw_table(sheet: &mut Sheet, rows: &[Row], differences: &[Difference], top: i32) {
     let difference = |plan: u64, xen: u64| match xen.cmp(&plan) {
         std::cmp::Ordering::Less => format!("−{}", plan - xen),
         std::cmp::Ordering::Equal => "same".to_owned(),
@@ -187,7 +203,7 @@ fn draw_table(sheet: &mut Sheet, plan: &Plan, xen: &Measured, differences: &[Dif
     if !differences.is_empty() {
         sheet.text(causes, y, Font::Soft, Anchor::Start, "most likely because");
     }
-    for (name, key, plan, xen) in rows {
+    for (name, key, plan, xen) in rows.iter().map(|(name, key, plan, xen)| (name, *key, *plan, *xen)) {
         y += ROW_HEIGHT + 2;
         let font = if plan == xen { Font::Plain } else { Font::Name };
         sheet.text(MARGIN, y, font, Anchor::Start, name);

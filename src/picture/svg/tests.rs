@@ -201,7 +201,7 @@ fn measured(plan: &Plan) -> Measured {
 
 fn assert_drawn_beside(plan: &Plan, xen: &Measured, title: &str) {
     let differences = compare(plan, xen, None, true);
-    let picture = Picture::of(&svg_comparison(plan, xen, &differences, title));
+    let picture = Picture::of(&svg_comparison(plan, xen, &[], &differences, title));
     assert!(["Plan", "Xen", "owned", "What differs"].iter().all(|text| picture.has(text)));
     let same = "The domain is as it was planned, to the page.";
     assert_eq!(picture.has(same), differences.is_empty());
@@ -303,11 +303,11 @@ fn only_what_is_not_to_scale_is_cut() {
 fn a_hostile_title() {
     let plan = Plan::new(&Request::new(Kib(1 << 20))).expect("a plan");
     let title = "a<script>alert(\"1\")</script>&amp;']]>\u{0}\u{1b}[2J\u{202e}\u{feff}\u{ffff}\u{85}\nb";
-    let drawn = svg_comparison(&plan, &measured(&plan), &[], title);
+    let drawn = svg_comparison(&plan, &measured(&plan), &[], &[], title);
     assert!(Picture::of(&drawn).has("a<script>alert(\"1\")</script>&amp;']]>[2Jb"), "{drawn}");
     assert_drawn_beside(&plan, &measured(&plan), &"<&\"'>".repeat(1000));
     assert_drawn_beside(&plan, &measured(&plan), &"漢".repeat(1000));
-    let long = Picture::of(&svg_comparison(&plan, &measured(&plan), &[], &"x".repeat(1000)));
+    let long = Picture::of(&svg_comparison(&plan, &measured(&plan), &[], &[], &"x".repeat(1000)));
     assert!(long.texts.iter().any(|(_, text)| text.starts_with("xxx") && text.ends_with("x…")));
 }
 

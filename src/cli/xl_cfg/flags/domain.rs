@@ -1,8 +1,8 @@
 //! The domain itself: name, memory, vCPUs, scheduling, limits.
 
 use super::Mapper;
-use crate::cli::xl_cfg::cpu_list;
 use crate::cli::xl_cfg::reader::Read;
+use crate::cli::xl_cfg::{cpu_list, vnuma};
 use crate::memory::Kind;
 
 /// xl's memory of a guest whose file names none, in MiB (`libxl__domain_build_info_setdefault`, libxl_create.c, Xen 4.17).
@@ -51,13 +51,20 @@ impl Mapper<'_> {
     }
 
     fn memory(&mut self) {
-        let (memory, maxmem) = (self.number("memory"), self.number("maxmem"));
+        let memory = self.number("memory");
+        // The sizes of the nodes make maxmem.
+        let nodes = self.vnuma();
+        let sum: i64 = nodes.iter().filter_map(|node| node.memory_mib).filter_map(|mib| i64::try_from(mib).ok()).sum();
+        let maxmem = self.number("maxmem").or((!nodes.is_empty()).then_some(sum));
         match memory.or(maxmem) {
             Some(mib) => self.add(if memory.is_some() { "memory" } else { "maxmem" }, format!("--memory={mib}MiB")),
             None => self.usual(format!("--memory={USUAL_MEMORY}MiB")),
         }
         if let (Some(_), Some(mib)) = (memory, maxmem) {
-            self.add("maxmem", format!("--maxmem={mib}MiB"));
+            self.add(if nodes.is_empty() { "maxmem" } else { "vnuma" }, format!("--maxmem={mib}MiB"));
+        }
+        for node in &nodes {
+            self.add("vnuma", format!("--vnode={}", node.flag()));
         }
         if let Some(mib) = self.number("shadow_memory") {
             self.add("shadow_memory", format!("--shadow-memory={mib}MiB"));
@@ -67,15 +74,31 @@ impl Mapper<'_> {
         }
     }
 
-    /// How many vCPUs the guest has.
+    /// The nodes of `vnuma`.
+    fn vnuma(&mut self) -> Vec<vnuma::Node> {
+        match self.take("vnuma") {
+            Some(Read::Lists(lists)) => vnuma::nodes(lists).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many vCPUs the guest has: those of its nodes, if it has some.
     fn all_vcpus(&mut self) -> i64 {
+        let nodes = self.vnuma();
+        if !nodes.is_empty() {
+            return i64::try_from(nodes.iter().map(|node| node.vcpus.len()).sum::<usize>()).unwrap_or(i64::MAX);
+        }
         self.number("maxvcpus").or_else(|| self.number("vcpus")).unwrap_or(1)
     }
 
     fn vcpus(&mut self) {
         let all = self.all_vcpus();
-        let key = if self.number("maxvcpus").is_some() { "maxvcpus" } else { "vcpus" };
-        if self.number(key).is_some() {
+        let key = match (self.vnuma().is_empty(), self.number("maxvcpus")) {
+            (false, _) => "vnuma",
+            (true, Some(_)) => "maxvcpus",
+            (true, None) => "vcpus",
+        };
+        if key == "vnuma" || self.number(key).is_some() {
             self.add(key, format!("--vcpus={all}"));
         }
         // Without vcpus, xl starts one of maxvcpus.
