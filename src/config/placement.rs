@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::memory::vnuma::MAX_PNODES;
+use crate::memory::limits::MAX_PNODES;
 use crate::memory::{Kib, Mib, Vnode};
 
 /// How strictly nodes are chosen and kept.

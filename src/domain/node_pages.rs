@@ -40,11 +40,12 @@ pub fn count_by_node(xen: &Interface, cancel: &Cancel, domid: DomId) -> Result<V
     }
 }
 
-/// The counts of a domain in Xen's text (`dump_numa`, xen/arch/x86/numa.c, Xen 4.17): a line `Domain N (total: PAGES):`, then
-/// `Node N: PAGES` for each node. `None` while they are not complete.
+/// The counts of a domain in Xen's text (`dump_numa`, xen/arch/x86/numa.c, Xen 4.17, xen/common/numa.c, Xen 4.20): a line
+/// `Domain N (total: PAGES):`, of Xen 4.20 `dN (total: PAGES):`, then `Node N: PAGES` for each node. `None` while they are not complete.
 fn parse(text: &str, domid: DomId, nodes: usize) -> Option<Vec<NodePages>> {
-    let wanted = format!("Domain {domid} (total: ");
-    let mut lines = text.lines().skip_while(|line| !line.contains(&wanted)).skip(1);
+    let wanted = [format!("Domain {domid} (total: "), format!(" d{domid} (total: ")];
+    let is_it = |line: &str| wanted.iter().any(|wanted| line.contains(wanted));
+    let mut lines = text.lines().skip_while(|line| !is_it(line)).skip(1);
     // The last line may not be complete yet.
     let complete = text.ends_with('\n');
     let counts: Vec<NodePages> = lines
@@ -73,6 +74,7 @@ mod tests {
         };
         assert_eq!(of(10, text), Some(vec![(0, 12_200), (1, 72)]));
         assert_eq!(of(1, text), None);
+        assert_eq!(of(10, &text.replace("Domain ", "d")), Some(vec![(0, 12_200), (1, 72)]));
         for end in 0..text.len() {
             assert_eq!(of(10, &text[..end]), None, "{:?}", &text[..end]);
         }

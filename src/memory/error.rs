@@ -8,7 +8,7 @@ use super::model::Model;
 use super::multiplier::ShadowMultiplier;
 use super::reserved::Reserved;
 use super::units::{Bytes, Kib, Mib};
-use super::vnuma::VnumaError;
+use super::vnuma_error::VnumaError;
 
 /// Why a request cannot become a plan. Each message states the fact and its numbers. What to do about it depends on the
 /// caller's own interface.

@@ -31,6 +31,7 @@
 //! - [`multiplier`]: the factor for the paging pool.
 //! - [`layout`]: the guest's physical address space and e820 map.
 //! - [`vnuma`]: the NUMA nodes that the guest sees.
+//! - [`vnuma_error`]: why it cannot see these.
 //! - [`nodes`]: the host's NUMA nodes that its memory goes to.
 //! - [`plan`]: breakdown and layout together, with the page counts that Xen reports.
 //! - [`mod@balloon`]: limits, targets and completion of a resize.
@@ -60,6 +61,7 @@ pub mod size;
 mod tests;
 pub mod units;
 pub mod vnuma;
+pub mod vnuma_error;
 
 pub use balloon::{BalloonError, Move, Present};
 pub use breakdown::Memory;
@@ -75,4 +77,5 @@ pub use request::Request;
 pub use reserved::Reserved;
 pub use size::SizeError;
 pub use units::{Bytes, Gfn, Kib, Mib, PAGE_SIZE, Pages};
-pub use vnuma::{Vnode, Vnuma, VnumaError};
+pub use vnuma::{Vnode, Vnuma};
+pub use vnuma_error::VnumaError;

@@ -36,3 +36,12 @@ pub const MIN_LOWMEM: Bytes = Bytes(16 * MIB);
 /// The length of the region for the video RAM of NVIDIA vGPUs, and the step of the search for its address (XenServer's
 /// figure).
 pub const VGPU_VRAM: Bytes = Bytes(16 * MIB);
+
+/// The distance of a node to itself (ACPI 5.0, section 5.2.17). Linux ignores a table with another (`slit_valid`, Linux 6.1).
+pub const LOCAL_DISTANCE: u32 = 10;
+/// The distance to another node, where none is given.
+pub const REMOTE_DISTANCE: u32 = 20;
+/// The largest distance: in the table, 255 stands for a node that cannot be reached.
+pub const MAX_DISTANCE: u32 = 254;
+/// The most physical nodes that Xen knows (`MAX_NUMNODES`, xen/include/asm-x86/numa.h, Xen 4.17).
+pub const MAX_PNODES: u32 = 64;

@@ -8,7 +8,7 @@ use crate::memory::layout::{
 };
 use crate::memory::plan::Plan;
 use crate::memory::units::{Bytes, Gfn};
-use crate::memory::vnuma::Vnuma;
+use crate::memory::vnuma::{VnodeRange, Vnuma};
 
 /// A region; it ends where the one above it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,13 +83,18 @@ impl Map {
         for whole in std::mem::take(&mut self.regions) {
             let bottom = whole.start;
             let is_ram = whole.name.ends_with(" RAM") && (bottom >= E820_LOW_START || top > E820_LOW_START);
-            let inside = vnuma.ranges.iter().rev().filter(|range| is_ram && range.start < top && range.end > bottom);
+            let inside: Vec<&VnodeRange> =
+                vnuma.ranges.iter().rev().filter(|range| is_ram && range.start < top && range.end > bottom).collect();
             let mut whole = Some(whole);
-            for range in inside {
+            for range in &inside {
+                let size = Bytes(range.end.get().saturating_sub(range.start.max(bottom).get()));
                 let note = format!("virtual node {}, of the host's node {}", range.vnode, range.pnode);
                 if range.start > bottom {
-                    regions.push(region(range.start, "", "RAM", Filling::Ram, [note]));
+                    regions.push(region(range.start, "", "RAM", Filling::Ram, [size.to_string(), note]));
                 } else if let Some(mut lowest) = whole.take() {
+                    if inside.len() > 1 {
+                        lowest.notes = vec![size.to_string()];
+                    }
                     lowest.notes.push(note);
                     regions.push(lowest);
                 }

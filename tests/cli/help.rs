@@ -141,9 +141,9 @@ fn the_examples_are_understood() {
 
 #[test]
 fn the_flags_of_each_verb() {
-    let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --mmio-hole --model --passthrough --pci --vgpu --shim";
+    let memory = "--kind --memory --maxmem --video --extra-internal --vcpus --shadow-multiplier --shadow-memory --vnode --mmio-hole --model --passthrough --pci --vgpu --shim";
     let guest = "--firmware --smbios --bios-string --smbios-passthrough --acpi --hvmloader --kernel --ramdisk --cmdline --shim-file --shim-cmdline --shim-extra --platform --cpuid --altp2m --wait-memory \
-                 --autoballoon --dom0-min --no-claim --no-build-lock";
+                 --autoballoon --dom0-min --placement --nodes --no-claim --no-build-lock";
     let table = [
         ("plan", format!("{memory} --svg")),
         ("check", "--strict --libxl-json --xl-conf".to_owned()),
@@ -164,7 +164,7 @@ fn the_flags_of_each_verb() {
         ("destroy", "--force --store-timeout".to_owned()),
         ("cleanup", "--apply --store-timeout".to_owned()),
         ("balloon", "--timeout --model --force --store-timeout".to_owned()),
-        ("inspect", "--watch --svg --model --store-timeout".to_owned()),
+        ("inspect", "--watch --svg --nodes --model --store-timeout".to_owned()),
         ("attach", "--timeout --no-wait --hotplug-timeout --store-timeout".to_owned()),
         ("detach", "--timeout --force --store-timeout".to_owned()),
         ("insert", "--format --timeout --force --store-timeout".to_owned()),
@@ -172,7 +172,7 @@ fn the_flags_of_each_verb() {
         ("save", "--checkpoint --keep-paused --suspend-timeout --timeout --store-timeout".to_owned()),
         (
             "restore",
-            "--dry-run --paused --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
+            "--dry-run --paused --timeout --wait-memory --autoballoon --dom0-min --placement --nodes --no-claim --no-build-lock --hotplug-timeout \
              --dm-timeout --device-model-user --device-model-root --store-timeout"
                 .to_owned(),
         ),
@@ -184,7 +184,7 @@ fn the_flags_of_each_verb() {
         ),
         (
             "migrate-receive",
-            "--fd --paused --has --timeout --wait-memory --autoballoon --dom0-min --no-claim --no-build-lock --hotplug-timeout \
+            "--fd --paused --has --timeout --wait-memory --autoballoon --dom0-min --placement --nodes --no-claim --no-build-lock --hotplug-timeout \
              --dm-timeout --device-model-user --device-model-root --store-timeout"
                 .to_owned(),
         ),

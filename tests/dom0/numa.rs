@@ -29,11 +29,17 @@ const PVH: [&str; 4] = ["--kind", "pvh", "--kernel", GUEST_KERNEL];
 const PV: [&str; 4] = ["--kind", "pv", "--kernel", GUEST_KERNEL];
 const HVM: [&str; 2] = ["--device-model", "none"];
 
+/// The lines from the one that names a domain, which Xen 4.20 calls `d1` and Xen 4.17 `Domain 1`.
+fn from_domain(text: &str, domid: DomId) -> impl Iterator<Item = &str> {
+    let names = [format!(" Domain {domid} (total: "), format!(" d{domid} (total: ")];
+    text.lines().skip_while(move |line| !names.iter().any(|name| line.contains(name)))
+}
+
 /// The pages of a domain by node, as Xen's debug key u prints them to its console: the witness.
 fn counted(domid: DomId) -> BTreeMap<u64, u64> {
     shell("xl dmesg -c >/dev/null; xl debug-keys u; sleep 0.5");
     let text = shell("xl dmesg");
-    let mut lines = text.lines().skip_while(|line| !line.contains(&format!("Domain {domid} (total: "))).skip(1);
+    let mut lines = from_domain(&text, domid).skip(1);
     let node = |line: &str| {
         let (node, pages) = line.split_once("Node ")?.1.split_once(": ")?;
         Some((node.trim().parse().ok()?, pages.trim().parse().ok()?))
@@ -205,7 +211,7 @@ fn xl_file() {
     let layout = |domid: DomId| {
         let counts = counted(domid);
         let text = shell("xl dmesg");
-        let lines = text.lines().skip_while(|line| !line.contains(&format!("Domain {domid} (total: "))).skip(3);
+        let lines = from_domain(&text, domid).skip(3);
         let rest: Vec<String> = lines.take(7).map(|line| line.replace("(XEN)", "").trim().to_owned()).collect();
         (counts, rest)
     };

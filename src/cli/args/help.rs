@@ -37,6 +37,9 @@ Examples:
   dombuild plan --memory 4GiB --maxmem 6GiB --json
   dombuild plan --memory 4GiB --maxmem 6GiB --svg -
   dombuild plan --memory 4GiB --pci 03:00.0
+  dombuild plan --memory 4GiB --vcpus 2 \\
+                --vnode pnode=0,size=2GiB,vcpus=0 \\
+                --vnode pnode=1,size=2GiB,vcpus=1
 
 Exit codes:
   0 done   2 usage   3 these numbers make no guest, or the file cannot be written"
@@ -45,7 +48,7 @@ Exit codes:
 pub(super) const AFTER_CHECK: &str = "\
 The language is xl's. Where xl drops a value or ignores a word in silence, check
 says so, with line, column and a mark. It does not look at files, disks and
-bridges that the configuration names. Guests are created from flags.
+bridges that the configuration names.
 
 A saved guest is known by the first bytes of its file. check says what is in it
 and how large each part is, once all records are found whole. Damage is shown
@@ -73,6 +76,7 @@ Examples:
   dombuild create --name web --memory 2GiB --disk /dev/vg/web,raw,xvda,w \\
                   --disk format=qcow2,vdev=xvdb,target=/srv/b.qcow2 --vif ''
   dombuild create --name test --memory 128 --device-model none --foreground
+  dombuild create --name big --memory 16GiB --nodes 0,1 --placement strict
   dombuild create --name web --memory 4GiB --pci 03:00.0,03:00.1 \\
                   --smbios-passthrough --paused
   dombuild create --name fast --kind pvh --memory 1GiB \\
@@ -132,6 +136,7 @@ Examples:
   dombuild inspect web
   dombuild inspect 7 --watch
   dombuild inspect 7 --svg memory.svg
+  dombuild inspect 7 --nodes
   dombuild inspect 7 --json
 
 Exit codes:

@@ -302,6 +302,15 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_domain_setmaxmem", &[(Errno::ESRCH, GONE)]),
+    (
+        "xc_domain_setvnuma",
+        &[
+            (Errno::EINVAL, "the domain has another number of vCPUs than the guest's virtual nodes name"),
+            (Errno::E2BIG, "there are more virtual nodes than Xen takes: give fewer --vnode"),
+            (Errno::ENOMEM, XEN_HEAP),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
     ("xc_domain_shutdown", &[(Errno::ESRCH, GONE)]),
     ("xc_domain_unpause", &[(Errno::ESRCH, GONE), (Errno::EINVAL, "the domain is not paused")]),
     (
@@ -372,6 +381,7 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::EFAULT, "the guest has no page there"),
         ],
     ),
+    ("xc_numainfo", &[(Errno::EACCES, RELEASE), (Errno::ENOMEM, LOCAL_MEMORY)]),
     (
         "xc_physdev_map_pirq",
         &[
@@ -382,6 +392,7 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),
+    ("xc_readconsolering", &[(Errno::ENOMEM, LOCAL_MEMORY)]),
     (
         "xc_reserved_device_memory_map",
         &[
@@ -418,6 +429,7 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ESRCH, GONE),
         ],
     ),
+    ("xc_send_debug_keys", &[(Errno::ENOMEM, LOCAL_MEMORY)]),
     (
         "xc_set_domain_cpu_policy",
         &[
