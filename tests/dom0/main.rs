@@ -51,6 +51,7 @@ mod odd_kernels;
 mod ownership;
 mod parallel;
 mod passthrough;
+mod pci;
 mod placement;
 mod platform;
 mod qemu_devices;
@@ -137,6 +138,7 @@ fn main() -> ExitCode {
         hotplug::TESTS,
         limits::TESTS,
         passthrough::TESTS,
+        pci::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
         external_devices::TESTS,

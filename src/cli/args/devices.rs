@@ -11,10 +11,10 @@ use super::qemu::Switch;
 use super::time::seconds;
 use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
 use crate::config::devices::machine::{BootOrder, DiskController, GraphicsCard};
+use crate::config::devices::pci::PciWord;
 use crate::config::host_access::{IoMemory, Irq, PortRange};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
-use crate::xen::PciAddress;
 
 /// Devices that the guest gets later.
 #[derive(Debug, Clone, Args)]
@@ -27,11 +27,12 @@ pub struct DeviceArgs {
     /// The guest gets PCI devices of the host later; it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
-    /// Make room for this PCI device of the host in an HVM guest (repeat it, or use commas): a hole as large as sysfs says
-    /// that the devices need, and no RAM where the host reserves memory for them, which create and build ask Xen for and
-    /// plan does not know. Implies --passthrough. The device itself is not given to the guest
+    /// Give this PCI device of the host to the guest (repeat it, or use commas): SBDF[@SLOT][,KEY=0|1]... with permissive,
+    /// msitranslate, power_mgmt and seize, and rdm_policy=strict|relaxed. `dombuild pci assign` takes it from dom0. An HVM
+    /// guest has room for it: a hole as large as sysfs says, and no RAM where the host reserves memory. build makes that
+    /// room alone, and plan does not ask Xen. Implies --passthrough
     #[arg(long, value_name = "SBDF", value_delimiter = ',')]
-    pub pci: Vec<PciAddress>,
+    pub pci: Vec<PciWord>,
     /// Make room for an NVIDIA vGPU in an HVM guest: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU itself is
     /// not given to the guest
     #[arg(long)]
