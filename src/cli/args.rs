@@ -84,10 +84,10 @@ pub enum Command {
     /// Change the memory of a running guest, and wait until it has that size
     #[command(after_help = AFTER_BALLOON)]
     Balloon(BalloonArgs),
-    /// Attach a disk or a network card to a guest, and wait until the guest has connected it
+    /// Attach a disk, a network card or a PCI device to a guest, and wait until the guest has connected it
     #[command(after_help = AFTER_ATTACH)]
     Attach(AttachArgs),
-    /// Detach a disk or a network card from a guest, which is asked to release it
+    /// Detach a device from a guest, which is asked to release it
     #[command(after_help = AFTER_DETACH)]
     Detach(DetachArgs),
     /// Put an image into a CD drive of an HVM guest; what is in it comes out

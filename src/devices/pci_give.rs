@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::pci_assignable::{Take, assign};
-use super::pci_host::{HostDevice, PCIBACK, PciRange, owner_node, owners, uuid_node, write};
+use super::pci_host::{HostDevice, PCIBACK, PciRange, owner_node, owners, run_node, uuid_node, write};
 use super::pci_nodes;
 use super::xenbus::error_directory;
 use crate::config::devices::pci::PciDevice;
@@ -24,7 +24,7 @@ use crate::os::Untrusted;
 use crate::qemu::command_line::socket;
 use crate::qemu::monitor::Monitor;
 use crate::stage::Stage;
-use crate::xen::{Access, DomId, DomainRef, PciAddress, XenError};
+use crate::xen::{Access, DomId, DomainRef, PciAddress, Store, XenError};
 
 /// How long pciback may take with its devices.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,12 +133,19 @@ fn warn(host: &HostDevice, sysfs: &Path, owners: &std::collections::BTreeMap<Pci
     Ok(())
 }
 
-/// Notes the guest, resets the devices, and lets them use its memory, and the guest use them. What was done when it fails stays for
+/// Notes the guest, resets the devices, and lets them use its memory, and the guest use them; with the mark of the run if the guest
+/// exists already. What was done when it fails stays for
 /// [`super::pci_take`].
 ///
 /// # Errors
 /// [`PciError::InGuest`] if a device was given away since the checks; the call that Xen refused.
-pub fn give(context: &Context<'_>, sysfs: &Path, domain: DomainRef, devices: &[PlannedPci]) -> Result<(), Failure> {
+pub fn give(
+    context: &Context<'_>,
+    sysfs: &Path,
+    domain: DomainRef,
+    devices: &[PlannedPci],
+    mark: Option<&str>,
+) -> Result<(), Failure> {
     if devices.is_empty() {
         return Ok(());
     }
@@ -148,7 +155,7 @@ pub fn give(context: &Context<'_>, sysfs: &Path, domain: DomainRef, devices: &[P
             if !planned.host.is_assignable() {
                 assign(context, sysfs, address, Take::Unused)?;
             }
-            note(context, domain, address)?;
+            note(context, domain, address, mark)?;
             if !planned.host.reset_methods.is_empty()
                 && let Err(error) = planned.host.reset()
             {
@@ -162,15 +169,24 @@ pub fn give(context: &Context<'_>, sysfs: &Path, domain: DomainRef, devices: &[P
 }
 
 /// Writes whose the device is, unless it is somebody's by now.
-fn note(context: &Context<'_>, domain: DomainRef, address: PciAddress) -> Result<(), Error> {
+fn note(context: &Context<'_>, domain: DomainRef, address: PciAddress, mark: Option<&str>) -> Result<(), Error> {
     context.store.transaction(|transaction| {
         if let Some(owner) = transaction.read(&owner_node(address))? {
             let domid = owner.parse().ok().and_then(DomId::new).unwrap_or(DomId::DOM0);
             return Err(PciError::InGuest { address, domid }.into());
         }
         transaction.write(&uuid_node(address), &domain.uuid.to_string())?;
+        mark.map_or(Ok(()), |mark| transaction.write(&run_node(address), mark))?;
         Ok(transaction.write(&owner_node(address), &domain.domid.to_string())?)
     })
+}
+
+/// Ends the attachment to a guest that exists: if this run is killed from now on, the device stays.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn settle(store: &Store, address: PciAddress) -> Result<(), XenError> {
+    store.plain().remove(&run_node(address))
 }
 
 /// Ports, memory and the interrupt of the device, and all of its configuration space if it is permissive.

@@ -14,7 +14,7 @@ use crate::xen::{DomId, PciAddress, Transaction, XenError};
 pub const PCIBACK: &str = "pciback";
 
 /// libxl's notes on devices, one directory for each.
-const NOTES: &str = "/libxl/pci";
+pub const NOTES: &str = "/libxl/pci";
 
 /// A range of I/O ports or of memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +209,13 @@ pub fn uuid_node(address: PciAddress) -> String {
     format!("{}/dombuild-uuid", notes_of(address))
 }
 
+/// The node of the run that gives the device to a guest which exists, while it does: the value is that of
+/// [`JournalEntry::mark`](crate::runs::journal::JournalEntry::mark).
+#[must_use]
+pub fn run_node(address: PciAddress) -> String {
+    format!("{}/dombuild-run", notes_of(address))
+}
+
 /// The node of the driver that a device had before pciback.
 #[must_use]
 pub fn driver_node(address: PciAddress) -> String {
@@ -224,6 +231,8 @@ pub struct OwnedDevice {
     pub domid: DomId,
     /// Its UUID, if dombuild noted it.
     pub uuid: Option<uuid::Uuid>,
+    /// The run that is giving it to a guest which exists, or was killed while it did.
+    pub run: Option<String>,
 }
 
 /// The devices that guests have, by libxl's notes, which dombuild keeps as well.
@@ -233,12 +242,18 @@ pub struct OwnedDevice {
 pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError> {
     let named = transaction.children(NOTES)?;
     let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
-    let paths: Vec<String> = addresses.iter().flat_map(|address| [owner_node(*address), uuid_node(*address)]).collect();
+    let paths: Vec<String> =
+        addresses.iter().flat_map(|address| [owner_node(*address), uuid_node(*address), run_node(*address)]).collect();
     let values = transaction.read_all(&paths)?;
-    let owned = addresses.iter().zip(values.chunks(2)).filter_map(|(address, values)| {
-        let [domid, uuid] = values else { return None };
+    let owned = addresses.iter().zip(values.chunks(3)).filter_map(|(address, values)| {
+        let [domid, uuid, run] = values else { return None };
         let domid = DomId::new(domid.as_deref()?.parse().ok()?)?;
-        Some(OwnedDevice { address: *address, domid, uuid: uuid.as_deref().and_then(|text| text.parse().ok()) })
+        Some(OwnedDevice {
+            address: *address,
+            domid,
+            uuid: uuid.as_deref().and_then(|text| text.parse().ok()),
+            run: run.clone(),
+        })
     });
     Ok(owned.collect())
 }

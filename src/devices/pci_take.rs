@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
-use super::pci_host::{HostDevice, OwnedDevice, in_backend, owned, owner_node, uuid_node};
+use super::pci_host::{HostDevice, NOTES, OwnedDevice, in_backend, notes_of, owned, owner_node, run_node, uuid_node};
 use super::pci_nodes;
 use crate::xen::{DomId, DomainRef, Interface, PciAddress, Store, XenError};
 
@@ -94,6 +94,15 @@ pub fn rest(xen: &Interface, sysfs: &Path, address: PciAddress) -> Result<(), St
 /// # Errors
 /// An error of xenstored.
 pub fn forget(store: &Store, address: PciAddress) -> Result<(), XenError> {
-    store.plain().remove(&owner_node(address))?;
-    store.plain().remove(&uuid_node(address))
+    store.transaction(|transaction| {
+        for node in [owner_node(address), uuid_node(address), run_node(address)] {
+            transaction.remove(&node)?;
+        }
+        for directory in [notes_of(address), NOTES.to_owned()] {
+            if transaction.children(&directory)?.is_empty() {
+                transaction.remove(&directory)?;
+            }
+        }
+        Ok(())
+    })
 }

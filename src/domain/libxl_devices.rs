@@ -19,6 +19,7 @@ use crate::config::devices::virtual_device::VirtualDevice;
 use crate::config::devices::vtpm::Vtpm;
 use crate::config::host_access::{IoMemory, PortRange};
 use crate::memory::Kind;
+use crate::xen::PciAddress;
 
 /// Adds a disk; one of the same number is replaced, as libxl does.
 pub fn add_disk(configuration: &mut Value, new: &Disk) {
@@ -30,6 +31,25 @@ pub fn add_disk(configuration: &mut Value, new: &Disk) {
 pub fn add_nic(configuration: &mut Value, devid: u32, new: &Nic, kind: Kind) {
     remove_nic(configuration, devid);
     push(configuration, "nics", nic(devid, new, kind));
+}
+
+/// Adds a PCI device of the host.
+pub fn add_pci(configuration: &mut Value, new: &PciDevice) {
+    remove_pci(configuration, new.address);
+    push(configuration, "pcidevs", pci(new));
+}
+
+/// Removes a PCI device of the host. libxl leaves out what is 0.
+pub fn remove_pci(configuration: &mut Value, address: PciAddress) {
+    let wanted = [
+        ("func", u64::from(address.function())),
+        ("dev", address.device().into()),
+        ("bus", address.bus().into()),
+        ("domain", address.segment().into()),
+    ];
+    remove(configuration, "pcidevs", |device| {
+        wanted.iter().all(|(name, number)| device.get(*name).and_then(Value::as_u64).unwrap_or(0) == *number)
+    });
 }
 
 /// Changes the medium of the CD drive of this number.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::migrated::{name_before, rename_back};
+use super::pci_device::take_back;
 use super::suspend::{is_suspending, resume, stop_recording};
 use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::cancel::Cancel;
@@ -252,6 +253,13 @@ impl Findings<'_> {
                 }
             }
             RunVerb::Attach => {
+                let context = Context { xen, store, observer: &Silent, cancel: &Cancel::default() };
+                let noted = owned(&store.plain())?.into_iter().filter(|device| device.domid == domid);
+                for device in noted.filter(|device| device.run.as_ref() == Some(&run.mark())) {
+                    self.note(run.uuid, Some(domid), Some(run), LeftoverKind::PciDevice, || {
+                        take_back(&context, domain, device.address)
+                    });
+                }
                 let devices = devices_of(&store.plain(), domid)?.into_iter();
                 for device in devices.filter(|device| device.run.as_ref() == Some(&run.mark())) {
                     self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Device, || {

@@ -128,6 +128,8 @@ pub enum AttachClass {
     Disk,
     /// A network card
     Vif,
+    /// A PCI device of the host
+    Pci,
 }
 
 /// The class of a device that goes.
@@ -145,19 +147,21 @@ pub enum DetachClass {
     Vsnd,
     /// PV calls
     Pvcalls,
+    /// A PCI device of the host
+    Pci,
 }
 
-/// Attach a disk or a network card to a guest, and wait until the guest has connected it
+/// Attach a disk, a network card or a PCI device to a guest, and wait until the guest has connected it
 #[derive(Debug, Clone, Args)]
 pub struct AttachArgs {
     /// Class of the device
-    #[arg(value_name = "disk|vif", hide_possible_values = true)]
+    #[arg(value_name = "disk|vif|pci", hide_possible_values = true)]
     pub class: AttachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device, as in --disk and --vif of create: /srv/b.img,raw,xvdb,w or bridge=xenbr0 or '' for a network card with
-    /// all defaults. docs/devices.md lists the words
+    /// The device, as in --disk, --vif and --pci of create: /srv/b.img,raw,xvdb,w or bridge=xenbr0 or '' for a network card
+    /// with all defaults or 03:00.0,permissive=1. docs/devices.md lists the words
     pub spec: String,
     /// How long the guest may take to connect it; a device that it does not connect is taken away again
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
@@ -224,23 +228,23 @@ pub struct EjectHow {
     pub force: bool,
 }
 
-/// Detach a disk or a network card from a guest, which is asked to release it
+/// Detach a device from a guest, which is asked to release it
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
-    /// Class of the device: disk, vif, vtpm, vdispl, vsnd or pvcalls
+    /// Class of the device: disk, vif, vtpm, vdispl, vsnd, pvcalls or pci
     #[arg(value_name = "CLASS", hide_possible_values = true)]
     pub class: DetachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of another
-    /// device its number
+    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of a PCI device
+    /// its address on the host (03:00.0), of another device its number
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub device: String,
     /// How long the guest may take to release it; a guest that does not begin to keeps it
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Do not ask the guest: what it has not written yet is lost
+    /// Do not ask the guest: what it has not written yet is lost. Not for a PCI device, which the guest could still reach
     #[arg(long, conflicts_with = "timeout")]
     pub force: bool,
     /// xenstored

@@ -225,7 +225,7 @@ fn start(
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, ports, rings)?;
     give_access(context, domid, guest.plan.request.kind, &config.devices.host_access)?;
-    give(context, Path::new(SYSFS), held, &devices.pci)?;
+    give(context, Path::new(SYSFS), held, &devices.pci, None)?;
     attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
         // Without its QEMU, a guest has no tap devices.
         let ended = model.as_mut().and_then(|model| model.check().err());
