@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::pci_host::{HostDevice, PCIBACK, driver_node, notes_of, owners, write};
+use super::pci_host::{HostDevice, PCIBACK, driver_node, notes_of, owners, remove_empty_notes, write};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::pci::PciError;
@@ -122,6 +122,9 @@ fn release(
     {
         write(&sysfs.join("bus/pci/drivers").join(name).join("bind"), &word)?;
     }
-    store.plain().remove(&notes_of(address))?;
+    store.transaction(|transaction| {
+        transaction.remove(&notes_of(address))?;
+        remove_empty_notes(transaction, address)
+    })?;
     Ok(driver.map(Untrusted::from))
 }

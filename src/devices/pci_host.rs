@@ -14,7 +14,7 @@ use crate::xen::{DomId, PciAddress, Transaction, XenError};
 pub const PCIBACK: &str = "pciback";
 
 /// libxl's notes on devices, one directory for each.
-pub const NOTES: &str = "/libxl/pci";
+const NOTES: &str = "/libxl/pci";
 
 /// A range of I/O ports or of memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +220,19 @@ pub fn run_node(address: PciAddress) -> String {
 #[must_use]
 pub fn driver_node(address: PciAddress) -> String {
     format!("{}/driver_path", notes_of(address))
+}
+
+/// Removes the directory of a device's notes, and that of all notes, if they are empty.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn remove_empty_notes(transaction: &Transaction<'_>, address: PciAddress) -> Result<(), XenError> {
+    for directory in [notes_of(address), NOTES.to_owned()] {
+        if transaction.children(&directory)?.is_empty() {
+            transaction.remove(&directory)?;
+        }
+    }
+    Ok(())
 }
 
 /// A device that a guest has, by the notes in xenstore.

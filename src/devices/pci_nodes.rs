@@ -2,7 +2,7 @@
 //! (`libxl__create_pci_backend` and `libxl__device_pci_add_xenstore`, tools/libs/light/libxl_pci.c, Xen 4.17).
 
 use super::pci_host::{backend_of, in_backend};
-use super::xenbus::state;
+use super::xenbus::{error_directory, state};
 use crate::config::devices::pci::PciDevice;
 use crate::domain::paths::XenstorePaths;
 use crate::xen::{DomId, PciAddress, Permissions, Transaction, XenError};
@@ -152,6 +152,27 @@ pub fn remove_all(transaction: &Transaction<'_>, domid: DomId) -> Result<(), Xen
         if transaction.children(&directory)?.is_empty() {
             transaction.remove(&directory)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes the error that dom0's kernel has reported of the backend, and the directories that it leaves empty.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn remove_errors(transaction: &Transaction<'_>, domid: DomId) -> Result<(), XenError> {
+    let errors = error_directory(DomId::DOM0, "pci", domid, 0);
+    if transaction.read(&errors)?.is_none() {
+        return Ok(());
+    }
+    transaction.remove(&errors)?;
+    let home = "/local/domain/0/error";
+    let kind = format!("{home}/backend/pci");
+    for directory in [format!("{kind}/{domid}"), kind, format!("{home}/backend"), home.to_owned()] {
+        if !transaction.children(&directory)?.is_empty() {
+            break;
+        }
+        transaction.remove(&directory)?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
-use super::pci_host::{HostDevice, NOTES, OwnedDevice, in_backend, notes_of, owned, owner_node, run_node, uuid_node};
+use super::pci_host::{
+    HostDevice, OwnedDevice, in_backend, owned, owner_node, remove_empty_notes, run_node, uuid_node,
+};
 use super::pci_nodes;
 use crate::xen::{DomId, DomainRef, Interface, PciAddress, Store, XenError};
 
@@ -38,7 +40,7 @@ pub fn take_all(xen: &Interface, store: &Store, sysfs: &Path, domain: DomainRef)
         problems.extend(xen.deassign_device(domain.domid, address).err().map(text));
     }
     problems.extend(store.transaction(|transaction| pci_nodes::remove_all(transaction, domain.domid)).err().map(text));
-    problems.extend(wait_closed(domain.domid).err());
+    problems.extend(wait_closed(store, domain.domid).err());
     for address in devices {
         match rest(xen, sysfs, address) {
             Ok(()) => problems.extend(forget(store, address).err().map(text)),
@@ -63,8 +65,12 @@ fn devices_of(store: &Store, domain: DomainRef) -> Result<Vec<PciAddress>, XenEr
     Ok(all)
 }
 
-/// Waits until dom0's pciback has let go of the devices: it takes none that it still holds for another guest.
-pub(crate) fn wait_closed(domid: DomId) -> Result<(), String> {
+/// Waits until dom0's pciback has let go of the devices: it takes none that it still holds for another guest. What it has reported
+/// of them goes.
+///
+/// # Errors
+/// It has not let go in time; an error of xenstored.
+pub(crate) fn wait_closed(store: &Store, domid: DomId) -> Result<(), String> {
     let backend = kernel_backend("pci", domid, 0);
     let end = Instant::now() + CLOSE_TIMEOUT;
     while backend.exists() {
@@ -73,7 +79,8 @@ pub(crate) fn wait_closed(domid: DomId) -> Result<(), String> {
         }
         thread::sleep(POLL);
     }
-    Ok(())
+    let removed = store.transaction(|transaction| pci_nodes::remove_errors(transaction, domid));
+    removed.map_err(|error| error.to_string())
 }
 
 /// Resets a device that no domain has, and sees to it that it is in quarantine if pciback has it.
@@ -98,11 +105,6 @@ pub fn forget(store: &Store, address: PciAddress) -> Result<(), XenError> {
         for node in [owner_node(address), uuid_node(address), run_node(address)] {
             transaction.remove(&node)?;
         }
-        for directory in [notes_of(address), NOTES.to_owned()] {
-            if transaction.children(&directory)?.is_empty() {
-                transaction.remove(&directory)?;
-            }
-        }
-        Ok(())
+        remove_empty_notes(transaction, address)
     })
 }

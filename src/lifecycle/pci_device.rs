@@ -219,7 +219,7 @@ fn remove(context: &Context<'_>, domid: DomId, address: PciAddress) -> Result<()
         }
     }
     if context.store.transaction(|transaction| pci_nodes::remove(transaction, domid, address))? {
-        wait_closed(domid).map_err(Error::Internal)?;
+        wait_closed(context.store, domid).map_err(Error::Internal)?;
     }
     rest(context.xen, Path::new(SYSFS), address).map_err(Error::Internal)?;
     Ok(forget(context.store, address)?)

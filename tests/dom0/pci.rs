@@ -97,7 +97,7 @@ fn nodes(domid: DomId) -> Vec<String> {
 /// The device's part of libxl's configuration of a guest.
 fn recorded(domid: DomId) -> Value {
     let text = shell(&format!("cat /var/lib/xen/userdata-d.{domid}.*.libxl-json"));
-    let value: Value = serde_json::from_str(&text).expect("JSON");
+    let value: Value = serde_json::from_str(text.trim_end_matches(['\0', '\n'])).expect("JSON");
     value["pcidevs"].clone()
 }
 

@@ -400,6 +400,7 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),
+    ("xc_physdev_unmap_pirq", &[(Errno::EINVAL, "the guest does not have this interrupt"), (Errno::ESRCH, GONE)]),
     (
         "xc_reserved_device_memory_map",
         &[
@@ -458,6 +459,14 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_shadow_control", &[(Errno::ESRCH, GONE), (Errno::EPERM, "Xen's security policy (FLASK) forbids it")]),
+    (
+        "xc_test_assign_device",
+        &[
+            (Errno::ENODEV, "no IOMMU is in front of the device"),
+            (Errno::ENOSYS, RELEASE),
+            (Errno::EOPNOTSUPP, RELEASE),
+        ],
+    ),
     (
         "xc_vcpu_getaffinity",
         &[(Errno::EINVAL, "there is no such vCPU"), (Errno::ESRCH, GONE), (Errno::ENOMEM, LOCAL_MEMORY)],
