@@ -38,7 +38,7 @@ pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Ta
     if device.is_bridge {
         return Err(PciError::Bridge(address).into());
     }
-    if let Some(domid) = owners(&context.store.plain())?.get(&address).copied() {
+    if let Some(domid) = owners(context.xen, &context.store.plain())?.get(&address).copied() {
         return Err(PciError::InGuest { address, domid }.into());
     }
     if device.is_assignable() {
@@ -87,7 +87,7 @@ fn has_slot(folder: &Path, word: &str) -> bool {
 /// [`PciError::InGuest`], [`PciError::NotWithPciback`]; an error of sysfs, Xen or xenstored.
 pub fn give_back(context: &Context<'_>, sysfs: &Path, address: PciAddress) -> Result<Option<Untrusted>, Error> {
     let device = HostDevice::read(sysfs, address)?;
-    if let Some(domid) = owners(&context.store.plain())?.get(&address).copied() {
+    if let Some(domid) = owners(context.xen, &context.store.plain())?.get(&address).copied() {
         return Err(PciError::InGuest { address, domid }.into());
     }
     let noted = context.store.plain().read(&driver_node(address))?;

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::pci_assignable::{Take, assign};
-use super::pci_host::{HostDevice, PCIBACK, PciRange, owner_node, owners, run_node, uuid_node, write};
+use super::pci_host::{
+    HostDevice, PCIBACK, PciRange, backends, guest_node, guest_text, in_backend, owner_node, owners, run_node, write,
+};
 use super::pci_nodes;
+use super::pci_take::wait_closed;
 use super::xenbus::error_directory;
 use crate::config::devices::pci::PciDevice;
 use crate::config::error::ConfigError;
@@ -74,7 +77,7 @@ pub fn plan(
     if recipient.kind == Kind::Hvm && !recipient.has_qemu {
         return Err(PciError::NoQemu.into());
     }
-    let owners = owners(&context.store.plain())?;
+    let owners = owners(context.xen, &context.store.plain())?;
     let mut planned: Vec<PlannedPci> = Vec::new();
     for device in devices {
         let address = device.address;
@@ -155,6 +158,7 @@ pub fn give(
             if !planned.host.is_assignable() {
                 assign(context, sysfs, address, Take::Unused)?;
             }
+            leave_the_dead(context, address)?;
             note(context, domain, address, mark)?;
             if !planned.host.reset_methods.is_empty()
                 && let Err(error) = planned.host.reset()
@@ -168,14 +172,31 @@ pub fn give(
     })
 }
 
+/// Has pciback let go of a device that it still holds for a domain that is gone: xl leaves the backend of a guest that has never
+/// connected it.
+fn leave_the_dead(context: &Context<'_>, address: PciAddress) -> Result<(), Error> {
+    let plain = context.store.plain();
+    for domid in backends(&plain)? {
+        let holds = in_backend(&plain, domid)?.iter().any(|(_, other)| *other == address);
+        if holds && context.xen.domain(domid)?.is_none() {
+            log::info!("pciback still holds {address} for domain {domid}, which is gone");
+            context.store.transaction(|transaction| pci_nodes::remove_all(transaction, domid))?;
+            wait_closed(context.store, domid).map_err(Error::Internal)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes whose the device is, unless it is somebody's by now.
 fn note(context: &Context<'_>, domain: DomainRef, address: PciAddress, mark: Option<&str>) -> Result<(), Error> {
     context.store.transaction(|transaction| {
         if let Some(owner) = transaction.read(&owner_node(address))? {
             let domid = owner.parse().ok().and_then(DomId::new).unwrap_or(DomId::DOM0);
-            return Err(PciError::InGuest { address, domid }.into());
+            if context.xen.domain(domid)?.is_some() {
+                return Err(PciError::InGuest { address, domid }.into());
+            }
         }
-        transaction.write(&uuid_node(address), &domain.uuid.to_string())?;
+        transaction.write(&guest_node(address), &guest_text(domain))?;
         mark.map_or(Ok(()), |mark| transaction.write(&run_node(address), mark))?;
         Ok(transaction.write(&owner_node(address), &domain.domid.to_string())?)
     })

@@ -5,10 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use crate::error::Error;
 use crate::error::pci::PciError;
 use crate::os::Untrusted;
-use crate::xen::{DomId, PciAddress, Transaction, XenError};
+use crate::xen::{DomId, DomainRef, Interface, PciAddress, Transaction, XenError};
 
 /// The driver of dom0's kernel that holds devices for guests.
 pub const PCIBACK: &str = "pciback";
@@ -203,10 +205,22 @@ pub fn owner_node(address: PciAddress) -> String {
     format!("{}/domid", notes_of(address))
 }
 
-/// The node with the UUID of that guest, if dombuild gave it the device: a number alone may be another domain's by now.
+/// The node with the number and UUID of that guest, if dombuild gave it the device: a number alone may be another domain's by now.
 #[must_use]
-pub fn uuid_node(address: PciAddress) -> String {
-    format!("{}/dombuild-uuid", notes_of(address))
+pub fn guest_node(address: PciAddress) -> String {
+    format!("{}/dombuild-guest", notes_of(address))
+}
+
+/// The value of [`guest_node`].
+#[must_use]
+pub fn guest_text(domain: DomainRef) -> String {
+    format!("{} {}", domain.domid, domain.uuid)
+}
+
+/// The UUID in a [`guest_node`] that is about this domid. xl removes `domid` alone, and writes another later.
+fn uuid_of(text: &str, domid: DomId) -> Option<Uuid> {
+    let (number, uuid) = text.split_once(' ')?;
+    uuid.parse().ok().filter(|_| number == domid.to_string())
 }
 
 /// The node of the run that gives the device to a guest which exists, while it does: the value is that of
@@ -243,7 +257,7 @@ pub struct OwnedDevice {
     /// The guest's number.
     pub domid: DomId,
     /// Its UUID, if dombuild noted it.
-    pub uuid: Option<uuid::Uuid>,
+    pub uuid: Option<Uuid>,
     /// The run that is giving it to a guest which exists, or was killed while it did.
     pub run: Option<String>,
 }
@@ -256,15 +270,15 @@ pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError
     let named = transaction.children(NOTES)?;
     let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
     let paths: Vec<String> =
-        addresses.iter().flat_map(|address| [owner_node(*address), uuid_node(*address), run_node(*address)]).collect();
+        addresses.iter().flat_map(|address| [owner_node(*address), guest_node(*address), run_node(*address)]).collect();
     let values = transaction.read_all(&paths)?;
     let owned = addresses.iter().zip(values.chunks(3)).filter_map(|(address, values)| {
-        let [domid, uuid, run] = values else { return None };
+        let [domid, guest, run] = values else { return None };
         let domid = DomId::new(domid.as_deref()?.parse().ok()?)?;
         Some(OwnedDevice {
             address: *address,
             domid,
-            uuid: uuid.as_deref().and_then(|text| text.parse().ok()),
+            uuid: guest.as_deref().and_then(|text| uuid_of(text, domid)),
             run: run.clone(),
         })
     });
@@ -278,19 +292,33 @@ fn address_of_note(name: &str) -> Option<PciAddress> {
     format!("{segment}:{bus}:{device}.{function}").parse().ok()
 }
 
-/// The guest that has each device: by the notes, and by the backends of pciback, which other toolstacks write without notes.
+const BACKENDS: &str = "/local/domain/0/backend/pci";
+
+/// The guest that has each device: by the notes, and by the backends of pciback, which other toolstacks write without notes. What is
+/// left of domains that are gone does not count.
 ///
 /// # Errors
-/// An error of xenstored.
-pub fn owners(transaction: &Transaction<'_>) -> Result<BTreeMap<PciAddress, DomId>, XenError> {
-    const BACKENDS: &str = "/local/domain/0/backend/pci";
+/// An error of Xen or xenstored.
+pub fn owners(xen: &Interface, transaction: &Transaction<'_>) -> Result<BTreeMap<PciAddress, DomId>, XenError> {
     let mut all: BTreeMap<PciAddress, DomId> = BTreeMap::new();
-    for name in transaction.children(BACKENDS)? {
-        let Some(domid) = name.parse().ok().and_then(DomId::new) else { continue };
+    for domid in backends(transaction)? {
         all.extend(in_backend(transaction, domid)?.into_iter().map(|(_, address)| (address, domid)));
     }
     all.extend(owned(transaction)?.into_iter().map(|device| (device.address, device.domid)));
+    if !all.is_empty() {
+        let living: Vec<DomId> = xen.domains()?.iter().map(|info| info.domid).collect();
+        all.retain(|_, domid| living.contains(domid));
+    }
     Ok(all)
+}
+
+/// The domains with a backend of PCI devices, whether they exist or not.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn backends(transaction: &Transaction<'_>) -> Result<Vec<DomId>, XenError> {
+    let names = transaction.children(BACKENDS)?;
+    Ok(names.iter().filter_map(|name| DomId::new(name.parse().ok()?)).collect())
 }
 
 /// The backend of a guest's PCI devices: one for all.
@@ -325,6 +353,14 @@ mod tests {
         for other in ["0001-af-1d", "x", "0001-af-1d-7-0", "0001-af-1d-9"] {
             assert_eq!(address_of_note(other), None);
         }
+    }
+
+    #[test]
+    fn a_guest_is_noted_with_its_number() {
+        let uuid = Uuid::from_u128(7);
+        let [three, four] = [3, 4].map(|number| DomId::new(number).expect("a domid"));
+        let text = guest_text(DomainRef { domid: three, uuid });
+        assert_eq!([uuid_of(&text, three), uuid_of(&text, four), uuid_of("3", three)], [Some(uuid), None, None]);
     }
 
     #[test]

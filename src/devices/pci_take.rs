@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
 use super::pci_host::{
-    HostDevice, OwnedDevice, in_backend, owned, owner_node, remove_empty_notes, run_node, uuid_node,
+    HostDevice, OwnedDevice, guest_node, in_backend, owned, owner_node, remove_empty_notes, run_node,
 };
 use super::pci_nodes;
 use crate::xen::{DomId, DomainRef, Interface, PciAddress, Store, XenError};
@@ -24,16 +24,25 @@ const POLL: Duration = Duration::from_millis(2);
 /// Everything that failed, in one sentence.
 pub fn take_all(xen: &Interface, store: &Store, sysfs: &Path, domain: DomainRef) -> Result<(), String> {
     let text = |error: XenError| error.to_string();
-    let devices = devices_of(store, domain).map_err(text)?;
-    if devices.is_empty() {
+    let found = owned(&store.plain()).map_err(text)?;
+    if !found.iter().any(|device| device.domid == domain.domid) {
         return Ok(());
     }
-    let exists = match xen.domain(domain.domid).map_err(text)? {
-        Some(info) if info.uuid != domain.uuid => {
-            return devices.iter().try_for_each(|address| forget(store, *address)).map_err(text);
-        }
-        found => found.is_some(),
+    let info = xen.domain(domain.domid).map_err(text)?;
+    let is_anothers = info.as_ref().is_some_and(|info| info.uuid != domain.uuid);
+    // A note without a UUID is xl's, of the domain that has the number now.
+    let is_its = |device: &&OwnedDevice| {
+        device.domid == domain.domid && device.uuid.map_or(!is_anothers, |uuid| uuid == domain.uuid)
     };
+    let mut devices: Vec<PciAddress> = found.iter().filter(is_its).map(|device| device.address).collect();
+    if is_anothers {
+        return devices.iter().try_for_each(|address| forget(store, *address)).map_err(text);
+    }
+    let shown = in_backend(&store.plain(), domain.domid).map_err(text)?;
+    devices.extend(shown.into_iter().map(|(_, address)| address));
+    devices.sort_unstable();
+    devices.dedup();
+    let exists = info.is_some();
     let mut problems: Vec<String> = Vec::new();
     // DMA of the devices reaches the quarantine from here on.
     for address in devices.iter().copied().filter(|_| exists) {
@@ -48,21 +57,6 @@ pub fn take_all(xen: &Interface, store: &Store, sysfs: &Path, domain: DomainRef)
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
-}
-
-/// The devices of a domain: those that are noted, and those in its backend.
-fn devices_of(store: &Store, domain: DomainRef) -> Result<Vec<PciAddress>, XenError> {
-    let plain = store.plain();
-    let is_its =
-        |device: &OwnedDevice| device.domid == domain.domid && device.uuid.is_none_or(|uuid| uuid == domain.uuid);
-    let mut all: Vec<PciAddress> =
-        owned(&plain)?.iter().filter(|device| is_its(device)).map(|one| one.address).collect();
-    if !all.is_empty() {
-        all.extend(in_backend(&plain, domain.domid)?.into_iter().map(|(_, address)| address));
-    }
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
 }
 
 /// Waits until dom0's pciback has let go of the devices: it takes none that it still holds for another guest. What it has reported
@@ -102,7 +96,7 @@ pub fn rest(xen: &Interface, sysfs: &Path, address: PciAddress) -> Result<(), St
 /// An error of xenstored.
 pub fn forget(store: &Store, address: PciAddress) -> Result<(), XenError> {
     store.transaction(|transaction| {
-        for node in [owner_node(address), uuid_node(address), run_node(address)] {
+        for node in [owner_node(address), guest_node(address), run_node(address)] {
             transaction.remove(&node)?;
         }
         remove_empty_notes(transaction, address)

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use dombuild::xen::DomId;
+use dombuild::xen::{DomId, Interface};
 use serde_json::Value;
 
 use super::Test;
@@ -16,7 +16,7 @@ use super::kills::{clean, domain_named, kill_after, kill_in};
 use super::linux::{said, start};
 use super::sample::{Random, count};
 use super::support::{
-    GUEST_INITRD, GUEST_KERNEL, Host, create, dombuild, domid, file, path_text, run, shell, wait_for,
+    GUEST_INITRD, GUEST_KERNEL, Host, create, destroy, dombuild, domid, file, path_text, run, shell, wait_for,
     wait_for_guest_line,
 };
 
@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("pci_card_of_a_pv_guest", card_of_pv),
     ("pci_device_of_an_hvm_guest", device_of_hvm),
     ("pci_attach_and_detach", attach_and_detach),
+    ("pci_notes_of_a_dead_guest", dead_guest),
     ("pci_nodes_are_those_of_xl", nodes_of_xl),
     ("pci_refusals", refusals),
     ("pci_devices_come_back", rounds),
@@ -90,7 +91,7 @@ fn nodes(domid: DomId) -> Vec<String> {
             .replace(&format!("r{number}"), "rN")
     };
     // What dombuild notes besides, and xl's notes of the device that it made assignable.
-    let own = |line: &String| !line.contains("dombuild-uuid") && !line.contains("driver_path");
+    let own = |line: &String| !line.contains("dombuild-guest") && !line.contains("driver_path");
     lines.map(plain).filter(own).collect()
 }
 
@@ -171,6 +172,9 @@ fn card_of_pv() {
     create("t", &flags);
     run("xl", &["destroy", "t"]);
     assert_eq!(owner(CARD), "d[IO]");
+    // xl has left the backend of a guest that has never connected, and this goes on all the same.
+    create("t", &flags);
+    dombuild(&["destroy", "t"]).success();
     let config = xl_config("pv", CARD);
     run("xl", &["create", "-p", path_text(&config)]).success();
     dombuild(&["destroy", "--force", "t"]).success();
@@ -195,7 +199,7 @@ fn hvm_flags(program: &str) -> Vec<&str> {
 }
 
 fn device_of_hvm() {
-    let _assignable = Assignable::new(&[EDU]);
+    let assignable = Assignable::new(&[EDU]);
     let host = Host::now();
     let program = program();
     let domid = domid(&create("t", &hvm_flags(&program)));
@@ -208,6 +212,40 @@ fn device_of_hvm() {
     assert!(shell("xl pci-list t").contains(EDU));
     dombuild(&["destroy", "t"]).success();
     assert_eq!(owner(EDU), "d[IO]");
+    host.assert_back().expect("nothing is left");
+
+    // A device with MSI-X, whose table QEMU maps from dom0's memory, at a chosen place; and one that dom0 still had.
+    drop(assignable);
+    let device = format!("{CARD}@5,permissive=1,seize=1");
+    create("t", &["--memory", "160", "--vga", "none", "--hvmloader", &program, "--pci", &device, "--paused"]);
+    assert!(shell("xl pci-list t").lines().any(|line| line.trim() == format!("05.0 {CARD}")));
+    dombuild(&["destroy", "t"]).success();
+    assert_eq!(owner(CARD), "d[IO]");
+    dombuild(&["pci", "release", CARD]).success();
+    assert_eq!(owner(CARD), "d0");
+}
+
+/// A domain that something destroys without a word to xenstore: Xen takes the device back, and `cleanup` its note.
+fn dead_guest() {
+    let _assignable = Assignable::new(&[CARD]);
+    let host = Host::now();
+    for keys_stay in [true, false] {
+        let flags = [&PV[..], &["--kernel", GUEST_KERNEL, "--paused"]].concat();
+        let number = domid(&create("t", &flags));
+        destroy(&Interface::open().expect("Xen"), number);
+        wait_for("it is gone", 20, || owner(CARD) == "d[IO]");
+        if !keys_stay {
+            // As after a tool that removes what it knows of a domain.
+            let vm = shell(&format!("xenstore-read /local/domain/{number}/vm"));
+            shell(&format!("xenstore-rm /local/domain/{number} && xenstore-rm /libxl/{number} && xenstore-rm {vm}"));
+            shell(&format!("rm -f /var/lib/xen/userdata-?.{number}.*"));
+        }
+        let found = dombuild(&["cleanup"]).success().json();
+        assert_eq!(found.to_string().contains("pci-device"), !keys_stay, "{found}");
+        dombuild(&["cleanup", "--apply"]).success();
+        assert_eq!(listed(CARD).expect("listed")["assignable"], true);
+        assert_eq!(owner(CARD), "d[IO]");
+    }
     host.assert_back().expect("nothing is left");
 }
 

@@ -399,8 +399,8 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ESRCH, GONE),
         ],
     ),
-    ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),
     ("xc_physdev_unmap_pirq", &[(Errno::EINVAL, "the guest does not have this interrupt"), (Errno::ESRCH, GONE)]),
+    ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),
     (
         "xc_reserved_device_memory_map",
         &[

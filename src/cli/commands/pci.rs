@@ -46,7 +46,7 @@ struct Row {
 
 fn rows(connection: &Connection<'_>, arguments: &PciListArgs) -> Result<Vec<Row>, Error> {
     let plain = connection.store.plain();
-    let owners = owners(&plain)?;
+    let owners = owners(&connection.xen, &plain)?;
     let mut rows = Vec::new();
     for address in addresses(&arguments.sysfs)? {
         let device = HostDevice::read(&arguments.sysfs, address)?;
