@@ -285,6 +285,24 @@ pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError
     Ok(owned.collect())
 }
 
+/// The devices that dombuild noted for this domain, and that another toolstack has taken from it: `domid` is gone.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn taken_by_others(transaction: &Transaction<'_>, domain: DomainRef) -> Result<Vec<PciAddress>, XenError> {
+    let named = transaction.children(NOTES)?;
+    let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
+    let paths: Vec<String> =
+        addresses.iter().flat_map(|address| [owner_node(*address), guest_node(*address)]).collect();
+    let values = transaction.read_all(&paths)?;
+    let guest = guest_text(domain);
+    let taken = addresses.iter().zip(values.chunks(2)).filter_map(|(address, values)| {
+        let [domid, noted] = values else { return None };
+        (domid.is_none() && noted.as_ref() == Some(&guest)).then_some(*address)
+    });
+    Ok(taken.collect())
+}
+
 /// `SSSS-BB-DD-F`.
 fn address_of_note(name: &str) -> Option<PciAddress> {
     let parts: Vec<&str> = name.split('-').collect();
