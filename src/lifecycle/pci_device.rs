@@ -11,7 +11,7 @@ use crate::config::devices::pci::PciDevice;
 use crate::context::Context;
 use crate::devices::pci::SYSFS;
 use crate::devices::pci_give::{PlannedPci, Recipient, give, place_of, plan, qemu_id, set_access, settle, show};
-use crate::devices::pci_host::{HostDevice, in_backend};
+use crate::devices::pci_host::{HostDevice, in_backend, owned};
 use crate::devices::pci_nodes;
 use crate::devices::pci_take::{forget, rest, wait_closed};
 use crate::devices::xenbus::state;
@@ -93,6 +93,12 @@ fn undo(
     failure: Failure,
 ) -> Failure {
     context.store.begin_rollback();
+    // Without this run's mark, it is not this run that gave the device away.
+    let mark = run.mark();
+    let noted = owned(&context.store.plain());
+    if noted.is_ok_and(|all| !all.iter().any(|one| one.address == address && one.run.as_ref() == Some(&mark))) {
+        return failure;
+    }
     let running = Running::begin(context.observer, Stage::RemoveDevice);
     match take_back(context, domain, address) {
         Ok(()) => {

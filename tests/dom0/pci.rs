@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("pci_refusals", refusals),
     ("pci_devices_come_back", rounds),
     ("pci_kills_of_create", kills_of_create),
+    ("pci_kills_of_attach", kills_of_attach),
     ("pci_faults_in_create", faults_in_create),
 ];
 
@@ -407,6 +408,43 @@ fn kills_of_create() {
         println!("{device}: {noted} runs were killed while the device was noted");
         assert!(noted > 0, "the step takes longer than that");
     }
+}
+
+/// An attachment that is killed is complete, or `cleanup` takes it back; the guest stays.
+fn kills_of_attach() {
+    let _assignable = Assignable::new(&[CARD]);
+    let flags = ["--kind", "pv", "--memory", "160", "--kernel", GUEST_KERNEL, "--passthrough", "--paused"];
+    let number = domid(&create("t", &flags));
+    let host = Host::now();
+    let words = ["attach", "pci", "t", CARD, "--no-wait"];
+    let detach = || dombuild(&["detach", "pci", "t", CARD]).success();
+    let started = std::time::Instant::now();
+    dombuild(&words).success();
+    let length = started.elapsed();
+    assert_eq!(owner(CARD), of(number));
+    detach();
+    host.assert_back().expect("nothing is left");
+    let mut random = Random::new("kills of attach pci");
+    let (mut begun, mut complete) = (0, 0);
+    for round in 0..count(6, 60) {
+        let delay = length * random.permille() / 1000;
+        match round % 3 {
+            0 => kill_in("host-access", &words, delay / 20),
+            1 => kill_in("devices", &words, delay / 10),
+            _ => drop(kill_after(&words, delay)),
+        }
+        begun += u32::from(owner(CARD) == of(number));
+        clean();
+        if owner(CARD) == of(number) {
+            complete += 1;
+            detach();
+        }
+        assert_eq!(owner(CARD), "d[IO]", "round {round}, killed after {delay:?}");
+        host.assert_back().unwrap_or_else(|left| panic!("round {round}, killed after {delay:?}: {left}"));
+    }
+    println!("{begun} runs were killed when the guest had the device; {complete} of them were complete");
+    assert!(begun > complete, "cleanup has taken none back");
+    dombuild(&["destroy", "t"]).success();
 }
 
 /// Each call that a `create` without the device does not have fails once.
