@@ -26,12 +26,12 @@ fn pciback(sysfs: &Path) -> Result<std::path::PathBuf, PciError> {
     if folder.is_dir() { Ok(folder) } else { Err(PciError::NoPciback) }
 }
 
-/// Makes a device assignable: takes it from its driver, which is noted, gives it to pciback, and puts it into Xen's quarantine. `false`: it
-/// was with pciback already.
+/// Makes a device assignable: takes it from its driver, which is noted, gives it to pciback, and puts it into Xen's
+/// quarantine. `false`: it was with pciback already.
 ///
 /// # Errors
-/// [`PciError`] if there is no such device, it is a bridge, a guest has it or dom0 uses it; an error of sysfs, Xen or xenstored. The
-/// device is then with its former driver again, as far as that takes it.
+/// [`PciError`] if there is no such device, it is a bridge, a guest has it or dom0 uses it; an error of sysfs, Xen or
+/// xenstored. The device is then with its former driver again, as far as that takes it.
 pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Take) -> Result<bool, Error> {
     let device = HostDevice::read(sysfs, address)?;
     let folder = pciback(sysfs)?;
@@ -80,8 +80,8 @@ fn has_slot(folder: &Path, word: &str) -> bool {
     fs::read_to_string(folder.join("slots")).is_ok_and(|slots| slots.lines().any(|line| line.trim() == word))
 }
 
-/// Gives an assignable device back to dom0: it leaves the quarantine and pciback, and the driver that it had takes it. `None`: no driver
-/// was noted.
+/// Gives an assignable device back to dom0: it leaves the quarantine and pciback, and the driver that it had takes it.
+/// `None`: no driver was noted.
 ///
 /// # Errors
 /// [`PciError::InGuest`], [`PciError::NotWithPciback`]; an error of sysfs, Xen or xenstored.

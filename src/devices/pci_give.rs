@@ -1,7 +1,7 @@
 //! Gives PCI devices of the host to a guest.
 //!
-//! Unlike libxl, a device has the guest's memory before the guest's driver or QEMU can make it use any: `xc_assign_device` comes before
-//! the guest's backend and before QEMU's `device_add`. Until then its DMA reaches Xen's quarantine.
+//! Unlike libxl, a device has the guest's memory before the guest's driver or QEMU can make it use any: `xc_assign_device`
+//! comes before the guest's backend and before QEMU's `device_add`. Until then its DMA reaches Xen's quarantine.
 
 use std::path::Path;
 use std::thread;
@@ -31,8 +31,8 @@ use crate::xen::{Access, DomId, DomainRef, PciAddress, Store, XenError};
 
 /// How long pciback may take with its devices.
 const BACKEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long QEMU may take to add a device: it resets the device and reads its whole configuration space. On a busy host, libxl's
-/// 10 seconds are too short.
+/// How long QEMU may take to add a device: it resets the device and reads its whole configuration space. On a busy host,
+/// libxl's 10 seconds are too short.
 const QEMU_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 const PAGE: u64 = 4096;
@@ -107,8 +107,8 @@ pub fn plan(
     Ok(planned)
 }
 
-/// A PV guest maps the device at its machine addresses: where it has memory, Linux would take those for memory. libxl avoids that
-/// with the host's memory map (`e820_host`).
+/// A PV guest maps the device at its machine addresses: where it has memory, Linux would take those for memory. libxl
+/// avoids that with the host's memory map (`e820_host`).
 fn check_collision(host: &HostDevice, recipient: Recipient) -> Result<(), PciError> {
     let lowest = host.ranges.iter().filter(|range| !range.is_ports).map(|range| range.start).min();
     match lowest.filter(|_| recipient.kind == Kind::Pv) {
@@ -136,9 +136,8 @@ fn warn(host: &HostDevice, sysfs: &Path, owners: &std::collections::BTreeMap<Pci
     Ok(())
 }
 
-/// Notes the guest, resets the devices, and lets them use its memory, and the guest use them; with the mark of the run if the guest
-/// exists already. What was done when it fails stays for
-/// [`super::pci_take`].
+/// Notes the guest, resets the devices, and lets them use its memory, and the guest use them; with the mark of the run if
+/// the guest exists already. What was done when it fails stays for [`super::pci_take`].
 ///
 /// # Errors
 /// [`PciError::InGuest`] if a device was given away since the checks; the call that Xen refused.
@@ -172,8 +171,8 @@ pub fn give(
     })
 }
 
-/// Has pciback let go of a device that it still holds for a domain that is gone: xl leaves the backend of a guest that has never
-/// connected it.
+/// Has pciback let go of a device that it still holds for a domain that is gone: xl leaves the backend of a guest that has
+/// never connected it.
 fn leave_the_dead(context: &Context<'_>, address: PciAddress) -> Result<(), Error> {
     let plain = context.store.plain();
     for domid in backends(&plain)? {
@@ -187,7 +186,7 @@ fn leave_the_dead(context: &Context<'_>, address: PciAddress) -> Result<(), Erro
     Ok(())
 }
 
-/// Writes whose the device is, unless it is somebody's by now.
+/// Writes whose the device is, unless another guest has it by now.
 fn note(context: &Context<'_>, domain: DomainRef, address: PciAddress, mark: Option<&str>) -> Result<(), Error> {
     context.store.transaction(|transaction| {
         if let Some(owner) = transaction.read(&owner_node(address))? {
@@ -240,8 +239,8 @@ pub fn set_access(context: &Context<'_>, domid: DomId, ranges: &[PciRange], acce
     Ok(())
 }
 
-/// Shows the devices to a guest that has them: to QEMU's bus first, then in xenstore, where pciback takes them for a PV guest and
-/// `xl` lists them. `running`: the guest runs already.
+/// Shows the devices to a guest that has them: to QEMU's bus first, then in xenstore, where pciback takes them for a PV
+/// guest and `xl` lists them. `running`: the guest runs already.
 ///
 /// # Errors
 /// QEMU's refusal; the words of pciback, or [`PciError::TimedOut`].

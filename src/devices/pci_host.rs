@@ -205,7 +205,8 @@ pub fn owner_node(address: PciAddress) -> String {
     format!("{}/domid", notes_of(address))
 }
 
-/// The node with the number and UUID of that guest, if dombuild gave it the device: a number alone may be another domain's by now.
+/// The node with the number and UUID of that guest, if dombuild gave it the device: a number alone may be another domain's
+/// by now.
 #[must_use]
 pub fn guest_node(address: PciAddress) -> String {
     format!("{}/dombuild-guest", notes_of(address))
@@ -312,8 +313,8 @@ fn address_of_note(name: &str) -> Option<PciAddress> {
 
 const BACKENDS: &str = "/local/domain/0/backend/pci";
 
-/// The guest that has each device: by the notes, and by the backends of pciback, which other toolstacks write without notes. What is
-/// left of domains that are gone does not count.
+/// The guest that has each device: by the notes, and by the backends of pciback, which other toolstacks write without
+/// notes. What is left of domains that are gone does not count.
 ///
 /// # Errors
 /// An error of Xen or xenstored.

@@ -20,8 +20,8 @@ pub fn frontend_of(domid: DomId) -> String {
     XenstorePaths::new(domid).of_domain("device/pci/0")
 }
 
-/// Adds devices to the backend of a guest, and makes it if it has none. `place` is the slot and function (`vdevfn`) of a device on the bus of an HVM
-/// guest. `running`: the guest runs, and is told of the change.
+/// Adds devices to the backend of a guest, and makes it if it has none. `place` is the slot and function (`vdevfn`) of a
+/// device on the bus of an HVM guest. `running`: the guest runs, and is told of the change.
 ///
 /// # Errors
 /// An error of xenstored.
@@ -93,7 +93,7 @@ pub fn backend_state(transaction: &Transaction<'_>, domid: DomId) -> Result<Opti
     transaction.read(&format!("{}/state", backend_of(domid)))
 }
 
-/// Asks a PV guest to release a device. `false`: the guest has not connected its devices, and nobody can be asked.
+/// Asks a PV guest to release a device. `false`: the guest has not connected its devices, and cannot be asked.
 ///
 /// # Errors
 /// An error of xenstored.
@@ -107,7 +107,8 @@ pub fn ask_to_release(transaction: &Transaction<'_>, domid: DomId, number: u32) 
     Ok(true)
 }
 
-/// Removes a device from the backend; the devices behind it move up. The last one takes the backend with it, and `true` is returned.
+/// Removes a device from the backend; the devices behind it move up. The last one takes the backend with it, and `true` is
+/// returned.
 ///
 /// # Errors
 /// An error of xenstored.

@@ -15,8 +15,8 @@ use crate::xen::{DomId, DomainRef, Interface, PciAddress, Store, XenError};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(2);
 
-/// Takes all devices of a domain, for the end of the domain. Neither the guest nor its QEMU is asked: the guest no longer runs. Nothing
-/// happens if another domain has the domid.
+/// Takes all devices of a domain, for the end of the domain. Neither the guest nor its QEMU is asked: the guest no longer
+/// runs. Nothing happens if another domain has the domid.
 ///
 /// Continues after a failure.
 ///
@@ -62,8 +62,8 @@ pub fn take_all(xen: &Interface, store: &Store, sysfs: &Path, domain: DomainRef)
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
-/// Waits until dom0's pciback has let go of the devices: it takes none that it still holds for another guest. What it has reported
-/// of them goes.
+/// Waits until dom0's pciback has let go of the devices: it takes none that it still holds for another guest. What it has
+/// reported of them goes.
 ///
 /// # Errors
 /// It has not let go in time; an error of xenstored.

@@ -115,8 +115,8 @@ fn undo(
     }
 }
 
-/// Takes a device from a guest that runs, and waits until the guest has released it. What has it mapped cannot be made to let go of it: a guest that does not follow keeps
-/// the device.
+/// Takes a device from a guest that runs, and waits until the guest has released it. What has it mapped cannot be made to
+/// let go of it: a guest that does not follow keeps the device.
 ///
 /// # Errors
 /// [`PciError::NotIts`], [`PciError::TimedOut`]; an error of QEMU, Xen or xenstored.

@@ -73,7 +73,8 @@ impl Interface {
         }
     }
 
-    /// Whether a domain could get the device now (`XEN_DOMCTL_test_assign_device`): Xen knows it, and dom0 or quarantine has it.
+    /// Whether a domain could get the device now (`XEN_DOMCTL_test_assign_device`): Xen knows it, and dom0 or quarantine
+    /// has it.
     ///
     /// # Errors
     /// If Xen refuses the question.

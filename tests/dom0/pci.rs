@@ -268,8 +268,8 @@ fn attach_and_detach() {
     assert_eq!(owner(CARD), "d[IO]");
     assert_eq!(recorded(domid).as_array().map(Vec::len), Some(0));
     dombuild(&["detach", "pci", "t", CARD]).failed_with(3, "bad-config");
-    // xl takes what dombuild has attached. It withdraws the device's memory before it asks the guest: a driver that still starts
-    // would fault.
+    // xl takes what dombuild has attached. It withdraws the device's memory before it asks the guest: a driver that still
+    // starts would fault.
     dombuild(&["attach", "pci", "t", CARD]).success();
     thread::sleep(Duration::from_secs(10));
     shell(&format!("xl pci-detach t {CARD}"));

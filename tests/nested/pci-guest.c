@@ -1,6 +1,6 @@
-/* A guest that uses QEMU's device edu (docs/specs/edu.txt of QEMU), which it finds on its PCI bus, by its registers and by DMA. It starts as hvmloader
- * does: in 32-bit protected mode with flat segments, without paging. It writes lines to Xen's port for messages of guests
- * (XEN_HVM_DEBUGCONS_IOPORT), and then halts. Numbers are hexadecimal.
+/* A guest that uses QEMU's device edu (docs/specs/edu.txt of QEMU), which it finds on its PCI bus, by its registers and by DMA. It
+ * starts as hvmloader does: in 32-bit protected mode with flat segments, without paging. It writes lines to Xen's port for
+ * messages of guests (XEN_HVM_DEBUGCONS_IOPORT), and then waits for ever. Numbers are hexadecimal.
  *
  *   pci edu SLOT             the device is there
  *   pci factorial NUMBER     5! by its registers
