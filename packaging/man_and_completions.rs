@@ -77,6 +77,7 @@ const WITH_XENSTORE: &[&str] = &[
     "create",
     "build",
     "inspect",
+    "pci",
     "list",
     "balloon",
     "attach",
@@ -151,6 +152,20 @@ fn page(command: &Command, verb: Option<&str>, see_also: &[String]) -> Result<Ve
     man.render_options_section(&mut out)?;
     if verb.is_none() {
         man.render_subcommands_section(&mut out)?;
+    }
+    if verb.is_some() && command.has_subcommands() {
+        let mut roff = Roff::new();
+        roff.control("SH", ["COMMANDS"]);
+        for action in verbs(command) {
+            let words = action.get_positionals().map(|word| format!(" {word}"));
+            let flags = action.get_opts().filter(|flag| !flag.is_hide_set() && !flag.is_global_set());
+            let term = format!("{}{}", action.get_name(), words.collect::<String>());
+            let about = action.get_about().map(ToString::to_string).unwrap_or_default();
+            let flags: Vec<String> =
+                flags.filter_map(|flag| Some(format!("--{}: {}", flag.get_long()?, flag.get_help()?))).collect();
+            item(&mut roff, &term, &[vec![about], flags].concat().join(". "));
+        }
+        roff.to_writer(&mut out)?;
     }
     let footer = Footer::of(command).with_context(|| format!("the help of {name}"))?;
     let mut roff = Roff::new();

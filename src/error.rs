@@ -8,6 +8,7 @@ pub mod domain;
 pub mod host;
 pub mod migration;
 pub mod monitor;
+pub mod pci;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ use self::device_user::DeviceUserError;
 use self::domain::DomainError;
 use self::host::HostError;
 use self::migration::MigrationError;
+use self::pci::PciError;
 use crate::config::error::ConfigError;
 use crate::memory::{Kib, PlanError};
 use crate::payload::error::FileError;
@@ -113,6 +115,9 @@ pub enum Error {
     /// A device cannot be given to the guest.
     #[error(transparent)]
     Device(Box<DeviceError>),
+    /// A PCI device cannot be given to the guest.
+    #[error(transparent)]
+    Pci(Box<PciError>),
     /// QEMU cannot run as a user.
     #[error(transparent)]
     DeviceUser(#[from] DeviceUserError),
@@ -322,6 +327,12 @@ impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
 impl From<DeviceError> for Error {
     fn from(error: DeviceError) -> Self {
         Self::Device(Box::new(error))
+    }
+}
+
+impl From<PciError> for Error {
+    fn from(error: PciError) -> Self {
+        Self::Pci(Box::new(error))
     }
 }
 

@@ -27,7 +27,7 @@ const FUNCTIONS: &str = concat!(
     "|sched_credit2?_domain_[gs]et|domain_populate_physmap|get_cpu_featureset|cpupool_(getinfo|infofree)",
     "|cpu_policy_(init|destroy|get_size|get_domain|get_system|serialise)|set_domain_cpu_policy",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
-    "|physdev_map_pirq|cputopoinfo|numainfo|domain_node_getaffinity|send_debug_keys|readconsolering|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
+    "|physdev_(un)?map_pirq|(test_assign|assign|deassign|get)_device(_group)?|cputopoinfo|numainfo|domain_node_getaffinity|send_debug_keys|readconsolering|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init|pfn_to_ptr",
     // Only tests use these.
@@ -37,7 +37,7 @@ const FUNCTIONS: &str = concat!(
 const TYPES: &str = "xentoollog_.*|xen_domctl_createdomain|hvm_info_table|xsd_sockmsg|xsd_sockmsg_type|e820entry";
 const VARS: &str = "HVM_PARAM_.*|HVM_MAX_VCPUS|HVM_INFO_(PFN|OFFSET)|XEN_DOMCTL_CDF_.*|XEN_DOMINF_.*\
 |XEN_X86_EMU_.*|XEN_X86_MSR_RELAXED|XEN_SYSCTL_PHYSCAP_.*|XEN_DOMCTL_GRANT_.*|XENVER_.*|E820_.*|XC_DOM_.*|XENSTORE_PAYLOAD_MAX|XEN_DOMCTL_INTERFACE_VERSION\
-|XENFEAT_.*|XEN_SYSCTL_cpu_(featureset|policy)_.*|XEN_VCPUAFFINITY_.*|HVMPV_.*|GNTST_okay|SHUTDOWN_.*|XEN_DOMCTL_SENDTRIGGER_POWER|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES|XENMEMF_.*|XEN_CPUID_INPUT_UNUSED|XC_MSR_INPUT_UNUSED|XGR_SDD_MISSING_.*|XCFLAGS_LIVE|XEN_DOMCTL_SHADOW_OP_OFF|XGS_POLICY_.*";
+|XENFEAT_.*|XEN_SYSCTL_cpu_(featureset|policy)_.*|XEN_VCPUAFFINITY_.*|HVMPV_.*|GNTST_okay|SHUTDOWN_.*|XEN_DOMCTL_SENDTRIGGER_POWER|XC_PAGE_S.*|X86_HVM_.*|XG_MAX_MODULES|XENMEMF_.*|XEN_CPUID_INPUT_UNUSED|XC_MSR_INPUT_UNUSED|XGR_SDD_MISSING_.*|XCFLAGS_LIVE|XEN_DOMCTL_SHADOW_OP_OFF|XGS_POLICY_.*|XEN_DOMCTL_DEV_RDM_RELAXED";
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");

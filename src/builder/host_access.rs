@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::{Error, Failure};
 use crate::memory::Kind;
 use crate::stage::Stage;
-use crate::xen::DomId;
+use crate::xen::{Access, DomId};
 
 /// Gives a domain of this kind what it may reach. Its memory must be there: I/O memory is mapped into it.
 ///
@@ -19,13 +19,13 @@ pub fn give_access(context: &Context<'_>, domid: DomId, kind: Kind, access: &Hos
     let xen = context.xen;
     context.step::<_, Error>(Stage::HostAccess, || {
         for ports in &access.ports {
-            xen.permit_ports(domid, ports.first, ports.count)?;
+            xen.permit_ports(domid, ports.first, ports.count, Access::Allow)?;
         }
         for Irq(irq) in &access.irqs {
             xen.permit_irq(domid, *irq)?;
         }
         for memory in &access.memory {
-            xen.permit_memory(domid, memory.start, memory.count)?;
+            xen.permit_memory(domid, memory.start, memory.count, Access::Allow)?;
             // A PV guest maps it itself.
             if kind != Kind::Pv {
                 xen.map_memory(domid, memory.gfn.unwrap_or(memory.start), memory.start, memory.count)?;

@@ -11,6 +11,7 @@ use crate::error::domain::DomainError;
 use crate::error::host::HostError;
 use crate::error::migration::{FileProblem, MigrationError, Obstacle};
 use crate::error::monitor::MonitorError;
+use crate::error::pci::PciError;
 use crate::error::{DeviceModelCause, Error, Relief, Wait};
 use crate::memory::Kib;
 use crate::payload::error::FileError;
@@ -41,6 +42,7 @@ pub(crate) fn advice(error: &Error) -> Option<String> {
         Error::Host(error) => of_host(error),
         Error::Bootloader(error) => of_bootloader(error).map(str::to_owned),
         Error::Device(error) => of_device(error),
+        Error::Pci(error) => of_pci(error),
         Error::Migration(error) => of_migration(error).map(str::to_owned),
         Error::DeviceUser(error) => of_device_user(error).map(str::to_owned),
         _ => None,
@@ -217,6 +219,37 @@ fn of_device(error: &DeviceError) -> Option<String> {
         DeviceError::NoBackendDomain { .. } => Some("`dombuild list` shows which there are".to_owned()),
         _ => None,
     }
+}
+
+fn of_pci(error: &PciError) -> Option<String> {
+    let text = match error {
+        PciError::NoIommu => {
+            "enable it in the firmware and with iommu=1 on Xen's command line, or leave out --passthrough and --pci"
+        }
+        PciError::NoDevice { .. } => "`dombuild pci list` and `lspci -D` list those that there are",
+        PciError::NoPciback => "`modprobe xen-pciback` loads it",
+        PciError::NotAssignable { address, .. } => {
+            return Some(format!("`dombuild pci assign {address}` takes it from dom0; so does seize=1"));
+        }
+        PciError::InGuest { domid, address } => {
+            return Some(format!(
+                "`dombuild detach pci {domid} {address}` takes it away; if that domain is gone, `dombuild cleanup --apply`"
+            ));
+        }
+        PciError::UsedByDom0 { .. } => {
+            "end that use first; `dombuild pci assign --force` takes the device all the same"
+        }
+        PciError::Collision { .. } => {
+            "give the guest less --maxmem, or make it an HVM guest: a PV guest does not get the host's memory map (e820_host)"
+        }
+        PciError::NoQemu => "leave --device-model none out",
+        PciError::NotFree(_) => "`xl debug-keys Q` and `xl dmesg` show which domain has each device",
+        PciError::NotIts { .. } | PciError::NotWithPciback(_) => "`dombuild pci list` shows who has each",
+        PciError::NoPassthrough(_) => "create it with --passthrough or --pci",
+        PciError::TimedOut { .. } => "--timeout gives it longer; does the guest have pcifront?",
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 fn of_file(error: &FileError) -> Option<&'static str> {

@@ -7,6 +7,7 @@ pub mod host;
 pub mod memory;
 pub mod migration;
 pub mod output;
+pub mod pci;
 pub mod platform;
 pub mod qemu;
 pub mod run;
@@ -24,12 +25,13 @@ use devices::{AttachArgs, DetachArgs, EjectArgs, InsertArgs, VirtualDeviceArgs};
 use help::{
     AFTER_ATTACH, AFTER_BALLOON, AFTER_BUILD, AFTER_CHECK, AFTER_CLEANUP, AFTER_CREATE, AFTER_DESTROY, AFTER_DETACH,
     AFTER_EJECT, AFTER_FEATURES, AFTER_HELP, AFTER_INSERT, AFTER_INSPECT, AFTER_LIST, AFTER_MIGRATE,
-    AFTER_MIGRATE_RECEIVE, AFTER_PLAN, AFTER_RESTORE, AFTER_RESUME, AFTER_RUN, AFTER_SAVE, AFTER_XENGUEST,
+    AFTER_MIGRATE_RECEIVE, AFTER_PCI, AFTER_PLAN, AFTER_RESTORE, AFTER_RESUME, AFTER_RUN, AFTER_SAVE, AFTER_XENGUEST,
 };
 use host::{HostArgs, StoreArgs};
 use memory::MemoryArgs;
 use migration::{MigrateArgs, ReceiveArgs, RestoreArgs, ResumeArgs, SaveArgs};
 use output::OutputArgs;
+use pci::PciArgs;
 use platform::{DomainArgs, PlatformArgs};
 use qemu::QemuArgs;
 use run::RunArgs;
@@ -82,10 +84,10 @@ pub enum Command {
     /// Change the memory of a running guest, and wait until it has that size
     #[command(after_help = AFTER_BALLOON)]
     Balloon(BalloonArgs),
-    /// Attach a disk or a network card to a guest, and wait until the guest has connected it
+    /// Attach a disk, a network card or a PCI device to a guest, and wait until the guest has connected it
     #[command(after_help = AFTER_ATTACH)]
     Attach(AttachArgs),
-    /// Detach a disk or a network card from a guest, which is asked to release it
+    /// Detach a device from a guest, which is asked to release it
     #[command(after_help = AFTER_DETACH)]
     Detach(DetachArgs),
     /// Put an image into a CD drive of an HVM guest; what is in it comes out
@@ -118,6 +120,9 @@ pub enum Command {
     /// Replace XenServer's helper xenguest, for toolstacks that call it; a link to dombuild named xenguest does the same
     #[command(after_help = AFTER_XENGUEST, override_usage = "dombuild xenguest OPTIONS")]
     Xenguest(XenguestArgs),
+    /// List the PCI devices of the host, make them assignable to guests, and give them back to dom0
+    #[command(after_help = AFTER_PCI)]
+    Pci(PciArgs),
     /// List every domain: its kind, its memory and its plan, how long it runs, and who created it; or their devices
     #[command(after_help = AFTER_LIST)]
     List(ListArgs),

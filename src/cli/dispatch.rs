@@ -16,7 +16,7 @@ use super::args::output::OutputArgs;
 use super::args::{Cli, Command};
 use super::commands::{
     attach, balloon, build, check, cleanup, create, destroy, detach, features, inspect, list, medium, migrate,
-    migrate_receive, plan, restore, resume, run, save,
+    migrate_receive, pci, plan, restore, resume, run, save,
 };
 use super::events::Events;
 use super::print::{self, Code, Done};
@@ -234,6 +234,7 @@ fn carry_out(reporter: &Reporter, cli: &Cli) -> anyhow::Result<Done> {
         Command::Destroy(arguments) => destroy::run(reporter, arguments, cli.json),
         Command::Cleanup(arguments) => cleanup::run(reporter, arguments, cli.json),
         Command::Inspect(arguments) => inspect::run(reporter, arguments, cli.json),
+        Command::Pci(arguments) => pci::run(reporter, arguments, cli.json),
         Command::List(arguments) => list::run(reporter, arguments, cli.json),
         Command::Features => features::run(cli.json),
     }

@@ -18,7 +18,9 @@ use crate::config::autoballoon::{Autoballoon, Dom0Share};
 use crate::config::cpu_pool::CpuPool;
 use crate::config::cpuid_policy;
 use crate::config::devices::machine::Machine;
+use crate::config::devices::pci::{self, PciDevice};
 use crate::config::devices::set::Devices;
+use crate::config::error::ConfigError;
 use crate::config::guest::{Claim, Guest};
 use crate::config::name::DomainName;
 use crate::config::placement::{Placement, PlacementPolicy};
@@ -34,7 +36,7 @@ use crate::qemu::command_line::is_option;
 use crate::qemu::config::{DeviceModelConfig, QemuRole};
 use crate::qemu::confinement::RunAs;
 use crate::qemu::needs::Needs;
-use crate::xen::{DomId, EventPort, ImageLimits};
+use crate::xen::{DomId, EventPort, ImageLimits, PciAddress};
 
 /// `create`, ready to be carried out.
 #[derive(Debug)]
@@ -132,14 +134,12 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
         hole.to_bytes().ok_or_else(beyond)
     };
     let chosen = arguments.devices.mmio_hole.map(bytes).transpose()?;
-    if arguments.kind != Kind::Hvm && !arguments.devices.pci.is_empty() {
-        return Err(Error::BadConfig(format!(
-            "--pci is for --kind hvm; the memory of a {} guest cannot be laid out for PCI devices",
-            arguments.kind
-        )));
-    }
+    let pci = pci_devices(&arguments.devices)?;
+    pci::check(&pci, arguments.kind).map_err(ConfigError::from)?;
+    let addresses: Vec<PciAddress> = pci.iter().map(|device| device.address).collect();
+    // The memory of a PV guest has no hole.
     let needed = needed_hole(
-        &arguments.devices.pci,
+        if arguments.kind == Kind::Hvm { &addresses } else { &[] },
         arguments.devices.vgpu && arguments.kind == Kind::Hvm,
         &arguments.devices.sysfs,
     )?;
@@ -169,6 +169,11 @@ pub(crate) fn plan(arguments: &MemoryArgs, device_model: bool) -> Result<Plan, E
     })?;
     log::debug!("plan {}", serde_json::to_string(&plan).unwrap_or_default());
     Ok(plan)
+}
+
+/// The PCI devices of `--pci`.
+fn pci_devices(arguments: &DeviceArgs) -> Result<Vec<PciDevice>, Error> {
+    Ok(pci::devices(&arguments.pci).map_err(ConfigError::from)?)
 }
 
 /// Checks the flags of a guest, without a look at its files, and returns its platform.
@@ -219,7 +224,7 @@ fn guest(arguments: &GuestArgs, plan: Plan, platform: Platform, claim: Claim, ke
     Ok(Guest {
         placement,
         boot_files: boot_file_flags::read(&arguments.boot, &arguments.memory.devices.sysfs, &plan, keep)?,
-        devices: arguments.memory.devices.pci.clone(),
+        devices: pci_devices(&arguments.memory.devices)?.iter().map(|device| device.address).collect(),
         plan,
         platform,
         limits: ImageLimits::default(),
@@ -317,7 +322,8 @@ pub(crate) fn create(arguments: &CreateArgs, cancel: Option<&Cancel>) -> Result<
     let boot = &mut guest_arguments.boot;
     let machine = machine_flags::read(&arguments.devices, boot, &arguments.qemu, video, kind, has_device_model)?;
     let platform = check(&guest_arguments, bootloader.is_some(), &plan)?;
-    let devices = Devices { machine, ..device_flags::read(&arguments.devices, kind)? };
+    let pci = pci_devices(&guest_arguments.memory.devices)?;
+    let devices = Devices { machine, pci, ..device_flags::read(&arguments.devices, kind)? };
     if !has_device_model && !arguments.qemu.dm_arg.is_empty() {
         return Err(Error::BadConfig("--dm-arg makes no sense without a device model".to_owned()));
     }

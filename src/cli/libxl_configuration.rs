@@ -60,7 +60,7 @@ fn device_model(config: &DeviceModelConfig) -> LibxlDeviceModel<'_> {
         path: &config.path,
         arguments: &config.arguments,
         user: match &config.run_as {
-            RunAs::Root => LibxlUser::Root,
+            RunAs::Root | RunAs::RestrictedRoot => LibxlUser::Root,
             RunAs::User(user) => user.in_libxl(),
         },
     }

@@ -22,6 +22,7 @@ use crate::error::device::DeviceError;
 use crate::error::device_user::DeviceUserError;
 use crate::error::host::HostError;
 use crate::error::migration::{FileProblem, MigrationError};
+use crate::error::pci::PciError;
 use crate::error::{Error, Failure};
 use crate::logging;
 use crate::os::shared_file::is_trusted;
@@ -45,6 +46,10 @@ pub fn code_of(error: &Error) -> Code {
         Error::Bootloader(BootloaderError::NoDisk | BootloaderError::Disk { .. }) => Code::BAD_CONFIG,
         Error::Bootloader(_) => Code::BAD_FILE,
         Error::Device(error) => code_of_device(error),
+        Error::Pci(error) => match **error {
+            PciError::TimedOut { .. } => Code::TIMED_OUT,
+            _ => Code::BAD_CONFIG,
+        },
         Error::DeviceUser(DeviceUserError::NotXens(_) | DeviceUserError::NoConfinement { .. }) => Code::BAD_FILE,
         Error::BadConfig(_)
         | Error::BadConfigFile { .. }

@@ -1,6 +1,7 @@
 //! Why settings make no guest.
 
 use super::devices::error::DeviceSetError;
+use super::devices::pci::PciSpecError;
 use crate::memory::Kind;
 use crate::xen::Altp2m;
 
@@ -8,6 +9,9 @@ use crate::xen::Altp2m;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
+    /// A guest cannot have these PCI devices.
+    #[error(transparent)]
+    Pci(#[from] PciSpecError),
     /// A platform setting is not of the form KEY=VALUE.
     #[error("{0:?} is not KEY=VALUE")]
     NotKeyValue(String),

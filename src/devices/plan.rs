@@ -5,6 +5,7 @@ use std::path::Path;
 use super::disk::Server;
 use super::hotplug::Hotplug;
 use super::image::{OpenImage, open_image};
+use super::pci_give::PlannedPci;
 use super::sharing::user_of;
 use super::xenbus::{XenbusDevice, kernel_driver};
 use super::{channel, disk, external, framebuffer, nic, share};
@@ -38,6 +39,8 @@ pub struct PlannedDevices {
     pub emulated_only: Vec<XenbusDevice>,
     /// QEMU's parts of them.
     pub qemu: Vec<QemuDevice>,
+    /// PCI devices of the host.
+    pub pci: Vec<PlannedPci>,
 }
 
 impl PlannedDevices {
@@ -53,6 +56,7 @@ impl PlannedDevices {
         if self.qemu.iter().any(|device| matches!(device, QemuDevice::Vnc(_))) {
             parts.push("VNC".to_owned());
         }
+        parts.extend(self.pci.iter().map(|planned| format!("PCI {}", planned.device.address)));
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }

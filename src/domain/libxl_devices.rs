@@ -9,6 +9,7 @@ use crate::config::devices::disk::{Disk, DiskBackend};
 use crate::config::devices::emulated::{SoundModel, Usb};
 use crate::config::devices::framebuffer::Framebuffer;
 use crate::config::devices::nic::Nic;
+use crate::config::devices::pci::PciDevice;
 use crate::config::devices::pvcalls::PvCalls;
 use crate::config::devices::set::Devices;
 use crate::config::devices::share::Share;
@@ -18,6 +19,7 @@ use crate::config::devices::virtual_device::VirtualDevice;
 use crate::config::devices::vtpm::Vtpm;
 use crate::config::host_access::{IoMemory, PortRange};
 use crate::memory::Kind;
+use crate::xen::PciAddress;
 
 /// Adds a disk; one of the same number is replaced, as libxl does.
 pub fn add_disk(configuration: &mut Value, new: &Disk) {
@@ -29,6 +31,25 @@ pub fn add_disk(configuration: &mut Value, new: &Disk) {
 pub fn add_nic(configuration: &mut Value, devid: u32, new: &Nic, kind: Kind) {
     remove_nic(configuration, devid);
     push(configuration, "nics", nic(devid, new, kind));
+}
+
+/// Adds a PCI device of the host.
+pub fn add_pci(configuration: &mut Value, new: &PciDevice) {
+    remove_pci(configuration, new.address);
+    push(configuration, "pcidevs", pci(new));
+}
+
+/// Removes a PCI device of the host. libxl leaves out what is 0.
+pub fn remove_pci(configuration: &mut Value, address: PciAddress) {
+    let wanted = [
+        ("func", u64::from(address.function())),
+        ("dev", address.device().into()),
+        ("bus", address.bus().into()),
+        ("domain", address.segment().into()),
+    ];
+    remove(configuration, "pcidevs", |device| {
+        wanted.iter().all(|(name, number)| device.get(*name).and_then(Value::as_u64).unwrap_or(0) == *number)
+    });
 }
 
 /// Changes the medium of the CD drive of this number.
@@ -111,6 +132,7 @@ pub(super) fn lists(devices: &Devices, kind: Kind) -> Vec<(&'static str, Vec<Val
         ("vtpms", (0..).zip(&devices.vtpms).map(|(devid, one)| vtpm(devid, one)).collect()),
         ("vdispls", (0..).zip(&devices.vdispls).map(|(devid, one)| vdispl(devid, one)).collect()),
         ("vsnds", (0..).zip(&devices.sound_cards).map(|(devid, one)| vsnd(devid, one)).collect()),
+        ("pcidevs", devices.pci.iter().map(pci).collect()),
         ("pvcallsifs", (0..).zip(&devices.pvcalls).map(|(devid, one)| pvcallsif(devid, one)).collect()),
     ];
     all.retain(|(_, list): &(_, Vec<_>)| !list.is_empty());
@@ -228,6 +250,32 @@ fn sound_params(params: &SoundParams) -> Value {
     fields.put_some("channels_min", params.channels_min);
     fields.put_some("channels_max", params.channels_max);
     fields.put_some("buffer_size", params.buffer_size);
+    fields.into()
+}
+
+/// A `libxl_device_pci`.
+fn pci(device: &PciDevice) -> Value {
+    let PciDevice { address, slot, .. } = *device;
+    let mut fields = Fields::default();
+    for (name, number) in [
+        ("func", address.function().into()),
+        ("dev", address.device().into()),
+        ("bus", address.bus().into()),
+        ("domain", u32::from(address.segment())),
+        ("vdevfn", u32::from(slot.unwrap_or(0)) << 3),
+    ] {
+        fields.put_some(name, Some(number).filter(|number| *number != 0));
+    }
+    fields.put("vfunc_mask", 1_u32 << address.function());
+    for (name, on) in [
+        ("msitranslate", device.msitranslate),
+        ("power_mgmt", device.power_mgmt),
+        ("permissive", device.permissive),
+        ("seize", device.seize),
+    ] {
+        fields.put_some(name, on.then_some(true));
+    }
+    fields.put("rdm_policy", if device.relaxed { "relaxed" } else { "strict" });
     fields.into()
 }
 

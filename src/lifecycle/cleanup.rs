@@ -3,7 +3,7 @@
 //! Something belongs to a dead run only if the domain's UUID says so, and the run's entry or the owner tag as well. Cleanup
 //! never touches a domain whose guest was completed, a domain of a living run, or a domain of another toolstack.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::slice;
 use std::time::Duration;
 
@@ -11,10 +11,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::migrated::{name_before, rename_back};
+use super::pci_device::take_back;
 use super::suspend::{is_suspending, resume, stop_recording};
 use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::cancel::Cancel;
 use crate::context::Context;
+use crate::devices::pci::SYSFS;
+use crate::devices::pci_host::owned;
+use crate::devices::pci_take::take_all;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::owner_tag;
@@ -73,6 +77,8 @@ pub enum LeftoverKind {
     Files,
     /// A device of a domain, which was not attached completely.
     Device,
+    /// A PCI device of the host that a domain had which is gone.
+    PciDevice,
     /// A guest that was suspended to be saved, and runs on.
     Suspended,
     /// The file of a guest that was not saved completely.
@@ -105,6 +111,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     }
     survey.marks()?;
     survey.cgroups()?;
+    survey.pci_devices()?;
     survey.locks();
     if apply {
         journal::forget_unfinished();
@@ -246,6 +253,13 @@ impl Findings<'_> {
                 }
             }
             RunVerb::Attach => {
+                let context = Context { xen, store, observer: &Silent, cancel: &Cancel::default() };
+                let noted = owned(&store.plain())?.into_iter().filter(|device| device.domid == domid);
+                for device in noted.filter(|device| device.run.as_ref() == Some(&run.mark())) {
+                    self.note(run.uuid, Some(domid), Some(run), LeftoverKind::PciDevice, || {
+                        take_back(&context, domain, device.address)
+                    });
+                }
                 let devices = devices_of(&store.plain(), domid)?.into_iter();
                 for device in devices.filter(|device| device.run.as_ref() == Some(&run.mark())) {
                     self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Device, || {
@@ -284,6 +298,21 @@ impl Findings<'_> {
             let known = self.found.iter().any(|left| left.uuid == domain.uuid && left.domid == Some(domain.domid));
             if !known && !self.is_worked_on(domain.uuid, domain.domid) {
                 self.rest(domain.uuid, domain.domid, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles PCI devices that dombuild gave to domains that are gone.
+    fn pci_devices(&mut self) -> Result<(), XenError> {
+        let (xen, store) = (self.xen, self.store);
+        for device in owned(&store.plain())? {
+            let Some(uuid) = device.uuid else { continue };
+            let domain = DomainRef { domid: device.domid, uuid };
+            if !self.is_worked_on(uuid, device.domid) && xen.find(domain)?.is_none() {
+                self.note(uuid, Some(device.domid), None, LeftoverKind::PciDevice, || {
+                    take_all(xen, store, Path::new(SYSFS), domain)
+                });
             }
         }
         Ok(())

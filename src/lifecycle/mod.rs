@@ -11,6 +11,7 @@ pub mod departure;
 pub mod detach_device;
 pub mod guard;
 pub mod migrated;
+pub mod pci_device;
 pub mod supervise;
 pub mod suspend;
 pub mod teardown;

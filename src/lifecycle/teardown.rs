@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use uuid::Uuid;
 
 use super::zombie;
+use crate::devices::pci::SYSFS;
+use crate::devices::pci_take::take_all;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::belongs_to_another;
@@ -43,6 +45,9 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
+    pause(xen, domain);
+    // While the guest cannot change them: its DMA ends before its memory is another's.
+    note(once_more(store, || take_all(xen, store, Path::new(SYSFS), domain)));
     let destroyed = destroy(xen, domain).map_err(|error| error.to_string());
     // A domain that Xen refused to destroy does not go away: there is nothing to wait for.
     let goes = destroyed.as_ref().ok().copied();
@@ -69,13 +74,16 @@ fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T
     }
 }
 
+/// A guest without its device model can only wait for it, and a failed pause does no harm.
+fn pause(xen: &Interface, domain: DomainRef) {
+    if let Err(error) = xen.find(domain).and_then(|found| found.map_or(Ok(()), |_| xen.pause(domain.domid))) {
+        log::debug!("{error}");
+    }
+}
+
 /// Destroys the domain. Returns whether it was dying already.
 fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
     let Some(info) = xen.find(domain)? else { return Ok(false) };
-    // A guest without its device model can only wait for it, and a failed pause does no harm.
-    if let Err(error) = xen.pause(domain.domid) {
-        log::debug!("{error}");
-    }
     xen.destroy(domain).map(|()| info.dying)
 }
 
@@ -87,6 +95,7 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
     let mut problems: Vec<String> = Vec::new();
     let was_lost = store.is_lost();
     problems.extend(remove_devices(xen, store, domain).err());
+    problems.extend(take_all(xen, store, Path::new(SYSFS), domain).err());
     // Under the lock, no other run writes the keys of a later domain with the same domid.
     let removed = match build_lock::take_names(|| Ok(())) {
         Ok(_lock) => store.batch(|nodes| remove_keys(xen, nodes, domain)),

@@ -76,8 +76,11 @@ impl FromStr for UserChoice {
 /// The user that runs QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunAs {
-    /// As root.
+    /// As root, with every right.
     Root,
+    /// As root, in the namespaces and under the filter of a QEMU that serves devices: the guest may get PCI devices, which QEMU
+    /// opens in sysfs when they come.
+    RestrictedRoot,
     /// As a user without rights.
     User(Confinement),
 }
@@ -114,7 +117,9 @@ impl RunAs {
                 return Err(DeviceUserError::PciDevices.into());
             }
             log::info!("QEMU runs as root, since it opens the guest's PCI devices when they come");
-            return Ok(Self::Root);
+            // A script must start other programs, which the filter does not allow.
+            let is_program = Program::open(qemu).is_ok_and(|program| program.is_some());
+            return Ok(if is_program { Self::RestrictedRoot } else { Self::Root });
         }
         let looked_up = |user: nix::Result<Option<User>>| user.map_err(DeviceUserError::Lookup);
         let user = match chosen {
@@ -393,7 +398,10 @@ mod tests {
         assert!(asked("no-such-user").expect_err("refused").to_string().contains("no-such-user"));
         assert!(matches!(asked("2130000000").expect("free"), RunAs::User(_)));
         assert_eq!(RunAs::asked(None, true, false, Path::new("/x")).expect("root"), RunAs::Root);
-        assert_eq!(RunAs::asked(None, false, true, Path::new("/x")).expect("devices"), RunAs::Root);
+        assert_eq!(
+            RunAs::asked(None, false, true, Path::new("/proc/self/exe")).expect("devices"),
+            RunAs::RestrictedRoot
+        );
     }
 
     #[test]

@@ -118,8 +118,9 @@ impl DeviceModel {
                 }
             })?;
             let confined = !confinement.is_empty();
-            // A backend needs Xen's and xenstore's rights, but neither the network nor programs.
-            let restriction = (confined || config.role == QemuRole::Backend).then(|| restriction(config));
+            // A backend needs Xen's and xenstore's rights, and PCI devices root's, but neither the network nor programs.
+            let restricted = confined || config.role == QemuRole::Backend || config.run_as == RunAs::RestrictedRoot;
+            let restriction = restricted.then(|| restriction(config));
             // QEMU would otherwise take the remains of an earlier guest's QEMU for its own.
             for id in MONITORS {
                 {
@@ -146,7 +147,7 @@ impl DeviceModel {
                 log,
                 confined,
                 vnc: devices.vnc,
-                filtered: (confined || config.role == QemuRole::Backend) && config.filter,
+                filtered: restricted && config.filter,
                 end: Instant::now() + config.timeout,
                 timeout: config.timeout,
             };

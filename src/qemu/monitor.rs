@@ -30,6 +30,7 @@ const LONGEST_REFUSAL: usize = 1000;
 pub struct Monitor<'a> {
     stream: UnixStream,
     cancel: &'a Cancel,
+    timeout: Duration,
     /// Received bytes that do not form a whole line yet.
     unread: Vec<u8>,
 }
@@ -42,15 +43,21 @@ impl<'a> Monitor<'a> {
     pub fn open(socket: &Path, cancel: &'a Cancel) -> std::result::Result<Self, MonitorError> {
         let limit = WaitLimit { timeout: TIMEOUT, interrupt: cancel.interrupt().clone(), ..WaitLimit::default() };
         let stream = connect(socket, &limit).map_err(|source| MonitorError::Io { command: "connect", source })?;
-        let mut monitor = Self { stream: UnixStream::from(stream), cancel, unread: Vec::new() };
+        let mut monitor = Self { stream: UnixStream::from(stream), cancel, timeout: TIMEOUT, unread: Vec::new() };
         monitor.execute("qmp_capabilities", &json!({}), None)?;
         Ok(monitor)
+    }
+
+    /// The same monitor, with this time for each answer.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sends a command with its arguments, an object, and returns its result. QEMU gets the descriptor with it.
     ///
     /// # Errors
-    /// QEMU's refusal, a connection that is lost, `ETIMEDOUT` after 10 seconds.
+    /// QEMU's refusal, a connection that is lost, `ETIMEDOUT` after 10 seconds, or the time of [`Self::with_timeout`].
     pub fn execute(
         &mut self,
         command: &'static str,
@@ -77,7 +84,7 @@ impl<'a> Monitor<'a> {
 
     /// The next answer: events and the greeting are none.
     fn answer(&mut self) -> Result<std::result::Result<Value, Untrusted>> {
-        let end = Instant::now() + TIMEOUT;
+        let end = Instant::now() + self.timeout;
         loop {
             while let Some(length) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=length).collect();

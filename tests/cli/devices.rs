@@ -119,8 +119,10 @@ fn devices_that_there_are_not_or_that_do_not_go_together() {
     sysfs.refused(&format!("{memory} --pci 3:0.0,0000:03:00.0"), "bad-config", &["0000:03:00.0 is named twice"]);
     let on_demand = ["populate on demand under an IOMMU"];
     sysfs.refused("--memory 1GiB --maxmem 2GiB --pci 3:0.0", "bad-memory", &on_demand);
+    sysfs.refused("--memory 1GiB --kind pvh --pci 3:0.0", "bad-config", &["no passthrough for x86 PVH guests"]);
+    sysfs.refused("--memory 1GiB --kind pv --pci 3:0.0@5", "bad-config", &["0000:03:00.0: a slot (@) is for an HVM"]);
+    sysfs.refused("--memory 1GiB --pci permissive=1,3:0.0", "bad-config", &["comes after the device"]);
     for kind in ["pvh", "pv"] {
-        sysfs.refused(&format!("--memory 1GiB --kind {kind} --pci 3:0.0"), "bad-config", &["--pci is for --kind hvm"]);
         sysfs.refused(&format!("--memory 1GiB --kind {kind} --vgpu"), "bad-memory", &["give --kind hvm", "--vgpu"]);
     }
     for bad in ["", "3:0", "3:0.8", "3:20.0", "3:0.0,,4:0.0", "00003:00.0", "3:0.0;4:0.0"] {

@@ -2,13 +2,14 @@
 
 use super::run::line;
 
-const VERBS: [&str; 21] = [
+const VERBS: [&str; 22] = [
     "plan",
     "check",
     "create",
     "run",
     "build",
     "inspect",
+    "pci",
     "list",
     "balloon",
     "attach",
@@ -189,6 +190,7 @@ fn the_flags_of_each_verb() {
                 .to_owned(),
         ),
         ("resume", "--store-timeout".to_owned()),
+        ("pci", String::new()),
         ("list", "--devices --store-timeout".to_owned()),
         ("features", String::new()),
     ];

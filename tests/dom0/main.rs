@@ -52,6 +52,7 @@ mod odd_kernels;
 mod ownership;
 mod parallel;
 mod passthrough;
+mod pci;
 mod placement;
 mod platform;
 mod qemu_devices;
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         passthrough::TESTS,
         numa::TESTS,
+        pci::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
         external_devices::TESTS,

@@ -95,7 +95,7 @@ host_shape() {
     esac
     if [[ ,$HOST_SHAPES, == *,iommu,* ]]; then
         machine=q35 xen_options+=' iommu=verbose'
-        devices+=(-device 'amd-iommu,intremap=on' -device edu
+        devices+=(-device 'amd-iommu,intremap=on' -device edu,addr=0x8
             -device 'pcie-root-port,id=port1,chassis=1' -netdev 'user,id=net0' -device 'e1000e,bus=port1,netdev=net0,mac=52:54:00:12:34:56')
     fi
 }

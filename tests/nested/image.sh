@@ -83,7 +83,7 @@ make_root() {
     for path in arch crypto lib fs/9p fs/ext4 fs/jbd2 'fs/mbcache*' fs/fscache fs/netfs fs/nls net/9p net/core net/bridge \
         net/802 net/llc drivers/xen drivers/virtio 'drivers/block/virtio*' 'drivers/block/loop*' drivers/block/xen-blkback \
         'drivers/block/xen-blkfront*' 'drivers/char/virtio*' 'drivers/net/tun*' drivers/net/xen-netback 'drivers/net/xen-netfront*' \
-        drivers/cpufreq; do
+        drivers/cpufreq drivers/pci drivers/net/ethernet/intel/e1000e drivers/ptp drivers/pps; do
         opts+=(--dpkgopt="path-include=*/lib/modules/*/kernel/$path" --dpkgopt="path-include=*/lib/modules/*/kernel/$path/*")
     done
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
@@ -162,6 +162,7 @@ make_guest() {
     mkdir "$tree"/{bin,dev,proc,sys,modules}
     cp "$root/bin/busybox" "$tree/bin/busybox"
     unpack_modules "$root" "$tree/modules" xen-blkfront xen-netfront 9p 9pnet_xen >"$tree/modules/order"
+    unpack_modules "$root" "$tree/modules" xen-pcifront e1000e >"$tree/modules/pci-order"
     for applet in cat dd dmesg head insmod ip md5sum mkdir mount ping poweroff sed seq sleep sync tr; do ln -s busybox "$tree/bin/$applet"; done
     install -m 755 "$NESTED/guest-init" "$tree/init"
     cpio_of "$tree" | gzip >"$guest/initrd"

@@ -11,10 +11,10 @@ use super::qemu::Switch;
 use super::time::seconds;
 use crate::config::devices::emulated::{SoundModel, UsbDevice, UsbVersion};
 use crate::config::devices::machine::{BootOrder, DiskController, GraphicsCard};
+use crate::config::devices::pci::PciWord;
 use crate::config::host_access::{IoMemory, Irq, PortRange};
 use crate::devices::pci::SYSFS;
 use crate::memory::Kib;
-use crate::xen::PciAddress;
 
 /// Devices that the guest gets later.
 #[derive(Debug, Clone, Args)]
@@ -27,11 +27,12 @@ pub struct DeviceArgs {
     /// The guest gets PCI devices of the host later; it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
-    /// Make room for this PCI device of the host in an HVM guest (repeat it, or use commas): a hole as large as sysfs says
-    /// that the devices need, and no RAM where the host reserves memory for them, which create and build ask Xen for and
-    /// plan does not know. Implies --passthrough. The device itself is not given to the guest
+    /// Give this PCI device of the host to the guest (repeat it, or use commas): SBDF[@SLOT][,KEY=0|1]... with permissive,
+    /// msitranslate, power_mgmt and seize, and rdm_policy=strict|relaxed. `dombuild pci assign` takes it from dom0. An HVM
+    /// guest has room for it: a hole as large as sysfs says, and no RAM where the host reserves memory. build makes that
+    /// room alone, and plan does not ask Xen. Implies --passthrough
     #[arg(long, value_name = "SBDF", value_delimiter = ',')]
-    pub pci: Vec<PciAddress>,
+    pub pci: Vec<PciWord>,
     /// Make room for an NVIDIA vGPU in an HVM guest: a hole of 512MiB at least, and 16MiB reserved in it. The vGPU itself is
     /// not given to the guest
     #[arg(long)]
@@ -127,6 +128,8 @@ pub enum AttachClass {
     Disk,
     /// A network card
     Vif,
+    /// A PCI device of the host
+    Pci,
 }
 
 /// The class of a device that goes.
@@ -144,19 +147,21 @@ pub enum DetachClass {
     Vsnd,
     /// PV calls
     Pvcalls,
+    /// A PCI device of the host
+    Pci,
 }
 
-/// Attach a disk or a network card to a guest, and wait until the guest has connected it
+/// Attach a disk, a network card or a PCI device to a guest, and wait until the guest has connected it
 #[derive(Debug, Clone, Args)]
 pub struct AttachArgs {
     /// Class of the device
-    #[arg(value_name = "disk|vif", hide_possible_values = true)]
+    #[arg(value_name = "disk|vif|pci", hide_possible_values = true)]
     pub class: AttachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device, as in --disk and --vif of create: /srv/b.img,raw,xvdb,w or bridge=xenbr0 or '' for a network card with
-    /// all defaults. docs/devices.md lists the words
+    /// The device, as in --disk, --vif and --pci of create: /srv/b.img,raw,xvdb,w or bridge=xenbr0 or '' for a network card
+    /// with all defaults or 03:00.0,permissive=1. docs/devices.md lists the words
     pub spec: String,
     /// How long the guest may take to connect it; a device that it does not connect is taken away again
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
@@ -223,23 +228,23 @@ pub struct EjectHow {
     pub force: bool,
 }
 
-/// Detach a disk or a network card from a guest, which is asked to release it
+/// Detach a device from a guest, which is asked to release it
 #[derive(Debug, Clone, Args)]
 pub struct DetachArgs {
-    /// Class of the device: disk, vif, vtpm, vdispl, vsnd or pvcalls
+    /// Class of the device: disk, vif, vtpm, vdispl, vsnd, pvcalls or pci
     #[arg(value_name = "CLASS", hide_possible_values = true)]
     pub class: DetachClass,
     /// Number or name of the guest, whoever built it
     #[arg(value_name = "DOMID|NAME", value_parser = NonEmptyStringValueParser::new())]
     pub domain: String,
-    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of another
-    /// device its number
+    /// The device: of a disk its place (xvdb) or its number, of a network card its number or its MAC address, of a PCI device
+    /// its address on the host (03:00.0), of another device its number
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub device: String,
     /// How long the guest may take to release it; a guest that does not begin to keeps it
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Do not ask the guest: what it has not written yet is lost
+    /// Do not ask the guest: what it has not written yet is lost. Not for a PCI device, which the guest could still reach
     #[arg(long, conflicts_with = "timeout")]
     pub force: bool,
     /// xenstored

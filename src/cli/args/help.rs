@@ -328,6 +328,20 @@ Exit codes:
   2 usage                           7 something could not be removed
   8 another cleanup runs";
 
+pub(super) const AFTER_PCI: &str = "\
+An assignable device is with dom0's driver pciback and in Xen's quarantine, where
+its DMA reaches no memory. xl sees the same devices.
+
+Examples:
+  dombuild pci list --all
+  dombuild pci assign 03:00.0
+  dombuild create --name web --memory 1GiB --pci 03:00.0
+  dombuild pci release 03:00.0
+
+Exit codes:
+  0 done   1 the kernel refuses it   2 usage   3 no such device, or it is in use
+  5 Xen is absent or refused   6 xenstore   130 Ctrl-C   143 SIGTERM";
+
 pub(super) const AFTER_LIST: &str = "\
 The plan is the one that the domain was built by, or else the one that fits its
 keys in xenstore best; a guest that was resized differs from it.

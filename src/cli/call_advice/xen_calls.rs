@@ -23,6 +23,24 @@ const LIBRARY: &str = "the library could not allocate memory in dom0: give dom0 
 
 /// Each call, in alphabetical order.
 pub(super) const CALLS: &[Call] = &[
+    (
+        "xc_assign_device",
+        &[
+            (Errno::EBUSY, "another domain has the PCI device; `dombuild pci list` and `xl debug-keys Q` show which"),
+            (Errno::ENODEV, "Xen does not know the PCI device, or no IOMMU is in front of it; `xl dmesg` says more"),
+            (
+                Errno::EXDEV,
+                "Xen gives PCI devices to no domain that is populated on demand, shares pages or is being saved",
+            ),
+            (Errno::EINVAL, "the domain was created without passthrough; create it with --passthrough or --pci"),
+            (
+                Errno::EPERM,
+                "memory that the host reserves for the device is in use in the domain; rdm_policy=relaxed allows it",
+            ),
+            (Errno::ENOMEM, NO_MEMORY),
+            (Errno::ESRCH, GONE),
+        ],
+    ),
     ("xc_cpu_policy_get_domain", &[(Errno::ESRCH, GONE), (Errno::ENOBUFS, RELEASE)]),
     ("xc_cpu_policy_get_size", &[(Errno::EOPNOTSUPP, RELEASE)]),
     ("xc_cpu_policy_get_system", &[(Errno::EOPNOTSUPP, RELEASE), (Errno::ENOBUFS, RELEASE)]),
@@ -52,6 +70,7 @@ pub(super) const CALLS: &[Call] = &[
         "xc_cputopoinfo",
         &[(Errno::EACCES, RELEASE), (Errno::ENOBUFS, "CPUs were added to the host meanwhile; try again")],
     ),
+    ("xc_deassign_device", &[(Errno::EINVAL, "the IOMMU refuses it; `xl dmesg` says more")]),
     ("xc_dom_allocate", &[(Errno::ENOMEM, LIBRARY)]),
     (
         "xc_dom_boot_image",
@@ -391,6 +410,7 @@ pub(super) const CALLS: &[Call] = &[
             (Errno::ESRCH, GONE),
         ],
     ),
+    ("xc_physdev_unmap_pirq", &[(Errno::EINVAL, "the guest does not have this interrupt"), (Errno::ESRCH, GONE)]),
     ("xc_physinfo", &[(Errno::EACCES, RELEASE)]),
     ("xc_readconsolering", &[(Errno::ENOMEM, LOCAL_MEMORY)]),
     (
@@ -452,6 +472,14 @@ pub(super) const CALLS: &[Call] = &[
         ],
     ),
     ("xc_shadow_control", &[(Errno::ESRCH, GONE), (Errno::EPERM, "Xen's security policy (FLASK) forbids it")]),
+    (
+        "xc_test_assign_device",
+        &[
+            (Errno::ENODEV, "no IOMMU is in front of the device"),
+            (Errno::ENOSYS, RELEASE),
+            (Errno::EOPNOTSUPP, RELEASE),
+        ],
+    ),
     (
         "xc_vcpu_getaffinity",
         &[(Errno::EINVAL, "there is no such vCPU"), (Errno::ESRCH, GONE), (Errno::ENOMEM, LOCAL_MEMORY)],

@@ -37,6 +37,7 @@ fn name(left: &Leftover) -> String {
         LeftoverKind::Keys => format!("the keys of {of}"),
         LeftoverKind::Files => format!("the files of {of}"),
         LeftoverKind::Device => format!("a device of {of}"),
+        LeftoverKind::PciDevice => format!("a PCI device of {of}"),
         LeftoverKind::Suspended => format!("the suspension of {of}"),
         LeftoverKind::PartialFile => format!("the incomplete file of {of}"),
         LeftoverKind::Lock => format!("the lock on the user data of {of}"),

@@ -1,6 +1,7 @@
 //! `create`: a guest from nothing, and back to nothing where anything fails.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -25,13 +26,14 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::context::Context;
 use crate::devices::attach::attach;
-use crate::devices::pci::plan_around_reserved;
+use crate::devices::pci::{SYSFS, plan_around_reserved};
+use crate::devices::pci_give::{self, Recipient, give};
 use crate::devices::plan::{PlannedDevices, plan};
 use crate::domain::measure::measure;
 use crate::domain::userdata;
 use crate::error::{AtStage, Error, Failure};
 use crate::lifecycle::guard::NewDomain;
-use crate::memory::Pages;
+use crate::memory::{Bytes, Pages};
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::qemu::devices::QemuDevices;
@@ -81,7 +83,14 @@ fn plan_devices(context: &Context<'_>, config: &mut Create) -> Result<PlannedDev
     resolve_cpu_lists(context, &mut config.guest.platform).at(Stage::CreateDomain)?;
     check_nodes(context, &config.guest).at(Stage::CreateDomain)?;
     let (kind, qemu) = (config.guest.plan.request.kind, config.guest_qemu());
-    plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)
+    let recipient = Recipient {
+        kind,
+        has_qemu: config.device_model.is_some(),
+        memory: config.guest.plan.memory.static_max.to_bytes().unwrap_or(Bytes(u64::MAX)),
+    };
+    let pci = pci_give::plan(context, Path::new(SYSFS), &config.devices.pci, recipient).at(Stage::CreateDomain)?;
+    let planned = plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)?;
+    Ok(PlannedDevices { pci, ..planned })
 }
 
 /// Creates the guest of these flags, prints it, and leaves it running, also when this process ends.
@@ -168,6 +177,7 @@ fn describe_json(
     object["uuid"] = json!(config.uuid);
     object["device_model_pid"] = json!(model.map(DeviceModel::pid));
     object["paused"] = json!(config.paused);
+    object["pci"] = devices.pci.iter().map(|planned| json!(planned.device.address.to_string())).collect();
     object["devices"] = devices.paravirtual.iter().map(|planned| planned.device.json(built.domid)).collect();
     Ok(object)
 }
@@ -217,6 +227,7 @@ fn start(
     let measured_built = if model.is_none() { Some(measured().at(Stage::CheckPagingPool)?) } else { None };
     build_post(context, domid, guest, &identity, &prepared, rings)?;
     give_access(context, domid, guest.plan.request.kind, &config.devices.host_access)?;
+    give(context, Path::new(SYSFS), held, &devices.pci, None)?;
     attach(context, domid, &devices.paravirtual, None, config.hotplug_timeout).map_err(|failure| {
         // Without its QEMU, a guest has no tap devices.
         let ended = model.as_mut().and_then(|model| model.check().err());
@@ -230,6 +241,7 @@ fn start(
 
     model.as_mut().map_or(Ok(()), |model| model.get_ready(context, domid, &guest.plan))?;
     settle(context, domid, guest, &prepared.nodes)?;
+    pci_give::show(context, domid, config.name.as_str(), guest.plan.request.kind, &devices.pci, false)?;
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_running = config.device_model.as_ref().map(|_| measured()).transpose().at(Stage::DeviceModel)?;
     context.step::<_, Error>(Stage::Userdata, || {

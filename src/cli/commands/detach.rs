@@ -13,12 +13,16 @@ use crate::devices::details::{DeviceDetails, details_of};
 use crate::error::device::DeviceError;
 use crate::error::{AtStage, Error};
 use crate::lifecycle::detach_device::{Consent, detach_device};
+use crate::lifecycle::pci_device::detach_pci;
 use crate::memory::Kind;
 use crate::observer;
 use crate::stage::Stage;
 use crate::xen::DomainInfo;
 
 pub(crate) fn run(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> anyhow::Result<Done> {
+    if arguments.class == DetachClass::Pci {
+        return detach_pci_device(reporter, arguments, json);
+    }
     let wanted = observer::step(reporter, Stage::CheckInput, || Wanted::parse(arguments.class, &arguments.device))?;
     let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
     let domain = find_guest(&connection, &arguments.domain).at(Stage::CheckInput)?;
@@ -31,6 +35,23 @@ pub(crate) fn run(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> an
     let (domid, device) = (domain.domid, &details.device);
     let object = json!({ "domid": domid, "kind": device.kind, "devid": device.devid, "forced": arguments.force });
     print::finish(json, &object, &format!("{} of domain {domid} is detached", device.label()))
+}
+
+fn detach_pci_device(reporter: &Reporter, arguments: &DetachArgs, json: bool) -> anyhow::Result<Done> {
+    let address = observer::step(reporter, Stage::CheckInput, || {
+        if arguments.force {
+            let reason = "--force is not for a PCI device: the guest could still reach it while another one has it";
+            return Err(Error::BadConfig(reason.to_owned()));
+        }
+        arguments.device.parse().map_err(Error::BadConfig)
+    })?;
+    let connection = Connection::open(reporter, true, arguments.store.store_timeout)?;
+    let domain = find_guest(&connection, &arguments.domain).at(Stage::CheckInput)?;
+    detach_pci(&connection.context(), &domain, address, arguments.timeout)?;
+    reporter.clear_line();
+    let (domid, address) = (domain.domid, address.to_string());
+    let object = json!({ "domid": domid, "kind": "pci", "address": address, "forced": false });
+    print::finish(json, &object, &format!("PCI device {address} of domain {domid} is detached"))
 }
 
 /// The device that a user means.
@@ -53,6 +74,7 @@ impl Wanted {
             DetachClass::Vdispl => ("vdispl", "a display"),
             DetachClass::Vsnd => ("vsnd", "a sound card"),
             DetachClass::Pvcalls => ("pvcalls", "PV calls"),
+            DetachClass::Pci => ("pci", "a PCI device"),
         };
         let number = text.parse().map_err(|_| Error::BadConfig(format!("{text:?} is no number of {name}")))?;
         Ok(Self::Numbered(kind, number))

@@ -71,13 +71,11 @@ pub(crate) fn run(
     }
     if let Some(model) = &config.device_model {
         context.step(Stage::DeviceModel, check_directories)?;
+        let filter = if model.filter { "under a filter of system calls" } else { "without a filter of system calls" };
         let whom = match &model.run_as {
             RunAs::Root => "root".to_owned(),
-            RunAs::User(user) => {
-                let filter =
-                    if model.filter { "under a filter of system calls" } else { "without a filter of system calls" };
-                format!("{user}, {}, {filter}", model.needs)
-            }
+            RunAs::RestrictedRoot => format!("root, {}, {filter}", model.needs),
+            RunAs::User(user) => format!("{user}, {}, {filter}", model.needs),
         };
         checks.push(format!("QEMU is {}, as {whom}; its log and its sockets can be written", model.path.display()));
     }
@@ -214,8 +212,8 @@ fn steps(config: &Create, devices: &PlannedDevices) -> Vec<Stage> {
         (CheckPagingPool, !pv),
         (Xenstore, true),
         (Introduce, true),
-        (HostAccess, !config.devices.host_access.is_empty()),
-        (Devices, !devices.paravirtual.is_empty()),
+        (HostAccess, !config.devices.host_access.is_empty() || !devices.pci.is_empty()),
+        (Devices, !devices.paravirtual.is_empty() || !devices.pci.is_empty()),
         (StartDeviceModel, config.backend.is_some()),
         (DeviceModel, config.device_model.is_some() || config.backend.is_some()),
         (Userdata, true),

@@ -16,6 +16,7 @@ pub mod list;
 pub mod medium;
 pub mod migrate;
 pub mod migrate_receive;
+pub mod pci;
 pub mod plan;
 pub mod restore;
 pub mod resume;

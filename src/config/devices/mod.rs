@@ -10,6 +10,7 @@ pub mod machine;
 pub mod nic;
 mod nic_spec;
 mod nic_values;
+pub mod pci;
 pub mod pvcalls;
 pub mod set;
 pub mod share;

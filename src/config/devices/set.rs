@@ -11,6 +11,7 @@ use super::error::DeviceSetError;
 use super::framebuffer::Framebuffer;
 use super::machine::{DiskController, Machine};
 use super::nic::{MacAddress, Nic};
+use super::pci::PciDevice;
 use super::pvcalls::PvCalls;
 use super::share::Share;
 use super::sound::SoundCard;
@@ -50,6 +51,8 @@ pub struct Devices {
     pub usb: Option<Usb>,
     /// The emulated machine of an HVM guest.
     pub machine: Machine,
+    /// The PCI devices of the host that it gets.
+    pub pci: Vec<PciDevice>,
     /// What it may reach of the host's hardware.
     pub host_access: HostAccess,
     /// Where the guest is while it migrates.

@@ -42,11 +42,40 @@ impl Mapper<'_> {
                 self.add("vsnd", format!("--vsnd={}", words.join(",")));
             }
         }
+        self.pci();
         if self.is_hvm() {
             self.machine();
             self.qemu();
         } else {
             self.framebuffer();
+        }
+    }
+
+    /// PCI devices of the host, each with the settings of all of them that it does not have itself.
+    fn pci(&mut self) {
+        let mut of_all = Vec::new();
+        for (key, setting) in [
+            ("pci_permissive", "permissive="),
+            ("pci_msitranslate", "msitranslate="),
+            ("pci_power_mgmt", "power_mgmt="),
+            ("pci_seize", "seize="),
+        ] {
+            of_all.extend((self.flag(key) == Some(true)).then_some(setting));
+        }
+        for text in self.texts("pci") {
+            if self.kind == Kind::Pvh {
+                return self.refuse("pci", "Xen has no passthrough for x86 PVH guests, and xl refuses it as well");
+            }
+            let mut words: Vec<String> = text.split(',').map(str::to_owned).collect();
+            // The device comes before its settings.
+            words.sort_by_key(|word| word.contains('=') && !word.starts_with("bdf="));
+            let first = words.first().map_or("", String::as_str);
+            if text.contains("name=") || first.contains(".*") {
+                return self.refuse("pci", format!("{text:?}: give the address of each function"));
+            }
+            let missing = of_all.iter().filter(|setting| !text.contains(**setting));
+            words.extend(missing.map(|setting| format!("{setting}1")));
+            self.add("pci", format!("--pci={}", words.join(",")));
         }
     }
 
