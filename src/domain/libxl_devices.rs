@@ -34,9 +34,9 @@ pub fn add_nic(configuration: &mut Value, devid: u32, new: &Nic, kind: Kind) {
 }
 
 /// Adds a PCI device of the host.
-pub fn add_pci(configuration: &mut Value, new: &PciDevice) {
+pub fn add_pci(configuration: &mut Value, new: &PciDevice, kind: Kind) {
     remove_pci(configuration, new.address);
-    push(configuration, "pcidevs", pci(new));
+    push(configuration, "pcidevs", pci(new, kind));
 }
 
 /// Removes a PCI device of the host. libxl leaves out what is 0.
@@ -132,7 +132,7 @@ pub(super) fn lists(devices: &Devices, kind: Kind) -> Vec<(&'static str, Vec<Val
         ("vtpms", (0..).zip(&devices.vtpms).map(|(devid, one)| vtpm(devid, one)).collect()),
         ("vdispls", (0..).zip(&devices.vdispls).map(|(devid, one)| vdispl(devid, one)).collect()),
         ("vsnds", (0..).zip(&devices.sound_cards).map(|(devid, one)| vsnd(devid, one)).collect()),
-        ("pcidevs", devices.pci.iter().map(pci).collect()),
+        ("pcidevs", devices.pci.iter().map(|device| pci(device, kind)).collect()),
         ("pvcallsifs", (0..).zip(&devices.pvcalls).map(|(devid, one)| pvcallsif(devid, one)).collect()),
     ];
     all.retain(|(_, list): &(_, Vec<_>)| !list.is_empty());
@@ -254,7 +254,7 @@ fn sound_params(params: &SoundParams) -> Value {
 }
 
 /// A `libxl_device_pci`.
-fn pci(device: &PciDevice) -> Value {
+fn pci(device: &PciDevice, kind: Kind) -> Value {
     let PciDevice { address, slot, .. } = *device;
     let mut fields = Fields::default();
     for (name, number) in [
@@ -275,7 +275,9 @@ fn pci(device: &PciDevice) -> Value {
     ] {
         fields.put_some(name, on.then_some(true));
     }
-    fields.put("rdm_policy", if device.relaxed { "relaxed" } else { "strict" });
+    // As xl: of an HVM guest's device, only another policy than the default.
+    let policy = if device.relaxed { "relaxed" } else { "strict" };
+    fields.put_some("rdm_policy", Some(policy).filter(|_| kind != Kind::Hvm || device.relaxed));
     fields.into()
 }
 

@@ -309,7 +309,9 @@ impl Findings<'_> {
         for device in owned(&store.plain())? {
             let Some(uuid) = device.uuid else { continue };
             let domain = DomainRef { domid: device.domid, uuid };
-            if !self.is_worked_on(uuid, device.domid) && xen.find(domain)?.is_none() {
+            // They go with the keys of the domain, if these are still there.
+            let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(device.domid));
+            if !known && !self.is_worked_on(uuid, device.domid) && xen.find(domain)?.is_none() {
                 self.note(uuid, Some(device.domid), None, LeftoverKind::PciDevice, || {
                     take_all(xen, store, Path::new(SYSFS), domain)
                 });

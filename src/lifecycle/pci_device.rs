@@ -69,7 +69,7 @@ fn complete(
                 })
             })?;
         }
-        record(context, domain.held(), |configuration| libxl_devices::add_pci(configuration, device))?;
+        record(context, domain.held(), |configuration| libxl_devices::add_pci(configuration, device, kind))?;
         // If this run is killed from now on, the device stays.
         settle(context.store, device.address).at(Stage::Devices)?;
     }

@@ -80,10 +80,12 @@ fn of(domid: DomId) -> String {
 /// xenstore's nodes of PCI devices, without the number of the guest.
 fn nodes(domid: DomId) -> Vec<String> {
     let all = shell("xenstore-ls -fp");
-    let lines = all.lines().filter(|line| {
-        line.contains("/backend/pci/") || line.contains("/device/pci") || line.starts_with("/libxl/pci/")
-    });
     let number = domid.to_string();
+    let ends = [format!("/backend/pci/{number}/"), format!("/local/domain/{number}/device/pci")];
+    let lines = all.lines().filter(|line| {
+        let path = line.split(' ').next().unwrap_or_default();
+        ends.iter().any(|end| path.contains(end)) || path.starts_with("/libxl/pci/")
+    });
     let plain = |line: &str| {
         line.replace(&format!("/pci/{number}"), "/pci/N")
             .replace(&format!("domain/{number}/"), "domain/N/")
