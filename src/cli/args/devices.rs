@@ -27,7 +27,7 @@ pub struct DeviceArgs {
     /// The guest gets PCI devices of the host later; it cannot be populated on demand
     #[arg(long)]
     pub passthrough: bool,
-    /// Give this PCI device of the host to the guest (repeat it, or use commas): SBDF[@SLOT][,KEY=0|1]... with permissive,
+    /// Give this PCI device of the host to the guest (repeat it, or use commas): `SBDF[@SLOT][,KEY=0|1]...` with permissive,
     /// msitranslate, power_mgmt and seize, and rdm_policy=strict|relaxed. `dombuild pci assign` takes it from dom0. An HVM
     /// guest has room for it: a hole as large as sysfs says, and no RAM where the host reserves memory. build makes that
     /// room alone, and plan does not ask Xen. Implies --passthrough
