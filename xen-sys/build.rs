@@ -27,7 +27,7 @@ const FUNCTIONS: &str = concat!(
     "|sched_credit2?_domain_[gs]et|domain_populate_physmap|get_cpu_featureset|cpupool_(getinfo|infofree)",
     "|cpu_policy_(init|destroy|get_size|get_domain|get_system|serialise)|set_domain_cpu_policy",
     "|[gs]et_paging_mempool_size|evtchn_alloc_unbound|hvm_param_[gs]et|cpuid_apply_policy",
-    "|physdev_(un)?map_pirq|(test_assign|assign|deassign|get)_device(_group)?|cputopoinfo|numainfo|domain_node_getaffinity|send_debug_keys|readconsolering|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
+    "|physdev_(un)?map_pirq|(test_assign|assign|deassign|get)_device(_group)?|cputopoinfo|get_machine_memory_map|numainfo|domain_node_getaffinity|send_debug_keys|readconsolering|gnttab_query_size|reserved_device_memory_map|map_foreign_range|flask_context_to_sid",
     "|dom_(allocate|release|kernel_mem|module_mem|kernel_max_size|module_max_size|boot_xen_init|parse_image",
     "|mem_init|boot_mem_init|build_image|boot_image|gnttab_init|pfn_to_ptr",
     // Only tests use these.

@@ -63,7 +63,7 @@ pub struct Prepared {
 /// 2. vCPUs;
 /// 3. timers, clocks and enlightenments, and vCPU affinity. The vCPUs must exist: Xen 4.17 itself crashes if a guest with
 ///    Hyper-V enlightenments is unpaused, or its TSC mode set, before it has vCPUs (`viridian_time_domain_thaw`);
-/// 4. the memory limit: xen max; for PV the memory map, one range up to static max;
+/// 4. the memory limit: xen max; for PV the memory map: one range up to static max, or, for PCI devices, the host's around it;
 /// 5. the paging pool (HVM and PVH): the shadow size, read back;
 /// 6. the claim on the pages that the domain will own, and the reserve that other runs read in the journal;
 /// 7. the store's event channel, then the console's (guests rely on this order), unless `given` has both.
@@ -95,7 +95,13 @@ pub fn build_pre(
     // 4.
     context.step(Stage::SetMaxMemory, || xen.set_max_memory(domid, memory.xen_max))?;
     if kind == Kind::Pv {
-        context.step(Stage::MemoryMap, || xen.set_memory_map_limit(domid, memory.static_max))?;
+        context.step(Stage::MemoryMap, || {
+            if plan.request.passthrough {
+                xen.set_host_memory_map(domid, memory.static_max.to_bytes_saturating())
+            } else {
+                xen.set_memory_map_limit(domid, memory.static_max)
+            }
+        })?;
     }
     // 5.
     if kind != Kind::Pv {

@@ -240,7 +240,7 @@ fn of_pci(error: &PciError) -> Option<String> {
             "end that use first; `dombuild pci assign --force` takes the device all the same"
         }
         PciError::Collision { .. } => {
-            "give the guest less --maxmem, or make it an HVM guest: a PV guest does not get the host's memory map (e820_host)"
+            "give the guest less --maxmem, or make it an HVM guest"
         }
         PciError::NoQemu => "leave --device-model none out",
         PciError::NotFree(_) => "`xl debug-keys Q` and `xl dmesg` show which domain has each device",

@@ -107,8 +107,7 @@ pub fn plan(
     Ok(planned)
 }
 
-/// A PV guest maps the device at its machine addresses: where it has memory, Linux would take those for memory. libxl
-/// avoids that with the host's memory map (`e820_host`).
+/// A PV guest maps the device at its machine addresses, so its memory must end below.
 fn check_collision(host: &HostDevice, recipient: Recipient) -> Result<(), PciError> {
     let lowest = host.ranges.iter().filter(|range| !range.is_ports).map(|range| range.start).min();
     match lowest.filter(|_| recipient.kind == Kind::Pv) {

@@ -37,6 +37,7 @@ mod foreign_memory;
 mod gzip_mask;
 mod host;
 mod host_access;
+mod host_memory_map;
 mod hvm;
 mod hvm_info;
 mod hypfs;

@@ -241,6 +241,7 @@ fn dead_guest() {
             // As after a tool that removes what it knows of a domain.
             let vm = shell(&format!("xenstore-read /local/domain/{number}/vm"));
             shell(&format!("xenstore-rm /local/domain/{number} && xenstore-rm /libxl/{number} && xenstore-rm {vm}"));
+            shell(&format!("xenstore-rm /local/domain/0/backend/console/{number}"));
             shell(&format!("rm -f /var/lib/xen/userdata-?.{number}.*"));
         }
         let found = dombuild(&["cleanup"]).success().json();

@@ -360,6 +360,7 @@ pub(super) const CALLS: &[Call] = &[
     ),
     ("xc_get_cpu_featureset", &[(Errno::ENOBUFS, RELEASE), (Errno::EOPNOTSUPP, RELEASE), (Errno::EINVAL, RELEASE)]),
     ("xc_get_cpumap_size", &[(Errno::EACCES, RELEASE)]),
+    ("xc_get_machine_memory_map", &[(Errno::EACCES, RELEASE), (Errno::ENOMEM, LOCAL_MEMORY)]),
     ("xc_get_nodemap_size", &[(Errno::EACCES, RELEASE)]),
     ("xc_get_paging_mempool_size", &[(Errno::EOPNOTSUPP, NOT_HVM), (Errno::ESRCH, GONE)]),
     ("xc_gnttab_query_size", &[(Errno::EFAULT, RELEASE), (Errno::ENOMEM, LOCAL_MEMORY)]),
