@@ -239,9 +239,7 @@ fn of_pci(error: &PciError) -> Option<String> {
         PciError::UsedByDom0 { .. } => {
             "end that use first; `dombuild pci assign --force` takes the device all the same"
         }
-        PciError::Collision { .. } => {
-            "give the guest less --maxmem, or make it an HVM guest"
-        }
+        PciError::Collision { .. } => "give the guest less --maxmem, or make it an HVM guest",
         PciError::NoQemu => "leave --device-model none out",
         PciError::NotFree(_) => "`xl debug-keys Q` and `xl dmesg` show which domain has each device",
         PciError::NotIts { .. } | PciError::NotWithPciback(_) => "`dombuild pci list` shows who has each",

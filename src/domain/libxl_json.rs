@@ -276,6 +276,9 @@ impl LibxlConfig<'_> {
                     info.put_some("cmdline", Some(cmdline(kernel)).filter(|text| !text.is_empty()));
                     info.put_some("ramdisk", modules.first().map(|ramdisk| path(&ramdisk.path)).transpose()?);
                 }
+                if kind == Kind::Pv && plan.request.passthrough {
+                    of_kind.put("e820_host", truth(true));
+                }
                 info.put(&format!("type.{kind}"), of_kind);
             }
         }
