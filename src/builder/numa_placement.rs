@@ -46,17 +46,21 @@ impl NodePlan {
     }
 }
 
-/// Chooses the nodes. The caller holds the build locks until the journal has the result.
+/// Chooses the nodes of a guest in the CPU pool of this number. The caller holds the build locks until the journal has the result.
 ///
 /// # Errors
 /// [`HostError::NoNode`], [`HostError::NodesFull`]; an error of Xen.
-pub(crate) fn plan_nodes(context: &Context<'_>, guest: &Guest) -> Result<NodePlan, Error> {
+pub(crate) fn plan_nodes(
+    context: &Context<'_>,
+    guest: &Guest,
+    pool: impl FnOnce() -> Result<u32, Error>,
+) -> Result<NodePlan, Error> {
     let (wanted, vnuma) = (&guest.placement, &guest.plan.vnuma);
     let explicit = !wanted.nodes.is_empty() || vnuma.is_some();
     if !explicit && (wanted.policy == PlacementPolicy::None || context.xen.node_count()? < 2) {
         return Ok(NodePlan::default());
     }
-    let cpus = HostCpus::of(context, &guest.platform, guest.plan.vcpus)?;
+    let cpus = HostCpus::of(context, &guest.platform, guest.plan.vcpus, pool()?)?;
     let host = host_nodes(context, &cpus)?;
     let need = guest.plan.memory.footprint;
     let ranges = guest_frames(guest);
@@ -254,9 +258,10 @@ struct HostCpus {
 
 impl HostCpus {
     /// By the hard affinity of its vCPUs, its CPU pool, and the soft affinity if each vCPU has one.
-    fn of(context: &Context<'_>, platform: &Platform, vcpus: u32) -> Result<Self, Error> {
+    fn of(context: &Context<'_>, platform: &Platform, vcpus: u32, pool: u32) -> Result<Self, Error> {
         let nodes = context.xen.cpu_nodes()?;
-        let mut allowed = vec![true; nodes.len()];
+        let pool = context.xen.pool_cpus(pool)?.unwrap_or_default();
+        let mut allowed: Vec<bool> = (0..nodes.len()).map(|cpu| bit_of(&pool, cpu)).collect();
         for maps in [&platform.affinity, &platform.soft_affinity] {
             if (0..vcpus).all(|vcpu| maps.contains_key(&vcpu)) {
                 let in_any = |cpu: usize| maps.values().any(|map| bit_of(map.bytes(), cpu));

@@ -85,7 +85,11 @@ pub fn build_pre(
     // 1.
     let (locks, nodes) = context.step(Stage::WaitFreeMemory, || {
         let locks = wait_free_memory(context, memory.footprint, guest)?;
-        Ok::<_, Error>((locks, plan_nodes(context, guest)?))
+        let pool = || {
+            let domain = xen.domain(domid)?.ok_or_else(|| Error::NoSuchDomain(domid.to_string()))?;
+            Ok(domain.cpupool)
+        };
+        Ok::<_, Error>((locks, plan_nodes(context, guest, pool)?))
     })?;
     // 2.
     context.step(Stage::MaxVcpus, || xen.max_vcpus(domid, plan.vcpus))?;

@@ -334,7 +334,8 @@ fn start_linux() {
 fn refused() {
     for (line, reason) in [
         ("sdl = 1", ":3:7: error: create cannot carry out sdl"),
-        ("pci = ['00:03.0']", "error: create cannot carry out pci"),
+        ("usbctrl = ['version=2']", "error: create cannot carry out usbctrl"),
+        ("pci = ['00:03.0']", "Xen has no IOMMU"),
         ("usbdevice = 'host:1.2'", "no device that QEMU emulates"),
         ("memori = 5", "did you mean memory"),
     ] {

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("numa_memory_is_where_it_was_planned", planned),
     ("numa_full_nodes_are_refused_or_reported", full_nodes),
     ("numa_builds_at_once_do_not_take_the_same_memory", at_once),
+    ("numa_pool_with_one_nodes_processors", pool_of_a_node),
     ("numa_nodes_of_an_xl_file", xl_file),
     ("numa_tables_of_the_guests", tables),
     ("numa_linux_sees_its_nodes", linux_sees_nodes),
@@ -202,6 +203,17 @@ fn at_once() {
         assert_eq!(counts[0], 0, "{seen}");
         dombuild(&["destroy", name]).success();
     }
+}
+
+/// The most free memory is on node 0, and the guest's CPU pool has the CPUs of node 1 alone.
+fn pool_of_a_node() {
+    shell("xl cpupool-cpu-remove Pool-0 node:1 && xl cpupool-create 'name=\"one\"' 'cpus=[\"node:1\"]' >/dev/null");
+    let flags = [&HVM[..], &["--memory", "64", "--cpupool", "one"]].concat();
+    let planned = check(&mut String::new(), &flags);
+    let dry = dombuild(&[&["create", "--dry-run", "--name", "t"], &flags[..]].concat()).success().json();
+    shell("xl cpupool-destroy one && xl cpupool-cpu-add Pool-0 node:1");
+    assert_eq!(planned[&0], 0, "{planned:?}");
+    assert_eq!(with_both(in_plan(&dry)), planned);
 }
 
 fn xl_file() {

@@ -302,13 +302,13 @@ fn says_where_the_guest_has_gone() {
     let before = Host::now();
     // SeaBIOS: it is stopped from outside, which a PVH kernel without drivers is not. It starts again after a minute: each guest
     // here is younger.
-    let config = file(b"name = 't'\ntype = 'hvm'\nmemory = 64\nvnc = 0\non_poweroff = 'restart'\n");
+    let config = file(b"name = 't'\ntype = 'hvm'\nmemory = 64\nvnc = 0\nvga = 'none'\non_poweroff = 'restart'\n");
     let folder = tempfile::tempdir().expect("a folder");
     let start = || {
         let guest = Run::start(&[path_text(&config)]);
         guest.wait_for("is domain", 1);
-        // While hvmloader places the devices, QEMU moves the video RAM: a live migration would have it twice, above the guest's
-        // limit.
+        // While hvmloader places the devices, and SeaBIOS looks at their ROMs, QEMU moves a card's memory: a live migration would
+        // have it twice, above the guest's limit. So there is no card.
         let domid = domid().and_then(DomId::new).expect("a guest");
         wait_for_guest_line(domid, "Invoking SeaBIOS", 60);
         guest

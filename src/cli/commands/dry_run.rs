@@ -41,13 +41,13 @@ pub(crate) fn run(
     json: bool,
 ) -> anyhow::Result<Done> {
     let mut checks = vec!["flags, files and plan".to_owned()];
-    let version = context.step(Stage::CreateDomain, || {
+    let (version, pool) = context.step(Stage::CreateDomain, || {
         let version = context.xen.version()?;
         // It answers, and not only its socket.
         context.store.plain().read("/local/domain/0/name")?;
         let (wanted, host) = create_request(context, config)?;
         check_tables_and_pool(context, config, &wanted, &host)?;
-        Ok::<_, Error>(version.version)
+        Ok::<_, Error>((version.version, wanted.cpupool))
     })?;
     checks.push(format!("Xen {version} and xenstored answer"));
     checks.push(format!("the host runs {} guests", config.guest.plan.request.kind));
@@ -64,7 +64,7 @@ pub(crate) fn run(
     let memory = &config.guest.plan.memory;
     let (free, of_dom0) = check_memory(context, config)?;
     checks.push(format!("{} KiB are free and unclaimed, {} are needed{of_dom0}", free.0, memory.footprint.0));
-    let nodes = context.step(Stage::WaitFreeMemory, || plan_nodes(context, &config.guest))?.node_pages();
+    let nodes = context.step(Stage::WaitFreeMemory, || plan_nodes(context, &config.guest, || Ok(pool)))?.node_pages();
     if !nodes.is_empty() {
         let each: Vec<String> = nodes.iter().map(|on| format!("{} pages on node {}", on.pages.0, on.node)).collect();
         checks.push(format!("NUMA: {}", each.join(", ")));
