@@ -329,8 +329,8 @@ Exit codes:
   8 another cleanup runs";
 
 pub(super) const AFTER_PCI: &str = "\
-An assignable device is with dom0's driver pciback and in Xen's quarantine, where
-its DMA reaches no memory. xl sees the same devices.
+An assignable device is with dom0's driver pciback and in Xen's quarantine, from
+where its DMA reaches no memory. xl sees the same devices.
 
 Examples:
   dombuild pci list --all
