@@ -12,7 +12,7 @@ use super::devices::HVM_QUICK;
 use super::linux::{self, QUICK};
 use super::passthrough::{acpi_tables, guest_memory, number_at};
 use super::support::{
-    CMDLINE, GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, create, dombuild, domid, figures, file, number, path_text,
+    CMDLINE, GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, create, dombuild, domid, figures, file, number, path_text, run,
     shell, start_silently, wait_for_guest_line,
 };
 
@@ -205,13 +205,32 @@ fn at_once() {
     }
 }
 
+/// A CPU pool `one` of the CPUs of node 1; they go back to the first pool with the value.
+struct PoolOne;
+
+impl PoolOne {
+    fn new() -> Self {
+        shell("xl cpupool-cpu-remove Pool-0 node:1");
+        let pool = Self;
+        shell("xl cpupool-create 'name=\"one\"' 'cpus=\"node:1\"' >/dev/null");
+        pool
+    }
+}
+
+impl Drop for PoolOne {
+    fn drop(&mut self) {
+        run("xl", &["cpupool-destroy", "one"]);
+        run("xl", &["cpupool-cpu-add", "Pool-0", "node:1"]);
+    }
+}
+
 /// The most free memory is on node 0, and the guest's CPU pool has the CPUs of node 1 alone.
 fn pool_of_a_node() {
-    shell("xl cpupool-cpu-remove Pool-0 node:1 && xl cpupool-create 'name=\"one\"' 'cpus=[\"node:1\"]' >/dev/null");
+    let pool = PoolOne::new();
     let flags = [&HVM[..], &["--memory", "64", "--cpupool", "one"]].concat();
     let planned = check(&mut String::new(), &flags);
     let dry = dombuild(&[&["create", "--dry-run", "--name", "t"], &flags[..]].concat()).success().json();
-    shell("xl cpupool-destroy one && xl cpupool-cpu-add Pool-0 node:1");
+    drop(pool);
     assert_eq!(planned[&0], 0, "{planned:?}");
     assert_eq!(with_both(in_plan(&dry)), planned);
 }
