@@ -286,6 +286,14 @@ pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError
     Ok(owned.collect())
 }
 
+/// Whether a guest or a driver of dom0 is noted for any device: on most hosts none is.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn has_notes(transaction: &Transaction<'_>) -> Result<bool, XenError> {
+    Ok(!transaction.children(NOTES)?.is_empty())
+}
+
 /// The devices that dombuild noted for this domain, and that another toolstack has taken from it: `domid` is gone.
 ///
 /// # Errors

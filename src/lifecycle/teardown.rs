@@ -45,10 +45,10 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let mut problems: Vec<String> = Vec::new();
     let mut note = |problem: Result<(), String>| problems.extend(problem.err());
 
-    pause(xen, domain);
+    let paused = pause(xen, domain);
     // While the guest cannot change them: its DMA ends before its memory is another's.
     note(once_more(store, || take_all(xen, store, Path::new(SYSFS), domain)));
-    let destroyed = destroy(xen, domain).map_err(|error| error.to_string());
+    let destroyed = paused.and_then(|found| destroy(xen, domain, found)).map_err(|error| error.to_string());
     // A domain that Xen refused to destroy does not go away: there is nothing to wait for.
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
@@ -74,16 +74,21 @@ fn once_more<T>(store: &Store, step: impl Fn() -> Result<T, String>) -> Result<T
     }
 }
 
-/// A guest without its device model can only wait for it, and a failed pause does no harm.
-fn pause(xen: &Interface, domain: DomainRef) {
-    if let Err(error) = xen.find(domain).and_then(|found| found.map_or(Ok(()), |_| xen.pause(domain.domid))) {
+/// Pauses the domain, if it still exists.
+fn pause(xen: &Interface, domain: DomainRef) -> Result<Option<DomainInfo>, XenError> {
+    let found = xen.find(domain)?;
+    // A guest without its device model can only wait for it, and a failed pause does no harm.
+    if found.is_some()
+        && let Err(error) = xen.pause(domain.domid)
+    {
         log::debug!("{error}");
     }
+    Ok(found)
 }
 
-/// Destroys the domain. Returns whether it was dying already.
-fn destroy(xen: &Interface, domain: DomainRef) -> Result<bool, XenError> {
-    let Some(info) = xen.find(domain)? else { return Ok(false) };
+/// Destroys the domain that was found. Returns whether it was dying already.
+fn destroy(xen: &Interface, domain: DomainRef, found: Option<DomainInfo>) -> Result<bool, XenError> {
+    let Some(info) = found else { return Ok(false) };
     xen.destroy(domain).map(|()| info.dying)
 }
 
