@@ -83,12 +83,13 @@ pub(crate) fn plan_nodes(
             (named(&mut nodes.into_iter())?, vnuma.populated(&guest.plan.layout))
         }
         None => {
-            let mut chosen: Vec<HostNode> = if wanted.nodes.is_empty() {
+            let chosen = if wanted.nodes.is_empty() {
                 choose(&host, need, guest.plan.vcpus)
             } else {
-                named(&mut wanted.nodes.iter().copied())?
+                let mut named = named(&mut wanted.nodes.iter().copied())?;
+                named.sort_by_key(|node| (std::cmp::Reverse(node.free), node.node));
+                named
             };
-            chosen.sort_by_key(|node| (std::cmp::Reverse(node.free), node.node));
             let parts = divide(&ranges, &chosen, rest);
             (chosen, parts)
         }

@@ -45,7 +45,7 @@ pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Ta
         context.xen.quarantine_device(address)?;
         return Ok(false);
     }
-    if let Some(what) = device.use_in_dom0().filter(|_| take == Take::Unused) {
+    if let Some(what) = device.use_in_dom0()?.filter(|_| take == Take::Unused) {
         return Err(PciError::UsedByDom0 { address, what }.into());
     }
     // Before the driver loses it: a run that is killed from now on leaves a note of it.

@@ -94,7 +94,7 @@ pub fn plan(
         if !host.is_assignable() && !device.seize {
             return Err(PciError::NotAssignable { address, driver: host.driver.map(Untrusted::from) }.into());
         }
-        if let Some(what) = host.use_in_dom0() {
+        if let Some(what) = host.use_in_dom0()? {
             return Err(PciError::UsedByDom0 { address, what }.into());
         }
         if !context.xen.is_device_free(address)? {

@@ -113,26 +113,30 @@ impl HostDevice {
         others.map(|other| Ok(Self::read(sysfs, other)?)).collect()
     }
 
-    /// What dom0 does with it: an interface that is up, or a file system that is mounted. `None`: nothing that shows.
-    #[must_use]
-    pub fn use_in_dom0(&self) -> Option<Untrusted> {
+    /// What dom0 does with it: an interface that is up, or a file system that is mounted. `None`: neither.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: it cannot be known.
+    pub fn use_in_dom0(&self) -> Result<Option<Untrusted>, Error> {
+        let read = |path: &Path| fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())));
         const IFF_UP: u32 = 1;
         for interface in fs::read_dir(self.directory.join("net")).into_iter().flatten().flatten() {
-            let flags = fs::read_to_string(interface.path().join("flags")).unwrap_or_default();
+            let flags = read(&interface.path().join("flags"))?;
             let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or_default();
             if flags & IFF_UP != 0 {
                 let name = interface.file_name().to_string_lossy().into_owned();
-                return Some(Untrusted::from(format!("its network interface {name} is up")));
+                return Ok(Some(Untrusted::from(format!("its network interface {name} is up"))));
             }
         }
-        let own = fs::canonicalize(&self.directory).ok()?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        mounts.lines().find_map(|line| {
+        let resolved = Error::io(format!("resolve {}", self.directory.display()));
+        let own = fs::canonicalize(&self.directory).map_err(resolved)?;
+        let mounts = read(Path::new("/proc/self/mountinfo"))?;
+        Ok(mounts.lines().find_map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             let (number, place) = (words.get(2)?, words.get(4)?);
             let device = fs::canonicalize(Path::new("/sys/dev/block").join(number)).ok()?;
             device.starts_with(&own).then(|| Untrusted::from(format!("dom0 has mounted a disk of it at {place}")))
-        })
+        }))
     }
 
     /// Takes it from its driver, if it has one.
@@ -263,53 +267,57 @@ pub struct OwnedDevice {
     pub run: Option<String>,
 }
 
-/// The devices that guests have, by libxl's notes, which dombuild keeps as well.
+/// What is noted of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notes {
+    address: PciAddress,
+    domid: Option<String>,
+    guest: Option<String>,
+    run: Option<String>,
+}
+
+/// The notes of all devices, in two requests; on most hosts there are none.
 ///
 /// # Errors
 /// An error of xenstored.
-pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError> {
+pub fn notes(transaction: &Transaction<'_>) -> Result<Vec<Notes>, XenError> {
     let named = transaction.children(NOTES)?;
     let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
     let paths: Vec<String> =
         addresses.iter().flat_map(|address| [owner_node(*address), guest_node(*address), run_node(*address)]).collect();
     let values = transaction.read_all(&paths)?;
-    let owned = addresses.iter().zip(values.chunks(3)).filter_map(|(address, values)| {
+    let all = addresses.iter().zip(values.chunks(3)).filter_map(|(address, values)| {
         let [domid, guest, run] = values else { return None };
-        let domid = DomId::new(domid.as_deref()?.parse().ok()?)?;
-        Some(OwnedDevice {
-            address: *address,
-            domid,
-            uuid: guest.as_deref().and_then(|text| uuid_of(text, domid)),
-            run: run.clone(),
-        })
+        Some(Notes { address: *address, domid: domid.clone(), guest: guest.clone(), run: run.clone() })
     });
-    Ok(owned.collect())
+    Ok(all.collect())
 }
 
-/// Whether a guest or a driver of dom0 is noted for any device: on most hosts none is.
+/// The devices that guests have, by libxl's notes, which dombuild keeps as well.
 ///
 /// # Errors
 /// An error of xenstored.
-pub fn has_notes(transaction: &Transaction<'_>) -> Result<bool, XenError> {
-    Ok(!transaction.children(NOTES)?.is_empty())
+pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError> {
+    Ok(owned_by(&notes(transaction)?))
+}
+
+/// The devices that guests have, by these notes.
+#[must_use]
+pub fn owned_by(notes: &[Notes]) -> Vec<OwnedDevice> {
+    let owned = notes.iter().filter_map(|noted| {
+        let domid = DomId::new(noted.domid.as_deref()?.parse().ok()?)?;
+        let uuid = noted.guest.as_deref().and_then(|text| uuid_of(text, domid));
+        Some(OwnedDevice { address: noted.address, domid, uuid, run: noted.run.clone() })
+    });
+    owned.collect()
 }
 
 /// The devices that dombuild noted for this domain, and that another toolstack has taken from it: `domid` is gone.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn taken_by_others(transaction: &Transaction<'_>, domain: DomainRef) -> Result<Vec<PciAddress>, XenError> {
-    let named = transaction.children(NOTES)?;
-    let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
-    let paths: Vec<String> =
-        addresses.iter().flat_map(|address| [owner_node(*address), guest_node(*address)]).collect();
-    let values = transaction.read_all(&paths)?;
+#[must_use]
+pub fn taken_by_others(notes: &[Notes], domain: DomainRef) -> Vec<PciAddress> {
     let guest = guest_text(domain);
-    let taken = addresses.iter().zip(values.chunks(2)).filter_map(|(address, values)| {
-        let [domid, noted] = values else { return None };
-        (domid.is_none() && noted.as_ref() == Some(&guest)).then_some(*address)
-    });
-    Ok(taken.collect())
+    let taken = notes.iter().filter(|noted| noted.domid.is_none() && noted.guest.as_ref() == Some(&guest));
+    taken.map(|noted| noted.address).collect()
 }
 
 /// `SSSS-BB-DD-F`.

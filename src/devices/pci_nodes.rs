@@ -21,7 +21,7 @@ pub fn frontend_of(domid: DomId) -> String {
 }
 
 /// Adds devices to the backend of a guest, and makes it if it has none. `place` is the slot and function (`vdevfn`) of a
-/// device on the bus of an HVM guest. `running`: the guest runs, and is told of the change.
+/// device on the bus of an HVM guest. `running`: the guest runs and gets the state of the change.
 ///
 /// # Errors
 /// An error of xenstored.

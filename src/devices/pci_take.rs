@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
 use super::pci_host::{
-    HostDevice, OwnedDevice, guest_node, has_notes, in_backend, owned, owner_node, remove_empty_notes, run_node,
+    HostDevice, OwnedDevice, guest_node, in_backend, notes, owned_by, owner_node, remove_empty_notes, run_node,
     taken_by_others,
 };
 use super::pci_nodes;
@@ -25,13 +25,11 @@ const POLL: Duration = Duration::from_millis(2);
 /// Everything that failed, in one sentence.
 pub fn take_all(xen: &Interface, store: &Store, sysfs: &Path, domain: DomainRef) -> Result<(), String> {
     let text = |error: XenError| error.to_string();
-    if !has_notes(&store.plain()).map_err(text)? {
-        return Ok(());
-    }
-    for address in taken_by_others(&store.plain(), domain).map_err(text)? {
+    let notes = notes(&store.plain()).map_err(text)?;
+    for address in taken_by_others(&notes, domain) {
         forget(store, address).map_err(text)?;
     }
-    let found = owned(&store.plain()).map_err(text)?;
+    let found = owned_by(&notes);
     if !found.iter().any(|device| device.domid == domain.domid) {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use xen_sys as sys;
 use super::error::{self, XenError};
 use super::{DomId, Interface, PciAddress};
 
-/// `DOMID_IO`: Xen's own domain for devices that nobody has, whose DMA reaches no memory of a domain
+/// `DOMID_IO`: Xen's own domain for devices without a domain; their DMA reaches no memory of any domain
 /// (xen/include/public/xen.h).
 const DOMID_IO: u32 = 0x7ff1;
 /// `DOMID_INVALID`: Xen checks the device and no domain.
