@@ -204,6 +204,11 @@ impl Findings<'_> {
             && plain.read(&keys.libxl)?.is_none())
     }
 
+    /// Whether a domain still has its directory in xenstore; `destroy` removes it first.
+    fn has_directory(&self, domid: DomId) -> Result<bool, XenError> {
+        Ok(self.store.plain().read(&XenstorePaths::new(domid).domain)?.is_some())
+    }
+
     /// Handles the existing domain of a dead run.
     fn domain(&mut self, run: &RunRecord, domain: &DomainInfo) -> Result<(), XenError> {
         let (xen, store, domid, held) = (self.xen, self.store, domain.domid, domain.held());
@@ -213,8 +218,8 @@ impl Findings<'_> {
                     teardown(xen, store, held, Ending::AtOnce)
                 });
             }
-            // The domain lives. The user who called `destroy` can see it and call `destroy` again.
-            RunVerb::Destroy if !domain.dying => {}
+            // The domain lives, with its keys. The user who called `destroy` can see it and call `destroy` again.
+            RunVerb::Destroy if !domain.dying && self.has_directory(domid)? => {}
             RunVerb::Destroy => {
                 self.note(run.uuid, Some(domid), Some(run), LeftoverKind::Domain, || {
                     teardown(xen, store, held, Ending::InOrder)

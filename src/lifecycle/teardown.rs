@@ -29,8 +29,11 @@ const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
 const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Removes the domain: pauses it, destroys it, ends its device model, removes its keys and waits until it is gone. If another
-/// domain has the domid by now, that domain and everything that belongs to it stay.
+/// Removes the domain: pauses it, removes its devices and nodes, destroys it, ends its device model, removes the other keys and
+/// waits until it is gone. If another domain has the domid by now, that domain and everything that belongs to it stay.
+///
+/// What the guest owns in xenstore goes before the domain: xenstored would look for it in its whole tree
+/// (`domain_tree_remove`, tools/xenstore/xenstored_domain.c, Xen 4.17), which takes as long as the host has guests.
 ///
 /// The domain is destroyed before its device model ends: QEMU frees the ioreq page when it ends, and Xen scrubs freed pages
 /// of dying domains only (`free_domheap_pages`). In the other order, the next guest would find this guest's last I/O in its
@@ -48,11 +51,15 @@ pub fn teardown(xen: &Interface, store: &Store, domain: DomainRef, ending: Endin
     let paused = pause(xen, domain);
     // While the guest cannot change them: its DMA ends before its memory is another's.
     note(once_more(store, || take_all(xen, store, Path::new(SYSFS), domain)));
+    let helpers = once_more(store, || Helpers::of(store, domain));
+    if matches!(paused, Ok(Some(_))) && matches!(helpers, Ok(None | Some(Helpers::InCgroup(_)))) {
+        // What fails is tried again below.
+        remove_nodes_of_guest(xen, store, domain).unwrap_or_else(|problem| log::debug!("{domain}: {problem}"));
+    }
     let destroyed = paused.and_then(|found| destroy(xen, domain, found)).map_err(|error| error.to_string());
     // A domain that Xen refused to destroy does not go away: there is nothing to wait for.
     let goes = destroyed.as_ref().ok().copied();
     note(destroyed.map(drop));
-    let helpers = once_more(store, || Helpers::of(store, domain));
     // Keys that could not be read may name a running device model. They stay, so that the next attempt finds it.
     let keys_stay = helpers.is_err() && !store.is_lost();
     note(helpers.and_then(|helpers| helpers.map_or(Ok(()), |helpers| helpers.end(ending))));
@@ -84,6 +91,23 @@ fn pause(xen: &Interface, domain: DomainRef) -> Result<Option<DomainInfo>, XenEr
         log::debug!("{error}");
     }
     Ok(found)
+}
+
+/// Removes the devices of a paused domain, and its directory, of which the guest owns a part.
+fn remove_nodes_of_guest(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
+    remove_devices(xen, store, domain)?;
+    let removed = store.batch(|nodes| match keys_are_anothers(nodes, domain)? {
+        true => Ok(()),
+        false => nodes.remove(&XenstorePaths::new(domain.domid).domain),
+    });
+    removed.map_err(|error: XenError| error.to_string())
+}
+
+/// Whether the keys at the domid are those of another domain.
+fn keys_are_anothers(nodes: &Transaction<'_>, domain: DomainRef) -> Result<bool, XenError> {
+    let keys = XenstorePaths::new(domain.domid);
+    let [mark, vm] = nodes.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?.try_into().unwrap_or_default();
+    Ok(belongs_to_another(mark.as_deref(), vm.as_deref(), domain.uuid))
 }
 
 /// Destroys the domain that was found. Returns whether it was dying already.
@@ -119,14 +143,12 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
 /// Removes the devices of a domain, unless its keys are another domain's by now.
 fn remove_devices(xen: &Interface, store: &Store, domain: DomainRef) -> Result<(), String> {
     let found = || {
-        let (plain, keys) = (store.plain(), XenstorePaths::new(domain.domid));
+        let plain = store.plain();
         let devices = devices_of(&plain, domain.domid)?;
         if devices.is_empty() {
             return Ok(devices);
         }
-        let [mark, vm] = plain.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?.try_into().unwrap_or_default();
-        let others = belongs_to_another(mark.as_deref(), vm.as_deref(), domain.uuid)
-            || number_is_anothers(&xen.domains()?, domain);
+        let others = keys_are_anothers(&plain, domain)? || number_is_anothers(&xen.domains()?, domain);
         Ok::<_, XenError>(if others { Vec::new() } else { devices })
     };
     let devices = found().map_err(|error| error.to_string())?;
@@ -158,8 +180,7 @@ pub fn remove_unknown(xen: &Interface, store: &Store, domid: DomId) -> Result<()
 /// xenstored takes a fraction of the time; see [`Store::batch`].
 fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef) -> Result<(), XenError> {
     let DomainRef { domid, uuid } = domain;
-    let keys = XenstorePaths::new(domid);
-    let nodes = transaction.read_all(&[keys.owner_tag(), keys.of_domain("vm")])?;
+    let anothers = keys_are_anothers(transaction, domain)?;
     // Xen is asked after the keys are read. In a transaction: if a later domain's keys are written during it, it fails and is
     // repeated.
     let domains = xen.domains()?;
@@ -169,12 +190,11 @@ fn remove_keys(xen: &Interface, transaction: &Transaction<'_>, domain: DomainRef
     if number_is_anothers(&domains, domain) {
         return Ok(());
     }
-    let [mark, vm] = nodes.try_into().unwrap_or_default();
-    if belongs_to_another(mark.as_deref(), vm.as_deref(), uuid) {
+    if anothers {
         log::info!("the keys at number {domid} are another domain's: they stay");
         return Ok(());
     }
-    remove_at_number(transaction, &keys)
+    remove_at_number(transaction, &XenstorePaths::new(domid))
 }
 
 fn remove_at_number(transaction: &Transaction<'_>, keys: &XenstorePaths) -> Result<(), XenError> {

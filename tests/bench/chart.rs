@@ -16,7 +16,7 @@ const WAYS: [(Way, &str, &str); 4] = [
     (Way::Create, "ours", "dombuild create"),
     (Way::Xl, "xl", "xl create -p"),
 ];
-const STYLE: &str = ".bench{--paper:#ffffff;--ink:#16202a;--soft:#4d5863;--floor:#9aa5b0;--bare:#7fb6de;--ours:#1f77b4;--xl:#eebd62}
+pub(crate) const STYLE: &str = ".bench{--paper:#ffffff;--ink:#16202a;--soft:#4d5863;--floor:#9aa5b0;--bare:#7fb6de;--ours:#1f77b4;--xl:#eebd62}
 @media (prefers-color-scheme:dark){.bench{--paper:#14181d;--ink:#e9edf1;--soft:#aab4be;--floor:#68737e;--bare:#3f81b3;--ours:#6ab4ee;--xl:#b98a2e}}
 .bench{max-width:100%;height:auto}
 .bench text{font:13px system-ui,sans-serif;fill:var(--ink)}
@@ -70,6 +70,6 @@ pub(crate) fn draw(rows: &[Row], version: &str) -> String {
     )
 }
 
-fn text(body: &mut String, x: f64, y: f64, class: &str, text: &str) {
+pub(crate) fn text(body: &mut String, x: f64, y: f64, class: &str, text: &str) {
     let _ = writeln!(body, "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>");
 }

@@ -6,11 +6,13 @@
 mod breakdown;
 mod chart;
 mod check;
+mod curves;
 mod devices;
 mod figures;
 mod guests;
 mod migration;
 mod run;
+mod slope;
 mod start;
 #[path = "../dom0/support.rs"]
 #[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]
@@ -45,6 +47,10 @@ fn main() -> ExitCode {
             support::figures("migration.md", &migration::table(bench, &guests::xen_version(), wanted));
             ExitCode::SUCCESS
         },
+        Some(&"slope") => |bench, _| {
+            slope::write(&slope::measure(bench, &slope::LEVELS, &[0, 1]), &guests::xen_version());
+            ExitCode::SUCCESS
+        },
         Some(&"check") => |bench, words| check::run(bench, words[0]),
         _ => {
             eprintln!("skipped: no part of the benchmark is named; see tests/nested.sh --help");
@@ -56,7 +62,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // By the clock, idling takes time, and a guest of 1 GiB is scrubbed in no time.
-    let rest = if words[0] == "wall" { 2 } else { 20 };
+    let rest = if ["wall", "slope"].contains(&words[0]) { 2 } else { 20 };
     part(&Bench::open(rest), &words[1..])
 }
 

@@ -58,13 +58,14 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c" || return
-    # A guest has no library, and no floating point.
+    build_guest_program readback-guest && build_guest_program pci-guest
+}
+
+# A guest has no library, and no floating point.
+build_guest_program() { # NAME
     cc -m32 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector -fcf-protection=none \
         -fno-asynchronous-unwind-tables -mno-sse -Wl,-Ttext-segment=0x100000 -Wl,--build-id=none -Wl,-z,noexecstack \
-        -o "$JOB/bin/readback-guest" "$NESTED/readback-guest.c" || return
-    cc -m32 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector -fcf-protection=none \
-        -fno-asynchronous-unwind-tables -mno-sse -Wl,-Ttext-segment=0x100000 -Wl,--build-id=none -Wl,-z,noexecstack \
-        -o "$JOB/bin/pci-guest" "$NESTED/pci-guest.c"
+        -o "$JOB/bin/$1" "$NESTED/$1.c"
 }
 
 # A program outside the workspace, from the packages that cargo makes of the crates: tests/outside.
@@ -92,7 +93,8 @@ build_bench() {
     build_test_program "$1" bench --release || return
     "${compile[@]}" -o "$JOB/bin/floor" "$REPO/tests/bench/floor.c" -lxenguest -lxenctrl &&
         "${compile[@]}" -o "$JOB/bin/unpause" "$REPO/tests/bench/unpause.c" -lxenctrl &&
-        cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/launch" "$REPO/tests/bench/launch.c"
+        cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/launch" "$REPO/tests/bench/launch.c" &&
+        build_guest_program readback-guest
 }
 
 # Format, lints, documentation, and the tests that need no Xen. Runs every step; adds the failed ones to FAILED.
