@@ -63,6 +63,8 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
   --breakdown        bench: prints the time of each stage; writes nothing
   --migration        bench: measures only how long it takes to save, restore and
                      migrate guests, and writes that table; WORDS as above
+  --slope            bench: measures only what a host full of guests costs, and
+                     writes that table and the picture
   --clock            bench: measures only by the clock, on both versions; needs
                      a machine with no other load
   --check            bench: measures some figures on Xen 4.17 and compares them
@@ -80,10 +82,12 @@ Options, anywhere after the verb (what follows -- goes to FILE or to the tests):
                      IOMMU and two PCI devices to assign, big 40 GiB of memory
                      of which this host gives what is touched. test: only tests
                      that need such a host run there, and they run nowhere else
+  --xenstored NAME   the xenstore daemon of dom0: xenstored, in C (default), or
+                     oxenstored, as on XenServer
   --memory MIB       memory of the whole machine that Xen runs on (default 8192;
                      bench 11264, its --check and --breakdown 4096, its
-                     --migration 6144). dom0 has 1024 of them, with --migration
-                     3072. Xen touches all of it, so this host must have
+                     --migration and --slope 6144). dom0 has 1024 of them, with
+                     --migration 3072. Xen touches all of it, so this host must have
                      it
   --vcpus N          CPUs of that machine (default 2; test: one of the two is
                      offline except in tests that need both)
@@ -130,7 +134,7 @@ clean_up() {
 }
 
 parse() {
-    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() HOST_SHAPES='' BENCH_PART='' UPDATE='' DOM0_MEMORY=''
+    VERB='' XEN=4.17 XEN_GIVEN='' JOB_TIMEOUT='' MEMORY='' VCPUS=2 BUILD=yes ONLY_DOM0='' VIRTUAL_TIME='' RESULTS_TO='' WITH=() PACKAGES=() ARGS=() JOB_FILES=() HOST_SHAPES='' BENCH_PART='' UPDATE='' XENSTORED=xenstored DOM0_MEMORY=''
     case ${1:-} in
     demo | test | figures | bench | upgrade | run | shell) VERB=$1 ;;
     -h | --help | help) help && exit 0 ;;
@@ -140,7 +144,7 @@ parse() {
     shift
     while (($#)); do
         case $1 in
-        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --share | --calls | --host) (($# > 1)) || usage "$1 needs a value" ;;&
+        --xen | --with | --package | --results | --timeout | --memory | --vcpus | --seed | --share | --calls | --host | --xenstored) (($# > 1)) || usage "$1 needs a value" ;;&
         --xen) XEN=$2 XEN_GIVEN=$2 && shift ;;
         --xen=*) XEN=${1#*=} XEN_GIVEN=$XEN ;;
         --with) WITH+=("$2") && shift ;;
@@ -153,9 +157,13 @@ parse() {
             [[ $2 =~ ^(numa|iommu|big)(,(numa|iommu|big))*$ ]] || usage "--host takes numa, iommu and big, with commas between them, not $2"
             HOST_SHAPES=$2 && shift
             ;;
+        --xenstored)
+            [[ $2 == xenstored || $2 == oxenstored ]] || usage "--xenstored takes xenstored or oxenstored, not $2"
+            XENSTORED=$2 && shift
+            ;;
         --virtual-time) VIRTUAL_TIME=yes ;;
         --breakdown | --check) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
-        --migration) BENCH_PART=migration VIRTUAL_TIME=yes ;;
+        --migration | --slope) BENCH_PART=${1#--} VIRTUAL_TIME=yes ;;
         --clock) BENCH_PART=clock ;;
         --update) UPDATE=yes ;;
         --no-build) BUILD='' ;;
@@ -182,6 +190,7 @@ parse() {
     done
     # dom0 needs room for a saved guest of 2 GiB.
     [[ $BENCH_PART != migration ]] || : "${MEMORY:=6144}" "${DOM0_MEMORY:=3072}"
+    [[ $BENCH_PART != slope ]] || : "${MEMORY:=6144}"
     # The table needs room for guests of 8 GiB; measuring takes long.
     [[ $VERB != bench || -n $BENCH_PART ]] || : "${MEMORY:=11264}"
     [[ $VERB != bench ]] || : "${MEMORY:=4096}" "${JOB_TIMEOUT:=14400}"
@@ -191,7 +200,7 @@ parse() {
     [[ $VERB != bench && -z $VIRTUAL_TIME ]] || : "${BOOT_TIMEOUT:=1800}"
     : "${MEMORY:=8192}" "${DOM0_MEMORY:=1024}" "${JOB_TIMEOUT:=3600}" "${BOOT_TIMEOUT:=240}"
     [[ $XEN == 4.17 || $XEN == 4.20 ]] || usage "--xen takes 4.17 or 4.20, not $XEN"
-    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --migration, --clock, --check and --update are for bench'
+    [[ $VERB == bench || -z $BENCH_PART$UPDATE ]] || usage '--breakdown, --migration, --slope, --clock, --check and --update are for bench'
     [[ -z $HOST_SHAPES || $VERB =~ ^(test|run|shell)$ ]] || usage '--host is for test, run and shell'
     [[ $VERB != upgrade || -z $XEN_GIVEN ]] || usage 'upgrade takes no --xen: it is from 4.17 to 4.20'
     [[ -z $UPDATE || $BENCH_PART == check ]] || usage '--update goes with --check'
@@ -319,6 +328,15 @@ verb_bench() {
         bench_in_dom0 check "/job/files/${expected##*/}" || status=$?
         [[ -z $UPDATE || ! -e $FIGURES/expected.json ]] || { cp "$FIGURES/expected.json" "$expected" && say "written: $expected" && status=0; }
         return "$status"
+        ;;
+    slope)
+        for version in ${XEN_GIVEN:-4.17 4.20}; do
+            XEN=$version
+            ensure_image "$XEN"
+            bench_in_dom0 slope || return
+            put_into_page "$REPO/docs/benchmarks.md" "$version slope of $XENSTORED" "$FIGURES/slope.md"
+            [[ $version != 4.17 || $XENSTORED != xenstored ]] || cp "$FIGURES/slope.svg" "$REPO/docs/slope.svg"
+        done
         ;;
     migration)
         for version in ${XEN_GIVEN:-4.17 4.20}; do

@@ -22,6 +22,7 @@ prepare_job() { # sets WORK, JOB, RESULTS
     chmod 755 "$WORK" "$JOB"
     install -m 755 "$nested/dom0-init" "$JOB/dom0-init"
     printf '%s\n' "$mode" >"$JOB/mode"
+    printf '%s\n' "$XENSTORED" >"$JOB/xenstored"
     printf '%s\n' "$@" >"$JOB/command"
     env | grep -E '^(RUST_LOG|RUST_BACKTRACE|DOMBUILD_TEST_[A-Z]+)=' >"$JOB/environment" || true
 }
