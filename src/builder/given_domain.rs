@@ -102,7 +102,7 @@ fn build_into(
     let rings = build_guest(context, BuildJob { domid, guest, prepared: &prepared, start_device_model: None })?;
     check_paging_pool(context, domid, &guest.plan)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::CheckPagingPool)?);
-    let identity = Identity { uuid: domain.uuid, name: None, migrates_from: None, driver_domain: false };
+    let identity = Identity { uuid: domain.uuid, name: None, driver_domain: false };
     build_post(context, domid, guest, &identity, &prepared, rings)?;
     settle(context, domid, guest, &prepared.nodes)?;
     let (ports, nodes) = (prepared.ports, prepared.nodes.node_pages());

@@ -11,15 +11,12 @@ use super::pre::{Ports, Prepared};
 use crate::config::guest::Guest;
 use crate::config::name::DomainName;
 use crate::context::Context;
-use crate::domain::find::name_owner;
-use crate::domain::identity::check_uuid_free;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::save_request;
 use crate::error::{Error, Failure};
 use crate::memory::{Kind, Request};
 use crate::payload::boot_files::{BootFiles, Module};
 use crate::payload::firmware::FirmwareKind;
-use crate::runs::build_lock;
 use crate::stage::Stage;
 use crate::xen::{DomId, Permissions, Transaction, XenError};
 
@@ -36,8 +33,6 @@ pub struct Identity {
     pub uuid: Uuid,
     /// The domain's name. `None` for a domain of another toolstack, which may have no name or has one already.
     pub name: Option<DomainName>,
-    /// The domain in which the guest still is, if it migrates within this host.
-    pub migrates_from: Option<DomId>,
     /// It may serve devices to others: it owns the directories for that (`driver_domain`, libxl_create.c, Xen 4.17).
     pub driver_domain: bool,
 }
@@ -48,21 +43,13 @@ impl Identity {
     }
 }
 
-/// Makes the domain's directories with the permissions that guests rely on, and sets its name. Keys of an earlier domain
-/// with the same domid are removed.
+/// Makes the domain's directories with the permissions that guests rely on, and sets its name, which no other domain may have.
+/// Keys of an earlier domain with the same domid are removed.
 ///
 /// # Errors
-/// [`Error::NameTaken`]; [`Error::BadConfig`] if another domain has the UUID; an error of xenstored.
+/// An error of xenstored.
 pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, kind: Kind) -> Result<(), Failure> {
     context.step(Stage::Xenstore, || {
-        let _lock = identity.name.as_ref().map(|_| build_lock::take_names(|| context.cancel.check())).transpose()?;
-        if let Some(name) = &identity.name
-            && let Some(owner) = name_owner(context.xen, &context.store.plain(), name.as_str())?
-        {
-            return Err(Error::NameTaken { name: name.to_string(), owner });
-        }
-        let itself: Vec<DomId> = identity.migrates_from.into_iter().chain([domid]).collect();
-        check_uuid_free(context.xen, identity.uuid, &itself)?;
         context.store.batch(|nodes| {
             let keys = XenstorePaths::new(domid);
             nodes.remove(&keys.domain)?;
@@ -70,7 +57,7 @@ pub fn make_skeleton(context: &Context<'_>, domid: DomId, identity: &Identity, k
             nodes.remove(&identity.vm_path())?;
             write_skeleton(nodes, &keys, identity, kind)?;
             nodes.write(&keys.owner_tag(), &identity.uuid.to_string())?;
-            Ok(())
+            Ok::<_, XenError>(())
         })
     })
 }

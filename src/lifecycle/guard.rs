@@ -1,5 +1,7 @@
 //! The guard of a domain that this run created. It destroys the domain on every path that does not end in success.
 
+use std::fs::File;
+
 use super::teardown::teardown;
 use crate::error::{Error, Failure};
 use crate::observer::{Observer, Running};
@@ -16,18 +18,32 @@ pub struct NewDomain<'a> {
     store: &'a Store,
     domain: DomainRef,
     run: JournalEntry,
+    /// The lock under which the name was found to be free.
+    names: Option<File>,
     armed: bool,
 }
 
 impl<'a> NewDomain<'a> {
-    /// Guards a domain that has just been created, in a run whose journal entry exists.
+    /// Guards a domain that has just been created, in a run whose journal entry exists. `names` is the lock under which its name
+    /// was found to be free.
     ///
     /// # Errors
     /// [`Error::Internal`] if the domid cannot be recorded. The domain is destroyed then.
-    pub fn new(xen: &'a Interface, store: &'a Store, domain: DomainRef, run: JournalEntry) -> Result<Self, Error> {
-        let mut new = Self { xen, store, domain, run, armed: true };
+    pub fn new(
+        xen: &'a Interface,
+        store: &'a Store,
+        domain: DomainRef,
+        run: JournalEntry,
+        names: File,
+    ) -> Result<Self, Error> {
+        let mut new = Self { xen, store, domain, run, names: Some(names), armed: true };
         new.run.set_domain(domain.domid)?;
         Ok(new)
+    }
+
+    /// The domain has its name in xenstore: other runs may look for theirs.
+    pub fn has_its_name(&mut self) {
+        self.names = None;
     }
 
     /// The journal entry of the run.
@@ -64,6 +80,8 @@ impl<'a> NewDomain<'a> {
     #[must_use]
     pub fn undo(mut self, observer: &dyn Observer, failure: Failure) -> Failure {
         self.armed = false;
+        // The teardown takes the same lock.
+        self.names = None;
         self.run.resume();
         let domid = self.domain.domid;
         let running = Running::begin(observer, Stage::Destroy);
@@ -88,6 +106,8 @@ impl<'a> NewDomain<'a> {
 impl Drop for NewDomain<'_> {
     fn drop(&mut self) {
         if self.armed {
+            // The teardown takes the same lock.
+            self.names = None;
             self.store.begin_rollback();
             if let Err(problem) = teardown(self.xen, self.store, self.domain, Ending::AtOnce) {
                 self.run.leave();

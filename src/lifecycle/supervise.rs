@@ -9,6 +9,7 @@ use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
 use crate::error::Error;
 use crate::memory::Kind;
+use crate::runs::build_lock;
 use crate::xen::{DomainRef, HvmParam, ShutdownReason};
 
 /// xenstored fires this watch when a domain shuts down or goes.
@@ -94,9 +95,10 @@ pub fn shut_down(context: &Context<'_>, domain: DomainRef, timeout: Duration) ->
 /// Gives a domain another name, for every program: its nodes and libxl's configuration of it.
 ///
 /// # Errors
-/// An error of xenstored, or of the file.
+/// The lock of names is not given up; an error of xenstored, or of the file.
 pub fn rename(context: &Context<'_>, domain: DomainRef, name: &DomainName) -> Result<(), Error> {
     let paths = XenstorePaths::new(domain.domid);
+    let _names = build_lock::take_names(|| context.cancel.check())?;
     context.store.transaction(|transaction| {
         transaction.write(&paths.of_domain("name"), name.as_str())?;
         let of_vm = format!("/vm/{}/name", domain.uuid);

@@ -62,8 +62,6 @@ pub struct RestoreJob<'a> {
     pub guest: &'a Guest,
     /// Its name.
     pub name: &'a DomainName,
-    /// The domain in which it still is, if it migrates within this host.
-    pub migrates_from: Option<DomId>,
     /// Its devices.
     pub devices: PlannedDevices,
     /// The QEMU that takes over the state of its devices, if it has one.
@@ -111,13 +109,9 @@ impl Restored {
 pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDomain<'_>) -> Result<Restored, Failure> {
     let RestoreJob { saved, guest, name, .. } = job;
     let (domid, held, plan) = (domain.domid(), domain.held(), &guest.plan);
-    let identity = Identity {
-        uuid: held.uuid,
-        name: Some((*name).clone()),
-        migrates_from: job.migrates_from,
-        driver_domain: false,
-    };
+    let identity = Identity { uuid: held.uuid, name: Some((*name).clone()), driver_domain: false };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
+    domain.has_its_name();
     write_keys(context, domid, &saved.guest.keys)?;
     let prepared = build_pre(context, domid, guest, None, domain.run())?;
     let ports = prepared.ports;

@@ -17,7 +17,7 @@ use crate::error::{Error, Wait};
 use crate::os::lock_holders::{Holder, LockKind, LockedFile};
 use crate::os::procfs;
 use crate::os::shared_file::{self, SharedFile};
-use crate::runs::journal::STATE_DIR;
+use crate::runs::journal::{self, STATE_DIR};
 
 /// The file that xl locks with `fcntl` while it frees memory for a guest and creates it (`XL_LOCK_FILE`, tools/xl/xl.h,
 /// Xen 4.17).
@@ -217,7 +217,8 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
     }
 }
 
-/// Takes the lock under which dombuild's runs look for a domain's name and UUID and write them. It is held for milliseconds.
+/// Takes the lock under which dombuild's runs look for a domain's name and UUID, create the domain and write them. It is held
+/// for milliseconds.
 /// xl has no such lock. `check` ends the wait if it fails.
 ///
 /// # Errors
@@ -225,7 +226,8 @@ fn try_lock(file: &File, kind: LockKind) -> io::Result<bool> {
 pub(crate) fn take_names(check: impl Fn() -> Result<(), Error>) -> Result<File, Error> {
     let path = Path::new(STATE_DIR).join("names.lock");
     let name = path.display().to_string();
-    let file = open(&path, Some(0o600)).map_err(Error::io(format!("take the lock {name}")))?.into_file();
+    let opened = journal::directory().and_then(|_| open(&path, Some(0o600)));
+    let file = opened.map_err(Error::io(format!("take the lock {name}")))?.into_file();
     take_alone(&file, &name, MIN_LOCK_WAIT, Wait::NameLock, check)?;
     Ok(file)
 }

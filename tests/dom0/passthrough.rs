@@ -141,8 +141,7 @@ fn reserved_memory() {
     let guest = Guest::new(plan, boot_files);
     let domid = empty_domain(&xen, Kind::Hvm, 1, false).expect("a domain");
     let uuid = xen.domain(domid).expect("asked").expect("there").uuid;
-    let identity =
-        Identity { uuid, name: Some("t".parse().expect("a name")), migrates_from: None, driver_domain: false };
+    let identity = Identity { uuid, name: Some("t".parse().expect("a name")), driver_domain: false };
     make_skeleton(&context, domid, &identity, Kind::Hvm).expect("directories");
     let mut run = JournalEntry::begin(RunVerb::Create, uuid, Some(domid)).expect("recorded");
     let prepared = build_pre(&context, domid, &guest, None, &mut run).expect("pre");

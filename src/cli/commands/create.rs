@@ -37,6 +37,7 @@ use crate::memory::{Bytes, Pages};
 use crate::observer;
 use crate::qemu::device_model::DeviceModel;
 use crate::qemu::devices::QemuDevices;
+use crate::runs::build_lock;
 use crate::runs::journal::{JournalEntry, RunVerb};
 use crate::stage::Stage;
 use crate::xen::{DomId, DomainRef};
@@ -184,13 +185,15 @@ fn describe_json(
 
 pub(super) fn create_domain<'a>(context: &Context<'a>, config: &Create) -> Result<NewDomain<'a>, Failure> {
     context.step(Stage::CreateDomain, || {
+        // Until the new domain has its name: one look at the names of all domains is enough.
+        let names = build_lock::take_names(|| context.cancel.check())?;
         let (wanted, host) = create_request(context, config)?;
         let run = JournalEntry::begin(RunVerb::Create, config.uuid, None)?;
         let domid = context
             .xen
             .create(&wanted)
             .map_err(|error| wanted.explain(error, &host, &context.xen.grant_limits(&wanted)))?;
-        NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run)
+        NewDomain::new(context.xen, context.store, DomainRef { domid, uuid: config.uuid }, run, names)
     })
 }
 
@@ -202,14 +205,10 @@ fn start(
     domain: &mut NewDomain<'_>,
 ) -> Result<(Built, Option<DeviceModel>), Failure> {
     let (domid, held) = (domain.domid(), domain.held());
-    let identity = Identity {
-        uuid: config.uuid,
-        name: Some(config.name.clone()),
-        migrates_from: None,
-        driver_domain: config.driver_domain,
-    };
+    let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()), driver_domain: config.driver_domain };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
+    domain.has_its_name();
     let prepared = build_pre(context, domid, guest, None, domain.run())?;
     // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
     let mut model = None;

@@ -60,7 +60,6 @@ pub(crate) fn run(reporter: &Reporter, arguments: &ReceiveArgs, json: bool) -> a
         saved: &saved,
         guest: &config.guest,
         name: &config.name,
-        migrates_from: config.devices.migrates_from.domain().and_then(DomId::new),
         devices,
         device_model: config.device_model.as_ref(),
         backend: config.backend.as_ref(),

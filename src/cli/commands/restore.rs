@@ -69,7 +69,6 @@ pub(crate) fn run(reporter: &Reporter, arguments: &RestoreArgs, json: bool) -> a
         saved: &saved,
         guest: &config.guest,
         name: &config.name,
-        migrates_from: None,
         devices,
         device_model: config.device_model.as_ref(),
         backend: config.backend.as_ref(),
