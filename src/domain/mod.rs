@@ -8,6 +8,7 @@ pub mod libxl_devices;
 mod libxl_fields;
 pub mod libxl_json;
 pub mod measure;
+pub(crate) mod name_index;
 pub mod node_pages;
 pub mod paths;
 pub mod saved_request;

@@ -1,6 +1,10 @@
-//! The paths of a domain's nodes in xenstore.
+//! The paths of a domain's nodes in xenstore, and the directory of dombuild's own files.
 
 use crate::xen::DomId;
+
+/// The directory of what dombuild knows as long as the host runs: the journal, which records each run while it lasts, locks, and
+/// the index of names.
+pub const STATE_DIR: &str = "/run/dombuild";
 
 /// The paths of one domain.
 #[derive(Debug, Clone)]

@@ -22,6 +22,7 @@ use crate::devices::pci_take::take_all;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::owner_tag;
+use crate::domain::name_index;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
 use crate::error::{Error, Wait};
@@ -115,6 +116,7 @@ pub fn clean_up(xen: &Interface, store: &Store, apply: bool) -> Result<Vec<Lefto
     survey.locks();
     if apply {
         journal::forget_unfinished();
+        name_index::forget(|noted| !survey.domains.iter().any(|domain| domain.held() == noted));
     }
     Ok(survey.found)
 }

@@ -3,6 +3,8 @@
 use std::fs::File;
 
 use super::teardown::teardown;
+use crate::config::name::DomainName;
+use crate::domain::name_index;
 use crate::error::{Error, Failure};
 use crate::observer::{Observer, Running};
 use crate::qemu::helpers::Ending;
@@ -42,7 +44,8 @@ impl<'a> NewDomain<'a> {
     }
 
     /// The domain has its name in xenstore: other runs may look for theirs.
-    pub fn has_its_name(&mut self) {
+    pub fn has_its_name(&mut self, name: &DomainName) {
+        name_index::note(self.domain, name.as_str());
         self.names = None;
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::name::DomainName;
 use crate::context::Context;
+use crate::domain::name_index;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
 use crate::error::Error;
@@ -104,6 +105,7 @@ pub fn rename(context: &Context<'_>, domain: DomainRef, name: &DomainName) -> Re
         let of_vm = format!("/vm/{}/name", domain.uuid);
         if transaction.read(&of_vm)?.is_some() { transaction.write(&of_vm, name.as_str()) } else { Ok(()) }
     })?;
+    name_index::note(domain, name.as_str());
     userdata::update(context, domain, |configuration| configuration["c_info"]["name"] = name.as_str().into())
 }
 

@@ -13,6 +13,7 @@ use crate::devices::pci_take::take_all;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;
 use crate::domain::identity::belongs_to_another;
+use crate::domain::name_index;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
 use crate::os::shared_file::remove_file;
@@ -134,6 +135,7 @@ pub(crate) fn remove_rest(xen: &Interface, store: &Store, domain: DomainRef) -> 
         let again = was_lost && error.errno == Some(Errno::ETIMEDOUT);
         problems.push(if again { "so its keys stay".to_owned() } else { error.to_string() });
     }
+    name_index::forget(|other| other == domain);
     if !number_is_anothers(&xen.domains().map_err(|error| error.to_string())?, domain) {
         problems.extend(files_of(domain.domid, Some(domain.uuid)).iter().filter_map(|file| remove(file).err()));
     }

@@ -111,7 +111,7 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
     let (domid, held, plan) = (domain.domid(), domain.held(), &guest.plan);
     let identity = Identity { uuid: held.uuid, name: Some((*name).clone()), driver_domain: false };
     make_skeleton(context, domid, &identity, plan.request.kind)?;
-    domain.has_its_name();
+    domain.has_its_name(name);
     write_keys(context, domid, &saved.guest.keys)?;
     let prepared = build_pre(context, domid, guest, None, domain.run())?;
     let ports = prepared.ports;

@@ -13,15 +13,13 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use crate::domain::paths::STATE_DIR;
 use crate::error::Error;
 use crate::error::domain::DomainError;
 use crate::memory::Pages;
 use crate::os::pidfd::{ProcessId, boot};
 use crate::os::procfs;
 use crate::xen::{DomId, DomainRef};
-
-/// The directory of the journal, which records each run while it lasts.
-pub const STATE_DIR: &str = "/run/dombuild";
 
 /// The kind of work that a run does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

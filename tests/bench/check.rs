@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{Row, ms};
 use super::guests::{Guest, HVM_1_GIB, HVM_128_MIB, PVH_512_MIB};
+use super::slope;
 use super::support::shell;
 use super::ways::{Bench, Way};
 
@@ -18,6 +19,9 @@ const UPDATE: &str = "tests/nested.sh bench --check --update";
 
 /// How often each is timed. The fastest counts: in the others, something else had its turn before the end.
 const REPEATS: usize = 3;
+
+/// With how many standing guests the verbs are timed.
+const STANDING: [u32; 2] = [0, 50];
 
 /// What is kept of each row.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,7 +42,7 @@ pub(crate) fn run(bench: &Bench, expected: &str) -> ExitCode {
         (&HVM_128_MIB, Way::Create),
         (&PVH_512_MIB, Way::Create),
     ];
-    let measured: BTreeMap<String, Expected> = set
+    let mut measured: BTreeMap<String, Expected> = set
         .iter()
         .map(|(guest, way)| {
             let row = Row::measure(bench, guest, *way, REPEATS);
@@ -49,6 +53,10 @@ pub(crate) fn run(bench: &Bench, expected: &str) -> ExitCode {
             )
         })
         .collect();
+    measured.extend(slope::measure(bench, &STANDING, &[0]).iter().map(|point| {
+        let virtual_ms = (ms(point.ns) * 100.0).round() / 100.0;
+        (point.title(), Expected { virtual_ms, hypercalls: point.calls.xen })
+    }));
     let text = serde_json::to_string_pretty(&measured).expect("figures");
     fs::write("/results/expected.json", format!("{text}\n")).expect("written");
     println!("{text}");

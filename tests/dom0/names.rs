@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use super::Test;
 use super::support::{RUNS, create, dombuild, number, run, shell, wait_for};
 
-pub(crate) const TESTS: &[Test] = &[("names_of_any_printable_text", printable), ("names_are_no_numbers", no_numbers)];
+pub(crate) const TESTS: &[Test] = &[
+    ("names_of_any_printable_text", printable),
+    ("names_are_no_numbers", no_numbers),
+    ("names_that_others_change", changed_by_others),
+];
 
 const NAMES: [(&str, &str); 2] =
     [("a ~&=,b", "a%20%7E%26%3D%2Cb"), ("größe,process=x", "gr%C3%B6%C3%9Fe%2Cprocess%3Dx")];
@@ -73,4 +77,32 @@ fn no_numbers() {
     dombuild(&["destroy", &format!("+{}", first["domid"])]).failed_with(3, "no-such-domain");
     dombuild(&["destroy", &name]).success();
     dombuild(&["destroy", "t"]).success();
+}
+
+/// The entries of the index of names.
+fn index() -> Vec<String> {
+    let entries = fs::read_dir(Path::new(RUNS).join("names")).into_iter().flatten();
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect()
+}
+
+/// The index of names is a hint: xenstore says whose a name is.
+fn changed_by_others() {
+    let flags = ["--memory", "64", "--device-model", "none", "--paused"];
+    let (first, second) = (create("t", &flags), create("u", &flags));
+    let found = |name: &str| dombuild(&["inspect", name]).success().json()["domid"].clone();
+    assert_eq!([found("t"), found("u")], [first["domid"].clone(), second["domid"].clone()]);
+    assert!(index().iter().any(|entry| entry.ends_with(".t") && entry.starts_with(&format!("{}.", first["domid"]))));
+    shell("xl rename t v && xl rename u t");
+    assert_eq!([found("v"), found("t")], [first["domid"].clone(), second["domid"].clone()]);
+    dombuild(&["inspect", "u"]).failed_with(3, "no-such-domain");
+    dombuild(&["create", "--name", "v", "--memory", "64"]).failed_with(3, "name-taken");
+    shell("xl destroy v");
+    dombuild(&["inspect", "v"]).failed_with(3, "no-such-domain");
+    let third = create("v", &flags);
+    assert_eq!(found("v"), third["domid"]);
+    assert_eq!(index().len(), 2, "the entry of a domain that is gone goes with the next one: {:?}", index());
+    for name in ["t", "v"] {
+        dombuild(&["destroy", name]).success();
+    }
+    assert_eq!(index(), [""; 0]);
 }

@@ -280,7 +280,7 @@ impl Host {
                 // libxl's own list of numbers that were in use not long ago, our locks of builds and names, the records of guests
                 // that came and went, and the root directory of every QEMU
                 .filter(|path| {
-                    !["domid-history", "build.lock", "names.lock", "arrivals", "departures", "empty"]
+                    !["domid-history", "build.lock", "names.lock", "arrivals", "departures", "names", "empty"]
                         .iter()
                         .any(|lasting| path.ends_with(lasting))
                 })

@@ -208,7 +208,7 @@ fn start(
     let identity = Identity { uuid: config.uuid, name: Some(config.name.clone()), driver_domain: config.driver_domain };
     let guest = &config.guest;
     make_skeleton(context, domid, &identity, guest.plan.request.kind)?;
-    domain.has_its_name();
+    domain.has_its_name(&config.name);
     let prepared = build_pre(context, domid, guest, None, domain.run())?;
     // It gets ready while memory is populated: all that it needs of the domain until then are vCPUs, limits and its keys.
     let mut model = None;
