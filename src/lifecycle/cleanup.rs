@@ -286,7 +286,9 @@ impl Findings<'_> {
         let marks = self.store.plain().read_all(&paths)?;
         for (domid, mark) in domids.into_iter().zip(marks) {
             let Some(uuid) = mark.and_then(|mark| mark.parse().ok()) else { continue };
-            let known = self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
+            let held = DomainRef { domid, uuid };
+            let lived = self.domains.iter().any(|domain| domain.held() == held);
+            let known = lived || self.found.iter().any(|left| left.uuid == uuid && left.domid == Some(domid));
             // Handling the previous one may have taken long: the domid may belong to another domain by now.
             if !known && !self.is_worked_on(uuid, domid) && owner_tag(self.store, domid)? == Some(uuid) {
                 self.rest(uuid, domid, None)?;
