@@ -135,22 +135,87 @@ pub fn build_post(
     let keys = XenstorePaths::new(domid);
     context.step(Stage::Xenstore, || {
         context.store.batch(|transaction| {
-            // A domain of another toolstack may have no tree yet.
-            let vm_path = match transaction.read(&keys.of_domain("vm"))? {
-                Some(path) => path,
-                None => {
-                    write_skeleton(transaction, &keys, identity, guest.plan.request.kind)?;
-                    identity.vm_path()
-                }
-            };
-            save_request(transaction, &keys, identity.uuid, &guest.plan.request, prepared.nodes.node_pages())?;
-            write_guest_keys(transaction, &keys, guest, &vm_path, prepared.ports, rings)?;
-            write_console(transaction, &keys, prepared.ports, rings)?;
-            Ok::<_, Error>(())
+            write_all_but_rings(transaction, &keys, guest, identity, prepared)?;
+            write_rings(transaction, &keys, guest, rings)
         })
     })?;
+    introduce(context, domid, prepared, rings)
+}
+
+/// The first part of [`build_post`], of a guest whose memory is to come: all that says nothing of it.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn prepare_post(
+    context: &Context<'_>,
+    domid: DomId,
+    guest: &Guest,
+    identity: &Identity,
+    prepared: &Prepared,
+) -> Result<(), Failure> {
+    context.step(Stage::Xenstore, || {
+        let write =
+            |nodes: &Transaction<'_>| write_all_but_rings(nodes, &XenstorePaths::new(domid), guest, identity, prepared);
+        context.store.batch(write)
+    })
+}
+
+/// The rest of [`build_post`].
+///
+/// # Errors
+/// An error of xenstored.
+pub fn finish_post(
+    context: &Context<'_>,
+    domid: DomId,
+    guest: &Guest,
+    prepared: &Prepared,
+    rings: BuildResult,
+) -> Result<(), Failure> {
+    context.step(Stage::Xenstore, || {
+        context.store.batch(|nodes| write_rings(nodes, &XenstorePaths::new(domid), guest, rings))
+    })?;
+    introduce(context, domid, prepared, rings)
+}
+
+fn introduce(context: &Context<'_>, domid: DomId, prepared: &Prepared, rings: BuildResult) -> Result<(), Failure> {
     // If the domain is already introduced, xenstored accepts the new ring and port.
     context.step(Stage::Introduce, || context.store.introduce(domid, rings.store_gfn, prepared.ports.store))
+}
+
+fn write_all_but_rings(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    guest: &Guest,
+    identity: &Identity,
+    prepared: &Prepared,
+) -> Result<(), Error> {
+    // A domain of another toolstack may have no tree yet.
+    let vm_path = match transaction.read(&keys.of_domain("vm"))? {
+        Some(path) => path,
+        None => {
+            write_skeleton(transaction, keys, identity, guest.plan.request.kind)?;
+            identity.vm_path()
+        }
+    };
+    save_request(transaction, keys, identity.uuid, &guest.plan.request, prepared.nodes.node_pages())?;
+    write_guest_keys(transaction, keys, guest, &vm_path, prepared.ports)?;
+    write_console(transaction, keys, prepared.ports)?;
+    Ok(())
+}
+
+/// Writes the keys that say where something is in the guest's memory.
+fn write_rings(
+    transaction: &Transaction<'_>,
+    keys: &XenstorePaths,
+    guest: &Guest,
+    rings: BuildResult,
+) -> Result<(), Error> {
+    transaction.write(&keys.of_domain("store/ring-ref"), &rings.store_gfn.0.to_string())?;
+    transaction.write(&keys.of_domain("console/ring-ref"), &rings.console_gfn.0.to_string())?;
+    if matches!(guest.boot_files, BootFiles::Firmware { .. } | BootFiles::Saved { firmware: Some(_), .. }) {
+        write_modules(transaction, keys, rings.modules)?;
+    }
+    Ok(())
 }
 
 fn write_guest_keys(
@@ -159,7 +224,6 @@ fn write_guest_keys(
     guest: &Guest,
     vm_path: &str,
     ports: Ports,
-    rings: BuildResult,
 ) -> Result<(), XenError> {
     let memory = &guest.plan.memory;
     let domain = [
@@ -168,7 +232,6 @@ fn write_guest_keys(
         ("memory/videoram", memory.video.0.to_string()),
         ("domid", keys.domid.to_string()),
         ("store/port", ports.store.to_string()),
-        ("store/ring-ref", rings.store_gfn.0.to_string()),
     ];
     for (name, value) in domain {
         transaction.write(&keys.of_domain(name), &value)?;
@@ -181,7 +244,6 @@ fn write_guest_keys(
     match &guest.boot_files {
         BootFiles::Firmware { kind, .. } | BootFiles::Saved { firmware: Some(kind), .. } => {
             write_firmware_keys(transaction, keys, guest, *kind, vm_path)?;
-            write_modules(transaction, keys, rings.modules)?;
             let Request { passthrough, vgpu, .. } = guest.plan.request;
             if passthrough || vgpu {
                 write_hole(transaction, keys, &guest.plan)?;
@@ -246,12 +308,7 @@ fn write_firmware_keys(
 
 /// Writes the keys of the first console, which xenconsoled serves. dom0 owns the directory, because other tools keep keys
 /// there that the guest must not change.
-fn write_console(
-    transaction: &Transaction<'_>,
-    keys: &XenstorePaths,
-    ports: Ports,
-    rings: BuildResult,
-) -> Result<(), XenError> {
+fn write_console(transaction: &Transaction<'_>, keys: &XenstorePaths, ports: Ports) -> Result<(), XenError> {
     let readable = Permissions::read_only_for(keys.domid);
     // As in libxl: the guest owns the node, and the backend's domain may read it.
     let owned = Permissions { owner: keys.domid, reader: Some(DomId::DOM0) };
@@ -268,7 +325,6 @@ fn write_console(
         ("output", "pty".to_owned()),
         ("tty", String::new()),
         ("port", ports.console.to_string()),
-        ("ring-ref", rings.console_gfn.0.to_string()),
     ] {
         transaction.write(&format!("{frontend}/{name}"), &value)?;
     }

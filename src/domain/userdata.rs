@@ -68,7 +68,11 @@ pub fn update(context: &Context<'_>, domain: DomainRef, change: impl FnOnce(&mut
     };
     match parse(&text) {
         Ok(mut configuration) => {
+            let before = configuration.clone();
             change(&mut configuration);
+            if configuration == before {
+                return Ok(());
+            }
             store(Path::new(DIRECTORY), domain, &configuration)
         }
         Err(error) => {

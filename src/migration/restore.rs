@@ -20,7 +20,7 @@ use super::stream;
 use crate::builder::built::Built;
 use crate::builder::claim::give_back_claim;
 use crate::builder::image::{BuildResult, check_paging_pool};
-use crate::builder::post::{Identity, build_post, make_skeleton};
+use crate::builder::post::{Identity, finish_post, make_skeleton, prepare_post};
 use crate::builder::pre::{Ports, build_pre};
 use crate::cancel::Cancel;
 use crate::config::guest::Guest;
@@ -115,6 +115,9 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
     write_keys(context, domid, &saved.guest.keys)?;
     let prepared = build_pre(context, domid, guest, None, domain.run())?;
     let ports = prepared.ports;
+    // All that can be written before the stream is read, at the end of which the guest of a live migration stands still.
+    prepare_post(context, domid, guest, &identity, &prepared)?;
+    context.step::<_, Error>(Stage::Userdata, || userdata::write(context, held, &saved.configuration))?;
     let (rings, mut state) = context.step(Stage::RestoreMemory, || read_state(context, job, domid, ports))?;
     check_paging_pool(context, domid, plan)?;
     let mut start = |config: &DeviceModelConfig| {
@@ -125,7 +128,7 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
         DeviceModel::start(context, held, name, plan, config, devices)
     };
     let mut model = job.device_model.map(&mut start).transpose()?;
-    build_post(context, domid, guest, &identity, &prepared, rings)?;
+    finish_post(context, domid, guest, &prepared, rings)?;
     attach(context, domid, &job.devices.paravirtual, None, job.hotplug_timeout)?;
     if let Some(config) = job.backend {
         // It finds its devices in xenstore when it starts.
@@ -136,14 +139,13 @@ pub fn restore(context: &Context<'_>, job: &RestoreJob<'_>, domain: &mut NewDoma
     }
     give_back_claim(context, domid, domain.run()).at(Stage::ClaimMemory)?;
     let measured_built = Some(measure(context.xen, domid).at(Stage::RestoreMemory)?);
-    context.step::<_, Error>(Stage::Userdata, || {
-        if !job.devices.emulated_only.is_empty() {
+    if !job.devices.emulated_only.is_empty() {
+        context.step(Stage::Xenstore, || {
             context.store.batch(|transaction| {
                 job.devices.emulated_only.iter().try_for_each(|device| device.write_for_libxl(transaction, domid))
-            })?;
-        }
-        userdata::write(context, held, &saved.configuration)
-    })?;
+            })
+        })?;
+    }
     let built = Built {
         domid,
         rings,
