@@ -52,12 +52,12 @@ const HARMLESS: &[Harmless] = &[
     Harmless { outer: "xc_domain_pause", inner: "", behind: "" },
     // Whether a destroyed domain is gone is asked until there is an answer.
     Harmless { outer: "xc_domain_getinfolist", inner: "", behind: "xc_domain_destroy" },
-    // What is left of it is looked for and removed a second time where that fails; that nothing is left is checked.
-    Harmless { outer: "xs_read", inner: "", behind: "xc_domain_destroy" },
-    Harmless { outer: "xs_directory", inner: "", behind: "xc_domain_destroy" },
-    Harmless { outer: "xs_rm", inner: "", behind: "xc_domain_destroy" },
-    Harmless { outer: "xs_transaction_start", inner: "", behind: "xc_domain_destroy" },
-    Harmless { outer: "xs_transaction_end", inner: "", behind: "xc_domain_destroy" },
+    // What belongs to it is looked for and removed a second time where that fails; that nothing is left is checked.
+    Harmless { outer: "xs_read", inner: "", behind: "xc_domain_pause" },
+    Harmless { outer: "xs_directory", inner: "", behind: "xc_domain_pause" },
+    Harmless { outer: "xs_rm", inner: "", behind: "xc_domain_pause" },
+    Harmless { outer: "xs_transaction_start", inner: "", behind: "xc_domain_pause" },
+    Harmless { outer: "xs_transaction_end", inner: "", behind: "xc_domain_pause" },
     // Where there are no large pages, small ones are taken; that the guest has them all is checked.
     Harmless { outer: "xc_domain_populate_physmap", inner: "", behind: "" },
     Harmless { outer: "xc_dom_boot_mem_init", inner: "xc_domain_populate_physmap", behind: "" },
