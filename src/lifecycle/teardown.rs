@@ -1,7 +1,6 @@
 //! Removes a domain and everything that belongs to it: device model, sockets, xenstore, memory.
 
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -16,6 +15,7 @@ use crate::domain::identity::belongs_to_another;
 use crate::domain::name_index;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::userdata;
+use crate::os::pauses::Pauses;
 use crate::os::shared_file::remove_file;
 use crate::qemu::helpers::{Ending, Helpers};
 use crate::qemu::log::XEN_RUN_DIR;
@@ -28,7 +28,6 @@ const DESTROY_TIMEOUT: Duration = Duration::from_secs(20);
 const DESTROY_TIMEOUT_WITHOUT_STORE: Duration = Duration::from_secs(1);
 /// How long the page count of a domain that was already dying may stay the same: its device model ended long ago.
 const ZOMBIE_TIMEOUT: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(10);
 
 /// Removes the domain: pauses it, removes its devices and nodes, destroys it, ends its device model, removes the other keys and
 /// waits until it is gone. If another domain has the domid by now, that domain and everything that belongs to it stay.
@@ -229,7 +228,7 @@ fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef, was_dying: bool)
     let limit = if store.is_lost() { DESTROY_TIMEOUT_WITHOUT_STORE } else { DESTROY_TIMEOUT };
     let start = Instant::now();
     let mut owned = None;
-    let mut changed = start;
+    let (mut changed, mut pauses) = (start, Pauses::new());
     loop {
         match xen.find(domain) {
             Ok(None) => return Ok(()),
@@ -241,6 +240,6 @@ fn wait_gone(xen: &Interface, store: &Store, domain: DomainRef, was_dying: bool)
         if start.elapsed() >= limit || (was_dying && changed.elapsed() >= ZOMBIE_TIMEOUT) {
             return Err(zombie::describe(store, domain.domid, owned));
         }
-        thread::sleep(POLL);
+        pauses.sleep();
     }
 }

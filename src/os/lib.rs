@@ -72,6 +72,7 @@ pub mod loop_device;
 pub mod meminfo;
 pub mod network_interface;
 pub mod parent_death;
+pub mod pauses;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;

@@ -6,7 +6,6 @@
 //! alone proves nothing, because any local user can show either.
 
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -15,6 +14,7 @@ use crate::domain::identity::belongs_to_another;
 use crate::domain::paths::XenstorePaths;
 use crate::error::Error;
 use crate::os::cgroup::{Cgroup, CgroupLimits};
+use crate::os::pauses::Pauses;
 use crate::os::pidfd::{Process, ProcessId, members};
 use crate::os::procfs;
 use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
@@ -23,7 +23,6 @@ use crate::xen::{DomId, DomainInfo, DomainRef, Interface, Store, XenError};
 const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long a killed process may take to disappear.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(10);
 
 /// The memory limit of QEMU. QEMU needs some 100 MiB for itself; the guest's memory belongs to Xen, and QEMU's mappings
 /// of it are not counted. Without a limit, a compromised QEMU could exhaust dom0.
@@ -131,9 +130,9 @@ impl Helpers {
         let steps = if ending == Ending::InOrder { &in_order[..] } else { &in_order[1..] };
         for (signal, patience) in steps {
             self.signal(*signal).map_err(failed)?;
-            let start = Instant::now();
+            let (start, mut pauses) = (Instant::now(), Pauses::new());
             while self.are_running() && start.elapsed() < *patience {
-                thread::sleep(POLL);
+                pauses.sleep();
             }
             if !self.are_running() {
                 break;
