@@ -1,6 +1,7 @@
 //! A xenstored that has died, or that does not answer: every run ends in time, says so, and what it could not roll back is
 //! found later.
 
+use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -286,7 +287,10 @@ fn is_killed() {
         outcomes.push((dombuild(words), start.elapsed()));
     }
     shell("kill -9 $(cat /run/xen/xenconsoled.pid); rm -f /run/xen/xenstored.pid /run/xen/xenconsoled.pid");
-    shell("xenstored --pid-file /run/xen/xenstored.pid");
+    match env::var("NESTED_XENSTORED").as_deref() {
+        Ok("oxenstored") => shell("oxenstored"),
+        _ => shell("xenstored --pid-file /run/xen/xenstored.pid"),
+    };
     shell("xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file /run/xen/xenconsoled.pid");
     shell("PATH=$PATH:$(ls -d /usr/lib/xen-*/bin) xen-init-dom0");
     for line in tree.lines() {

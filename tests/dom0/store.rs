@@ -23,8 +23,8 @@ fn long_list() {
         names.sort_unstable();
         names
     };
-    let theirs = sorted(shell("xenstore-list /test/many").lines().map(str::to_owned).collect());
-    assert_eq!(theirs.len(), 300);
+    // xenstore-list takes no long answer of oxenstored.
+    let theirs = sorted((1..=300).map(|number| format!("a-child-with-quite-a-long-name-{number}")).collect());
     let store = Store::open().expect("xenstored");
     assert_eq!(sorted(store.plain().children("/test/many").expect("listed")), theirs);
     let listed = store.transaction(|transaction| transaction.children("/test/many"));

@@ -30,7 +30,7 @@ prepare_job() { # sets WORK, JOB, RESULTS
 boot_xen() {
     local version=$1 mode console began=$SECONDS
     mode=$(<"$JOB/mode")
-    printf '%s\n' "NESTED_XEN=$version" >>"$JOB/environment"
+    printf '%s\n' "NESTED_XEN=$version" "NESTED_XENSTORED=$XENSTORED" >>"$JOB/environment"
     new_serial_log "$version"
     if [[ $mode == shell ]]; then
         console=(-chardev 'stdio,id=job,mux=on,signal=off' -mon chardev=job -device 'virtconsole,chardev=job,nr=0')
