@@ -11,6 +11,9 @@ mod figures;
 mod guests;
 mod migration;
 mod run;
+#[path = "../dom0/standing.rs"]
+#[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]
+mod standing;
 mod start;
 #[path = "../dom0/support.rs"]
 #[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]

@@ -64,7 +64,8 @@ build_dom0_tests() {
         -o "$JOB/bin/readback-guest" "$NESTED/readback-guest.c" || return
     cc -m32 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector -fcf-protection=none \
         -fno-asynchronous-unwind-tables -mno-sse -Wl,-Ttext-segment=0x100000 -Wl,--build-id=none -Wl,-z,noexecstack \
-        -o "$JOB/bin/pci-guest" "$NESTED/pci-guest.c"
+        -o "$JOB/bin/pci-guest" "$NESTED/pci-guest.c" || return
+    cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/edu-dma" "$NESTED/edu-dma.c"
 }
 
 # A program outside the workspace, from the packages that cargo makes of the crates: tests/outside.
