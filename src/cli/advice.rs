@@ -11,7 +11,7 @@ use crate::error::domain::DomainError;
 use crate::error::host::HostError;
 use crate::error::migration::{FileProblem, MigrationError, Obstacle};
 use crate::error::monitor::MonitorError;
-use crate::error::pci::PciError;
+use crate::error::pci::{PciError, PciHolder};
 use crate::error::{DeviceModelCause, Error, Relief, Wait};
 use crate::memory::Kib;
 use crate::payload::error::FileError;
@@ -235,6 +235,17 @@ fn of_pci(error: &PciError) -> Option<String> {
             return Some(format!(
                 "`dombuild detach pci {domid} {address}` takes it away; if that domain is gone, `dombuild cleanup --apply`"
             ));
+        }
+        PciError::SharedDma { other, holder, .. } => {
+            return Some(match holder {
+                PciHolder::Guest(domid) => {
+                    format!("give both to domain {domid}, or `dombuild detach pci {domid} {other}` first")
+                }
+                _ => format!(
+                    "take {other} from its driver as well, so that both are assignable; `dombuild pci assign --force` takes the \
+                     device all the same, and the other's DMA ends"
+                ),
+            });
         }
         PciError::UsedByDom0 { .. } => {
             "end that use first; `dombuild pci assign --force` takes the device all the same"

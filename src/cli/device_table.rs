@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::devices::details::{DeviceDetails, EndState};
+use crate::devices::details::{DeviceDetails, EndState, PciDetails};
 use crate::os::Untrusted;
 use crate::xen::DomId;
 
@@ -28,6 +28,8 @@ pub(crate) struct DeviceRow {
     bridge: Option<Untrusted>,
     interface: Option<Untrusted>,
     script: Option<Untrusted>,
+    address: Option<String>,
+    place: Option<Untrusted>,
 }
 
 impl DeviceRow {
@@ -51,13 +53,41 @@ impl DeviceRow {
             bridge: details.bridge,
             interface: details.interface,
             script: device.script.map(Untrusted::from),
+            address: None,
+            place: None,
         }
     }
 
-    /// What the device is: the image of a disk, the address and the bridge of a network card.
+    pub(crate) fn of_pci(domid: DomId, name: Option<Untrusted>, details: PciDetails) -> Self {
+        Self {
+            domid,
+            name,
+            kind: "pci".into(),
+            devid: details.number,
+            backend_kind: "pci".into(),
+            backend_domid: DomId::DOM0,
+            backend_path: details.backend.into(),
+            frontend_state: details.frontend_state,
+            backend_state: details.backend_state,
+            vdev: None,
+            target: None,
+            writable: None,
+            cdrom: None,
+            mac: None,
+            bridge: None,
+            interface: None,
+            script: None,
+            address: Some(details.address.to_string()),
+            place: details.place,
+        }
+    }
+
+    /// What the device is: the image of a disk, the address and the bridge of a network card, the places of a PCI device.
     fn what(&self) -> String {
         let mut words: Vec<String> =
             [&self.target, &self.mac].into_iter().flatten().map(Untrusted::to_string).collect();
+        words.extend(self.address.clone());
+        words.extend(self.place.as_ref().map(|place| format!("at {place}")));
         words.extend(self.bridge.as_ref().map(|bridge| format!("on {bridge}")));
         words.extend(self.writable.map(|writable| if writable { "(rw)" } else { "(ro)" }.to_owned()));
         words.extend(self.cdrom.filter(|cdrom| *cdrom).map(|_| "(CD)".to_owned()));

@@ -5,11 +5,13 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::nic::interface_name;
+use super::pci_nodes::frontend_of;
+use super::pci_notes::{backend_of, in_backend};
 use super::xenbus::state;
 use crate::domain::devices::{ListedDevice, devices_of};
 use crate::domain::paths::XenstorePaths;
 use crate::os::Untrusted;
-use crate::xen::{DomId, Transaction, XenError};
+use crate::xen::{DomId, PciAddress, Transaction, XenError};
 
 /// The state of one end of a device, as it stands in xenstore.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,6 +113,60 @@ pub fn details_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<Dev
     Ok(found)
 }
 
+/// A PCI device of the host that a guest has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDetails {
+    /// Its number in the backend.
+    pub number: u32,
+    /// Its address on the host.
+    pub address: PciAddress,
+    /// Its place in the guest: slot and function on the bus of an HVM guest, or the address that pciback has chosen for a PV
+    /// guest, once it has.
+    pub place: Option<Untrusted>,
+    /// The directory of the backend, which all of the guest's PCI devices have in common.
+    pub backend: String,
+    /// The state of the guest's end.
+    pub frontend_state: EndState,
+    /// The state of the backend.
+    pub backend_state: EndState,
+}
+
+/// The PCI devices of a domain, by their numbers.
+///
+/// # Errors
+/// An error of xenstored.
+pub fn pci_details_of(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<PciDetails>, XenError> {
+    let mut devices = in_backend(transaction, domid)?;
+    devices.sort_unstable();
+    let (backend, frontend) = (backend_of(domid), frontend_of(domid));
+    let mut paths = vec![format!("{frontend}/state"), format!("{backend}/state")];
+    paths.extend(
+        devices.iter().flat_map(|(number, _)| ["vdevfn", "vdev"].map(|node| format!("{backend}/{node}-{number}"))),
+    );
+    let values = transaction.read_all(&paths)?;
+    let Some(([frontend_state, backend_state], places)) = values.split_first_chunk() else { return Ok(Vec::new()) };
+    let state = |value: &Option<String>| EndState(value.clone());
+    let found = devices.into_iter().zip(places.chunks(2)).map(|((number, address), values)| {
+        let value = |index: usize| values.get(index).and_then(Option::as_deref);
+        let place = value(0).and_then(slot_of).or_else(|| value(1).map(str::to_owned));
+        PciDetails {
+            number,
+            address,
+            place: place.map(Untrusted::from),
+            backend: backend.clone(),
+            frontend_state: state(frontend_state),
+            backend_state: state(backend_state),
+        }
+    });
+    Ok(found.collect())
+}
+
+/// Slot and function as `xl pci-list` prints them, of libxl's `vdevfn`, both in one hexadecimal number.
+fn slot_of(vdevfn: &str) -> Option<String> {
+    let number = u8::from_str_radix(vdevfn.trim_start_matches("0x"), 16).ok()?;
+    Some(format!("{:02x}.{:x}", number >> 3, number & 7))
+}
+
 /// The image in `params`. In those of QEMU's backend the format is in front of it.
 fn target<'a>(backend_kind: &str, params: &'a str) -> &'a str {
     match params.split_once(':') {
@@ -129,6 +185,12 @@ mod tests {
         assert_eq!(target("qdisk", "qcow2:/srv/a:b.img"), "/srv/a:b.img");
         assert_eq!(target("qdisk", "aio:"), "");
         assert_eq!(target("qdisk", ""), "");
+    }
+
+    #[test]
+    fn the_place_of_a_pci_device_is_slot_and_function() {
+        assert_eq!(["28", "0xff", "2a"].map(|text| slot_of(text).expect(text)), ["05.0", "1f.7", "05.2"]);
+        assert_eq!(["", "100", "x"].map(slot_of), [None, None, None]);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //! pci-assignable-add`, `-remove` and `-list` see the same devices.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use super::pci_host::{HostDevice, PCIBACK, driver_node, notes_of, owners, remove_empty_notes, write};
+use super::pci_group::{Dom0s, check_dma, neighbours, warn_of_functions};
+use super::pci_host::{HostDevice, PCIBACK, write};
+use super::pci_notes::{driver_node, notes_of, owners, remove_empty_notes};
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::pci::PciError;
@@ -30,17 +33,24 @@ fn pciback(sysfs: &Path) -> Result<std::path::PathBuf, PciError> {
 /// quarantine. `false`: it was with pciback already.
 ///
 /// # Errors
-/// [`PciError`] if there is no such device, it is a bridge, a guest has it or dom0 uses it; an error of sysfs, Xen or
-/// xenstored. The device is then with its former driver again, as far as that takes it.
+/// [`PciError`] if there is no such device, it is a bridge, a guest has it or what shares its DMA, or dom0 uses it or a
+/// driver of dom0 has what shares its DMA; an error of sysfs, Xen or xenstored. The device is then with its former driver
+/// again, as far as that takes it.
 pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Take) -> Result<bool, Error> {
     let device = HostDevice::read(sysfs, address)?;
     let folder = pciback(sysfs)?;
     if device.is_bridge {
         return Err(PciError::Bridge(address).into());
     }
-    if let Some(domid) = owners(context.xen, &context.store.plain())?.get(&address).copied() {
+    let owners = owners(context.xen, &context.store.plain())?;
+    if let Some(domid) = owners.get(&address).copied() {
         return Err(PciError::InGuest { address, domid }.into());
     }
+    // The quarantine would take the DMA of those as well.
+    let neighbours = neighbours(context.xen, sysfs, address, &owners)?;
+    let dom0s = if take == Take::Forced { Dom0s::All } else { Dom0s::WithoutDriver };
+    check_dma(address, &neighbours, None, dom0s)?;
+    warn_of_functions(address, &neighbours, None, &[]);
     if device.is_assignable() {
         context.xen.quarantine_device(address)?;
         return Ok(false);
@@ -56,7 +66,7 @@ pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Ta
     }
     let taken = device.unbind().and_then(|()| {
         let word = address.to_string();
-        if !has_slot(&folder, &word) {
+        if !has_slot(&folder, &word)? {
             write(&folder.join("new_slot"), &word)?;
         }
         if HostDevice::read(sysfs, address)?.driver.is_none() {
@@ -76,20 +86,29 @@ pub fn assign(context: &Context<'_>, sysfs: &Path, address: PciAddress, take: Ta
 }
 
 /// Whether pciback looks for a device at this address.
-fn has_slot(folder: &Path, word: &str) -> bool {
-    fs::read_to_string(folder.join("slots")).is_ok_and(|slots| slots.lines().any(|line| line.trim() == word))
+fn has_slot(folder: &Path, word: &str) -> Result<bool, Error> {
+    let file = folder.join("slots");
+    match fs::read_to_string(&file) {
+        Ok(slots) => Ok(slots.lines().any(|line| line.trim() == word)),
+        // Without pciback there is none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(format!("read {}", file.display()))(error)),
+    }
 }
 
-/// Gives an assignable device back to dom0: it leaves the quarantine and pciback, and the driver that it had takes it.
+/// Gives an assignable device back to dom0: what a guest has begun with it ends, it leaves the quarantine and pciback, and the driver that it had takes it.
 /// `None`: no driver was noted.
 ///
 /// # Errors
-/// [`PciError::InGuest`], [`PciError::NotWithPciback`]; an error of sysfs, Xen or xenstored.
+/// [`PciError::InGuest`], [`PciError::SharedDma`], [`PciError::NotWithPciback`]; an error of sysfs, Xen or xenstored.
 pub fn give_back(context: &Context<'_>, sysfs: &Path, address: PciAddress) -> Result<Option<Untrusted>, Error> {
     let device = HostDevice::read(sysfs, address)?;
-    if let Some(domid) = owners(context.xen, &context.store.plain())?.get(&address).copied() {
+    let owners = owners(context.xen, &context.store.plain())?;
+    if let Some(domid) = owners.get(&address).copied() {
         return Err(PciError::InGuest { address, domid }.into());
     }
+    // A guest that has one of them would reach dom0's memory.
+    check_dma(address, &neighbours(context.xen, sysfs, address, &owners)?, None, Dom0s::All)?;
     let noted = context.store.plain().read(&driver_node(address))?;
     if !device.is_assignable() && noted.is_none() {
         return Err(PciError::NotWithPciback(address).into());
@@ -104,13 +123,17 @@ fn release(
     address: PciAddress,
 ) -> Result<Option<Untrusted>, Error> {
     let word = address.to_string();
-    context.xen.leave_quarantine(address)?;
     let device = HostDevice::read(sysfs, address)?;
+    // The guest that had it may have ended without a word: from the next step on, its addresses are dom0's.
+    if device.is_assignable() {
+        device.silence()?;
+    }
+    context.xen.leave_quarantine(address)?;
     let folder = sysfs.join("bus/pci/drivers").join(PCIBACK);
     if device.is_assignable() {
         device.unbind()?;
     }
-    if has_slot(&folder, &word) {
+    if has_slot(&folder, &word)? {
         write(&folder.join("remove_slot"), &word)?;
     }
     let noted = store.plain().read(&driver_node(address))?;

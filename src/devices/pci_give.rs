@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::pci_assignable::{Take, assign};
-use super::pci_host::{
-    HostDevice, PCIBACK, PciRange, backends, guest_node, guest_text, in_backend, owner_node, owners, run_node, write,
-};
+use super::pci_group::{Dom0s, check_dma, neighbours, warn_of_functions};
+use super::pci_host::{HostDevice, PCIBACK, PciRange, write};
 use super::pci_nodes;
+use super::pci_notes::{backends, guest_node, guest_text, in_backend, owner_node, owners, run_node};
 use super::pci_take::wait_closed;
 use super::xenbus::error_directory;
 use crate::config::devices::pci::PciDevice;
@@ -55,6 +55,8 @@ pub struct Recipient {
     pub has_qemu: bool,
     /// The end of its memory, for a PV guest: its largest size.
     pub memory: Bytes,
+    /// Its number, if it exists.
+    pub domid: Option<DomId>,
 }
 
 /// Checks that the guest can get the devices now. Nothing is changed.
@@ -78,6 +80,7 @@ pub fn plan(
         return Err(PciError::NoQemu.into());
     }
     let owners = owners(context.xen, &context.store.plain())?;
+    let all: Vec<PciAddress> = devices.iter().map(|device| device.address).collect();
     let mut planned: Vec<PlannedPci> = Vec::new();
     for device in devices {
         let address = device.address;
@@ -101,7 +104,14 @@ pub fn plan(
             return Err(PciError::NotFree(address).into());
         }
         check_collision(&host, recipient)?;
-        warn(&host, sysfs, &owners)?;
+        let neighbours = neighbours(context.xen, sysfs, address, &owners)?;
+        check_dma(address, &neighbours, recipient.domid, Dom0s::Only(&all))?;
+        warn_of_functions(address, &neighbours, recipient.domid, &all);
+        if host.reset_methods.is_empty() {
+            log::warn!(
+                "the PCI device {address} cannot be reset: the next guest that gets it finds its registers as this one leaves them"
+            );
+        }
         planned.push(PlannedPci { device: *device, host });
     }
     Ok(planned)
@@ -118,24 +128,7 @@ fn check_collision(host: &HostDevice, recipient: Recipient) -> Result<(), PciErr
     }
 }
 
-fn warn(host: &HostDevice, sysfs: &Path, owners: &std::collections::BTreeMap<PciAddress, DomId>) -> Result<(), Error> {
-    let address = host.address;
-    if host.reset_methods.is_empty() {
-        log::warn!(
-            "the PCI device {address} cannot be reset: the next guest that gets it finds it as this one leaves it"
-        );
-    }
-    for other in host.siblings(sysfs)? {
-        if let Some(domid) = owners.get(&other.address) {
-            log::warn!("domain {domid} has {}, another function of {address}", other.address);
-        } else if let Some(driver) = other.driver.as_deref().filter(|driver| *driver != PCIBACK) {
-            log::warn!("dom0's driver {driver:?} has {}, another function of {address}", other.address);
-        }
-    }
-    Ok(())
-}
-
-/// Notes the guest, resets the devices, and lets them use its memory, and the guest use them; with the mark of the run if
+/// Notes the guest, ends what the devices do and resets them, and lets them use its memory, and the guest use them; with the mark of the run if
 /// the guest exists already. What was done when it fails stays for [`super::pci_take`].
 ///
 /// # Errors
@@ -158,11 +151,8 @@ pub fn give(
             }
             leave_the_dead(context, address)?;
             note(context, domain, address, mark)?;
-            if !planned.host.reset_methods.is_empty()
-                && let Err(error) = planned.host.reset()
-            {
-                log::warn!("the reset of {address} failed: {error}");
-            }
+            // What the guest before has begun must not reach this one's memory.
+            planned.host.silence()?;
             context.xen.assign_device(domain.domid, address, planned.device.relaxed)?;
             permit(context, sysfs, domain.domid, planned)?;
         }

@@ -1,22 +1,16 @@
-//! The PCI devices of this host: what sysfs, xenstore and dom0's pciback know of them.
+//! The PCI devices of this host in sysfs.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-
-use uuid::Uuid;
 
 use crate::error::Error;
 use crate::error::pci::PciError;
 use crate::os::Untrusted;
-use crate::xen::{DomId, DomainRef, Interface, PciAddress, Transaction, XenError};
+use crate::xen::PciAddress;
 
 /// The driver of dom0's kernel that holds devices for guests.
 pub const PCIBACK: &str = "pciback";
-
-/// libxl's notes on devices, one directory for each.
-const NOTES: &str = "/libxl/pci";
 
 /// A range of I/O ports or of memory of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,32 +62,55 @@ pub fn addresses(sysfs: &Path) -> Result<Vec<PciAddress>, Error> {
 }
 
 impl HostDevice {
-    /// Reads a device. What sysfs does not say is empty.
+    /// Reads a device.
     ///
     /// # Errors
-    /// [`PciError::NoDevice`].
-    pub fn read(sysfs: &Path, address: PciAddress) -> Result<Self, PciError> {
-        let directory = sysfs.join("bus/pci/devices").join(address.to_string());
-        if !directory.is_dir() {
-            return Err(PciError::NoDevice { address, directory });
+    /// [`PciError::NoDevice`]; as [`Self::find`].
+    pub fn read(sysfs: &Path, address: PciAddress) -> Result<Self, Error> {
+        let directory = directory_of(sysfs, address);
+        Ok(Self::find(sysfs, address)?.ok_or(PciError::NoDevice { address, directory })?)
+    }
+
+    /// Reads a device, if the host has it. What it has no file of is empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: a file is there and cannot be read; [`Error::BadFile`]: a file is not in Linux's format.
+    pub fn find(sysfs: &Path, address: PciAddress) -> Result<Option<Self>, Error> {
+        let directory = directory_of(sysfs, address);
+        if !directory.try_exists().map_err(Error::io(format!("look for {}", directory.display())))? {
+            return Ok(None);
         }
-        let text = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default().trim().to_owned();
-        let number = |name: &str| u32::from_str_radix(text(name).trim_start_matches("0x"), 16).unwrap_or_default();
-        let id = |name: &str| u16::try_from(number(name)).unwrap_or_default();
+        let text = |name: &str| text_of(&directory.join(name));
+        let bad = |name: &str, found: &str, expected: &str| Error::BadFile {
+            what: "PCI device",
+            path: directory.join(name),
+            reason: format!("is {found:?}; {expected} was expected"),
+        };
+        let number = |name: &str, radix: u32| match text(name)?.as_str() {
+            "" => Ok(0),
+            word => u32::from_str_radix(word.trim_start_matches("0x"), radix).map_err(|_| bad(name, word, "a number")),
+        };
+        let id = |name: &str| {
+            let found = number(name, 16)?;
+            u16::try_from(found).map_err(|_| bad(name, &format!("{found:#x}"), "a number of 16 bits"))
+        };
         /// The offset of the type of the header; bit 7 says that the device has more functions.
         const HEADER_TYPE: usize = 0xe;
-        let config = read_start(&directory.join("config"), HEADER_TYPE + 1).unwrap_or_default();
-        Ok(Self {
+        let resource = text("resource")?;
+        let line = |line| range(line).ok_or_else(|| bad("resource", line, "first, last and flags"));
+        let ranges: Vec<_> = resource.lines().take(RANGES).map(line).collect::<Result<_, _>>()?;
+        Ok(Some(Self {
             address,
-            driver: driver_of(&directory),
-            id: (id("vendor"), id("device")),
-            class: number("class"),
-            is_bridge: config.get(HEADER_TYPE).is_some_and(|header| header & 0x7f != 0),
-            reset_methods: text("reset_method").split_whitespace().map(str::to_owned).collect(),
-            ranges: text("resource").lines().take(RANGES).filter_map(range).collect(),
-            irq: text("irq").parse().unwrap_or_default(),
+            driver: driver_of(&directory)?,
+            id: (id("vendor")?, id("device")?),
+            class: number("class", 16)?,
+            is_bridge: start_of(&directory.join("config"), HEADER_TYPE + 1)?
+                .is_some_and(|config| config.last().is_some_and(|header| header & 0x7f != 0)),
+            reset_methods: text("reset_method")?.split_whitespace().map(str::to_owned).collect(),
+            ranges: ranges.into_iter().flatten().collect(),
+            irq: number("irq", 10)?,
             directory,
-        })
+        }))
     }
 
     /// Whether dom0's pciback has it.
@@ -102,41 +119,32 @@ impl HostDevice {
         self.driver.as_deref() == Some(PCIBACK)
     }
 
-    /// The other functions of the same device, those that exist.
-    ///
-    /// # Errors
-    /// As [`addresses`].
-    pub fn siblings(&self, sysfs: &Path) -> Result<Vec<Self>, Error> {
-        let slot = |address: PciAddress| (address.segment(), address.bus(), address.device());
-        let others = addresses(sysfs)?.into_iter();
-        let others = others.filter(|other| *other != self.address && slot(*other) == slot(self.address));
-        others.map(|other| Ok(Self::read(sysfs, other)?)).collect()
-    }
-
     /// What dom0 does with it: an interface that is up, or a file system that is mounted. `None`: neither.
     ///
     /// # Errors
     /// [`Error::Io`]: it cannot be known.
     pub fn use_in_dom0(&self) -> Result<Option<Untrusted>, Error> {
-        let read = |path: &Path| fs::read_to_string(path).map_err(Error::io(format!("read {}", path.display())));
         const IFF_UP: u32 = 1;
-        for interface in fs::read_dir(self.directory.join("net")).into_iter().flatten().flatten() {
-            let flags = read(&interface.path().join("flags"))?;
-            let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or_default();
-            if flags & IFF_UP != 0 {
-                let name = interface.file_name().to_string_lossy().into_owned();
+        for name in names_in(&self.directory.join("net"))? {
+            let flags = text_of(&self.directory.join("net").join(&name).join("flags"))?;
+            // An interface without flags has gone meanwhile.
+            if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & IFF_UP != 0) {
                 return Ok(Some(Untrusted::from(format!("its network interface {name} is up"))));
             }
         }
         let resolved = Error::io(format!("resolve {}", self.directory.display()));
         let own = fs::canonicalize(&self.directory).map_err(resolved)?;
-        let mounts = read(Path::new("/proc/self/mountinfo"))?;
-        Ok(mounts.lines().find_map(|line| {
+        let mounts = text_of(Path::new("/proc/self/mountinfo"))?;
+        for line in mounts.lines() {
             let words: Vec<&str> = line.split(' ').collect();
-            let (number, place) = (words.get(2)?, words.get(4)?);
-            let device = fs::canonicalize(Path::new("/sys/dev/block").join(number)).ok()?;
-            device.starts_with(&own).then(|| Untrusted::from(format!("dom0 has mounted a disk of it at {place}")))
-        }))
+            let (Some(number), Some(place)) = (words.get(2), words.get(4)) else { continue };
+            let node = Path::new("/sys/dev/block").join(number);
+            let device = there(fs::canonicalize(&node)).map_err(Error::io(format!("resolve {}", node.display())))?;
+            if device.is_some_and(|device| device.starts_with(&own)) {
+                return Ok(Some(Untrusted::from(format!("dom0 has mounted a disk of it at {place}"))));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes it from its driver, if it has one.
@@ -150,43 +158,102 @@ impl HostDevice {
         write(&self.directory.join("driver/unbind"), &self.address.to_string())
     }
 
-    /// Resets it, if dom0's kernel knows a way. `false`: it knows none.
+    /// Ends what a guest has begun with it: it may no longer read or write memory by itself (bus mastering), and is reset if
+    /// dom0's kernel knows a way. In this order: a reset by the kernel restores the registers as they were before.
     ///
     /// # Errors
-    /// [`Error::Io`]: the reset failed.
-    pub fn reset(&self) -> Result<bool, Error> {
-        let file = self.directory.join("reset");
-        if !file.exists() {
-            return Ok(false);
+    /// [`Error::Io`]: it may still use memory. A reset that fails is logged.
+    pub fn silence(&self) -> Result<(), Error> {
+        self.stop_bus_mastering()?;
+        if !self.reset_methods.is_empty()
+            && let Err(error) = write(&self.directory.join("reset"), "1")
+        {
+            log::warn!("the reset of {} failed: {error}", self.address);
         }
-        write(&file, "1").map(|()| true)
+        Ok(())
     }
+
+    fn stop_bus_mastering(&self) -> Result<(), Error> {
+        /// The command register, and its bits for bus mastering (`PCI_COMMAND_MASTER`) and for a device that does not answer.
+        const COMMAND: u64 = 4;
+        const MASTER: u16 = 4;
+        const ABSENT: u16 = 0xffff;
+        let path = self.directory.join("config");
+        let change = || {
+            let mut file = fs::File::options().read(true).write(true).open(&path)?;
+            let mut bytes = [0; 2];
+            file.seek(SeekFrom::Start(COMMAND))?;
+            file.read_exact(&mut bytes)?;
+            let command = u16::from_le_bytes(bytes);
+            if command == ABSENT || command & MASTER == 0 {
+                return Ok(());
+            }
+            file.seek(SeekFrom::Start(COMMAND))?;
+            file.write_all(&(command & !MASTER).to_le_bytes())
+        };
+        change().map_err(Error::io(format!("end the DMA of {} by {}", self.address, path.display())))
+    }
+}
+
+fn directory_of(sysfs: &Path, address: PciAddress) -> PathBuf {
+    sysfs.join("bus/pci/devices").join(address.to_string())
+}
+
+/// What is not there is `None`, and no error.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file's text without the spaces around it; empty if there is no such file.
+fn text_of(path: &Path) -> Result<String, Error> {
+    let text = there(fs::read_to_string(path)).map_err(Error::io(format!("read {}", path.display())))?;
+    Ok(text.unwrap_or_default().trim().to_owned())
+}
+
+/// The names in a folder; none if there is no such folder.
+fn names_in(folder: &Path) -> Result<Vec<String>, Error> {
+    let names = || there(fs::read_dir(folder))?.into_iter().flatten().map(|entry| Ok(entry?.file_name())).collect();
+    let names: io::Result<Vec<_>> = names();
+    let names = names.map_err(Error::io(format!("list {}", folder.display())))?;
+    Ok(names.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
+/// The first bytes of a file; `None` if there is no such file.
+fn start_of(path: &Path, length: usize) -> Result<Option<Vec<u8>>, Error> {
+    let read = || {
+        let Some(mut file) = there(fs::File::open(path))? else { return Ok(None) };
+        let mut bytes = vec![0; length];
+        file.read_exact(&mut bytes).map(|()| Some(bytes))
+    };
+    read().map_err(Error::io(format!("read {length} bytes of {}", path.display())))
 }
 
 /// Base address registers and the expansion ROM (`PCI_ROM_RESOURCE`, include/linux/pci.h, Linux 6.1).
 const RANGES: usize = 7;
 
-/// A line of sysfs' `resource`: first, last, flags. A first of 0 means that there is no range.
-fn range(line: &str) -> Option<PciRange> {
+/// A line of sysfs' `resource`: first, last, flags. `Some(None)`: a first of 0 means that there is no range. `None`: it is no
+/// such line.
+fn range(line: &str) -> Option<Option<PciRange>> {
     /// `IORESOURCE_IO` (include/linux/ioport.h).
     const PORTS: u64 = 0x100;
-    let numbers: Vec<u64> = line
-        .split_whitespace()
-        .filter_map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok())
-        .collect();
+    let words = line.split_whitespace().map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
+    let numbers: Vec<u64> = words.collect::<Option<_>>()?;
     let [start, end, flags] = numbers[..] else { return None };
+    if start == 0 {
+        return Some(None);
+    }
     let length = end.checked_sub(start)?.checked_add(1)?;
-    (start != 0).then_some(PciRange { start, length, is_ports: flags & PORTS != 0 })
+    Some(Some(PciRange { start, length, is_ports: flags & PORTS != 0 }))
 }
 
-fn read_start(path: &Path, length: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    io::Read::read_exact(&mut fs::File::open(path)?, &mut bytes).map(|()| bytes)
-}
-
-fn driver_of(directory: &Path) -> Option<String> {
-    let target = fs::read_link(directory.join("driver")).ok()?;
-    Some(target.file_name()?.to_string_lossy().into_owned())
+fn driver_of(directory: &Path) -> Result<Option<String>, Error> {
+    let link = directory.join("driver");
+    let target = there(fs::read_link(&link)).map_err(Error::io(format!("read {}", link.display())))?;
+    Ok(target.and_then(|target| Some(target.file_name()?.to_string_lossy().into_owned())))
 }
 
 /// Writes a word into a file of sysfs.
@@ -197,215 +264,66 @@ pub fn write(path: &Path, word: &str) -> Result<(), Error> {
     fs::write(path, word).map_err(Error::io(format!("write {word:?} to {}", path.display())))
 }
 
-/// libxl's directory of a device in xenstore (`PCI_INFO_PATH`, tools/libs/light/libxl_pci.c, Xen 4.17).
-#[must_use]
-pub fn notes_of(address: PciAddress) -> String {
-    format!("{NOTES}/{}", address.to_string().replace([':', '.'], "-"))
-}
-
-/// The node of the guest that has a device. libxl writes it, too.
-#[must_use]
-pub fn owner_node(address: PciAddress) -> String {
-    format!("{}/domid", notes_of(address))
-}
-
-/// The node with the number and UUID of that guest, if dombuild gave it the device: a number alone may be another domain's
-/// by now.
-#[must_use]
-pub fn guest_node(address: PciAddress) -> String {
-    format!("{}/dombuild-guest", notes_of(address))
-}
-
-/// The value of [`guest_node`].
-#[must_use]
-pub fn guest_text(domain: DomainRef) -> String {
-    format!("{} {}", domain.domid, domain.uuid)
-}
-
-/// The UUID in a [`guest_node`] that is about this domid. xl removes `domid` alone, and writes another later.
-fn uuid_of(text: &str, domid: DomId) -> Option<Uuid> {
-    let (number, uuid) = text.split_once(' ')?;
-    uuid.parse().ok().filter(|_| number == domid.to_string())
-}
-
-/// The node of the run that gives the device to a guest which exists, while it does: the value is that of
-/// [`JournalEntry::mark`](crate::runs::journal::JournalEntry::mark).
-#[must_use]
-pub fn run_node(address: PciAddress) -> String {
-    format!("{}/dombuild-run", notes_of(address))
-}
-
-/// The node of the driver that a device had before pciback.
-#[must_use]
-pub fn driver_node(address: PciAddress) -> String {
-    format!("{}/driver_path", notes_of(address))
-}
-
-/// Removes the directory of a device's notes, and that of all notes, if they are empty.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn remove_empty_notes(transaction: &Transaction<'_>, address: PciAddress) -> Result<(), XenError> {
-    for directory in [notes_of(address), NOTES.to_owned()] {
-        if transaction.children(&directory)?.is_empty() {
-            transaction.remove(&directory)?;
-        }
-    }
-    Ok(())
-}
-
-/// A device that a guest has, by the notes in xenstore.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnedDevice {
-    /// The device.
-    pub address: PciAddress,
-    /// The guest's number.
-    pub domid: DomId,
-    /// Its UUID, if dombuild noted it.
-    pub uuid: Option<Uuid>,
-    /// The run that is giving it to a guest which exists, or was killed while it did.
-    pub run: Option<String>,
-}
-
-/// What is noted of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notes {
-    address: PciAddress,
-    domid: Option<String>,
-    guest: Option<String>,
-    run: Option<String>,
-}
-
-/// The notes of all devices, in two requests; on most hosts there are none.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn notes(transaction: &Transaction<'_>) -> Result<Vec<Notes>, XenError> {
-    let named = transaction.children(NOTES)?;
-    let addresses: Vec<PciAddress> = named.iter().filter_map(|name| address_of_note(name)).collect();
-    let paths: Vec<String> =
-        addresses.iter().flat_map(|address| [owner_node(*address), guest_node(*address), run_node(*address)]).collect();
-    let values = transaction.read_all(&paths)?;
-    let all = addresses.iter().zip(values.chunks(3)).filter_map(|(address, values)| {
-        let [domid, guest, run] = values else { return None };
-        Some(Notes { address: *address, domid: domid.clone(), guest: guest.clone(), run: run.clone() })
-    });
-    Ok(all.collect())
-}
-
-/// The devices that guests have, by libxl's notes, which dombuild keeps as well.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn owned(transaction: &Transaction<'_>) -> Result<Vec<OwnedDevice>, XenError> {
-    Ok(owned_by(&notes(transaction)?))
-}
-
-/// The devices that guests have, by these notes.
-#[must_use]
-pub fn owned_by(notes: &[Notes]) -> Vec<OwnedDevice> {
-    let owned = notes.iter().filter_map(|noted| {
-        let domid = DomId::new(noted.domid.as_deref()?.parse().ok()?)?;
-        let uuid = noted.guest.as_deref().and_then(|text| uuid_of(text, domid));
-        Some(OwnedDevice { address: noted.address, domid, uuid, run: noted.run.clone() })
-    });
-    owned.collect()
-}
-
-/// The devices that dombuild noted for this domain, and that another toolstack has taken from it: `domid` is gone.
-#[must_use]
-pub fn taken_by_others(notes: &[Notes], domain: DomainRef) -> Vec<PciAddress> {
-    let guest = guest_text(domain);
-    let taken = notes.iter().filter(|noted| noted.domid.is_none() && noted.guest.as_ref() == Some(&guest));
-    taken.map(|noted| noted.address).collect()
-}
-
-/// `SSSS-BB-DD-F`.
-fn address_of_note(name: &str) -> Option<PciAddress> {
-    let parts: Vec<&str> = name.split('-').collect();
-    let [segment, bus, device, function] = parts[..] else { return None };
-    format!("{segment}:{bus}:{device}.{function}").parse().ok()
-}
-
-const BACKENDS: &str = "/local/domain/0/backend/pci";
-
-/// The guest that has each device: by the notes, and by the backends of pciback, which other toolstacks write without
-/// notes. What is left of domains that are gone does not count.
-///
-/// # Errors
-/// An error of Xen or xenstored.
-pub fn owners(xen: &Interface, transaction: &Transaction<'_>) -> Result<BTreeMap<PciAddress, DomId>, XenError> {
-    let mut all: BTreeMap<PciAddress, DomId> = BTreeMap::new();
-    for domid in backends(transaction)? {
-        all.extend(in_backend(transaction, domid)?.into_iter().map(|(_, address)| (address, domid)));
-    }
-    all.extend(owned(transaction)?.into_iter().map(|device| (device.address, device.domid)));
-    if !all.is_empty() {
-        let living: Vec<DomId> = xen.domains()?.iter().map(|info| info.domid).collect();
-        all.retain(|_, domid| living.contains(domid));
-    }
-    Ok(all)
-}
-
-/// The domains with a backend of PCI devices, whether they exist or not.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn backends(transaction: &Transaction<'_>) -> Result<Vec<DomId>, XenError> {
-    let names = transaction.children(BACKENDS)?;
-    Ok(names.iter().filter_map(|name| DomId::new(name.parse().ok()?)).collect())
-}
-
-/// The backend of a guest's PCI devices: one for all.
-#[must_use]
-pub fn backend_of(domid: DomId) -> String {
-    format!("/local/domain/0/backend/pci/{domid}/0")
-}
-
-/// The devices in the backend of a guest, each with its number there.
-///
-/// # Errors
-/// An error of xenstored.
-pub fn in_backend(transaction: &Transaction<'_>, domid: DomId) -> Result<Vec<(u32, PciAddress)>, XenError> {
-    let backend = backend_of(domid);
-    let numbers: Vec<u32> =
-        transaction.children(&backend)?.iter().filter_map(|name| name.strip_prefix("dev-")?.parse().ok()).collect();
-    let paths: Vec<String> = numbers.iter().map(|number| format!("{backend}/dev-{number}")).collect();
-    let values = transaction.read_all(&paths)?;
-    let found = numbers.into_iter().zip(values);
-    Ok(found.filter_map(|(number, value)| Some((number, value?.parse().ok()?))).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn notes_have_the_names_of_libxl() {
-        let address: PciAddress = "0001:af:1d.7".parse().expect("an address");
-        assert_eq!(owner_node(address), "/libxl/pci/0001-af-1d-7/domid");
-        assert_eq!(address_of_note("0001-af-1d-7"), Some(address));
-        for other in ["0001-af-1d", "x", "0001-af-1d-7-0", "0001-af-1d-9"] {
-            assert_eq!(address_of_note(other), None);
-        }
-    }
-
-    #[test]
-    fn a_guest_is_noted_with_its_number() {
-        let uuid = Uuid::from_u128(7);
-        let [three, four] = [3, 4].map(|number| DomId::new(number).expect("a domid"));
-        let text = guest_text(DomainRef { domid: three, uuid });
-        assert_eq!([uuid_of(&text, three), uuid_of(&text, four), uuid_of("3", three)], [Some(uuid), None, None]);
-    }
-
-    #[test]
     fn a_range_has_ports_or_memory() {
         let memory = PciRange { start: 0xfe00_0000, length: 0x2_0000, is_ports: false };
-        assert_eq!(range("0x00000000fe000000 0x00000000fe01ffff 0x0000000000040200"), Some(memory));
+        assert_eq!(range("0x00000000fe000000 0x00000000fe01ffff 0x0000000000040200"), Some(Some(memory)));
         let ports = PciRange { start: 0xc000, length: 0x20, is_ports: true };
-        assert_eq!(range("0x000000000000c000 0x000000000000c01f 0x0000000000040101"), Some(ports));
-        for none in ["0x0 0x0 0x0", "0x2 0x1 0x200", "", "0x1 0x2"] {
-            assert_eq!(range(none), None);
+        assert_eq!(range("0x000000000000c000 0x000000000000c01f 0x0000000000040101"), Some(Some(ports)));
+        assert_eq!(range("0x0 0x0 0x0"), Some(None));
+        for wrong in ["0x2 0x1 0x200", "", "0x1 0x2", "0x1 0x2 x", "1 2 3"] {
+            assert_eq!(range(wrong), None, "{wrong}");
         }
+    }
+
+    /// A sysfs with one device, whose `config` begins with these bytes.
+    fn sysfs(config: &[u8]) -> (tempfile::TempDir, PciAddress, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address: PciAddress = "0000:03:00.0".parse().expect("an address");
+        let directory = directory_of(folder.path(), address);
+        fs::create_dir_all(&directory).expect("made");
+        fs::write(directory.join("config"), config).expect("written");
+        (folder, address, directory)
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_empty_and_one_that_cannot_be_read_is_an_error() {
+        let (folder, address, directory) = sysfs(&[0; 64]);
+        let read = || HostDevice::read(folder.path(), address);
+        let found = read().expect("no more than a config");
+        assert_eq!((found.driver.as_deref(), found.id, found.irq, found.ranges.len()), (None, (0, 0), 0, 0));
+        assert!(!found.is_bridge && found.reset_methods.is_empty());
+        // A folder cannot be read as a file, not even by root.
+        for name in ["vendor", "class", "reset_method", "resource", "irq", "driver"] {
+            fs::create_dir(directory.join(name)).expect("made");
+            let error = read().expect_err(name);
+            assert!(matches!(&error, Error::Io { action, .. } if action.ends_with(name)), "{name}: {error}");
+            fs::remove_dir(directory.join(name)).expect("removed");
+        }
+        for (name, content) in [("vendor", "0x12345"), ("irq", "ten"), ("resource", "0x1 0x2\n")] {
+            fs::write(directory.join(name), content).expect("written");
+            let error = read().expect_err(name);
+            assert!(matches!(&error, Error::BadFile { path, .. } if path.ends_with(name)), "{name}: {error}");
+            fs::remove_file(directory.join(name)).expect("removed");
+        }
+        fs::write(directory.join("config"), [0; 3]).expect("written");
+        assert!(matches!(read(), Err(Error::Io { .. })));
+        let other: PciAddress = "0000:04:00.0".parse().expect("an address");
+        assert!(HostDevice::find(folder.path(), other).expect("asked").is_none());
+        assert!(HostDevice::read(folder.path(), other).is_err());
+    }
+
+    #[test]
+    fn bus_mastering_ends_and_nothing_else_changes() {
+        let mut config = [0; 64];
+        config[4..6].copy_from_slice(&[0x07, 0x04]);
+        let (folder, address, directory) = sysfs(&config);
+        HostDevice::read(folder.path(), address).expect("read").silence().expect("silent");
+        config[4] = 0x03;
+        assert_eq!(fs::read(directory.join("config")).expect("read"), config);
     }
 }

@@ -1,7 +1,7 @@
 //! The nodes of a guest's PCI devices in xenstore: one backend for all of them, as libxl writes it
 //! (`libxl__create_pci_backend` and `libxl__device_pci_add_xenstore`, tools/libs/light/libxl_pci.c, Xen 4.17).
 
-use super::pci_host::{backend_of, in_backend};
+use super::pci_notes::{backend_of, in_backend};
 use super::xenbus::{error_directory, state};
 use crate::config::devices::pci::PciDevice;
 use crate::domain::paths::XenstorePaths;

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::block::kernel_backend;
-use super::pci_host::{
-    HostDevice, OwnedDevice, guest_node, in_backend, notes, owned_by, owner_node, remove_empty_notes, run_node,
-    taken_by_others,
-};
+use super::pci_host::HostDevice;
 use super::pci_nodes;
+use super::pci_notes::{
+    OwnedDevice, guest_node, in_backend, notes, owned_by, owner_node, remove_empty_notes, run_node, taken_by_others,
+};
 use crate::xen::{DomId, DomainRef, Interface, PciAddress, Store, XenError};
 
 /// How long pciback may take to close (`LIBXL_DESTROY_TIMEOUT`, Xen 4.17).
@@ -82,17 +82,17 @@ pub(crate) fn wait_closed(store: &Store, domid: DomId) -> Result<(), String> {
     removed.map_err(|error| error.to_string())
 }
 
-/// Resets a device that no domain has, and sees to it that it is in quarantine if pciback has it.
+/// Sees to it that a device that no guest has is in quarantine if pciback has it, and ends what the guest has begun with it.
+/// A device that dom0's drivers have by now is left alone.
 ///
 /// # Errors
-/// Xen did not take the device into quarantine.
+/// Xen did not take the device into quarantine, or its DMA could not be ended.
 pub fn rest(xen: &Interface, sysfs: &Path, address: PciAddress) -> Result<(), String> {
+    let found = HostDevice::find(sysfs, address).map_err(|error| error.to_string())?;
     // A device can be unplugged from the host.
-    let Ok(device) = HostDevice::read(sysfs, address) else { return Ok(()) };
-    if let Err(error) = device.reset() {
-        log::warn!("the reset of {address} failed: {error}");
-    }
-    if device.is_assignable() { xen.quarantine_device(address).map_err(|error| error.to_string()) } else { Ok(()) }
+    let Some(device) = found.filter(HostDevice::is_assignable) else { return Ok(()) };
+    xen.quarantine_device(address).map_err(|error| error.to_string())?;
+    device.silence().map_err(|error| error.to_string())
 }
 
 /// Removes the note that a guest has the device.

@@ -1,10 +1,33 @@
 //! Why a PCI device of the host cannot be given to a guest.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::os::Untrusted;
 use crate::xen::{DomId, PciAddress};
+
+/// Who has a PCI device of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PciHolder {
+    /// dom0, with this driver.
+    Dom0(Option<Untrusted>),
+    /// dom0's pciback, for a guest to come.
+    Pciback,
+    /// A guest.
+    Guest(DomId),
+}
+
+impl fmt::Display for PciHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dom0(Some(driver)) => write!(f, "dom0's driver {driver:?} has"),
+            Self::Dom0(None) => write!(f, "dom0 has"),
+            Self::Pciback => write!(f, "pciback has"),
+            Self::Guest(domid) => write!(f, "domain {domid} has"),
+        }
+    }
+}
 
 /// Why a PCI device of the host cannot be given to a guest.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +69,16 @@ pub enum PciError {
         address: PciAddress,
         /// The guest.
         domid: DomId,
+    },
+    /// The IOMMU cannot tell the device from another one, which someone else has.
+    #[error("the IOMMU cannot tell the PCI device {address} from {other}, which {holder}: both reach the same memory")]
+    SharedDma {
+        /// The device.
+        address: PciAddress,
+        /// The other one.
+        other: PciAddress,
+        /// Who has it.
+        holder: PciHolder,
     },
     /// Xen does not give the device out, and no guest is known to have it.
     #[error(

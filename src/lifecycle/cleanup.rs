@@ -17,7 +17,7 @@ use super::teardown::{files_of, remove, remove_rest, teardown};
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::devices::pci::SYSFS;
-use crate::devices::pci_host::owned;
+use crate::devices::pci_notes::owned;
 use crate::devices::pci_take::take_all;
 use crate::devices::remove::remove_at_once;
 use crate::domain::devices::devices_of;

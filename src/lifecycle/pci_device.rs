@@ -11,8 +11,9 @@ use crate::config::devices::pci::PciDevice;
 use crate::context::Context;
 use crate::devices::pci::SYSFS;
 use crate::devices::pci_give::{PlannedPci, Recipient, give, place_of, plan, qemu_id, set_access, settle, show};
-use crate::devices::pci_host::{HostDevice, in_backend, owned};
+use crate::devices::pci_host::HostDevice;
 use crate::devices::pci_nodes;
+use crate::devices::pci_notes::{in_backend, owned};
 use crate::devices::pci_take::{forget, rest, wait_closed};
 use crate::devices::xenbus::state;
 use crate::domain::libxl_devices;
@@ -81,7 +82,7 @@ fn recipient(context: &Context<'_>, domain: &DomainInfo) -> Result<Recipient, Er
     let node = XenstorePaths::new(domain.domid).of_domain("memory/static-max");
     let most = context.store.plain().read(&node)?.and_then(|text| text.parse().ok()).map(Kib);
     let memory = most.and_then(Kib::to_bytes).unwrap_or(Bytes(u64::MAX));
-    Ok(Recipient { kind: domain.kind, has_qemu: true, memory })
+    Ok(Recipient { kind: domain.kind, has_qemu: true, memory, domid: Some(domain.domid) })
 }
 
 /// Takes the device away again after a failure.
@@ -216,7 +217,7 @@ fn leave_qemu_at_once(context: &Context<'_>, domid: DomId, address: PciAddress) 
 /// Takes a device that nothing in the guest uses any more: its rights, its memory, its nodes and its note.
 fn remove(context: &Context<'_>, domid: DomId, address: PciAddress) -> Result<(), Error> {
     context.xen.deassign_device(domid, address)?;
-    if let Ok(host) = HostDevice::read(Path::new(SYSFS), address) {
+    if let Some(host) = HostDevice::find(Path::new(SYSFS), address)? {
         set_access(context, domid, &host.ranges, Access::Revoke)?;
         if host.irq != 0
             && let Err(error) = context.xen.withdraw_irq(domid, host.irq)

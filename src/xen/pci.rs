@@ -23,6 +23,11 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
+    /// The address of these parts; device and function in one byte, as Xen takes them.
+    pub(super) const fn new(segment: u16, bus: u8, devfn: u8) -> Self {
+        Self { segment, bus, devfn }
+    }
+
     /// The segment (formerly: domain); 0 on most machines.
     #[must_use]
     pub fn segment(self) -> u16 {

@@ -13,6 +13,9 @@ mod guests;
 mod migration;
 mod run;
 mod slope;
+#[path = "../dom0/standing.rs"]
+#[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]
+mod standing;
 mod start;
 #[path = "../dom0/support.rs"]
 #[expect(dead_code, reason = "shared with the tests in dom0, which use all of it")]

@@ -7,9 +7,9 @@ use dombuild::xen::{DomId, HvmParam, Interface};
 use super::Test;
 use super::devices::{Images, Link};
 use super::linux::{self, QUICK};
+use super::parallel::SecondProcessor;
 use super::support::{
-    CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, SecondProcessor, dombuild, domid, file, number, path_text, run,
-    shell,
+    CMDLINE, DOMBUILD, GUEST_INITRD, GUEST_KERNEL, dombuild, domid, file, number, path_text, run, shell,
 };
 use super::twin::{same_keys_but, same_params};
 

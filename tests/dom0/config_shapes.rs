@@ -9,9 +9,8 @@ use super::Test;
 use super::config_files::{compared, compared_but, destroy_both};
 use super::devices::{HVM_QUICK, Images, Link};
 use super::linux::{self, QUICK};
-use super::support::{
-    CMDLINE, GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, SecondProcessor, dombuild, file, path_text, shell,
-};
+use super::parallel::SecondProcessor;
+use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, PACKED_KERNEL, dombuild, file, path_text, shell};
 use super::twin::same_params;
 
 pub(crate) const TESTS: &[Test] = &[

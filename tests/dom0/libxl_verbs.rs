@@ -12,9 +12,8 @@ use super::device_model::ask;
 use super::devices::{Images, Link, loops};
 use super::libxl_record::listed;
 use super::linux::{QUICK, expect_guest, kernel_crashed, said, start, wait_until_ready};
-use super::support::{
-    CMDLINE, GUEST_INITRD, GUEST_KERNEL, Ran, SecondProcessor, create, domid, file, path_text, run, shell, wait_for,
-};
+use super::parallel::SecondProcessor;
+use super::support::{CMDLINE, GUEST_INITRD, GUEST_KERNEL, Ran, create, domid, file, path_text, run, shell, wait_for};
 
 pub(crate) const TESTS: &[Test] = &[
     ("xl_verbs_on_an_hvm_guest", on_hvm),

@@ -3,6 +3,7 @@
 //! Outside Xen every one of them is reported as ignored, with the reason on stderr.
 
 mod agreement;
+mod big;
 mod bootloader;
 mod bounds;
 mod cage;
@@ -53,6 +54,10 @@ mod ownership;
 mod parallel;
 mod passthrough;
 mod pci;
+mod pci_dma;
+mod pci_kills;
+mod pci_several;
+mod pci_support;
 mod placement;
 mod platform;
 mod qemu_devices;
@@ -64,6 +69,7 @@ mod served_devices;
 mod sick_store;
 mod soak;
 mod stalls;
+mod standing;
 mod store;
 mod supervisor;
 mod support;
@@ -141,6 +147,9 @@ fn main() -> ExitCode {
         passthrough::TESTS,
         numa::TESTS,
         pci::TESTS,
+        pci_dma::TESTS,
+        pci_several::TESTS,
+        pci_kills::TESTS,
         qemu_devices::TESTS,
         served_devices::TESTS,
         external_devices::TESTS,
@@ -175,6 +184,7 @@ fn main() -> ExitCode {
         sick_store::TESTS,
         events::TESTS,
         sick_store::LAST,
+        big::TESTS,
     ]
     .concat();
     if let Some(unknown) = LONG.iter().chain(MIDDLING).find(|long| !tests.iter().any(|(name, _)| name == *long)) {

@@ -1,5 +1,6 @@
 //! Builds at once: memory is claimed before it is taken, and others' build locks are honoured.
 
+use std::env;
 use std::fs;
 use std::process::Child;
 use std::thread;
@@ -14,7 +15,7 @@ use super::Test;
 use super::lock_holder::LockHolder;
 use super::sample::{Random, count};
 use super::support::{
-    GUEST_INITRD, GUEST_KERNEL, Host, SecondProcessor, dombuild, file, number, path_text, run, start_silently, wait_for,
+    GUEST_INITRD, GUEST_KERNEL, Host, dombuild, file, number, path_text, run, shell, start_silently, wait_for,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -25,6 +26,28 @@ pub(crate) const TESTS: &[Test] = &[
     ("builds_wait_for_the_lock_of_openxt", openxt_lock),
     ("a_callers_own_lock_does_not_stop_a_build", callers_lock),
 ];
+
+/// The second of two processors, where it rests (tests/nested.sh test): it works while this lives.
+#[derive(Debug)]
+pub(crate) struct SecondProcessor;
+
+impl SecondProcessor {
+    pub(crate) fn wake() -> Option<Self> {
+        env::var_os("NESTED_RESTING").map(|_| {
+            shell("xen-hptool cpu-online 1");
+            Self
+        })
+    }
+}
+
+impl Drop for SecondProcessor {
+    fn drop(&mut self) {
+        let ran = run("xen-hptool", &["cpu-offline", "1"]);
+        if ran.status != Some(0) {
+            eprintln!("the second processor goes on: {ran:?}");
+        }
+    }
+}
 
 fn host() -> PhysInfo {
     Interface::open().expect("Xen").physinfo().expect("physinfo")
@@ -111,7 +134,7 @@ fn one_name() {
         for ran in refused {
             ran.failed_with(3, "name-taken");
         }
-        assert_eq!(super::support::shell("xl list | grep -c '^t '").trim(), "1");
+        assert_eq!(shell("xl list | grep -c '^t '").trim(), "1");
         dombuild(&["destroy", "t"]).success();
         before.assert_back().expect("the host is as it was");
     }
@@ -128,7 +151,7 @@ fn claimed_memory() {
     for (flags, claimed) in [(&[][..], of_qemu * 4), (&["--no-claim"][..], 0)] {
         let words = ["--memory", "128", "--dm-timeout", "600", "--device-model", path_text(&sleeper)];
         let mut child = start_silently(&[&["create", "--name", "t"], &words[..], flags].concat());
-        wait_for("the device model runs", 60, || super::support::shell("ps ax").contains("sleep 1000"));
+        wait_for("the device model runs", 60, || shell("ps ax").contains("sleep 1000"));
         // It starts before the last of the guest's memory is populated, and so from the claim.
         wait_for(&format!("{claimed} KiB are claimed, {flags:?}"), 60, || host().claimed_kib.0 == claimed);
         signal(&child, Signal::SIGTERM);

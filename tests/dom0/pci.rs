@@ -1,7 +1,5 @@
 //! PCI devices of the host in guests: an e1000e behind a root port, and QEMU's edu, on a host with an IOMMU
 //! (`tests/nested.sh --host iommu`).
-//!
-//! Xen's own list of devices (debug key Q) says which domain has each, and `xl` sees the same as dombuild.
 
 use std::path::Path;
 use std::thread;
@@ -11,12 +9,13 @@ use dombuild::xen::{DomId, Interface};
 use serde_json::Value;
 
 use super::Test;
-use super::faults::{Walk, split_by, traced, walk_of_create};
-use super::kills::{clean, domain_named, kill_after, kill_in};
 use super::linux::{said, start};
-use super::sample::{Random, count};
+use super::pci_support::{
+    Assignable, CARD, EDU, MAC, PV, hvm_flags, is_assignable_for_xl, listed, nodes, of, owner, program, recorded,
+    xl_config,
+};
 use super::support::{
-    GUEST_INITRD, GUEST_KERNEL, Host, create, destroy, dombuild, domid, file, path_text, run, shell, wait_for,
+    GUEST_INITRD, GUEST_KERNEL, Host, create, destroy, dombuild, domid, path_text, run, shell, wait_for,
     wait_for_guest_line,
 };
 
@@ -28,92 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("pci_notes_of_a_dead_guest", dead_guest),
     ("pci_nodes_are_those_of_xl", nodes_of_xl),
     ("pci_refusals", refusals),
-    ("pci_devices_come_back", rounds),
-    ("pci_kills_of_create", kills_of_create),
-    ("pci_kills_of_attach", kills_of_attach),
-    ("pci_faults_in_create", faults_in_create),
 ];
-
-/// The e1000e, and its MAC address and the host behind it (tests/nested/boot.sh).
-const CARD: &str = "0000:01:00.0";
-const MAC: &str = "52:54:00:12:34:56";
-const EDU: &str = "0000:00:08.0";
-
-/// Devices with pciback; they go back to dom0 with the value.
-struct Assignable(Vec<&'static str>);
-
-impl Assignable {
-    fn new(devices: &[&'static str]) -> Self {
-        shell("modprobe xen-pciback");
-        for device in devices {
-            dombuild(&["pci", "assign", device]).success();
-        }
-        Self(devices.to_vec())
-    }
-}
-
-impl Drop for Assignable {
-    fn drop(&mut self) {
-        for device in &self.0 {
-            run("dombuild", &["pci", "release", device]);
-        }
-    }
-}
-
-/// Whose a device is, in Xen's own words: `d0`, `d[IO]` or `d7`.
-fn owner(device: &str) -> String {
-    shell("xl debug-keys Q");
-    thread::sleep(Duration::from_millis(300));
-    let log = shell("xl dmesg");
-    let title = format!("{device} - ");
-    let line = log.lines().rev().find_map(|line| line.split_once(&title));
-    let (_, rest) = line.unwrap_or_else(|| panic!("{device} is not in Xen's list: {log}"));
-    let word = rest.split(' ').next().expect("a word");
-    // Xen 4.17 names its own domain with the number of the IOMMU's table.
-    if word.starts_with("DomIO") { "d[IO]".to_owned() } else { word.to_owned() }
-}
-
-fn of(domid: DomId) -> String {
-    format!("d{domid}")
-}
-
-/// xenstore's nodes of PCI devices, without the number of the guest.
-fn nodes(domid: DomId) -> Vec<String> {
-    let all = shell("xenstore-ls -fp");
-    let number = domid.to_string();
-    let ends = [format!("/backend/pci/{number}/"), format!("/local/domain/{number}/device/pci")];
-    let lines = all.lines().filter(|line| {
-        let path = line.split(' ').next().unwrap_or_default();
-        ends.iter().any(|end| path.contains(end)) || path.starts_with("/libxl/pci/")
-    });
-    let plain = |line: &str| {
-        line.replace(&format!("/pci/{number}"), "/pci/N")
-            .replace(&format!("domain/{number}/"), "domain/N/")
-            .replace(&format!("\"{number}\""), "\"N\"")
-            .replace(&format!("n{number}"), "nN")
-            .replace(&format!("r{number}"), "rN")
-    };
-    // What dombuild notes besides, and xl's notes of the device that it made assignable.
-    let own = |line: &String| !line.contains("dombuild-guest") && !line.contains("driver_path");
-    lines.map(plain).filter(own).collect()
-}
-
-/// The device's part of libxl's configuration of a guest.
-fn recorded(domid: DomId) -> Value {
-    let text = shell(&format!("cat /var/lib/xen/userdata-d.{domid}.*.libxl-json"));
-    let value: Value = serde_json::from_str(text.trim_end_matches(['\0', '\n'])).expect("JSON");
-    value["pcidevs"].clone()
-}
-
-/// The device as `dombuild pci list` shows it.
-fn listed(device: &str) -> Option<Value> {
-    let all = dombuild(&["pci", "list"]).success().json();
-    all.as_array().expect("a list").iter().find(|row| row["address"] == device).cloned()
-}
-
-fn is_assignable_for_xl(device: &str) -> bool {
-    shell("xl pci-assignable-list").lines().any(|line| line.trim() == device)
-}
 
 fn assignable() {
     shell("modprobe xen-pciback; modprobe e1000e");
@@ -152,9 +66,6 @@ fn assignable() {
     shell("modprobe -r e1000e");
 }
 
-/// The flags of a PV guest with the card.
-const PV: [&str; 6] = ["--kind", "pv", "--memory", "160", "--pci", CARD];
-
 fn card_of_pv() {
     let _assignable = Assignable::new(&[CARD]);
     let host = Host::now();
@@ -182,23 +93,6 @@ fn card_of_pv() {
     run("xl", &["create", "-p", path_text(&config)]).success();
     dombuild(&["destroy", "--force", "t"]).success();
     assert!(owner(CARD) == "d[IO]" && listed(CARD).expect("listed")["assignable"] == true);
-}
-
-fn program() -> String {
-    shell("command -v pci-guest").trim().to_owned()
-}
-
-/// xl's configuration of a guest with a device.
-fn xl_config(kind: &str, device: &str) -> tempfile::TempPath {
-    let of_kind = match kind {
-        "pv" => format!("kernel = '{GUEST_KERNEL}'\nramdisk = '{GUEST_INITRD}'\n"),
-        _ => format!("vnc = 0\nvga = 'none'\nfirmware_override = '{}'\n", program()),
-    };
-    file(format!("name = 't'\ntype = '{kind}'\nmemory = 160\npci = ['{device}']\n{of_kind}").as_bytes())
-}
-
-fn hvm_flags(program: &str) -> Vec<&str> {
-    vec!["--memory", "160", "--vga", "none", "--hvmloader", program, "--pci", EDU]
 }
 
 fn device_of_hvm() {
@@ -355,118 +249,4 @@ fn refusals() {
         assert!(error["message"].as_str().expect("text").contains(&format!("domain {other} has")), "{error}");
     }
     dombuild(&["destroy", "other"]).success();
-}
-
-/// Guests come and go with their devices, and the devices are in quarantine each time.
-fn rounds() {
-    let _assignable = Assignable::new(&[CARD, EDU]);
-    let host = Host::now();
-    let program = program();
-    let pv = [&PV[..], &["--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD]].concat();
-    for round in 0..count(4, 50) {
-        let (flags, device) = if round % 2 == 0 { (pv.clone(), CARD) } else { (hvm_flags(&program), EDU) };
-        let number = domid(&create("t", &flags));
-        assert_eq!(owner(device), of(number), "round {round}");
-        dombuild(&["destroy", "t"]).success();
-        assert_eq!(owner(device), "d[IO]", "round {round}");
-        host.assert_back().unwrap_or_else(|left| panic!("round {round}: {left}"));
-    }
-    // A create that fails late: the guest's kernel is not one.
-    let bad = file(&[0; 4096]);
-    dombuild(&["create", "--name", "t", "--kind", "pv", "--memory", "160", "--pci", CARD, "--kernel", path_text(&bad)])
-        .failed_with(3, "bad-kernel");
-    assert_eq!(owner(CARD), "d[IO]");
-    host.assert_back().expect("nothing is left");
-}
-
-fn kills_of_create() {
-    let _assignable = Assignable::new(&[CARD, EDU]);
-    let program = program();
-    let pv = [&["create", "--name", "t"], &PV[..], &["--kernel", GUEST_KERNEL, "--ramdisk", GUEST_INITRD]].concat();
-    let hvm = [&["create", "--name", "t"], &hvm_flags(&program)[..]].concat();
-    for (words, device) in [(pv, CARD), (hvm, EDU)] {
-        let started = std::time::Instant::now();
-        dombuild(&words).success();
-        let length = started.elapsed();
-        dombuild(&["destroy", "t"]).success();
-        let host = Host::now();
-        let mut random = Random::new("kills of create with PCI devices");
-        let mut noted = 0;
-        for round in 0..count(4, 60) {
-            let delay = length * random.permille() / 1000;
-            match round % 4 {
-                0 => kill_in("host-access", &words, delay / 20),
-                1 => kill_in("devices", &words, delay / 10),
-                _ => drop(kill_after(&words, delay)),
-            }
-            let node = format!("/libxl/pci/{}/domid", device.replace([':', '.'], "-"));
-            noted += u32::from(run("xenstore-read", &[&node]).status == Some(0));
-            clean();
-            if domain_named("t") {
-                dombuild(&["destroy", "t"]).success();
-            }
-            assert_eq!(owner(device), "d[IO]", "round {round}, killed after {delay:?}");
-            host.assert_back().unwrap_or_else(|left| panic!("round {round}, killed after {delay:?}: {left}"));
-        }
-        println!("{device}: {noted} runs were killed while the device was noted");
-        assert!(noted > 0, "the step takes longer than that");
-    }
-}
-
-/// An attachment that is killed is complete, or `cleanup` takes it back; the guest stays.
-fn kills_of_attach() {
-    let _assignable = Assignable::new(&[CARD]);
-    let flags = ["--kind", "pv", "--memory", "160", "--kernel", GUEST_KERNEL, "--passthrough", "--paused"];
-    let number = domid(&create("t", &flags));
-    let host = Host::now();
-    let words = ["attach", "pci", "t", CARD, "--no-wait"];
-    let detach = || dombuild(&["detach", "pci", "t", CARD]).success();
-    let started = std::time::Instant::now();
-    dombuild(&words).success();
-    let length = started.elapsed();
-    assert_eq!(owner(CARD), of(number));
-    detach();
-    host.assert_back().expect("nothing is left");
-    let mut random = Random::new("kills of attach pci");
-    let (mut begun, mut complete) = (0, 0);
-    for round in 0..count(6, 60) {
-        let delay = length * random.permille() / 1000;
-        match round % 3 {
-            0 => kill_in("host-access", &words, delay / 20),
-            1 => kill_in("devices", &words, delay / 10),
-            _ => drop(kill_after(&words, delay)),
-        }
-        begun += u32::from(owner(CARD) == of(number));
-        clean();
-        if owner(CARD) == of(number) {
-            complete += 1;
-            detach();
-        }
-        assert_eq!(owner(CARD), "d[IO]", "round {round}, killed after {delay:?}");
-        host.assert_back().unwrap_or_else(|left| panic!("round {round}, killed after {delay:?}: {left}"));
-    }
-    println!("{begun} runs were killed when the guest had the device; {complete} of them were complete");
-    assert!(begun > complete, "cleanup has taken none back");
-    dombuild(&["destroy", "t"]).success();
-}
-
-/// Each call that a `create` without the device does not have fails once.
-fn faults_in_create() {
-    let _assignable = Assignable::new(&[CARD]);
-    let host = Host::now();
-    let pv = ["create", "--name", "t", "--kind", "pv", "--memory", "160", "--kernel", GUEST_KERNEL, "--passthrough"];
-    let with = [&pv[..], &["--pci", CARD]].concat();
-    let [without, whole] = [&pv[..], &with].map(|arguments| {
-        let run = traced(arguments, &[]);
-        assert_eq!(run.ran.status, Some(0), "{:?}", run.ran);
-        dombuild(&["destroy", "t"]).success();
-        run.calls
-    });
-    host.assert_back().expect("nothing is left");
-    let (of_device, _) = split_by(&whole, &without);
-    for call in ["xc_assign_device", "xc_test_assign_device", "xc_domain_iomem_permission"] {
-        assert!(of_device.iter().any(|index| whole[*index].outer == call), "{call} is not among the calls");
-    }
-    walk_of_create(Walk::new("create pv with a PCI device", host, of_device.len()), &with, &whole, &of_device, 6);
-    assert_eq!(owner(CARD), "d[IO]");
 }

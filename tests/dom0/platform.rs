@@ -6,8 +6,9 @@ use dombuild::memory::{Gfn, Kind, Pages};
 use dombuild::xen::{DomId, HvmParam, Interface};
 
 use super::Test;
+use super::parallel::SecondProcessor;
 use super::passthrough::{guest_memory, sysfs};
-use super::support::{SecondProcessor, create, destroy, dombuild, domid, empty_domain, file, path_text, shell};
+use super::support::{create, destroy, dombuild, domid, empty_domain, file, path_text, shell};
 use super::xenopsd::{USUAL, Vm};
 
 pub(crate) const TESTS: &[Test] = &[

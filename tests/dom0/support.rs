@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
-use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -15,6 +14,8 @@ use dombuild::os::cgroup::Cgroup;
 use dombuild::xen::{CreateDomain, DomId, Interface, Store, XenError};
 use serde_json::Value;
 use uuid::Uuid;
+
+use super::standing::{Standing, stays};
 
 /// The program under test, found on the PATH as an operator would find it.
 pub(crate) const DOMBUILD: &str = "dombuild";
@@ -218,33 +219,12 @@ pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "panicked".to_owned())
 }
 
-/// The second of two processors, where it rests (tests/nested.sh test): it works while this lives.
-#[derive(Debug)]
-pub(crate) struct SecondProcessor;
-
-impl SecondProcessor {
-    pub(crate) fn wake() -> Option<Self> {
-        env::var_os("NESTED_RESTING").map(|_| {
-            shell("xen-hptool cpu-online 1");
-            Self
-        })
-    }
-}
-
-impl Drop for SecondProcessor {
-    fn drop(&mut self) {
-        let ran = run("xen-hptool", &["cpu-offline", "1"]);
-        if ran.status != Some(0) {
-            eprintln!("the second processor goes on: {ran:?}");
-        }
-    }
-}
-
 /// Removes what a failed test left, so that the next one starts clean.
 pub(crate) fn destroy_everything() {
     let xen = Interface::open().expect("Xen");
-    for domain in xen.domains().expect("domains").iter().filter(|domain| domain.domid != DomId::DOM0) {
-        run(DOMBUILD, &["destroy", "--force", &domain.domid.to_string()]);
+    let others = xen.domains().expect("domains").into_iter().map(|domain| domain.domid);
+    for domid in others.filter(|domid| *domid != DomId::DOM0 && !stays(*domid)) {
+        run(DOMBUILD, &["destroy", "--force", &domid.to_string()]);
     }
 }
 
@@ -268,9 +248,13 @@ impl Host {
     pub(crate) fn now() -> Self {
         let xen = Interface::open().expect("Xen");
         let info = xen.physinfo().expect("physinfo");
+        let standing = Standing::find();
+        let counts = |path: &String| standing.as_ref().is_none_or(|guest| !guest.has(path));
+        let domains = xen.domains().expect("domains").into_iter().map(|domain| domain.domid);
+        let domains = domains.filter(|domid| standing.as_ref().is_none_or(|guest| guest.domid != *domid));
         Self {
-            domains: xen.domains().expect("domains").iter().map(|domain| domain.domid.to_string()).collect(),
-            xenstore: tree(),
+            domains: domains.map(|domid| domid.to_string()).collect(),
+            xenstore: tree().into_iter().filter(counts).collect(),
             processes: processes(),
             files: ["/run/xen", "/var/lib/xen", RUNS]
                 .iter()
@@ -285,6 +269,7 @@ impl Host {
                         .any(|lasting| path.ends_with(lasting))
                 })
                 .map(|path| path.display().to_string())
+                .filter(counts)
                 // Empty ones are left by xl, and by a run that was killed while a kernel was unpacked: the next run removes them.
                 .chain(
                     Cgroup::names()
@@ -294,7 +279,7 @@ impl Host {
                 )
                 .collect(),
             devices: devices(),
-            free_kib: info.free_kib.0,
+            free_kib: info.free_kib.0 + standing.as_ref().map_or(0, |guest| guest.kib),
             claimed_kib: info.claimed_kib.0,
         }
     }

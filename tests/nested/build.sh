@@ -58,7 +58,8 @@ build_test_program() { # VERSION TARGET [FLAGS OF CARGO'S]
 build_dom0_tests() {
     build_test_program "$1" dom0 || return
     cc -O2 -Wall -Wextra -Werror -isystem "$IMAGE/root/usr/include" -shared -fPIC -o "$JOB/bin/fault-shim.so" "$NESTED/fault-shim.c" || return
-    build_guest_program readback-guest && build_guest_program pci-guest
+    build_guest_program readback-guest && build_guest_program pci-guest || return
+    cc -O2 -static -Wall -Wextra -Werror -o "$JOB/bin/edu-dma" "$NESTED/edu-dma.c"
 }
 
 # A guest has no library, and no floating point.

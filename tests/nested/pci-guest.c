@@ -1,7 +1,9 @@
 /* A guest that uses QEMU's device edu (docs/specs/edu.txt of QEMU), which it finds on its PCI bus, by its registers and by DMA. It
  * starts as hvmloader does: in 32-bit protected mode with flat segments, without paging. It writes lines to Xen's port for
- * messages of guests (XEN_HVM_DEBUGCONS_IOPORT), and then waits for ever. Numbers are hexadecimal.
+ * messages of guests (XEN_HVM_DEBUGCONS_IOPORT). Then the device writes cafe0001 to the guest's memory at 0x800000, again and
+ * again, as long as the guest runs; without a device it waits. Numbers are hexadecimal.
  *
+ *   pci card SLOT            there is an e1000e
  *   pci edu SLOT             the device is there
  *   pci factorial NUMBER     5! by its registers
  *   pci dma NUMBER           what the device has read from the guest's memory, and written to another place there: cafe0001
@@ -55,10 +57,17 @@ static int copy(u32 from, u32 to, u32 command) {
     return 0;
 }
 
+/* Where the device writes in the end. */
+static const u32 goal = 0x800000, buffer = 0x40000; /* the latter is in the device */
+
 void run(void) {
+    int found = 0;
     for (u32 slot = 0; slot < 32; slot++) {
         select(slot, 0);
-        if (inl(0xcfc) != 0x11e81234)
+        const u32 id = inl(0xcfc);
+        if (id == 0x10d38086)
+            say("pci card", slot);
+        if (id != 0x11e81234)
             continue;
         say("pci edu", slot);
         select(slot, 0x10);
@@ -70,9 +79,11 @@ void run(void) {
             ;
         say("pci factorial", edu[8 / 4]);
         source = 0xcafe0001;
-        const u32 buffer = 0x40000; /* in the device */
         if (copy((u32)&source, buffer, 1) && copy(buffer, (u32)&target, 3))
             say("pci dma", *(volatile u32 *)&target);
+        found = 1;
     }
     say("pci end", 0);
+    while (found)
+        copy(buffer, goal, 3);
 }

@@ -19,7 +19,7 @@ pub struct PciArgs {
 /// What happens to the devices.
 #[derive(Debug, Clone, Subcommand)]
 pub enum PciAction {
-    /// List the devices that guests have or can get: their driver, who has them, and how they can be reset
+    /// List the devices that guests have or can get: driver, owner, resets, and what they share with others
     List(PciListArgs),
     /// Take a device from its driver in dom0, so that a guest can get it (as xl pci-assignable-add)
     Assign(PciAssignArgs),
@@ -27,7 +27,7 @@ pub enum PciAction {
     Release(PciReleaseArgs),
 }
 
-/// List the devices that guests have or can get: their driver, who has them, and how they can be reset
+/// List the devices that guests have or can get: driver, owner, resets, and what they share with others
 #[derive(Debug, Clone, Args)]
 pub struct PciListArgs {
     /// Every device of the host
@@ -47,7 +47,8 @@ pub struct PciAssignArgs {
     /// The device: 0000:03:00.0 or 03:00.0
     #[arg(value_name = "SBDF")]
     pub address: PciAddress,
-    /// Take it although a network interface of it is up, or a disk of it is mounted
+    /// Take it although dom0 uses it: a network interface of it is up, a disk of it is mounted, or a driver has a device that
+    /// shares its DMA
     #[arg(long)]
     pub force: bool,
     /// xenstored

@@ -360,6 +360,13 @@ pub(super) const CALLS: &[Call] = &[
     ),
     ("xc_get_cpu_featureset", &[(Errno::ENOBUFS, RELEASE), (Errno::EOPNOTSUPP, RELEASE), (Errno::EINVAL, RELEASE)]),
     ("xc_get_cpumap_size", &[(Errno::EACCES, RELEASE)]),
+    (
+        "xc_get_device_group",
+        &[
+            (Errno::EPERM, "Xen's security policy (FLASK) forbids it"),
+            (Errno::EFAULT, "the IOMMU's driver does not know the PCI device; `xl dmesg` says more"),
+        ],
+    ),
     ("xc_get_machine_memory_map", &[(Errno::EACCES, RELEASE), (Errno::ENOMEM, LOCAL_MEMORY)]),
     ("xc_get_nodemap_size", &[(Errno::EACCES, RELEASE)]),
     ("xc_get_paging_mempool_size", &[(Errno::EOPNOTSUPP, NOT_HVM), (Errno::ESRCH, GONE)]),

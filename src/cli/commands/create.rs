@@ -88,6 +88,7 @@ fn plan_devices(context: &Context<'_>, config: &mut Create) -> Result<PlannedDev
         kind,
         has_qemu: config.device_model.is_some(),
         memory: config.guest.plan.memory.static_max.to_bytes().unwrap_or(Bytes(u64::MAX)),
+        domid: None,
     };
     let pci = pci_give::plan(context, Path::new(SYSFS), &config.devices.pci, recipient).at(Stage::CreateDomain)?;
     let planned = plan(context.xen, context.store, &config.devices, kind, qemu).at(Stage::CreateDomain)?;

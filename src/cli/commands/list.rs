@@ -11,7 +11,7 @@ use crate::cli::connection::{Connection, find_domain};
 use crate::cli::device_table::{DeviceRow, DeviceTable};
 use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
-use crate::devices::details::details_of;
+use crate::devices::details::{details_of, pci_details_of};
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
 use crate::domain::saved_request::find_request;
@@ -47,6 +47,8 @@ fn devices(connection: &Connection<'_>, domain: Option<&str>) -> Result<DeviceTa
     for (domid, name) in domids.into_iter().zip(store.read_all(&paths)?) {
         let name = name.map(Untrusted::from);
         rows.extend(details_of(&store, domid)?.into_iter().map(|details| DeviceRow::new(domid, name.clone(), details)));
+        let pci = pci_details_of(&store, domid)?.into_iter();
+        rows.extend(pci.map(|details| DeviceRow::of_pci(domid, name.clone(), details)));
     }
     Ok(DeviceTable(rows))
 }

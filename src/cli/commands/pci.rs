@@ -12,7 +12,9 @@ use crate::cli::print::{self, Done};
 use crate::cli::reporter::Reporter;
 use crate::devices::pci::SYSFS;
 use crate::devices::pci_assignable::{Take, assign, give_back};
-use crate::devices::pci_host::{HostDevice, addresses, driver_node, owners};
+use crate::devices::pci_group::{Neighbour, neighbours};
+use crate::devices::pci_host::{HostDevice, addresses};
+use crate::devices::pci_notes::{driver_node, owners};
 use crate::error::{AtStage, Error};
 use crate::os::Untrusted;
 use crate::stage::Stage;
@@ -42,6 +44,10 @@ struct Row {
     reset_methods: Vec<String>,
     /// The driver that gets it back.
     former_driver: Option<Untrusted>,
+    /// The other functions of the same device.
+    functions: Vec<String>,
+    /// Devices of dom0 and of guests that the IOMMU cannot tell from it.
+    shares_dma_with: Vec<String>,
 }
 
 fn rows(connection: &Connection<'_>, arguments: &PciListArgs) -> Result<Vec<Row>, Error> {
@@ -49,11 +55,16 @@ fn rows(connection: &Connection<'_>, arguments: &PciListArgs) -> Result<Vec<Row>
     let owners = owners(&connection.xen, &plain)?;
     let mut rows = Vec::new();
     for address in addresses(&arguments.sysfs)? {
-        let device = HostDevice::read(&arguments.sysfs, address)?;
+        // It can be unplugged meanwhile.
+        let Some(device) = HostDevice::find(&arguments.sysfs, address)? else { continue };
         let domid = owners.get(&address).copied();
         if !(arguments.all || device.is_assignable() || domid.is_some()) {
             continue;
         }
+        let neighbours = neighbours(&connection.xen, &arguments.sysfs, address, &owners)?;
+        let those = |is_one: fn(&Neighbour) -> bool| {
+            neighbours.iter().filter(|other| is_one(other)).map(|other| other.address.to_string()).collect()
+        };
         let former = plain.read(&driver_node(address))?;
         let former = former.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
         rows.push(Row {
@@ -65,6 +76,8 @@ fn rows(connection: &Connection<'_>, arguments: &PciListArgs) -> Result<Vec<Row>
             domid,
             reset_methods: device.reset_methods,
             former_driver: former.map(Untrusted::from),
+            functions: those(|other| other.is_function),
+            shares_dma_with: those(|other| other.shares_dma),
         });
     }
     Ok(rows)
@@ -74,8 +87,8 @@ fn list(reporter: &Reporter, arguments: &PciListArgs, json: bool) -> anyhow::Res
     let connection = Connection::open(reporter, false, arguments.store.store_timeout)?;
     let rows = rows(&connection, arguments).at(Stage::Inspect)?;
     let mut text = format!(
-        "{:<12} {:<9} {:<5} {:<15} {:<10} {:<14} {}\n",
-        "address", "id", "class", "driver", "whose", "reset", "former driver"
+        "{:<12} {:<9} {:<5} {:<15} {:<10} {:<14} {:<13} {}\n",
+        "address", "id", "class", "driver", "whose", "reset", "former driver", "goes with"
     );
     for row in &rows {
         let whose = match row.domid {
@@ -85,10 +98,14 @@ fn list(reporter: &Reporter, arguments: &PciListArgs, json: bool) -> anyhow::Res
         };
         let reset = if row.reset_methods.is_empty() { "none".to_owned() } else { row.reset_methods.join(" ") };
         let former = row.former_driver.as_ref().map_or("-".to_owned(), Untrusted::to_string);
+        let functions = row.functions.iter().filter(|other| !row.shares_dma_with.contains(other));
+        let mut others: Vec<String> = row.shares_dma_with.iter().map(|other| format!("{other} (DMA)")).collect();
+        others.extend(functions.map(|other| format!("{other} (function)")));
+        let others = if others.is_empty() { "-".to_owned() } else { others.join(", ") };
         let driver = Untrusted::from(row.driver.as_deref().unwrap_or("-"));
         writeln!(
             text,
-            "{:<12} {:<9} {:<5} {:<15} {whose:<10} {reset:<14} {former}",
+            "{:<12} {:<9} {:<5} {:<15} {whose:<10} {reset:<14} {former:<13} {others}",
             row.address,
             row.id,
             row.class,
