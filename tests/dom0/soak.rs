@@ -62,7 +62,7 @@ impl Use {
 }
 
 fn pid_of(daemon: &str) -> String {
-    shell(&format!("pidof {daemon}")).split_whitespace().next().expect("it runs").to_owned()
+    shell(&format!("cat /run/xen/{daemon}.pid")).trim().to_owned()
 }
 
 /// One in five with a device model: those take the longest. All with one vCPU, which Xen gives back whole; more are
