@@ -57,6 +57,13 @@ pub(super) fn text(uuid: Uuid, request: &Request) -> Result<String, Error> {
     Ok(serde_json::to_string(&Record { uuid, request: request.clone(), nodes: Vec::new() })?)
 }
 
+/// The request in the value of a domain's node [`XenstorePaths::saved_request`], if it is of this domain.
+#[must_use]
+pub fn request_of(text: &str, domain: &DomainInfo) -> Option<Request> {
+    let record = serde_json::from_str::<Record>(text).ok()?;
+    (record.uuid == domain.uuid).then_some(record.request)
+}
+
 /// The request in the value that libxl's configuration of a guest has under [`RESTORED_NODE`].
 pub(crate) fn of_text(text: &str) -> Option<Request> {
     serde_json::from_str::<Record>(text).ok().map(|record| record.request)

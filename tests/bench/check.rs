@@ -54,7 +54,7 @@ pub(crate) fn run(bench: &Bench, expected: &str) -> ExitCode {
         })
         .collect();
     measured.extend(slope::measure(bench, &STANDING, &[0]).iter().map(|point| {
-        let virtual_ms = (ms(point.ns) * 100.0).round() / 100.0;
+        let virtual_ms = (ms(point.ns[0]) * 100.0).round() / 100.0;
         (point.title(), Expected { virtual_ms, hypercalls: point.calls.xen })
     }));
     let text = serde_json::to_string_pretty(&measured).expect("figures");

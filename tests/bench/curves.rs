@@ -9,7 +9,7 @@ const PANEL: (f64, f64) = (270.0, 190.0);
 /// The part of a panel that the curves take.
 const PLOT: (f64, f64) = (200.0, 120.0);
 const COLUMNS: u32 = 3;
-const TOP: f64 = 64.0;
+const TOP: f64 = 76.0;
 
 /// One curve.
 pub(crate) struct Curve {
@@ -78,7 +78,7 @@ impl Panel<'_> {
         for (x, y, label) in [
             (self.x, base - PLOT.1 + 10.0, format!("{ms:.0}")),
             (self.x, base, "0 ms".to_owned()),
-            (left + PLOT.0 - 24.0, base + 18.0, format!("{guests:.0}")),
+            (left + PLOT.0 - 70.0, base + 18.0, format!("{guests:.0} guests")),
         ] {
             text(body, x, y, "soft", &label);
         }

@@ -37,11 +37,17 @@ pub(crate) struct Point {
     verb: &'static str,
     program: &'static str,
     pub(crate) standing: u32,
-    pub(crate) ns: u64,
+    /// Of each run, in order of size.
+    pub(crate) ns: Vec<u64>,
     pub(crate) calls: Calls,
 }
 
 impl Point {
+    /// The median, in milliseconds.
+    fn ms(&self) -> f64 {
+        ms(self.ns[REPEATS / 2])
+    }
+
     /// What it is in a list of figures.
     pub(crate) fn title(&self) -> String {
         format!("{} with {} guests", self.program, self.standing)
@@ -100,8 +106,8 @@ fn at(bench: &Bench, standing: u32, program: usize) -> Vec<Point> {
     }
     let points = verbs.iter().zip(times).zip(calls).map(|(((verb, programs), mut times), calls)| {
         times.sort_unstable();
-        let point = Point { verb, program: programs[program], standing, ns: times[REPEATS / 2], calls };
-        eprintln!("{}: {:.2} ms, {calls:?}", point.title(), ms(point.ns));
+        let point = Point { verb, program: programs[program], standing, ns: times, calls };
+        eprintln!("{}: {:.2} ms, {calls:?}", point.title(), point.ms());
         point
     });
     points.collect()
@@ -163,11 +169,11 @@ fn table(points: &[Point], version: &str) -> String {
     for (title, _, points) in series(points) {
         let _ = write!(text, "| `{title}` |");
         for point in &points {
-            let _ = write!(text, " {:.1} |", ms(point.ns));
+            let _ = write!(text, " {:.1} |", point.ms());
         }
         let at = |level| points.iter().find(|point| point.standing == level);
         let (Some(first), Some(last)) = (at(0), at(STEEP)) else { continue };
-        let slope = (ms(last.ns) - ms(first.ns)) / f64::from(STEEP);
+        let slope = (last.ms() - first.ms()) / f64::from(STEEP);
         let calls = |of: fn(&Calls) -> u32| format!("{} → {}", of(&first.calls), of(&last.calls));
         let _ = writeln!(text, " {slope:.2} | {} | {} |", calls(|calls| calls.xen), calls(|calls| calls.xenstore));
     }
@@ -181,7 +187,7 @@ fn curves(points: &[Point]) -> Vec<super::curves::Curve> {
         .map(|(title, program, points)| super::curves::Curve {
             title: title.to_owned(),
             of_xl: program == 1,
-            points: points.iter().map(|point| (f64::from(point.standing), ms(point.ns))).collect(),
+            points: points.iter().map(|point| (f64::from(point.standing), point.ms())).collect(),
         })
         .collect()
 }

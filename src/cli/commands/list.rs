@@ -14,9 +14,9 @@ use crate::cli::reporter::Reporter;
 use crate::devices::details::{details_of, pci_details_of};
 use crate::domain::measure::measure;
 use crate::domain::paths::XenstorePaths;
-use crate::domain::saved_request::find_request;
+use crate::domain::saved_request::{find_request, request_of};
 use crate::error::{AtStage, Error};
-use crate::memory::{Kib, Kind, Model, Pages, Plan};
+use crate::memory::{Kib, Kind, Model, Pages, Plan, Request};
 use crate::observer::Running;
 use crate::os::Untrusted;
 use crate::stage::Stage;
@@ -99,7 +99,8 @@ impl List {
         let values = connection.store.plain().read_all(&paths)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let rows = domains.iter().zip(values.chunks(PATHS)).map(|(domain, values)| {
-            let planned = planned(connection, domain)?;
+            let saved = values.last().and_then(|text| request_of(text.as_deref()?, domain));
+            let planned = planned(connection, domain, saved)?;
             Ok(Row {
                 domid: domain.domid,
                 name: values.first().cloned().flatten().map(Untrusted::from),
@@ -120,7 +121,7 @@ impl List {
 }
 
 /// How many paths there are for each domain.
-const PATHS: usize = 4;
+const PATHS: usize = 5;
 
 fn paths_of(domain: &DomainInfo) -> [String; PATHS] {
     let paths = XenstorePaths::new(domain.domid);
@@ -129,6 +130,7 @@ fn paths_of(domain: &DomainInfo) -> [String; PATHS] {
         format!("/vm/{}/start_time", domain.uuid),
         paths.owner_tag(),
         format!("{}/type", paths.libxl),
+        paths.saved_request(),
     ]
 }
 
@@ -158,11 +160,20 @@ fn uptime(start: &str, now: Duration) -> Option<u64> {
     now.as_secs().checked_sub(start)
 }
 
-/// The pages that a running guest owns by its plan, and the plan's model. dom0, domains that end meanwhile and guests that no
+/// The pages that a running guest owns by its plan, and the plan's model. Xen and the guest's keys are asked where dombuild has
+/// saved no request. dom0, domains that end meanwhile and guests that no
 /// toolstack's keys describe have none.
-fn planned(connection: &Connection<'_>, domain: &DomainInfo) -> Result<Option<(Model, Pages)>, Error> {
+fn planned(
+    connection: &Connection<'_>,
+    domain: &DomainInfo,
+    saved: Option<Request>,
+) -> Result<Option<(Model, Pages)>, Error> {
     if domain.domid == DomId::DOM0 || domain.dying {
         return Ok(None);
+    }
+    let of = |request: &Request| Plan::new(request).ok().map(|plan| (request.model, plan.owned_pages_running));
+    if let Some(request) = saved {
+        return Ok(of(&request));
     }
     let Ok(measured) = measure(&connection.xen, domain.domid) else { return Ok(None) };
     let request = match find_request(&connection.store, domain, &measured, None) {
@@ -170,7 +181,7 @@ fn planned(connection: &Connection<'_>, domain: &DomainInfo) -> Result<Option<(M
         Err(error @ Error::Xen(_)) => return Err(error),
         Err(_) => return Ok(None),
     };
-    Ok(Plan::new(&request).ok().map(|plan| (request.model, plan.owned_pages_running)))
+    Ok(of(&request))
 }
 
 impl fmt::Display for List {
