@@ -96,8 +96,8 @@ host_shape() {
     *,big,*) devices+=(-object "memory-backend-ram,id=all,size=${memory}M,reserve=$reserve" -numa 'node,nodeid=0,memdev=all') ;;
     esac
     if [[ ,$HOST_SHAPES, == *,iommu,* ]]; then
-        # The quarantine with a page table of its own: QEMU 7.2 lets the DMA of a device without one through untranslated, and
-        # keeps that translation when the next guest gets the device. A real IOMMU ends such DMA.
+        # The quarantine with a page table of its own: in Xen's usual quarantine, which has none, the DMA of edu goes on, and does not
+        # reach the guest that gets it next. QEMU 7.2 seems to let such DMA through untranslated, and to keep that translation.
         machine=q35 xen_options+=' iommu=verbose,quarantine=scratch-page'
         devices+=(-device 'amd-iommu,intremap=on' -device edu,addr=0x8
             -device 'pcie-root-port,id=port1,chassis=1' -netdev 'user,id=net0' -device 'e1000e,bus=port1,netdev=net0,mac=52:54:00:12:34:56'
