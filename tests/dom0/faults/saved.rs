@@ -49,7 +49,12 @@ pub(super) fn save_walk() {
             Some(7) => after_cleanup(&run),
             _ => check_error(&run.ran, run.until(point), errno).map(|_| true),
         };
+        // It is saved, and its domain could not be destroyed.
+        let is_saved = run.ran.status == Some(7) && run.ran.stderr.contains("has the guest");
         let outcome = outcome.and_then(|noticed| {
+            if is_saved {
+                return if is_there() || files() != 1 { Err("it is not saved".to_owned()) } else { Ok(noticed) };
+            }
             if noticed && files() != 0 {
                 return Err("a file is left".to_owned());
             }
