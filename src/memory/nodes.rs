@@ -81,7 +81,7 @@ fn load_and_cpus(nodes: &[HostNode]) -> (u64, u64) {
 }
 
 /// Divides a guest's frames, half-open ranges, among these nodes, of which the first has its first frames: in equal parts, as far as each node has
-/// room for one. `rest` is what the first node has beside the guest's RAM: its paging pool and special pages. What exceeds the
+/// room for one. `rest` is what the first node holds besides the guest's RAM: its paging pool and special pages. What exceeds the
 /// room of all is in the part of the node with the most.
 #[must_use]
 pub fn divide(ranges: &[(u64, u64)], nodes: &[HostNode], rest: Pages) -> Vec<NodeRange> {

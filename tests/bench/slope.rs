@@ -117,7 +117,7 @@ fn kernel() -> String {
     shell("command -v readback-guest").trim().to_owned()
 }
 
-/// How dombuild is told to make a guest.
+/// dombuild's arguments for a guest of this size.
 fn flags(name: &str, memory: u32) -> String {
     format!("create --name {name} --kind pvh --memory {memory} --kernel {} --paused", kernel())
 }

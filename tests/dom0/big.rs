@@ -23,7 +23,7 @@ fn assert_as_planned(name: &str, built: &serde_json::Value, free_mib_before: u64
     let pool_mib = number(&shown, "paging_pool_kib") >> 10;
     let taken = free_mib_before - free_mib();
     let least = ((owned * PAGE) >> 20) + pool_mib;
-    // Beside the pages and the pool, Xen has its own structures: less than 16 MiB, and 2 pages for each vCPU.
+    // Besides the pages and the pool, Xen takes its own structures: less than 16 MiB, and 2 pages for each vCPU.
     assert!((least..least + 32).contains(&taken), "{least} MiB of pages and pool, and {taken} MiB less of free memory");
 }
 
